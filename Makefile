@@ -1,0 +1,62 @@
+# make install   environment in .venv, versions pinned in envs/constraints.txt
+# make demo      simulated study -> whole workflow -> scores, figures, report
+# make test      unit, contract and workflow tests
+# make lint      ruff, mypy, snakefmt, import-linter, codespell, snakemake --lint
+# make test-cluster   reduced demo through a local Slurm (root; needs SLURM_KIT, the folder that starts one)
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.PHONY: install demo test test-slow test-cluster lint clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+PIP := $(BIN)/pip --disable-pip-version-check --no-input
+CORES ?= 2
+
+install: .venv/installed
+
+# torch goes first: its pin is a CPU build where one is offered, the CUDA build elsewhere. DeepSpeed looks at the
+# installed torch while it is built, hence no build isolation.
+.venv/installed: pyproject.toml envs/constraints.txt
+	echo "Creating .venv (a few minutes)"
+	$(PYTHON) -m venv .venv
+	$(PIP) install --quiet --progress-bar off --upgrade "pip<27" "setuptools>=77,<81" wheel
+	echo "1/3 torch"
+	$(PIP) install --quiet -c envs/constraints.txt torch==2.13.0 numpy
+	echo "2/3 boldly and what it stands on"
+	$(PIP) install --quiet -c envs/constraints.txt -e ".[train,dev]"
+	echo "3/3 DeepSpeed"
+	DS_BUILD_OPS=0 $(PIP) install --quiet -c envs/constraints.txt --no-build-isolation ".[deepspeed]" --no-deps
+	DS_BUILD_OPS=0 $(PIP) install --quiet -c envs/constraints.txt --no-build-isolation deepspeed
+	$(PIP) check
+	touch $@
+
+demo: install
+	boldly simulate --output data/demo --workers $(CORES)
+	snakemake --cores $(CORES) --quiet rules
+	snakemake --quiet --report report.html
+	boldly inspect results/evaluate/*_scores.tsv
+	echo "Figures:"; ls results/figures/*.png
+	echo "Report: report.html"
+
+test: install
+	pytest -m "not slow and not cluster" -n $(CORES) --dist loadfile
+
+test-slow: install
+	pytest -m slow
+
+test-cluster: install
+	pytest -m cluster -s
+
+lint: install
+	ruff check .
+	ruff format --check .
+	mypy
+	snakefmt --check Snakefile workflow
+	lint-imports
+	codespell
+	snakemake --lint
+
+clean:
+	rm -rf .venv build .snakemake .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,99 @@
+"""The only place that spells BIDS and fMRIPrep names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_ENTITY = re.compile(r"(?:^|_)([a-z]+)-([A-Za-z0-9+]+)")
+
+# Long name of a run's entities to their BIDS key, in the order that a run key has them.
+RUN_ENTITIES = {
+    "subject": "sub",
+    "session": "ses",
+    "task": "task",
+    "acquisition": "acq",
+    "direction": "dir",
+    "run": "run",
+}
+
+
+def entities(name: str) -> dict[str, str]:
+    """Return the key-value entities of a BIDS file name, values as spelled.
+
+    Examples
+    --------
+    >>> entities("sub-01_task-rest_run-02_desc-preproc_bold.nii.gz")
+    {'sub': '01', 'task': 'rest', 'run': '02', 'desc': 'preproc'}
+    """
+    return dict(_ENTITY.findall(name))
+
+
+def run_prefix(found: dict[str, str]) -> str:
+    """Spell the entities that all files of a run share, in BIDS order, values as spelled."""
+    return "_".join(f"{key}-{found[key]}" for key in RUN_ENTITIES.values() if found.get(key))
+
+
+def run_identity(found: dict[str, str]) -> tuple[str, ...]:
+    """Return what makes two files belong to one run: its entities, with run numbers as numbers ("01" is 1)."""
+    return tuple(
+        str(int(found[key])) if key == "run" and found.get(key, "").isdigit() else found.get(key, "")
+        for key in RUN_ENTITIES.values()
+    )
+
+
+def run_key(dataset: str, found: dict[str, str]) -> str:
+    """Return the key of a run: ``ds-X_sub-Y[_ses-..]_task-Z[_acq-..][_dir-..][_run-N]`` with N unpadded."""
+    parts = [f"ds-{dataset}"]
+    for key, value in zip(RUN_ENTITIES.values(), run_identity(found), strict=True):
+        if value:
+            parts.append(f"{key}-{value}")
+    return "_".join(parts)
+
+
+def subject_folders(derivatives: Path) -> list[Path]:
+    """Return the subject folders of a BIDS or derivatives folder, sorted."""
+    return sorted(path for path in derivatives.glob("sub-*") if path.is_dir())
+
+
+def functional_files(subject: Path) -> list[Path]:
+    """Return all files in a subject's func folders, with sessions or without, sorted."""
+    return sorted(path for pattern in ("func/*", "ses-*/func/*") for path in subject.glob(pattern))
+
+
+def is_preproc_bold(name: str) -> bool:
+    """Tell whether a name is that of a preprocessed BOLD image (in any space)."""
+    return entities(name).get("desc") == "preproc" and name.endswith(("_bold.nii.gz", "_bold.nii"))
+
+
+def is_brain_mask(name: str) -> bool:
+    """Tell whether a name is that of a run's brain mask."""
+    return entities(name).get("desc") == "brain" and name.endswith(("_mask.nii.gz", "_mask.nii"))
+
+
+def is_confounds_table(name: str) -> bool:
+    """Tell whether a name is that of a confounds table, as fMRIPrep before 20.0 or after spells it."""
+    return entities(name).get("desc") == "confounds" and name.endswith(("_timeseries.tsv", "_regressors.tsv"))
+
+
+def is_events_table(name: str) -> bool:
+    """Tell whether a name is that of an events table."""
+    return name.endswith("_events.tsv")
+
+
+def sidecar(image: Path) -> Path:
+    """Return the JSON file beside an image or table."""
+    name = image.name
+    for suffix in (".nii.gz", ".nii", ".tsv"):
+        name = name.removesuffix(suffix)
+    return image.with_name(f"{name}.json")
+
+
+def shard_name(dataset: str, subject: str) -> str:
+    """Return the name of a subject's tar."""
+    return f"ds-{dataset}_sub-{subject}.tar"
+
+
+def sample_key(run_key: str, number: int) -> str:
+    """Return the key of a trial's sample."""
+    return f"{run_key}_sample_{number:03d}"

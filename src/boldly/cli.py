@@ -1,0 +1,354 @@
+"""The command line: one sub-command per stage, and the tools beside them. Heavy imports stay inside."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+from boldly import __version__
+from boldly.records import InputError
+
+if TYPE_CHECKING:
+    from boldly.config import Section, TaskOptions
+
+S = TypeVar("S", bound="Section")
+Command = Callable[[argparse.Namespace], None]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one sub-command.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Default: those of the process.
+
+    Returns
+    -------
+    int
+        Exit status: 0, or 1 for bad input, which is printed with file, entity and way out.
+    """
+    args = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
+    )
+    try:
+        args.command(args)
+    except InputError as error:
+        count = len(error.problems)
+        print(f"boldly: {count} problem{'s' if count != 1 else ''} with the input", file=sys.stderr)
+        for problem in error.problems:
+            print(f"- {problem}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _index(args: argparse.Namespace) -> None:
+    from boldly.config import AtlasOptions, DatasetOptions, IndexOptions, PreprocessOptions
+    from boldly.stages import index
+
+    index.run(
+        dataset=args.dataset,
+        dataset_options=_options(DatasetOptions, args.dataset_options, "--dataset-options"),
+        options=_options(IndexOptions, args.options),
+        preprocess=_options(PreprocessOptions, args.preprocess, "--preprocess"),
+        window_frames=args.window_frames,
+        atlas=_options(AtlasOptions, args.atlas, "--atlas"),
+        runs=args.runs,
+        labels=args.labels,
+    )
+
+
+def _preprocess(args: argparse.Namespace) -> None:
+    from boldly.config import PreprocessOptions
+    from boldly.stages import preprocess
+
+    options = _options(PreprocessOptions, args.options)
+    preprocess.run(runs=args.runs, subject=args.subject, options=options, nuisance=args.nuisance, qc=args.qc)
+
+
+def _parcellate(args: argparse.Namespace) -> None:
+    from boldly.config import AtlasOptions, ParcellateOptions, PreprocessOptions
+    from boldly.stages import parcellate
+
+    parcellate.run(
+        runs=args.runs,
+        subject=args.subject,
+        nuisance=args.nuisance,
+        qc=args.qc,
+        atlas=_options(AtlasOptions, args.atlas, "--atlas"),
+        options=_options(ParcellateOptions, args.options),
+        preprocess=_options(PreprocessOptions, args.preprocess, "--preprocess"),
+        cache=args.cache,
+        output=args.output,
+    )
+
+
+def _shard(args: argparse.Namespace) -> None:
+    from boldly.config import ShardOptions
+    from boldly.stages import shard
+
+    shard.run(
+        timeseries=args.timeseries,
+        runs=args.runs,
+        subject=args.subject,
+        role=args.role,
+        task=_task(args.task),
+        labels=args.labels,
+        options=_options(ShardOptions, args.options),
+        window_frames=args.window_frames,
+        output=args.output,
+    )
+
+
+def _split(args: argparse.Namespace) -> None:
+    from boldly.config import DownstreamSplitOptions, UpstreamSplitOptions
+    from boldly.stages import split
+
+    split.run(
+        dataset=args.dataset,
+        runs=args.runs,
+        qc=sorted(args.qc.glob("sub-*_qc.tsv")) if args.qc else [],
+        role=args.role,
+        upstream=_options(UpstreamSplitOptions, args.upstream, "--upstream"),
+        downstream=_options(DownstreamSplitOptions, args.downstream, "--downstream"),
+        seed=args.seed,
+        output=args.output,
+    )
+
+
+def _pretrain(args: argparse.Namespace) -> None:
+    from boldly.config import PretrainOptions
+    from boldly.stages import pretrain
+
+    pretrain.run(
+        name=args.name,
+        options=_options(PretrainOptions, args.options),
+        data=[(Path(split), Path(folder)) for split, folder in args.data],
+        output=args.output,
+        processes=args.processes,
+    )
+
+
+def _adapt(args: argparse.Namespace) -> None:
+    from boldly.config import AdaptOptions
+    from boldly.stages import adapt
+
+    adapt.run(
+        name=args.name,
+        options=_options(AdaptOptions, args.options),
+        dataset=args.dataset,
+        split=args.split,
+        shards=args.shards,
+        model=args.model,
+        output=args.output,
+    )
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from boldly.config import EvaluateOptions
+    from boldly.stages import evaluate
+
+    evaluate.run(
+        dataset=args.dataset,
+        split=args.split,
+        shards=args.shards,
+        models=args.models,
+        ceilings=args.ceilings,
+        options=_options(EvaluateOptions, args.options),
+        scores=args.scores,
+        predictions=args.predictions,
+    )
+
+
+def _figures(args: argparse.Namespace) -> None:
+    from boldly.config import FiguresOptions
+    from boldly.stages import figures
+
+    tables = [
+        table for path in args.tables for table in (sorted(path.glob("*_qc.tsv")) if path.is_dir() else [path])
+    ]
+    options = _options(FiguresOptions, args.options)
+    figures.run(figure=args.figure, tables=tables, options=options, output=args.output)
+
+
+def _simulate(args: argparse.Namespace) -> None:
+    from boldly.stages import simulate
+
+    simulate.run(args.output, size=args.size, seed=args.seed, workers=args.workers)
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    from boldly.stages import inspect
+
+    print(inspect.run(args.paths))
+
+
+def _import_weights(args: argparse.Namespace) -> None:
+    from boldly.stages import import_weights
+
+    if args.export:
+        import_weights.export(source=args.source, output=args.output)
+    else:
+        import_weights.run(source=args.source, output=args.output)
+
+
+def _options(model: type[S], text: str, where: str = "--options") -> S:
+    from boldly.config import parse
+
+    return parse(model, text, where)
+
+
+def _task(text: str | None) -> TaskOptions | None:
+    from boldly.config import TaskOptions
+
+    return None if text is None else _options(TaskOptions, text, "--task")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\ntry: {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="boldly", description="From fMRIPrep derivatives to trained decoders of mental states.")
+    parser.add_argument("--version", action="version", version=f"boldly {__version__}")
+    commands = parser.add_subparsers(title="stages, in order, and tools", metavar="COMMAND", required=True)
+
+    def add(name: str, command: Command, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        sub.set_defaults(command=command)
+        return sub
+
+    def flag(sub: argparse.ArgumentParser, name: str, text: str, **settings: object) -> None:
+        settings = {"required": "default" not in settings, "help": text, **settings}
+        sub.add_argument(f"--{name}", **settings)  # type: ignore[arg-type]
+
+    def path(sub: argparse.ArgumentParser, name: str, text: str, **settings: object) -> None:
+        flag(sub, name, text, type=Path, metavar="PATH", **settings)
+
+    def options(sub: argparse.ArgumentParser, name: str = "options", section: str = "the stage") -> None:
+        flag(
+            sub,
+            name,
+            f"options of {section} as JSON (config/README.md); default: {{}}",
+            default="{}",
+            metavar="JSON",
+        )
+
+    _add_preparation(add, flag, path, options)
+    _add_learning(add, flag, path, options)
+    _add_tools(add, flag, path)
+    return parser
+
+
+def _add_preparation(add: Callable, flag: Callable, path: Callable, options: Callable) -> None:
+    sub = add("index", _index, "list the runs of a dataset and all that is wrong with them")
+    flag(sub, "dataset", "name of the dataset")
+    flag(sub, "dataset-options", "its config section as JSON", metavar="JSON")
+    flag(sub, "atlas", "config section atlas as JSON", metavar="JSON")
+    options(sub)
+    options(sub, "preprocess", "preprocess, whose columns are looked for,")
+    flag(sub, "window-frames", "shortest window of any experiment, frames", type=int, default=10)
+    path(sub, "runs", "run table to write")
+    path(sub, "labels", "label names to write (JSON)")
+
+    sub = add("preprocess", _preprocess, "write the nuisance regressors and motion quality of a subject's runs")
+    path(sub, "runs", "run table")
+    flag(sub, "subject", "subject label, without sub-")
+    options(sub)
+    path(sub, "nuisance", "table of regressors per frame to write")
+    path(sub, "qc", "table of quality per run to write")
+
+    sub = add("parcellate", _parcellate, "write the cleaned parcel time series of a subject's runs")
+    path(sub, "runs", "run table")
+    flag(sub, "subject", "subject label, without sub-")
+    path(sub, "nuisance", "regressors per frame")
+    path(sub, "qc", "quality per run")
+    flag(sub, "atlas", "config section atlas as JSON", metavar="JSON")
+    options(sub)
+    options(sub, "preprocess", "preprocess, for the contract,")
+    path(sub, "cache", "folder of projection matrices, shared by all jobs")
+    path(sub, "output", "safetensors file to write")
+
+    sub = add("shard", _shard, "write a subject's samples as a WebDataset tar")
+    path(sub, "timeseries", "time series of the subject")
+    path(sub, "runs", "run table")
+    flag(sub, "subject", "subject label, without sub-")
+    flag(sub, "role", "what the dataset is for", choices=["upstream", "downstream"])
+    flag(sub, "task", "how events become trials, as JSON (downstream)", default=None, metavar="JSON")
+    path(sub, "labels", "label names (JSON)")
+    flag(sub, "window-frames", "runs with fewer frames are left out", type=int, default=10)
+    options(sub)
+    path(sub, "output", "tar to write")
+
+    sub = add("split", _split, "choose subjects for training, validation and test")
+    flag(sub, "dataset", "name of the dataset")
+    path(sub, "runs", "run table")
+    path(sub, "qc", "folder of the quality tables of its subjects", default=None)
+    flag(sub, "role", "what the dataset is for", choices=["upstream", "downstream"])
+    options(sub, "upstream", "split.upstream")
+    options(sub, "downstream", "split.downstream")
+    flag(sub, "seed", "seed of the draws", type=int, default=1234)
+    path(sub, "output", "split to write (JSON)")
+
+
+def _add_learning(add: Callable, flag: Callable, path: Callable, options: Callable) -> None:
+    sub = add("pretrain", _pretrain, "train an upstream experiment on unlabelled runs")
+    flag(sub, "name", "name of the experiment")
+    options(sub)
+    flag(
+        sub,
+        "data",
+        "split and shard folder of a dataset; once for each",
+        nargs=2,
+        action="append",
+        metavar=("SPLIT", "FOLDER"),
+    )
+    flag(sub, "processes", "processes to train with, one per GPU", type=int, default=1)
+    path(sub, "output", "folder of the experiment to write")
+
+    sub = add("adapt", _adapt, "train a downstream experiment for all sizes, draws and seeds of a split")
+    flag(sub, "name", "name of the experiment")
+    flag(sub, "dataset", "name of the dataset")
+    options(sub)
+    path(sub, "split", "split of the dataset")
+    path(sub, "shards", "folder of its shards")
+    path(sub, "model", "folder of the upstream model (not for baselines)", default=None)
+    path(sub, "output", "folder of the experiment to write")
+
+    sub = add("evaluate", _evaluate, "score all decoders of a dataset on its test trials")
+    flag(sub, "dataset", "name of the dataset")
+    path(sub, "split", "split of the dataset")
+    path(sub, "shards", "folder of its shards")
+    path(sub, "models", "folders of the adapted experiments", nargs="+")
+    path(sub, "ceilings", "best accuracies possible (simulated data)", default=None)
+    options(sub)
+    path(sub, "scores", "tidy table of scores to write")
+    path(sub, "predictions", "table of predictions to write")
+
+    sub = add("figures", _figures, "draw a figure from tables")
+    flag(sub, "figure", "name of the figure")
+    path(sub, "tables", "the tables it is drawn from; of a folder all its quality tables", nargs="+")
+    options(sub)
+    path(sub, "output", "PNG file to write; PDF and TSV lie beside")
+
+
+def _add_tools(add: Callable, flag: Callable, path: Callable) -> None:
+    sub = add("simulate", _simulate, "write a simulated study as BIDS and fMRIPrep derivatives")
+    path(sub, "output", "folder of the study to write")
+    flag(sub, "size", "how large", choices=["demo", "tiny"], default="demo")
+    flag(sub, "seed", "seed of everything random", type=int, default=1234)
+    flag(sub, "workers", "processes", type=int, default=2)
+
+    sub = add("inspect", _inspect, "print what shards, time series, models and score tables hold")
+    sub.add_argument("paths", nargs="+", type=Path, help="files or model folders")
+
+    sub = add("import-weights", _import_weights, "turn a reference run directory into a model folder, or back")
+    path(sub, "source", "directory to read")
+    path(sub, "output", "folder to write")
+    flag(sub, "export", "write the reference's layout instead", action="store_true", required=False)

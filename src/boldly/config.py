@@ -1,0 +1,395 @@
+"""The config: one model per section, every field typed and described.
+
+The JSON schema, the option tables of config/README.md and the checks of every stage come from these models.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from boldly.records import InputError, Problem
+
+STAGES = (
+    "index",
+    "preprocess",
+    "parcellate",
+    "shard",
+    "split",
+    "pretrain",
+    "adapt",
+    "evaluate",
+    "figures",
+)
+
+# Raised by one when the results of a stage change for the same input and options: reruns it and what follows.
+REVISIONS: dict[str, int] = dict.fromkeys(STAGES, 1)
+
+Framework = Literal["autoencoding", "csm", "sequence_bert", "network_bert"]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]+$")]
+ExperimentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A section of the config: unknown keys are errors, values do not change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+S = TypeVar("S", bound=Section)
+
+
+class AtlasOptions(Section):
+    """The parcels that signals are read from."""
+
+    path: str = Field(description="Image: 3-D labels (`*_dseg.nii.gz`) or 4-D maps (`*_probseg.nii.gz`).")
+    labels: str | None = Field(
+        None, description="Table of parcel names (columns index, name); default: the image's name with .tsv."
+    )
+    name: str | None = Field(None, description="Name in contracts and figures; default: the image's file name.")
+
+
+class TaskOptions(Section):
+    """How events become trials (a file in config/tasks)."""
+
+    column: str = Field("trial_type", description="Column of the events table that names the state.")
+    delay_s: float = Field(
+        0.0, ge=0, description="Haemodynamic delay, s: frames with onset+delay <= t < end+delay."
+    )
+    merge_blocks: bool = Field(
+        False, description="Join consecutive rows of one state into one trial (after renaming)."
+    )
+    drop: list[str] = Field([], description="Regular expressions; states that match one are left out.")
+    rename: dict[str, str] = Field({}, description="Regular expression to replacement, applied in order.")
+    prefix_task: bool = Field(False, description="Put the BIDS task before the name: `MOTOR lf`.")
+    labels: list[str] | None = Field(
+        None, description="The states in label order; default: those found, in alphabetical order."
+    )
+    minimum_s: float = Field(0.0, ge=0, description="Trials shorter than this are left out, s.")
+
+
+class DownstreamSplitOptions(Section):
+    """Which units train, validate and test a decoder."""
+
+    by: Literal["subject", "run"] = Field(
+        "subject", description="Unit of the split; `run` only where there is one subject (named in reports)."
+    )
+    train: list[int] = Field([1, 3, 6, 11], description="Numbers of training units.")
+    validation: int = Field(3, ge=0, description="Number of validation units; 0: train all steps.")
+    test: int | Literal["leave_one_out"] = Field(
+        9, description="Number of test units, the same in all draws; or each unit in turn."
+    )
+    draws: int = Field(5, ge=1, description="Random draws of training units per number.")
+
+
+class DatasetOptions(Section):
+    """A dataset."""
+
+    role: Literal["upstream", "downstream"] = Field(
+        description="Unlabelled runs for pretraining, or labelled trials for decoding."
+    )
+    derivatives: str | None = Field(None, description="fMRIPrep derivatives folder.")
+    bids: str | None = Field(None, description="Raw BIDS folder with the events (downstream).")
+    space: str = Field("MNI152NLin2009cAsym", description="The `space` entity to use.")
+    resolution: str | None = Field(None, description="The `res` entity to use; default: any, if unambiguous.")
+    tasks: list[str] | None = Field(None, description="Use only these BIDS tasks.")
+    subjects: list[str] | None = Field(None, description="Use only these subjects.")
+    task: str | TaskOptions | None = Field(
+        None, description="How events become trials: a YAML file or the options themselves (downstream)."
+    )
+    shards: str | None = Field(None, description="Folder of ready-made tars, instead of derivatives.")
+    ceilings: str | None = Field(
+        None, description="Table of the best accuracies possible, known for simulated data only."
+    )
+    split: DownstreamSplitOptions | None = Field(
+        None, description="Split of this dataset; default: split.downstream."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.derivatives is None) == (self.shards is None):
+            raise ValueError("give either derivatives or shards")
+        if self.role == "downstream" and self.shards is None and (self.bids is None or self.task is None):
+            raise ValueError("a downstream dataset needs bids (events) and task (how events become trials)")
+        return self
+
+
+class IndexOptions(Section):
+    """Which runs are taken."""
+
+    on_error: Literal["stop", "exclude"] = Field(
+        "stop", description="What a defective run does: stop everything with a table, or exclude it."
+    )
+    minimum_volumes: int = Field(10, ge=2, description="Runs with fewer frames are excluded.")
+
+
+class ExclusionOptions(Section):
+    """Runs over a threshold are excluded, the reason stands in the tables."""
+
+    mean_fd_mm: float | None = Field(None, gt=0, description="Mean framewise displacement, mm.")
+    maximum_fd_mm: float | None = Field(None, gt=0, description="Largest framewise displacement, mm.")
+    scrubbed_fraction: Fraction | None = Field(None, description="Share of scrubbed frames.")
+    degrees_of_freedom: int = Field(10, ge=1, description="Fewest frames left after regressors and scrubbing.")
+
+
+class PreprocessOptions(Section):
+    """Nuisance regressors, in the terms of `nilearn.interfaces.fmriprep.load_confounds`."""
+
+    strategy: list[Literal["motion", "wm_csf", "global_signal", "compcor", "high_pass", "ica_aroma"]] = Field(
+        ["motion", "wm_csf", "global_signal"], description="Parts of the regression; empty: none."
+    )
+    motion: Literal["basic", "power2", "derivatives", "full"] = Field("basic", description="6, 12, 12 or 24.")
+    wm_csf: Literal["basic", "power2", "derivatives", "full"] = Field("basic", description="2, 4, 4 or 8.")
+    global_signal: Literal["basic", "power2", "derivatives", "full"] = Field("basic", description="1, 2, 2 or 4.")
+    compcor: Literal["anat_combined", "anat_separated", "temporal", "temporal_anat_combined"] = Field(
+        "anat_combined", description="Kind of components."
+    )
+    n_compcor: int | Literal["all"] = Field(6, description="Components per mask.")
+    fd_threshold_mm: float | None = Field(None, gt=0, description="Scrub frames that move more, mm.")
+    std_dvars_threshold: float | None = Field(None, gt=0, description="Scrub frames with larger std DVARS.")
+    exclude: ExclusionOptions = Field(ExclusionOptions(), description="Thresholds for whole runs.")
+
+
+class ParcellateOptions(Section):
+    """Order of operations as in nilearn's maskers: smooth, extract, detrend, filter with regression, scale."""
+
+    smoothing_fwhm_mm: float | None = Field(3.0, gt=0, description="Gaussian kernel, mm FWHM; null: none.")
+    detrend: bool = Field(True, description="Remove a linear trend.")
+    high_pass_hz: float | None = Field(0.008, gt=0, description="Butterworth high-pass, Hz; null: none.")
+    low_pass_hz: float | None = Field(None, gt=0, description="Butterworth low-pass, Hz; null: none.")
+    standardize: Literal["zscore", "psc", "none"] = Field("zscore", description="Scaling over time.")
+    min_coverage: Fraction = Field(0.5, description="Parcels with less of their weight in the mask are marked.")
+
+
+class ShardOptions(Section):
+    """How samples are stored."""
+
+    dtype: Literal["float16", "float32"] = Field("float16", description="Number type of the stored signals.")
+
+
+class UpstreamSplitOptions(Section):
+    """Which subjects validate a pretraining."""
+
+    validation_fraction: Fraction = Field(0.05, description="Share of subjects held out, at least one.")
+
+
+class SplitOptions(Section):
+    """Subjects of each part."""
+
+    upstream: UpstreamSplitOptions = Field(UpstreamSplitOptions(), description="Pretraining.")
+    downstream: DownstreamSplitOptions = Field(DownstreamSplitOptions(), description="Decoding.")
+    seed: int = Field(1234, description="Seed of all splits.")
+
+
+class OptimiserOptions(Section):
+    """What pretraining and adaptation share: AdamW with linear warm-up and decay."""
+
+    steps: int = Field(10_000, ge=1, description="Optimiser steps.")
+    batch_size: int = Field(64, ge=1, description="Windows per step, over all processes.")
+    learning_rate: float = Field(1e-4, gt=0, description="Largest learning rate.")
+    warmup_fraction: Fraction = Field(0.01, description="Share of the steps with rising learning rate.")
+    weight_decay: float = Field(0.1, ge=0, description="AdamW weight decay.")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW beta 1.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="AdamW beta 2.")
+    gradient_clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
+    dropout: Fraction = Field(0.1, description="Dropout of the network.")
+    precision: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Arithmetic.")
+    evaluate_every: int = Field(1000, ge=1, description="Steps between validations.")
+    checkpoint_every: int = Field(1000, ge=1, description="Steps between checkpoints.")
+    seed: int = Field(1234, description="Seed of weights, windows and dropout.")
+
+
+class PretrainOptions(OptimiserOptions):
+    """An upstream experiment."""
+
+    framework: Framework = Field(description="Objective and network.")
+    layers: int = Field(4, ge=1, description="Layers (autoencoding: of encoder and of decoder).")
+    width: int = Field(768, ge=8, description="Width of the hidden states.")
+    heads: int = Field(12, ge=1, description="Attention heads (not for autoencoding).")
+    window_frames: tuple[int, int] = Field((10, 50), description="Shortest and longest window, frames.")
+    mask_fraction: float = Field(0.2, gt=0, lt=1, description="Share masked (the BERT frameworks).")
+    validation_windows: int = Field(512, ge=1, description="Windows per validation.")
+    deepspeed: str | None = Field(None, description="DeepSpeed JSON (config/deepspeed); null: none.")
+    datasets: list[Name] | None = Field(None, description="Upstream datasets; default: all.")
+
+    @model_validator(mode="after")
+    def _shapes(self) -> Self:
+        if self.framework != "autoencoding" and self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        shortest, longest = self.window_frames
+        if not 2 <= shortest <= longest:
+            raise ValueError(f"window_frames {list(self.window_frames)}: need 2 <= shortest <= longest")
+        return self
+
+
+class AdaptOptions(OptimiserOptions):
+    """A downstream experiment: a pretrained network, the same from scratch, or a baseline."""
+
+    pretrained: str | None = Field(None, description="Upstream experiment (or model folder) to start from.")
+    scratch: str | None = Field(None, description="Upstream experiment whose network starts untrained.")
+    baseline: Literal["linear", "mean_mlp"] | None = Field(
+        None, description="Linear over time and parcels, or an MLP on the time-averaged signal."
+    )
+    width: int = Field(256, ge=1, description="Hidden width of mean_mlp.")
+    window_frames: int = Field(50, ge=2, description="Longer trials are cut to this many frames.")
+    freeze: list[Literal["embedder", "decoder", "unembedder"]] = Field([], description="Parts not trained.")
+    seeds: list[int] = Field([1234], min_length=1, description="Repetitions with other seeds.")
+    datasets: list[Name] | None = Field(None, description="Downstream datasets; default: all.")
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        if sum(x is not None for x in (self.pretrained, self.scratch, self.baseline)) != 1:
+            raise ValueError("give exactly one of pretrained, scratch, baseline")
+        return self
+
+
+class PretrainSection(Section):
+    """All upstream experiments."""
+
+    experiments: dict[ExperimentName, PretrainOptions] = Field({}, description="By name.")
+
+
+class AdaptSection(Section):
+    """All downstream experiments."""
+
+    experiments: dict[ExperimentName, AdaptOptions] = Field({}, description="By name.")
+
+
+class EvaluateOptions(Section):
+    """Scores and their intervals."""
+
+    confidence: float = Field(0.95, gt=0, lt=1, description="Level of the intervals.")
+    resamples: int = Field(2000, ge=100, description="Bootstrap resamples of test subjects.")
+    seed: int = Field(1234, description="Seed of the bootstrap.")
+
+
+class FiguresOptions(Section):
+    """Pictures."""
+
+    dpi: int = Field(200, ge=50, description="Resolution of the PNG files.")
+
+
+class Config(Section):
+    """The whole config."""
+
+    atlas: AtlasOptions = Field(description="Parcels.")
+    datasets: dict[Name, DatasetOptions] = Field(min_length=1, description="Datasets by name.")
+    index: IndexOptions = Field(IndexOptions(), description="Stage index.")
+    preprocess: PreprocessOptions = Field(PreprocessOptions(), description="Stage preprocess.")
+    parcellate: ParcellateOptions = Field(ParcellateOptions(), description="Stage parcellate.")
+    shard: ShardOptions = Field(ShardOptions(), description="Stage shard.")
+    split: SplitOptions = Field(SplitOptions(), description="Stage split.")
+    pretrain: PretrainSection = Field(PretrainSection(), description="Stage pretrain.")
+    adapt: AdaptSection = Field(AdaptSection(), description="Stage adapt.")
+    evaluate: EvaluateOptions = Field(EvaluateOptions(), description="Stage evaluate.")
+    figures: FiguresOptions = Field(FiguresOptions(), description="Stage figures.")
+
+    @model_validator(mode="after")
+    def _names_meet(self) -> Self:
+        wrong = []
+        for name, options in self.adapt.experiments.items():
+            for word in ("pretrained", "scratch"):
+                upstream = getattr(options, word)
+                if upstream is None or upstream in self.pretrain.experiments:
+                    continue
+                if word == "scratch" or not Path(upstream).is_dir():
+                    wrong.append(
+                        f"adapt.experiments.{name}.{word}: no upstream experiment '{upstream}' "
+                        f"(there are: {', '.join(self.pretrain.experiments) or 'none'})"
+                    )
+        for section, role in (("pretrain", "upstream"), ("adapt", "downstream")):
+            known = {name for name, options in self.datasets.items() if options.role == role}
+            for name, experiment in getattr(self, section).experiments.items():
+                unknown = set(experiment.datasets or ()) - known
+                if unknown:
+                    wrong.append(
+                        f"{section}.experiments.{name}.datasets: no {role} dataset {', '.join(sorted(unknown))}"
+                    )
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
+
+
+def parse(model: type[S], content: Any, where: str) -> S:
+    """Check `content` against a model of the config.
+
+    Parameters
+    ----------
+    model : type
+        `Config` or one of its sections.
+    content : dict or str
+        The values, or JSON text of them (as rules pass them).
+    where : str
+        File or flag, for the error.
+
+    Raises
+    ------
+    InputError
+        With every wrong key and value.
+    """
+    if isinstance(content, str):
+        try:
+            content = json.loads(content)
+        except json.JSONDecodeError as error:
+            raise InputError(Problem(where, "", f"not JSON: {error}", "pass a JSON object")) from None
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        problems = []
+        for item in error.errors():
+            field = ".".join(str(part) for part in item["loc"]) or "config"
+            if item["type"] == "extra_forbidden":
+                message, remedy = "unknown key", "remove it or correct its spelling (config/README.md lists all)"
+            else:
+                message, remedy = item["msg"], "see config/README.md"
+            problems.append(Problem(where, field, message, remedy))
+        raise InputError(problems) from None
+
+
+def resolve(config: Config, checkout: Path) -> Config:
+    """Complete a config: read the task files that datasets name, find the DeepSpeed files of experiments.
+
+    Parameters
+    ----------
+    config : Config
+        As read.
+    checkout : Path
+        Where the files lie that boldly comes with (config/tasks, config/deepspeed): relative paths count from the
+        working directory first, then from there.
+    """
+    datasets = dict(config.datasets)
+    for name, options in datasets.items():
+        if isinstance(options.task, str):
+            path = _find(options.task, checkout)
+            task = parse(TaskOptions, _read_yaml(path, f"datasets.{name}.task"), path)
+            datasets[name] = options.model_copy(update={"task": task})
+    experiments = dict(config.pretrain.experiments)
+    for name, experiment in experiments.items():
+        if experiment.deepspeed is not None:
+            path = _find(experiment.deepspeed, checkout)
+            experiments[name] = experiment.model_copy(update={"deepspeed": path})
+    pretrain = config.pretrain.model_copy(update={"experiments": experiments})
+    return config.model_copy(update={"datasets": datasets, "pretrain": pretrain})
+
+
+def load_config(path: Path | str, checkout: Path) -> Config:
+    """Read, check and complete a config file (see `resolve`)."""
+    return resolve(parse(Config, _read_yaml(str(path), "config"), str(path)), checkout)
+
+
+def _find(path: str, checkout: Path) -> str:
+    return path if Path(path).exists() or not (checkout / path).exists() else str(checkout / path)
+
+
+def _read_yaml(path: str, entity: str) -> Any:
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(Problem(path, entity, "no such file", "correct the path in the config")) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(Problem(path, entity, f"not YAML: {error}", "correct the file")) from None

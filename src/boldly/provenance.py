@@ -1,0 +1,117 @@
+"""What a model's input must be, and how files prove what they are: contract, hashes, versions."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boldly
+from boldly.records import InputError, Problem
+
+_NOT_COMPARED = ("version",)
+
+
+@dataclass(frozen=True)
+class Contract:
+    """How a time series came about. Written into every time series, shard and model.
+
+    Attributes
+    ----------
+    atlas, atlas_sha256 : str
+        Name and checksum of the atlas image.
+    n_parcels : int
+        Number of parcels P.
+    space : str
+        BIDS space of the images.
+    confounds : dict
+        Strategy of the nuisance regression (section preprocess of the config without its thresholds for runs).
+    smoothing_fwhm_mm, high_pass_hz, low_pass_hz : float or None
+        Kernel and filters; None where there is none.
+    detrend : bool
+        Whether a linear trend was removed.
+    standardize : str
+        Scaling over time.
+    order : tuple of str
+        The operations on a run, in their order.
+    version : str
+        Version of boldly that wrote it. Informative: it is not compared.
+    """
+
+    atlas: str
+    atlas_sha256: str
+    n_parcels: int
+    space: str
+    confounds: dict[str, Any]
+    smoothing_fwhm_mm: float | None
+    high_pass_hz: float | None
+    low_pass_hz: float | None
+    detrend: bool
+    standardize: str
+    order: tuple[str, ...] = ("smooth", "extract", "detrend", "filter", "regress", "scale", "scrub")
+    version: str = boldly.__version__
+
+    def to_json(self) -> str:
+        """Return the contract as one line of JSON with sorted keys."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Contract:
+        """Read what `to_json` wrote."""
+        content = json.loads(text)
+        content["order"] = tuple(content["order"])
+        return cls(**content)
+
+    @property
+    def sha256(self) -> str:
+        """Checksum of the compared fields."""
+        content = {k: v for k, v in dataclasses.asdict(self).items() if k not in _NOT_COMPARED}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def differences(one: Contract, other: Contract) -> list[str]:
+    """Return one line for each compared field in which two contracts differ."""
+    return [
+        f"{field.name}: {getattr(one, field.name)!r} != {getattr(other, field.name)!r}"
+        for field in dataclasses.fields(Contract)
+        if field.name not in _NOT_COMPARED and getattr(one, field.name) != getattr(other, field.name)
+    ]
+
+
+def check_same(one: Contract, other: Contract, where: str, entity: str, allow: Collection[str] = ()) -> None:
+    """Refuse two things whose contracts differ.
+
+    Parameters
+    ----------
+    one, other : Contract
+        What is there and what it meets.
+    where, entity : str
+        File and name of the second, for the error.
+    allow : collection of str
+        Fields that may differ.
+
+    Raises
+    ------
+    InputError
+        With every difference.
+    """
+    wrong = [line for line in differences(one, other) if line.split(":")[0] not in allow]
+    if wrong:
+        raise InputError(
+            Problem(
+                where,
+                entity,
+                "its contract differs from the one it meets: " + "; ".join(wrong),
+                "prepare both with the same config, or accept a difference with --allow-mismatch <field>",
+            )
+        )
+
+
+def file_sha256(path: Path | str) -> str:
+    """Return the SHA-256 checksum of a file as hexadecimal text."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

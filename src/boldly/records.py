@@ -1,0 +1,187 @@
+"""The records that travel between stages, and the error that reports what is wrong with an input."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from boldly.files import read_tsv, write_tsv
+
+Status = Literal["ok", "excluded", "error"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with an input.
+
+    Attributes
+    ----------
+    where : str
+        File or config field.
+    entity : str
+        What it belongs to: a run key, a subject, a dataset; empty where there is none.
+    message : str
+        What is wrong, with the values found.
+    remedy : str
+        The way out.
+    """
+
+    where: str
+    entity: str
+    message: str
+    remedy: str
+
+    def __str__(self) -> str:
+        head = f"{self.entity}: " if self.entity else ""
+        return f"{head}{self.message}\n    file: {self.where}\n    way out: {self.remedy}"
+
+
+class InputError(ValueError):
+    """Bad input. Carries every problem found, so that all of them can be mended at once."""
+
+    def __init__(self, problems: Problem | Iterable[Problem]) -> None:
+        self.problems = [problems] if isinstance(problems, Problem) else list(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One BIDS run and where its files are.
+
+    Entities that a run does not have are empty strings. `run` keeps its spelling ("01"). `status` is "ok",
+    "excluded" (by a rule of the config) or "error"; `reason` says why it is not "ok".
+
+    Attributes
+    ----------
+    key : str
+        ``ds-<dataset>_sub-<s>[_ses-..]_task-<t>[_acq-..][_dir-..][_run-<int>]``, unique in a dataset.
+    bold, mask, confounds, events : str
+        Paths; empty where there is none.
+    t_r : float
+        Repetition time in seconds, rounded to 5 decimals; nan when unknown.
+    n_volumes : int
+        Number of frames; 0 when unknown.
+    """
+
+    dataset: str
+    subject: str
+    session: str
+    task: str
+    acquisition: str
+    direction: str
+    run: str
+    space: str
+    key: str
+    bold: str
+    mask: str
+    confounds: str
+    events: str
+    t_r: float
+    n_volumes: int
+    status: Status = "ok"
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A labelled window of a run.
+
+    Attributes
+    ----------
+    run_key : str
+        Key of the run.
+    number : int
+        Position among the trials of the run, from 0.
+    onset, duration : float
+        Seconds from the first frame, before the haemodynamic delay.
+    label : int
+        Number of the state.
+    label_name : str
+        Name of the state.
+    first, stop : int
+        The frames ``first <= frame < stop``, delay included.
+    """
+
+    run_key: str
+    number: int
+    onset: float
+    duration: float
+    label: int
+    label_name: str
+    first: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Score:
+    """One tidy row of an evaluation: a number with its interval and what it belongs to.
+
+    `draw`, `seed` and `subject` are "all" where the number covers all of them. `kind` is pretrained, scratch,
+    baseline, chance or ceiling.
+    """
+
+    dataset: str
+    experiment: str
+    n: int
+    draw: str
+    seed: str
+    subject: str
+    metric: str
+    value: float
+    ci_low: float
+    ci_high: float
+    n_trials: int
+    kind: str = ""
+
+
+_TEXT_COLUMNS = tuple(field.name for field in dataclasses.fields(Run) if field.type == "str")
+
+
+def write_runs(path: Path | str, runs: Sequence[Run]) -> None:
+    """Write the run table of a dataset, sorted by key."""
+    columns = [field.name for field in dataclasses.fields(Run)]
+    rows = [dataclasses.astuple(run) for run in sorted(runs, key=lambda run: run.key)]
+    table = pd.DataFrame(rows, columns=columns)
+    table[list(_TEXT_COLUMNS)] = table[list(_TEXT_COLUMNS)].replace("", None)
+    table["reason"] = table["reason"].replace("", None)
+    write_tsv(path, table)
+
+
+def read_runs(path: Path | str, *, subject: str | None = None, usable: bool = False) -> list[Run]:
+    """Read a run table.
+
+    Parameters
+    ----------
+    path : Path or str
+        A table written by `write_runs`.
+    subject : str, optional
+        Only the runs of this subject.
+    usable : bool, default=False
+        Only runs with status "ok".
+    """
+    table = read_tsv(path, (*_TEXT_COLUMNS, "status", "reason"))
+    table[[*_TEXT_COLUMNS, "reason"]] = table[[*_TEXT_COLUMNS, "reason"]].fillna("")
+    if subject is not None:
+        table = table[table["subject"] == subject]
+    if usable:
+        table = table[table["status"] == "ok"]
+    return [Run(**{str(k): v for k, v in row.items()}) for row in table.to_dict("records")]
+
+
+_SCORE_TEXT = tuple(field.name for field in dataclasses.fields(Score) if field.type == "str")
+
+
+def write_scores(path: Path | str, scores: Sequence[Score]) -> None:
+    """Write tidy scores in their order."""
+    columns = [field.name for field in dataclasses.fields(Score)]
+    write_tsv(path, pd.DataFrame([dataclasses.astuple(score) for score in scores], columns=columns))
+
+
+def read_scores(path: Path | str) -> pd.DataFrame:
+    """Read tidy scores: one row per `Score`, names, draws and seeds as text."""
+    return read_tsv(path, _SCORE_TEXT)

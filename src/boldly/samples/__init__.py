@@ -1,0 +1,1 @@
+"""Sample files and what is cut from them."""

@@ -1,0 +1,125 @@
+"""Shards held in memory as one block of frames, for cutting windows without a loop over samples."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from boldly.provenance import Contract, check_same
+from boldly.records import InputError, Problem
+from boldly.samples.shards import Sample, read_shard
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All frames of R samples (runs or trials), one behind the other.
+
+    Attributes
+    ----------
+    frames : ndarray of float16 or float32, shape (N, P)
+        Signals of all samples.
+    starts : ndarray of int64, shape (R + 1,)
+        Sample r is ``frames[starts[r]:starts[r + 1]]``.
+    t_r : ndarray of float64, shape (R,)
+        Repetition times, s.
+    marked : ndarray of bool, shape (R, P)
+        Parcels without enough coverage: zeros that count neither in the input nor in a loss.
+    labels : ndarray of int64, shape (R,)
+        State of a trial; -1 for runs.
+    label_names : tuple of str
+        Names of the states by label; empty for runs.
+    keys, datasets, subjects, runs : tuple of str, length R
+        Sample key, dataset, subject, and the key of the run that it comes from.
+    contract : Contract
+        Shared by all samples.
+    """
+
+    frames: np.ndarray
+    starts: np.ndarray
+    t_r: np.ndarray
+    marked: np.ndarray
+    labels: np.ndarray
+    label_names: tuple[str, ...]
+    keys: tuple[str, ...]
+    datasets: tuple[str, ...]
+    subjects: tuple[str, ...]
+    runs: tuple[str, ...]
+    contract: Contract
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Number of frames of each sample, shape (R,)."""
+        return np.diff(self.starts)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def select(self, chosen: np.ndarray | list[int]) -> Corpus:
+        """Return a corpus of the chosen samples (numbers, or a mask of shape (R,)), frames copied."""
+        numbers = np.arange(len(self))[np.asarray(chosen)] if len(chosen) else np.zeros(0, np.int64)
+        blocks = [self.frames[self.starts[r] : self.starts[r + 1]] for r in numbers]
+        empty = np.zeros((0, self.frames.shape[1]), self.frames.dtype)
+        return Corpus(
+            frames=np.concatenate([empty, *blocks]),
+            starts=np.concatenate([[0], np.cumsum(self.lengths[numbers])]).astype(np.int64),
+            t_r=self.t_r[numbers],
+            marked=self.marked[numbers],
+            labels=self.labels[numbers],
+            label_names=self.label_names,
+            keys=tuple(self.keys[r] for r in numbers),
+            datasets=tuple(self.datasets[r] for r in numbers),
+            subjects=tuple(self.subjects[r] for r in numbers),
+            runs=tuple(self.runs[r] for r in numbers),
+            contract=self.contract,
+        )
+
+
+def load_corpus(paths: Iterable[Path], *, allow_mismatch: Collection[str] = ()) -> Corpus:
+    """Read shards into a corpus.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        Tars.
+    allow_mismatch : collection of str
+        Contract fields in which shards may differ.
+
+    Raises
+    ------
+    InputError
+        For damaged shards, shards without any sample, and shards whose contracts differ.
+    """
+    paths = list(paths)
+    samples: list[Sample] = []
+    for path in paths:
+        for sample in read_shard(path):
+            if samples:
+                check_same(samples[0].contract, sample.contract, str(path), sample.key, allow_mismatch)
+            samples.append(sample)
+    if not samples:
+        where = f"{len(paths)} shards, the first {paths[0]}" if paths else "no shards"
+        raise InputError(
+            Problem(where, "", "not a single sample", "see the reasons in the run tables of results/index")
+        )
+    return Corpus(
+        frames=np.concatenate([s.bold for s in samples]),
+        starts=np.concatenate([[0], np.cumsum([len(s.bold) for s in samples])]).astype(np.int64),
+        t_r=np.array([s.meta["t_r"] for s in samples]),
+        marked=np.stack([_mark(s) for s in samples]),
+        labels=np.array([s.meta.get("label", -1) for s in samples], np.int64),
+        label_names=tuple(samples[0].meta.get("labels", ())),
+        keys=tuple(s.key for s in samples),
+        datasets=tuple(s.meta["dataset"] for s in samples),
+        subjects=tuple(s.meta["subject"] for s in samples),
+        runs=tuple(s.meta["run_key"] for s in samples),
+        contract=samples[0].contract,
+    )
+
+
+def _mark(sample: Sample) -> np.ndarray:
+    marked = np.zeros(sample.bold.shape[1], bool)
+    marked[sample.meta.get("marked", [])] = True
+    return marked

@@ -1,0 +1,86 @@
+"""The file of a subject's parcel time series: one safetensors file, one array per run, contract in the header."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from boldly.files import atomic_path
+from boldly.provenance import Contract
+from boldly.records import InputError, Problem
+
+
+@dataclass(frozen=True)
+class RunSeries:
+    """The parcel signals of one run.
+
+    Attributes
+    ----------
+    key : str
+        Run key.
+    data : ndarray of float32, shape (T, P)
+        Cleaned signals. Parcels that the run does not cover are zero.
+    frames : ndarray of int64, shape (T,)
+        Number of each row in the recorded run (scrubbed frames are absent).
+    mean, std : ndarray of float32, shape (P,)
+        What standardization removed, in image units: ``data * std + mean`` restores the cleaned signal.
+    coverage : ndarray of float32, shape (P,)
+        Share of each parcel's weight inside the brain mask.
+    meta : dict
+        t_r (s), entities, `marked` (numbers of parcels below min_coverage); must be JSON.
+    """
+
+    key: str
+    data: np.ndarray
+    frames: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    coverage: np.ndarray
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+_PARTS = ("data", "frames", "mean", "std", "coverage")
+
+
+def write_timeseries(path: Path | str, series: list[RunSeries], contract: Contract) -> None:
+    """Write a subject's runs, atomically; the same input gives the same bytes.
+
+    A subject without a usable run gets a file without arrays.
+    """
+    tensors = {f"{run.key}/{part}": np.ascontiguousarray(getattr(run, part)) for run in series for part in _PARTS}
+    header = {
+        "contract": contract.to_json(),
+        "runs": json.dumps({run.key: run.meta for run in series}, sort_keys=True),
+    }
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, header)
+
+
+def read_timeseries(path: Path | str) -> tuple[list[RunSeries], Contract]:
+    """Read what `write_timeseries` wrote.
+
+    Raises
+    ------
+    InputError
+        For a file that is cut or no such file at all.
+    """
+    try:
+        with safe_open(path, "numpy") as stream:
+            header = stream.metadata()
+            contract = Contract.from_json(header["contract"])
+            series = [
+                RunSeries(key, meta=meta, **{part: stream.get_tensor(f"{key}/{part}") for part in _PARTS})
+                for key, meta in json.loads(header["runs"]).items()
+            ]
+    except (SafetensorError, KeyError, TypeError) as error:
+        problem = Problem(
+            str(path), "", f"not a readable time series file: {error}", "delete it and rerun parcellate"
+        )
+        raise InputError(problem) from None
+    return series, contract

@@ -1,0 +1,49 @@
+"""adapt: decoders of mental states from few labelled subjects.
+
+Input: upstream model (but for baselines), shards and split of a downstream dataset
+Output: results/models/downstream/{dataset}/{experiment}/: adapt.json and one folder per size, draw and seed
+
+One job trains all of them; a killed job goes on with those that are missing.
+"""
+
+
+rule adapt:
+    input:
+        [adapted(dataset) for dataset in DOWNSTREAM],
+
+
+rule adapt_experiment:
+    """Train a downstream experiment."""
+    input:
+        model=upstream_model,
+        split="results/split/{dataset}.json",
+        shards=dataset_shards,
+    output:
+        "results/models/downstream/{dataset}/{experiment}/adapt.json",
+    log:
+        "results/logs/adapt/{dataset}_{experiment}.log",
+    benchmark:
+        "results/usage/adapt/{dataset}_{experiment}.tsv"
+    conda:
+        "../../envs/gpu.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=1440,
+        gpu=0,
+    params:
+        options=experiment_options("adapt"),
+        model=upstream_argument,
+        shards=dataset_shard_folder,
+        folder=subpath(output[0], parent=True),
+        revision=REVISIONS["adapt"],
+    shell:
+        "boldly adapt"
+        " --name {wildcards.experiment:q}"
+        " --dataset {wildcards.dataset:q}"
+        " --options {params.options:q}"
+        " --split {input.split:q}"
+        " --shards {params.shards:q}"
+        " {params.model:q}"
+        " --output {params.folder:q}"
+        " 2> {log:q}"

@@ -1,0 +1,204 @@
+"""Config, run tables and target lists: the only Python of the workflow."""
+
+import functools
+import hashlib
+import json
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from boldly import bids
+from boldly.config import REVISIONS, Config, parse, resolve
+from boldly.records import InputError, read_runs
+
+CHECKOUT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
+
+try:
+    CONFIG = resolve(parse(Config, config, "config"), CHECKOUT)
+except InputError as error:
+    raise WorkflowError("\n".join(f"- {problem}" for problem in error.problems)) from None
+
+PREPARED = [name for name, dataset in CONFIG.datasets.items() if dataset.derivatives]
+UPSTREAM = [name for name, dataset in CONFIG.datasets.items() if dataset.role == "upstream"]
+DOWNSTREAM = [name for name, dataset in CONFIG.datasets.items() if dataset.role == "downstream"]
+PRETRAIN = CONFIG.pretrain.experiments
+ADAPT = CONFIG.adapt.experiments
+SHORTEST_WINDOW = min((options.window_frames[0] for options in PRETRAIN.values()), default=2)
+
+
+wildcard_constraints:
+    dataset="|".join(CONFIG.datasets),
+    subject="[A-Za-z0-9]+",
+    experiment="[A-Za-z0-9][A-Za-z0-9_.-]*",
+
+
+def options(stage):
+    """A section of the config as JSON, for the command line."""
+    return getattr(CONFIG, stage).model_dump_json()
+
+
+def dataset_options(wildcards):
+    return CONFIG.datasets[wildcards.dataset].model_dump_json(exclude={"split", "ceilings"})
+
+
+def dataset_role(wildcards):
+    return CONFIG.datasets[wildcards.dataset].role
+
+
+def trial_options(wildcards):
+    """How events become trials: as arguments, none for upstream datasets."""
+    task = CONFIG.datasets[wildcards.dataset].task
+    return ["--task", task.model_dump_json()] if task else []
+
+
+def split_options(wildcards):
+    return (CONFIG.datasets[wildcards.dataset].split or CONFIG.split.downstream).model_dump_json()
+
+
+@functools.lru_cache(maxsize=None)
+def _runs_by_subject(table, modified):
+    subjects = {}
+    for run in read_runs(table, usable=True):
+        subjects.setdefault(run.subject, []).append(run)
+    return subjects
+
+
+def subjects(dataset):
+    """Usable runs of each subject, once the dataset is indexed."""
+    table = checkpoints.index_dataset.get(dataset=dataset).output.runs
+    return _runs_by_subject(table, Path(table).stat().st_mtime_ns)
+
+
+def subject_files(pattern):
+    """Input function: one file for each subject of the dataset."""
+
+    def files(wildcards):
+        dataset = wildcards.dataset
+        if dataset not in PREPARED:
+            return []
+        return expand(pattern, dataset=dataset, subject=subjects(dataset))
+
+    return files
+
+
+def run_files(column):
+    """Input function: the files that a column of the run table names for the subject."""
+
+    def files(wildcards):
+        runs = subjects(wildcards.dataset).get(wildcards.subject, [])
+        return [getattr(run, column) for run in runs if getattr(run, column)]
+
+    return files
+
+
+def subject_rows(wildcards):
+    """Checksum of the subject's rows, so that a changed run table reruns only the subjects that changed."""
+    rows = subjects(wildcards.dataset).get(wildcards.subject, [])
+    return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
+
+
+def shard_folder(dataset):
+    options = CONFIG.datasets[dataset]
+    return options.shards or f"data/{options.role}"
+
+
+def shards(dataset):
+    """The tars of all subjects of a dataset."""
+    return [f"{shard_folder(dataset)}/{bids.shard_name(dataset, subject)}" for subject in subjects(dataset)]
+
+
+def dataset_shards(wildcards):
+    return shards(wildcards.dataset)
+
+
+def dataset_shard_folder(wildcards):
+    return shard_folder(wildcards.dataset)
+
+
+def pretrain_datasets(experiment):
+    return PRETRAIN[experiment].datasets or UPSTREAM
+
+
+def pretrain_splits(wildcards):
+    return expand("results/split/{dataset}.json", dataset=pretrain_datasets(wildcards.experiment))
+
+
+def pretrain_shards(wildcards):
+    return [shard for dataset in pretrain_datasets(wildcards.experiment) for shard in shards(dataset)]
+
+
+def pretrain_data(wildcards):
+    """Split and shard folder of each dataset, as arguments."""
+    return [
+        argument
+        for dataset in pretrain_datasets(wildcards.experiment)
+        for argument in ("--data", f"results/split/{dataset}.json", shard_folder(dataset))
+    ]
+
+
+def experiment_options(stage):
+    """Params function: the options of one experiment as JSON."""
+    return lambda wildcards: getattr(CONFIG, stage).experiments[wildcards.experiment].model_dump_json()
+
+
+def upstream_folder(wildcards):
+    """Folder of the upstream model that a downstream experiment starts from; none for baselines."""
+    options = ADAPT[wildcards.experiment]
+    name = options.pretrained or options.scratch
+    return None if name is None else f"results/models/upstream/{name}" if name in PRETRAIN else name
+
+
+def upstream_model(wildcards):
+    folder = upstream_folder(wildcards)
+    return [] if folder is None else [f"{folder}/model.safetensors", f"{folder}/config.json"]
+
+
+def upstream_argument(wildcards):
+    folder = upstream_folder(wildcards)
+    return [] if folder is None else ["--model", folder]
+
+
+def adapted(dataset):
+    """Manifests of all downstream experiments of a dataset."""
+    return [
+        f"results/models/downstream/{dataset}/{name}/adapt.json"
+        for name, options in ADAPT.items()
+        if options.datasets is None or dataset in options.datasets
+    ]
+
+
+def dataset_models(wildcards):
+    return adapted(wildcards.dataset)
+
+
+def dataset_model_folders(wildcards):
+    return [str(Path(manifest).parent) for manifest in adapted(wildcards.dataset)]
+
+
+def dataset_ceilings(wildcards):
+    ceilings = CONFIG.datasets[wildcards.dataset].ceilings
+    return [ceilings] if ceilings else []
+
+
+def ceilings_argument(wildcards):
+    ceilings = CONFIG.datasets[wildcards.dataset].ceilings
+    return ["--ceilings", ceilings] if ceilings else []
+
+
+def quality_tables(wildcards):
+    """The quality tables of all subjects of all prepared datasets."""
+    return [
+        f"results/preprocess/{dataset}/sub-{subject}_qc.tsv" for dataset in PREPARED for subject in subjects(dataset)
+    ]
+
+
+def figure_files():
+    """The figures that the config has data for."""
+    names = ["upstream_data"] if UPSTREAM else []
+    if PREPARED:
+        names.append("quality")
+    if PRETRAIN:
+        names.append("upstream_losses")
+    if DOWNSTREAM and ADAPT:
+        names += ["downstream_accuracy", "downstream_curves"]
+    return expand("results/figures/{figure}.png", figure=names)

@@ -1,0 +1,49 @@
+"""evaluate: scores of all decoders of a dataset, from one pass over its fixed test trials.
+
+Input: adapted models, shards and split
+Output: results/evaluate/{dataset}_scores.tsv (tidy rows with intervals), {dataset}_predictions.tsv
+"""
+
+
+rule evaluate:
+    input:
+        expand("results/evaluate/{dataset}_scores.tsv", dataset=DOWNSTREAM),
+
+
+rule evaluate_dataset:
+    """Score the decoders of a dataset."""
+    input:
+        models=dataset_models,
+        split="results/split/{dataset}.json",
+        shards=dataset_shards,
+        ceilings=dataset_ceilings,
+    output:
+        scores="results/evaluate/{dataset}_scores.tsv",
+        predictions="results/evaluate/{dataset}_predictions.tsv",
+    log:
+        "results/logs/evaluate/{dataset}.log",
+    benchmark:
+        "results/usage/evaluate/{dataset}.tsv"
+    conda:
+        "../../envs/gpu.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    params:
+        options=options("evaluate"),
+        models=dataset_model_folders,
+        shards=dataset_shard_folder,
+        ceilings=ceilings_argument,
+        revision=REVISIONS["evaluate"],
+    shell:
+        "boldly evaluate"
+        " --dataset {wildcards.dataset:q}"
+        " --split {input.split:q}"
+        " --shards {params.shards:q}"
+        " --models {params.models:q}"
+        " {params.ceilings:q}"
+        " --options {params.options:q}"
+        " --scores {output.scores:q}"
+        " --predictions {output.predictions:q}"
+        " 2> {log:q}"

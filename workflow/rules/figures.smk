@@ -1,0 +1,128 @@
+"""figures: the pictures of the report, each drawn from tables alone.
+
+Input: tables of the stages before
+Output: results/figures/{figure}.png, .pdf and the drawn table .tsv
+"""
+
+
+rule figures:
+    input:
+        figure_files(),
+
+
+rule figure_upstream_data:
+    """Subjects and runs of the upstream datasets (figure 2 of the preprint)."""
+    input:
+        expand("results/index/{dataset}_runs.tsv", dataset=UPSTREAM),
+    output:
+        report("results/figures/upstream_data.png", caption="../report/upstream_data.rst", category="Data"),
+        multiext("results/figures/upstream_data", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/upstream_data.log",
+    benchmark:
+        "results/usage/figures/upstream_data.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        options=options("figures"),
+        revision=REVISIONS["figures"],
+    shell:
+        "boldly figures"
+        " --figure upstream_data"
+        " --tables {input:q}"
+        " --options {params.options:q}"
+        " --output {output[0]:q}"
+        " 2> {log:q}"
+
+
+rule figure_quality:
+    """Motion quality of all runs, and the runs that are excluded."""
+    input:
+        qc=quality_tables,
+        runs=expand("results/index/{dataset}_runs.tsv", dataset=PREPARED),
+    output:
+        report("results/figures/quality.png", caption="../report/quality.rst", category="Data"),
+        multiext("results/figures/quality", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/quality.log",
+    benchmark:
+        "results/usage/figures/quality.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        options=options("figures"),
+        qc=expand("results/preprocess/{dataset}", dataset=PREPARED),
+        revision=REVISIONS["figures"],
+    shell:
+        "boldly figures"
+        " --figure quality"
+        " --tables {input.runs:q} {params.qc:q}"
+        " --options {params.options:q}"
+        " --output {output[0]:q}"
+        " 2> {log:q}"
+
+
+rule figure_upstream_losses:
+    """Training and validation loss of each framework (figure 4)."""
+    input:
+        expand("results/models/upstream/{experiment}/{kind}_history.csv", experiment=PRETRAIN, kind=["train", "eval"]),
+    output:
+        report("results/figures/upstream_losses.png", caption="../report/upstream_losses.rst", category="Models"),
+        multiext("results/figures/upstream_losses", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/upstream_losses.log",
+    benchmark:
+        "results/usage/figures/upstream_losses.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        options=options("figures"),
+        revision=REVISIONS["figures"],
+    shell:
+        "boldly figures"
+        " --figure upstream_losses"
+        " --tables {input:q}"
+        " --options {params.options:q}"
+        " --output {output[0]:q}"
+        " 2> {log:q}"
+
+
+rule figure_downstream:
+    """Decoding accuracy by number of training subjects: heat map (figure 5) or curves."""
+    input:
+        expand("results/evaluate/{dataset}_scores.tsv", dataset=DOWNSTREAM),
+    output:
+        report(
+            "results/figures/downstream_{view}.png", caption="../report/downstream.rst", category="Decoding"
+        ),
+        multiext("results/figures/downstream_{view}", ".pdf", ".tsv"),
+    wildcard_constraints:
+        view="accuracy|curves",
+    log:
+        "results/logs/figures/downstream_{view}.log",
+    benchmark:
+        "results/usage/figures/downstream_{view}.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        options=options("figures"),
+        revision=REVISIONS["figures"],
+    shell:
+        "boldly figures"
+        " --figure downstream_{wildcards.view:q}"
+        " --tables {input:q}"
+        " --options {params.options:q}"
+        " --output {output[0]:q}"
+        " 2> {log:q}"

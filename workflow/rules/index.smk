@@ -1,0 +1,49 @@
+"""index: the runs of a dataset, and everything that is wrong with them.
+
+Input: fMRIPrep derivatives, events (downstream), atlas
+Output: results/index/{dataset}_runs.tsv, one row per run with status and reason; {dataset}_labels.json
+
+A dataset with defective runs stops here, with all problems in one table, before any long job.
+"""
+
+
+rule index:
+    input:
+        expand("results/index/{dataset}_runs.tsv", dataset=CONFIG.datasets),
+
+
+checkpoint index_dataset:
+    """List the runs of a dataset."""
+    input:
+        atlas=CONFIG.atlas.path,
+    output:
+        runs="results/index/{dataset}_runs.tsv",
+        labels="results/index/{dataset}_labels.json",
+    log:
+        "results/logs/index/{dataset}.log",
+    benchmark:
+        "results/usage/index/{dataset}.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 2
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        dataset=dataset_options,
+        atlas=options("atlas"),
+        options=options("index"),
+        preprocess=options("preprocess"),
+        window=SHORTEST_WINDOW,
+        revision=REVISIONS["index"],
+    shell:
+        "boldly index"
+        " --dataset {wildcards.dataset:q}"
+        " --dataset-options {params.dataset:q}"
+        " --atlas {params.atlas:q}"
+        " --options {params.options:q}"
+        " --preprocess {params.preprocess:q}"
+        " --window-frames {params.window:q}"
+        " --runs {output.runs:q}"
+        " --labels {output.labels:q}"
+        " 2> {log:q}"

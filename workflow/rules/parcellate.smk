@@ -1,0 +1,60 @@
+"""parcellate: cleaned time series of each parcel.
+
+Input: preprocessed BOLD images and brain masks, nuisance regressors, atlas
+Output: results/parcellate/{dataset}/sub-{subject}_timeseries.safetensors, one (T, P) array per run
+
+Smoothing and extraction are one matrix product; the matrix is built once per atlas, grid and kernel and kept in
+results/parcellate/cache, where all jobs find it.
+"""
+
+
+rule parcellate:
+    input:
+        [
+            lambda wildcards, d=dataset: expand(
+                "results/parcellate/{dataset}/sub-{subject}_timeseries.safetensors", dataset=d, subject=subjects(d)
+            )
+            for dataset in PREPARED
+        ],
+
+
+rule parcellate_subject:
+    """Write the time series of a subject's runs."""
+    input:
+        bold=run_files("bold"),
+        mask=run_files("mask"),
+        runs=ancient("results/index/{dataset}_runs.tsv"),
+        nuisance="results/preprocess/{dataset}/sub-{subject}_nuisance.tsv",
+        qc="results/preprocess/{dataset}/sub-{subject}_qc.tsv",
+        atlas=CONFIG.atlas.path,
+    output:
+        "results/parcellate/{dataset}/sub-{subject}_timeseries.safetensors",
+    log:
+        "results/logs/parcellate/{dataset}_sub-{subject}.log",
+    benchmark:
+        "results/usage/parcellate/{dataset}_sub-{subject}.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        atlas=options("atlas"),
+        options=options("parcellate"),
+        preprocess=options("preprocess"),
+        cache="results/parcellate/cache",
+        rows=subject_rows,
+        revision=REVISIONS["parcellate"],
+    shell:
+        "boldly parcellate"
+        " --runs {input.runs:q}"
+        " --subject {wildcards.subject:q}"
+        " --nuisance {input.nuisance:q}"
+        " --qc {input.qc:q}"
+        " --atlas {params.atlas:q}"
+        " --options {params.options:q}"
+        " --preprocess {params.preprocess:q}"
+        " --cache {params.cache:q}"
+        " --output {output:q}"
+        " 2> {log:q}"

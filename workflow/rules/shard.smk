@@ -1,0 +1,51 @@
+"""shard: samples for training, as WebDataset tars.
+
+Input: time series, events (downstream)
+Output: data/{role}/ds-{dataset}_sub-{subject}.tar, one sample per run (upstream) or per trial (downstream)
+"""
+
+
+rule shard:
+    input:
+        [lambda wildcards, d=dataset: shards(d) for dataset in PREPARED],
+
+
+rule shard_subject:
+    """Write the samples of a subject."""
+    input:
+        events=run_files("events"),
+        runs=ancient("results/index/{dataset}_runs.tsv"),
+        labels="results/index/{dataset}_labels.json",
+        timeseries="results/parcellate/{dataset}/sub-{subject}_timeseries.safetensors",
+    output:
+        "data/{role}/ds-{dataset}_sub-{subject}.tar",
+    wildcard_constraints:
+        role="upstream|downstream",
+    log:
+        "results/logs/shard/{role}_{dataset}_sub-{subject}.log",
+    benchmark:
+        "results/usage/shard/{role}_{dataset}_sub-{subject}.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        options=options("shard"),
+        task=trial_options,
+        window=SHORTEST_WINDOW,
+        rows=subject_rows,
+        revision=REVISIONS["shard"],
+    shell:
+        "boldly shard"
+        " --timeseries {input.timeseries:q}"
+        " --runs {input.runs:q}"
+        " --subject {wildcards.subject:q}"
+        " --role {wildcards.role:q}"
+        " --labels {input.labels:q}"
+        " {params.task:q}"
+        " --window-frames {params.window:q}"
+        " --options {params.options:q}"
+        " --output {output:q}"
+        " 2> {log:q}"

@@ -1,0 +1,49 @@
+"""split: who trains, validates and tests.
+
+Input: run tables and their quality
+Output: results/split/{dataset}.json, subjects of each part and draw
+
+Subjects never stand on two sides; a dataset of one subject may be split by run (split.by).
+"""
+
+
+rule split:
+    input:
+        expand("results/split/{dataset}.json", dataset=CONFIG.datasets),
+
+
+rule split_dataset:
+    """Draw the subjects of a dataset."""
+    input:
+        runs="results/index/{dataset}_runs.tsv",
+        qc=subject_files("results/preprocess/{dataset}/sub-{subject}_qc.tsv"),
+    output:
+        "results/split/{dataset}.json",
+    log:
+        "results/logs/split/{dataset}.log",
+    benchmark:
+        "results/usage/split/{dataset}.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        role=dataset_role,
+        upstream=CONFIG.split.upstream.model_dump_json(),
+        downstream=split_options,
+        seed=CONFIG.split.seed,
+        qc=lambda wildcards: f"results/preprocess/{wildcards.dataset}",
+        revision=REVISIONS["split"],
+    shell:
+        "boldly split"
+        " --dataset {wildcards.dataset:q}"
+        " --runs {input.runs:q}"
+        " --qc {params.qc:q}"
+        " --role {params.role:q}"
+        " --upstream {params.upstream:q}"
+        " --downstream {params.downstream:q}"
+        " --seed {params.seed:q}"
+        " --output {output:q}"
+        " 2> {log:q}"
