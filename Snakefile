@@ -21,13 +21,15 @@ if not workflow.overwrite_configfiles:
 report: "workflow/report/workflow.rst"
 
 
+include: "workflow/rules/common.smk"
+
+
 rule all:
+    default_target: True
     input:
         figure_files(),
-    default_target: True
 
 
-include: "workflow/rules/common.smk"
 include: "workflow/rules/index.smk"
 include: "workflow/rules/preprocess.smk"
 include: "workflow/rules/parcellate.smk"

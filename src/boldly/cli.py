@@ -188,15 +188,6 @@ def _inspect(args: argparse.Namespace) -> None:
     print(inspect.run(args.paths))
 
 
-def _import_weights(args: argparse.Namespace) -> None:
-    from boldly.stages import import_weights
-
-    if args.export:
-        import_weights.export(source=args.source, output=args.output)
-    else:
-        import_weights.run(source=args.source, output=args.output)
-
-
 def _options(model: type[S], text: str, where: str = "--options") -> S:
     from boldly.config import parse
 
@@ -347,8 +338,3 @@ def _add_tools(add: Callable, flag: Callable, path: Callable) -> None:
 
     sub = add("inspect", _inspect, "print what shards, time series, models and score tables hold")
     sub.add_argument("paths", nargs="+", type=Path, help="files or model folders")
-
-    sub = add("import-weights", _import_weights, "turn a reference run directory into a model folder, or back")
-    path(sub, "source", "directory to read")
-    path(sub, "output", "folder to write")
-    flag(sub, "export", "write the reference's layout instead", action="store_true", required=False)

@@ -6,6 +6,7 @@ The JSON schema, the option tables of config/README.md and the checks of every s
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -213,6 +214,7 @@ class PretrainOptions(OptimiserOptions):
     heads: int = Field(12, ge=1, description="Attention heads (not for autoencoding).")
     window_frames: tuple[int, int] = Field((10, 50), description="Shortest and longest window, frames.")
     mask_fraction: float = Field(0.2, gt=0, lt=1, description="Share masked (the BERT frameworks).")
+    mask_span: int = Field(4, ge=1, description="Length of the masked spans, frames (sequence_bert).")
     validation_windows: int = Field(512, ge=1, description="Windows per validation.")
     deepspeed: str | None = Field(None, description="DeepSpeed JSON (config/deepspeed); null: none.")
     datasets: list[Name] | None = Field(None, description="Upstream datasets; default: all.")
@@ -237,6 +239,9 @@ class AdaptOptions(OptimiserOptions):
     )
     width: int = Field(256, ge=1, description="Hidden width of mean_mlp.")
     window_frames: int = Field(50, ge=2, description="Longer trials are cut to this many frames.")
+    shortest_crop: float = Field(
+        1.0, gt=0, le=1, description="Training trials are cropped at random to no less than this share; 1: never."
+    )
     freeze: list[Literal["embedder", "decoder", "unembedder"]] = Field([], description="Parts not trained.")
     seeds: list[int] = Field([1234], min_length=1, description="Repetitions with other seeds.")
     datasets: list[Name] | None = Field(None, description="Downstream datasets; default: all.")
@@ -352,7 +357,7 @@ def parse(model: type[S], content: Any, where: str) -> S:
 
 
 def resolve(config: Config, checkout: Path) -> Config:
-    """Complete a config: read the task files that datasets name, find the DeepSpeed files of experiments.
+    """Complete a config: expand ``${VARIABLE}`` in paths, read the task files of datasets, find DeepSpeed files.
 
     Parameters
     ----------
@@ -361,7 +366,13 @@ def resolve(config: Config, checkout: Path) -> Config:
     checkout : Path
         Where the files lie that boldly comes with (config/tasks, config/deepspeed): relative paths count from the
         working directory first, then from there.
+
+    Raises
+    ------
+    InputError
+        For an environment variable that is not set, or a task file that is absent or wrong.
     """
+    config = _expand_variables(config)
     datasets = dict(config.datasets)
     for name, options in datasets.items():
         if isinstance(options.task, str):
@@ -380,6 +391,32 @@ def resolve(config: Config, checkout: Path) -> Config:
 def load_config(path: Path | str, checkout: Path) -> Config:
     """Read, check and complete a config file (see `resolve`)."""
     return resolve(parse(Config, _read_yaml(str(path), "config"), str(path)), checkout)
+
+
+def _expand_variables(config: Config) -> Config:
+    problems = []
+
+    def expand(section: S, fields: tuple[str, ...], entity: str) -> S:
+        update = {}
+        for field in fields:
+            value = getattr(section, field)
+            if isinstance(value, str) and "$" in value:
+                update[field] = os.path.expandvars(value)
+                if "$" in update[field]:
+                    message = f"'{value}' names an environment variable that is not set"
+                    problems.append(
+                        Problem("config", f"{entity}.{field}", message, "export it, or write the path out")
+                    )
+        return section.model_copy(update=update)
+
+    atlas = expand(config.atlas, ("path", "labels"), "atlas")
+    datasets = {
+        name: expand(options, ("derivatives", "bids", "shards", "ceilings"), f"datasets.{name}")
+        for name, options in config.datasets.items()
+    }
+    if problems:
+        raise InputError(problems)
+    return config.model_copy(update={"atlas": atlas, "datasets": datasets})
 
 
 def _find(path: str, checkout: Path) -> str:

@@ -148,7 +148,6 @@ def write_runs(path: Path | str, runs: Sequence[Run]) -> None:
     rows = [dataclasses.astuple(run) for run in sorted(runs, key=lambda run: run.key)]
     table = pd.DataFrame(rows, columns=columns)
     table[list(_TEXT_COLUMNS)] = table[list(_TEXT_COLUMNS)].replace("", None)
-    table["reason"] = table["reason"].replace("", None)
     write_tsv(path, table)
 
 
@@ -164,8 +163,8 @@ def read_runs(path: Path | str, *, subject: str | None = None, usable: bool = Fa
     usable : bool, default=False
         Only runs with status "ok".
     """
-    table = read_tsv(path, (*_TEXT_COLUMNS, "status", "reason"))
-    table[[*_TEXT_COLUMNS, "reason"]] = table[[*_TEXT_COLUMNS, "reason"]].fillna("")
+    table = read_tsv(path, (*_TEXT_COLUMNS, "status"))
+    table[list(_TEXT_COLUMNS)] = table[list(_TEXT_COLUMNS)].fillna("")
     if subject is not None:
         table = table[table["subject"] == subject]
     if usable:

@@ -7,17 +7,18 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from boldly import bids
-from boldly.config import REVISIONS, Config, parse, resolve
-from boldly.records import InputError, read_runs
+# Modules, not names: a Snakefile shares its namespace with Snakemake itself (which has a `parse` of its own).
+from boldly import bids, records
+from boldly import config as settings
 
 CHECKOUT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
 
 try:
-    CONFIG = resolve(parse(Config, config, "config"), CHECKOUT)
-except InputError as error:
+    CONFIG = settings.resolve(settings.parse(settings.Config, config, "config"), CHECKOUT)
+except records.InputError as error:
     raise WorkflowError("\n".join(f"- {problem}" for problem in error.problems)) from None
 
+REVISIONS = settings.REVISIONS
 PREPARED = [name for name, dataset in CONFIG.datasets.items() if dataset.derivatives]
 UPSTREAM = [name for name, dataset in CONFIG.datasets.items() if dataset.role == "upstream"]
 DOWNSTREAM = [name for name, dataset in CONFIG.datasets.items() if dataset.role == "downstream"]
@@ -35,6 +36,11 @@ wildcard_constraints:
 def options(stage):
     """A section of the config as JSON, for the command line."""
     return getattr(CONFIG, stage).model_dump_json()
+
+
+def if_present(path):
+    """A file as input if it is there; if not, boldly says so, with the way out."""
+    return [path] if Path(path).exists() else []
 
 
 def dataset_options(wildcards):
@@ -58,7 +64,7 @@ def split_options(wildcards):
 @functools.lru_cache(maxsize=None)
 def _runs_by_subject(table, modified):
     subjects = {}
-    for run in read_runs(table, usable=True):
+    for run in records.read_runs(table, usable=True):
         subjects.setdefault(run.subject, []).append(run)
     return subjects
 
@@ -132,7 +138,11 @@ def pretrain_data(wildcards):
     return [
         argument
         for dataset in pretrain_datasets(wildcards.experiment)
-        for argument in ("--data", f"results/split/{dataset}.json", shard_folder(dataset))
+        for argument in (
+            "--data",
+            f"results/split/{dataset}.json",
+            shard_folder(dataset),
+        )
     ]
 
 
@@ -188,7 +198,9 @@ def ceilings_argument(wildcards):
 def quality_tables(wildcards):
     """The quality tables of all subjects of all prepared datasets."""
     return [
-        f"results/preprocess/{dataset}/sub-{subject}_qc.tsv" for dataset in PREPARED for subject in subjects(dataset)
+        f"results/preprocess/{dataset}/sub-{subject}_qc.tsv"
+        for dataset in PREPARED
+        for subject in subjects(dataset)
     ]
 
 

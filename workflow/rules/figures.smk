@@ -15,8 +15,12 @@ rule figure_upstream_data:
     input:
         expand("results/index/{dataset}_runs.tsv", dataset=UPSTREAM),
     output:
-        report("results/figures/upstream_data.png", caption="../report/upstream_data.rst", category="Data"),
-        multiext("results/figures/upstream_data", ".pdf", ".tsv"),
+        png=report(
+            "results/figures/upstream_data.png",
+            caption="../report/upstream_data.rst",
+            category="Data",
+        ),
+        others=multiext("results/figures/upstream_data", ".pdf", ".tsv"),
     log:
         "results/logs/figures/upstream_data.log",
     benchmark:
@@ -34,7 +38,7 @@ rule figure_upstream_data:
         " --figure upstream_data"
         " --tables {input:q}"
         " --options {params.options:q}"
-        " --output {output[0]:q}"
+        " --output {output.png:q}"
         " 2> {log:q}"
 
 
@@ -44,8 +48,12 @@ rule figure_quality:
         qc=quality_tables,
         runs=expand("results/index/{dataset}_runs.tsv", dataset=PREPARED),
     output:
-        report("results/figures/quality.png", caption="../report/quality.rst", category="Data"),
-        multiext("results/figures/quality", ".pdf", ".tsv"),
+        png=report(
+            "results/figures/quality.png",
+            caption="../report/quality.rst",
+            category="Data",
+        ),
+        others=multiext("results/figures/quality", ".pdf", ".tsv"),
     log:
         "results/logs/figures/quality.log",
     benchmark:
@@ -64,17 +72,25 @@ rule figure_quality:
         " --figure quality"
         " --tables {input.runs:q} {params.qc:q}"
         " --options {params.options:q}"
-        " --output {output[0]:q}"
+        " --output {output.png:q}"
         " 2> {log:q}"
 
 
 rule figure_upstream_losses:
     """Training and validation loss of each framework (figure 4)."""
     input:
-        expand("results/models/upstream/{experiment}/{kind}_history.csv", experiment=PRETRAIN, kind=["train", "eval"]),
+        expand(
+            "results/models/upstream/{experiment}/{kind}_history.csv",
+            experiment=PRETRAIN,
+            kind=["train", "eval"],
+        ),
     output:
-        report("results/figures/upstream_losses.png", caption="../report/upstream_losses.rst", category="Models"),
-        multiext("results/figures/upstream_losses", ".pdf", ".tsv"),
+        png=report(
+            "results/figures/upstream_losses.png",
+            caption="../report/upstream_losses.rst",
+            category="Models",
+        ),
+        others=multiext("results/figures/upstream_losses", ".pdf", ".tsv"),
     log:
         "results/logs/figures/upstream_losses.log",
     benchmark:
@@ -92,7 +108,7 @@ rule figure_upstream_losses:
         " --figure upstream_losses"
         " --tables {input:q}"
         " --options {params.options:q}"
-        " --output {output[0]:q}"
+        " --output {output.png:q}"
         " 2> {log:q}"
 
 
@@ -101,16 +117,18 @@ rule figure_downstream:
     input:
         expand("results/evaluate/{dataset}_scores.tsv", dataset=DOWNSTREAM),
     output:
-        report(
-            "results/figures/downstream_{view}.png", caption="../report/downstream.rst", category="Decoding"
+        png=report(
+            "results/figures/downstream_{view}.png",
+            caption="../report/downstream.rst",
+            category="Decoding",
         ),
-        multiext("results/figures/downstream_{view}", ".pdf", ".tsv"),
-    wildcard_constraints:
-        view="accuracy|curves",
+        others=multiext("results/figures/downstream_{view}", ".pdf", ".tsv"),
     log:
         "results/logs/figures/downstream_{view}.log",
     benchmark:
         "results/usage/figures/downstream_{view}.tsv"
+    wildcard_constraints:
+        view="accuracy|curves",
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -124,5 +142,5 @@ rule figure_downstream:
         " --figure downstream_{wildcards.view:q}"
         " --tables {input:q}"
         " --options {params.options:q}"
-        " --output {output[0]:q}"
+        " --output {output.png:q}"
         " 2> {log:q}"

@@ -15,7 +15,7 @@ rule index:
 checkpoint index_dataset:
     """List the runs of a dataset."""
     input:
-        atlas=CONFIG.atlas.path,
+        atlas=if_present(CONFIG.atlas.path),
     output:
         runs="results/index/{dataset}_runs.tsv",
         labels="results/index/{dataset}_labels.json",

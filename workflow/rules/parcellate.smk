@@ -12,7 +12,9 @@ rule parcellate:
     input:
         [
             lambda wildcards, d=dataset: expand(
-                "results/parcellate/{dataset}/sub-{subject}_timeseries.safetensors", dataset=d, subject=subjects(d)
+                "results/parcellate/{dataset}/sub-{subject}_timeseries.safetensors",
+                dataset=d,
+                subject=subjects(d),
             )
             for dataset in PREPARED
         ],

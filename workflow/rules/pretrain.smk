@@ -9,7 +9,10 @@ A killed job resumes from its last checkpoint (results/models/upstream/{experime
 
 rule pretrain:
     input:
-        expand("results/models/upstream/{experiment}/model.safetensors", experiment=PRETRAIN),
+        expand(
+            "results/models/upstream/{experiment}/model.safetensors",
+            experiment=PRETRAIN,
+        ),
 
 
 rule pretrain_experiment:

@@ -19,12 +19,12 @@ rule shard_subject:
         timeseries="results/parcellate/{dataset}/sub-{subject}_timeseries.safetensors",
     output:
         "data/{role}/ds-{dataset}_sub-{subject}.tar",
-    wildcard_constraints:
-        role="upstream|downstream",
     log:
         "results/logs/shard/{role}_{dataset}_sub-{subject}.log",
     benchmark:
         "results/usage/shard/{role}_{dataset}_sub-{subject}.tsv"
+    wildcard_constraints:
+        role="upstream|downstream",
     conda:
         "../../envs/cpu.yaml"
     threads: 1

@@ -1,1 +1,1 @@
-"""Networks and objectives."""
+"""Networks, their objectives and their decoding heads: tensors in, tensors out."""

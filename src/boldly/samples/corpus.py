@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from boldly.files import read_json
 from boldly.provenance import Contract, check_same
 from boldly.records import InputError, Problem
 from boldly.samples.shards import Sample, read_shard
@@ -90,15 +91,22 @@ def load_corpus(paths: Iterable[Path], *, allow_mismatch: Collection[str] = ()) 
     Raises
     ------
     InputError
-        For damaged shards, shards without any sample, and shards whose contracts differ.
+        For damaged shards, shards without any sample, shards whose contracts or label names differ, and a sample
+        that comes twice.
+
+    Notes
+    -----
+    Ready-made shards do not hold the names of all states. They are read from ``labels.json`` beside the first
+    shard (``{"labels": [...]}`` in label order); without that file they are those of the trials that are there.
     """
     paths = list(paths)
     samples: list[Sample] = []
+    seen: set[str] = set()
     for path in paths:
         for sample in read_shard(path):
-            if samples:
-                check_same(samples[0].contract, sample.contract, str(path), sample.key, allow_mismatch)
+            _check_meets(sample, samples, seen, path, allow_mismatch)
             samples.append(sample)
+            seen.add(sample.key)
     if not samples:
         where = f"{len(paths)} shards, the first {paths[0]}" if paths else "no shards"
         raise InputError(
@@ -110,13 +118,46 @@ def load_corpus(paths: Iterable[Path], *, allow_mismatch: Collection[str] = ()) 
         t_r=np.array([s.meta["t_r"] for s in samples]),
         marked=np.stack([_mark(s) for s in samples]),
         labels=np.array([s.meta.get("label", -1) for s in samples], np.int64),
-        label_names=tuple(samples[0].meta.get("labels", ())),
+        label_names=_label_names(samples, paths),
         keys=tuple(s.key for s in samples),
         datasets=tuple(s.meta["dataset"] for s in samples),
         subjects=tuple(s.meta["subject"] for s in samples),
         runs=tuple(s.meta["run_key"] for s in samples),
         contract=samples[0].contract,
     )
+
+
+def _check_meets(
+    sample: Sample, samples: list[Sample], seen: set[str], path: Path, allow_mismatch: Collection[str]
+) -> None:
+    """Refuse a sample that does not go with those before it."""
+    if not samples:
+        return
+    first = samples[0]
+    check_same(first.contract, sample.contract, str(path), sample.key, allow_mismatch)
+    if sample.bold.shape[1] != first.bold.shape[1]:
+        message = f"{sample.bold.shape[1]} parcels, {first.key} has {first.bold.shape[1]}"
+        raise InputError(Problem(str(path), sample.key, message, "use shards of one atlas"))
+    if sample.key in seen:
+        raise InputError(Problem(str(path), sample.key, "the sample comes twice", "pass each shard once"))
+    if ("label" in sample.meta, sample.meta.get("labels")) != ("label" in first.meta, first.meta.get("labels")):
+        message = f"its labels are not those of {first.key}"
+        raise InputError(Problem(str(path), sample.key, message, "rerun shard for the whole dataset"))
+
+
+def _label_names(samples: list[Sample], paths: list[Path]) -> tuple[str, ...]:
+    if "label" not in samples[0].meta:
+        return ()
+    beside = Path(paths[0]).with_name("labels.json")
+    found = {int(s.meta["label"]): str(s.meta["label_name"]) for s in samples}
+    names: list[str] = samples[0].meta.get("labels") or []
+    if not names:
+        names = read_json(beside)["labels"] if beside.exists() else []
+        names = names or [found.get(label, str(label)) for label in range(max(found) + 1)]
+    if max(found) >= len(names):
+        message = f"label {max(found)}, but {len(names)} names of states"
+        raise InputError(Problem(str(beside), samples[0].key, message, "correct labels.json, or rerun shard"))
+    return tuple(names)
 
 
 def _mark(sample: Sample) -> np.ndarray:

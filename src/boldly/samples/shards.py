@@ -1,131 +1,147 @@
 """The shard: an uncompressed WebDataset tar of one subject, one sample per run or per trial. Nothing is pickled.
 
 Members of a sample, in this order: ``<key>.bold.npy`` (T, P), ``<key>.json``, ``<key>.mean.npy`` (P,),
-``<key>.std.npy`` (P,).
+``<key>.std.npy`` (P,). The JSON holds the checksums of the arrays and of itself.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
-import tarfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from boldly.files import atomic_path
+from boldly import bids
 from boldly.provenance import Contract
-from boldly.records import InputError, Problem
+from boldly.samples import lfb_shards
+from boldly.samples.sample import Sample
+from boldly.samples.tars import Members, damaged, read_members, write_members
+
+__all__ = ["FORMAT_VERSION", "Sample", "read_shard", "subject_shards", "write_shard"]
 
 FORMAT_VERSION = 1
+_ARRAYS = ("bold", "mean", "std")
 _MEMBERS = ("bold.npy", "json", "mean.npy", "std.npy")
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One record of a shard.
-
-    Attributes
-    ----------
-    key : str
-        Run key, for a trial with ``_sample_NNN`` behind.
-    bold : ndarray of float16 or float32, shape (T, P)
-        Signals, scaled over the run.
-    mean, std : ndarray of float32, shape (P,)
-        What scaling removed.
-    meta : dict
-        dataset, subject, run_key, entities, t_r (s), n_volumes (frames of this sample), marked (parcel numbers);
-        for a trial also number, label, label_name, labels (all names, in label order), onset and duration (s).
-    contract : Contract
-        How the signals came about.
-    """
-
-    key: str
-    bold: np.ndarray
-    mean: np.ndarray
-    std: np.ndarray
-    meta: dict[str, Any]
-    contract: Contract
+_NEEDED = ("dataset", "subject", "run_key", "t_r", "n_volumes")
+_NPY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 def write_shard(path: Path | str, samples: Iterable[Sample]) -> None:
-    """Write a tar with `webdataset.TarWriter`, atomically; the same samples give the same bytes."""
-    import webdataset  # pulls in torch: only jobs that write shards pay for it
-
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("wb") as stream,
-        webdataset.TarWriter(stream, user="boldly", group="boldly", mtime=0, compress=False) as writer,
-    ):
-        for sample in samples:
-            writer.write(_encode(sample))
+    """Write a tar, atomically; the same samples give the same bytes. No sample at all gives an empty tar."""
+    write_members(path, ((sample.key, _encode(sample)) for sample in samples))
 
 
 def read_shard(path: Path | str) -> Iterator[Sample]:
-    """Yield the samples of a tar in their order.
+    """Yield the samples of a tar in their order; LfB's layout (`boldly.samples.lfb_shards`) is understood as well.
+
+    Arrays share memory with what was read and cannot be written to.
 
     Raises
     ------
     InputError
-        For a file that is cut, or a sample with a missing, unknown or damaged member.
+        For a file that is cut, or a sample with a missing, unknown or damaged member: a flipped byte is noticed.
     """
-    members: dict[str, bytes] = {}
-    current = ""
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                key, _, name = member.name.partition(".")
-                if not member.isfile() or name not in _MEMBERS or "/" in key:
-                    raise _damaged(path, member.name, "not a member that a boldly shard has")
-                if key != current and members:
-                    yield _decode(path, current, members)
-                    members = {}
-                current = key
-                stream = tar.extractfile(member)
-                members[name] = stream.read() if stream else b""
-    except (tarfile.TarError, EOFError) as error:
-        raise _damaged(path, current, str(error)) from None
-    if members:
-        yield _decode(path, current, members)
+    for key, members in read_members(path):
+        decode = lfb_shards.decode if lfb_shards.is_layout(members) else _decode
+        yield decode(path, key, members)
 
 
-def _encode(sample: Sample) -> dict[str, Any]:
+def subject_shards(folder: Path | str, dataset: str, subject: str) -> list[Path]:
+    """Return the tars of a subject in a folder: the one that boldly writes, or LfB's, one for each run, sorted.
+
+    Parameters
+    ----------
+    folder : Path or str
+        Folder of shards.
+    dataset, subject : str
+        Names.
+
+    Returns
+    -------
+    list of Path
+        The name that boldly gives if there is no file at all, so that errors name it.
+    """
+    whole = Path(folder) / bids.shard_name(dataset, subject)
+    return [whole] if whole.exists() else sorted(whole.parent.glob(f"{whole.stem}_*.tar")) or [whole]
+
+
+def _encode(sample: Sample) -> dict[str, bytes]:
+    arrays = {name: _npy(getattr(sample, name)) for name in _ARRAYS}
     meta = {
         **sample.meta,
         "format": FORMAT_VERSION,
         "contract": dataclasses.asdict(sample.contract),
         "contract_sha256": sample.contract.sha256,
     }
-    arrays = {name: _npy(getattr(sample, name)) for name in ("bold", "mean", "std")}
-    return {
-        "__key__": sample.key,
-        "json": json.dumps(meta, sort_keys=True, allow_nan=False).encode(),
-        **{f"{name}.npy": content for name, content in arrays.items()},
-    }
+    sha256 = {name: hashlib.sha256(content).hexdigest() for name, content in arrays.items()}
+    content = _canonical({**meta, "sha256": {**sha256, "meta": _meta_sha256(meta)}})
+    return {"json": content, **{f"{name}.npy": array for name, array in arrays.items()}}
 
 
-def _decode(path: Path | str, key: str, members: dict[str, bytes]) -> Sample:
+def _decode(path: Path | str, key: str, members: Members) -> Sample:
+    unknown = sorted(set(members) - set(_MEMBERS))
+    if unknown:
+        raise damaged(path, key, f"members that a shard does not have: {', '.join(unknown)}")
     missing = [name for name in _MEMBERS if name not in members]
     if missing:
-        raise _damaged(path, key, f"the sample lacks {', '.join(missing)}")
+        raise damaged(path, key, f"the sample lacks {', '.join(missing)}")
+    meta, contract = _decode_meta(path, key, members)
+    try:
+        bold, mean, std = (_array(members[f"{name}.npy"]) for name in _ARRAYS)
+    except ValueError as error:
+        raise damaged(path, key, str(error)) from None
+    parcels = (contract.n_parcels,)
+    if bold.ndim != 2 or bold.shape[1:] != parcels or mean.shape != parcels or std.shape != parcels:
+        shapes = f"bold {bold.shape}, mean {mean.shape}, std {std.shape}"
+        raise damaged(path, key, f"{shapes}: not the {contract.n_parcels} parcels of its contract")
+    if len(bold) != meta["n_volumes"]:
+        raise damaged(path, key, f"{len(bold)} frames, {meta['n_volumes']} in its JSON")
+    return Sample(key, bold, mean, std, meta, contract)
+
+
+def _decode_meta(path: Path | str, key: str, members: Members) -> tuple[dict[str, Any], Contract]:
+    """Return the meta data of a sample and its contract, once all checksums are found right."""
     try:
         meta = json.loads(members["json"])
-        arrays = [
-            np.load(io.BytesIO(members[f"{name}.npy"]), allow_pickle=False) for name in ("bold", "mean", "std")
-        ]
+        if meta["format"] != FORMAT_VERSION:
+            raise ValueError(f"format version {meta['format']}, this program reads {FORMAT_VERSION}")
+        sha256 = meta.pop("sha256")
+        wrong = [f"{name}.npy" for name in _ARRAYS if _sha256(members[f"{name}.npy"]) != sha256[name]]
+        if sha256["meta"] != _meta_sha256(meta):
+            wrong.append("json")
+        if wrong:
+            raise ValueError(f"the checksum of {', '.join(wrong)} does not match its content")
         contract = Contract.from_json(json.dumps(meta.pop("contract")))
-    except (ValueError, KeyError, TypeError, EOFError) as error:
-        raise _damaged(path, key, str(error)) from None
-    if meta.pop("format") != FORMAT_VERSION:
-        raise _damaged(path, key, f"format version other than {FORMAT_VERSION}")
-    if meta.pop("contract_sha256") != contract.sha256:
-        raise _damaged(path, key, "the contract does not match its checksum")
-    bold, mean, std = arrays
-    return Sample(key, bold, mean, std, meta, contract)
+        if meta.pop("contract_sha256") != contract.sha256:
+            raise ValueError("the checksum of the contract does not match its content")
+        del meta["format"]
+        absent = [name for name in _NEEDED if name not in meta]
+        if absent:
+            raise ValueError(f"its JSON lacks {', '.join(absent)}")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        message = f"its JSON lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise damaged(path, key, message) from None
+    return meta, contract
+
+
+def _canonical(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, allow_nan=False).encode()
+
+
+def _meta_sha256(meta: dict[str, Any]) -> str:
+    return _sha256(_canonical(meta))
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _npy(array: np.ndarray) -> bytes:
@@ -134,5 +150,18 @@ def _npy(array: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def _damaged(path: Path | str, entity: str, message: str) -> InputError:
-    return InputError(Problem(str(path), entity, f"damaged shard: {message}", "delete it and rerun shard"))
+def _array(content: bytes) -> np.ndarray:
+    """Read an array in .npy format without trusting the size that it declares."""
+    stream = io.BytesIO(content)
+    version = np.lib.format.read_magic(stream)
+    if version not in _NPY_HEADERS:
+        raise ValueError(f"array format {version}")
+    shape, fortran, dtype = _NPY_HEADERS[version](stream)
+    if dtype not in (np.dtype("<f2"), np.dtype("<f4")) or fortran:
+        raise ValueError(f"an array of {dtype}, not float16 or float32 in C order")
+    expected = dtype.itemsize
+    for length in shape:
+        expected *= length
+    if expected != len(content) - stream.tell():
+        raise ValueError(f"an array of shape {shape} in {len(content)} bytes")
+    return np.frombuffer(content, dtype, offset=stream.tell()).reshape(shape)

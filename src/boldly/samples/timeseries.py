@@ -54,10 +54,9 @@ def write_timeseries(path: Path | str, series: list[RunSeries], contract: Contra
     A subject without a usable run gets a file without arrays.
     """
     tensors = {f"{run.key}/{part}": np.ascontiguousarray(getattr(run, part)) for run in series for part in _PARTS}
-    header = {
-        "contract": contract.to_json(),
-        "runs": json.dumps({run.key: run.meta for run in series}, sort_keys=True),
-    }
+    about = {"contract": contract.to_json(), "runs": {run.key: run.meta for run in series}}
+    # One entry: safetensors writes several in an order that changes from call to call.
+    header = {"boldly": json.dumps(about, sort_keys=True)}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, header)
 
@@ -72,13 +71,13 @@ def read_timeseries(path: Path | str) -> tuple[list[RunSeries], Contract]:
     """
     try:
         with safe_open(path, "numpy") as stream:
-            header = stream.metadata()
-            contract = Contract.from_json(header["contract"])
+            about = json.loads(stream.metadata()["boldly"])
+            contract = Contract.from_json(about["contract"])
             series = [
                 RunSeries(key, meta=meta, **{part: stream.get_tensor(f"{key}/{part}") for part in _PARTS})
-                for key, meta in json.loads(header["runs"]).items()
+                for key, meta in about["runs"].items()
             ]
-    except (SafetensorError, KeyError, TypeError) as error:
+    except (SafetensorError, FileNotFoundError, ValueError, KeyError, TypeError) as error:
         problem = Problem(
             str(path), "", f"not a readable time series file: {error}", "delete it and rerun parcellate"
         )

@@ -1,1 +1,1 @@
-"""Training: trainer, checkpoints, distributed launch."""
+"""Fitting networks: the loop, its checkpoints and histories, several processes."""

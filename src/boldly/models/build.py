@@ -1,0 +1,194 @@
+"""From sizes to networks, and the folder that a trained network is kept in."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from boldly.config import AdaptOptions, PretrainOptions
+from boldly.files import atomic_path, read_json, write_json
+from boldly.models.autoencoding import AutoencodingNetwork
+from boldly.models.baselines import LinearBaseline, MeanMlp
+from boldly.models.bert import MaskedNetwork
+from boldly.models.csm import CausalNetwork
+from boldly.models.network import NetworkConfig
+from boldly.provenance import Contract
+from boldly.records import InputError, Problem
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+CONTRACT = "contract.json"
+
+NETWORKS: dict[str, type[nn.Module]] = {
+    "autoencoding": AutoencodingNetwork,
+    "csm": CausalNetwork,
+    "sequence_bert": MaskedNetwork,
+    "network_bert": MaskedNetwork,
+    "linear": LinearBaseline,
+    "mean_mlp": MeanMlp,
+}
+
+
+def build_network(config: NetworkConfig, seed: int) -> nn.Module:
+    """Build an untrained network; the same seed gives the same weights.
+
+    Parameters
+    ----------
+    config : NetworkConfig
+        Sizes. With labels it is a decoder of mental states, else a network to pretrain.
+    seed : int
+        Seed of the weights. The state of torch's global generator is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return NETWORKS[config.framework](config)
+
+
+def pretraining_config(options: PretrainOptions, n_parcels: int) -> NetworkConfig:
+    """Return the sizes of an upstream experiment's network."""
+    return NetworkConfig(
+        framework=options.framework,
+        n_parcels=n_parcels,
+        width=options.width,
+        layers=options.layers,
+        heads=options.heads,
+        dropout=options.dropout,
+        window_frames=options.window_frames[1],
+    )
+
+
+def decoder_config(
+    options: AdaptOptions, labels: tuple[str, ...], n_parcels: int, upstream: NetworkConfig | None
+) -> NetworkConfig:
+    """Return the sizes of a downstream experiment's network: the upstream network's with a head, or a baseline's."""
+    if upstream is not None:
+        return dataclasses.replace(
+            upstream, labels=labels, dropout=options.dropout, window_frames=options.window_frames
+        )
+    if options.baseline is None:
+        raise ValueError("a network without upstream config must be a baseline")
+    return NetworkConfig(
+        framework=options.baseline,
+        n_parcels=n_parcels,
+        width=options.width,
+        dropout=options.dropout,
+        window_frames=options.window_frames,
+        labels=labels,
+    )
+
+
+def save_network(
+    folder: Path | str, config: NetworkConfig, weights: dict[str, Tensor], contract: Contract
+) -> None:
+    """Write weights, config and contract, each atomically; the weights come last."""
+    folder = Path(folder)
+    write_json(folder / CONFIG, dataclasses.asdict(config))
+    with atomic_path(folder / CONTRACT) as temporary:
+        temporary.write_text(contract.to_json() + "\n", encoding="utf-8")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    with atomic_path(folder / WEIGHTS) as temporary:
+        save_file(tensors, temporary, {"format": "pt"})
+
+
+def load_config(folder: Path | str) -> NetworkConfig:
+    """Read the sizes of a network.
+
+    Raises
+    ------
+    InputError
+        If there is no model in the folder, or one that this version does not know.
+    """
+    path = Path(folder) / CONFIG
+    try:
+        content = read_json(path)
+        return NetworkConfig(**{**content, "labels": tuple(content["labels"])})
+    except FileNotFoundError:
+        raise InputError(
+            Problem(str(path), "", "no such file: there is no trained model", "run pretrain, or correct the path")
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(Problem(str(path), "", f"not a model of boldly: {error}", "train it again")) from None
+
+
+def load_contract(folder: Path | str) -> Contract:
+    """Read what a model's input must be."""
+    path = Path(folder) / CONTRACT
+    try:
+        return Contract.from_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise InputError(Problem(str(path), "", f"no contract: {error}", "train the model again")) from None
+
+
+def load_weights(folder: Path | str) -> dict[str, Tensor]:
+    """Read the weights of a model.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or cut.
+    """
+    path = Path(folder) / WEIGHTS
+    try:
+        return load_file(path)
+    except (FileNotFoundError, SafetensorError) as error:
+        raise InputError(Problem(str(path), "", f"no weights: {error}", "train the model again")) from None
+
+
+def load_network(folder: Path | str) -> nn.Module:
+    """Read a trained network, in evaluation mode.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or the weights do not fit the config.
+    """
+    config = load_config(folder)
+    network = build_network(config, seed=0)
+    try:
+        network.load_state_dict(load_weights(folder))
+    except RuntimeError as error:
+        raise InputError(
+            Problem(str(Path(folder) / WEIGHTS), "", f"weights and config differ: {error}", "train the model again")
+        ) from None
+    return network.eval()
+
+
+def transfer(network: nn.Module, weights: dict[str, Tensor], where: str) -> list[str]:
+    """Give a decoder every pretrained weight that it has a place for.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The decoder; its head keeps its weights.
+    weights : dict
+        Weights of the pretrained network.
+    where : str
+        File of the weights, for the error.
+
+    Returns
+    -------
+    list of str
+        Names of the weights that were not pretrained.
+
+    Raises
+    ------
+    InputError
+        If a weight has another shape, or an embedder or decoder weight is missing.
+    """
+    own = network.state_dict()
+    wrong = [
+        f"{name} has shape {tuple(weights[name].shape)}, not {tuple(tensor.shape)}"
+        for name, tensor in own.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    new = [name for name in own if name not in weights]
+    wrong += [f"{name} is missing" for name in new if not name.startswith("head.")]
+    if wrong:
+        raise InputError(Problem(where, "", "; ".join(wrong), "pretrain a network with the same sizes"))
+    network.load_state_dict({name: weights[name] for name in own if name in weights}, strict=False)
+    return new

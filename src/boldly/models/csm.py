@@ -1,0 +1,91 @@
+"""Causal sequence modeling: each frame is predicted from those before it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import GPT2Config, GPT2Model
+
+from boldly.models.network import Network, NetworkConfig, real_frames, window_l1
+
+# Memory of a typical parcel, s: where the learned persistence starts.
+_TYPICAL_MEMORY_S = 5.0
+
+
+class CausalNetwork(Network):
+    """GPT-2 blocks with a next-frame loss at every position.
+
+    The prediction is ``exp(-t_r / memory)`` times the last frame, with a learned memory (s) per parcel as of a
+    first-order process, plus what the network adds. Every frame but the first is a target, where the reference
+    supervises one masked frame per sequence.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        self.decoder = gpt2_blocks(config)
+        if not config.labels:
+            start = math.log(math.expm1(_TYPICAL_MEMORY_S))
+            self.memory = nn.Parameter(torch.full((config.n_parcels,), start))
+
+    def encode(
+        self, inputs: Tensor, seconds: Tensor, t_r: Tensor, marked: Tensor, valid: Tensor | None = None
+    ) -> Tensor:
+        """Return the hidden states of the frames (B, L, W); padding stands behind and is seen by no real frame."""
+        hidden = self.embedder(inputs, seconds, t_r, marked)
+        for block in self.decoder.h:
+            hidden = block(hidden)
+        return self.decoder.ln_f(hidden)
+
+    def predict_next(self, inputs: Tensor, seconds: Tensor, t_r: Tensor, marked: Tensor) -> Tensor:
+        """Predict the frame after each frame (B, L, P)."""
+        correction = self.predict_frames(self.encode(inputs, seconds, t_r, marked))
+        persistence = torch.exp(-t_r[:, None] / functional.softplus(self.memory))  # (B, P)
+        return persistence[:, None] * inputs + correction
+
+    def objective(  # type: ignore[override]
+        self, inputs: Tensor, seconds: Tensor, t_r: Tensor, marked: Tensor, valid: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Return the L1 of the next frames, and of two predictions that need no network."""
+        prediction = self.predict_next(inputs[:, :-1], seconds[:, :-1], t_r, marked)
+        target, frames = inputs[:, 1:], real_frames(inputs, valid)[:, 1:]
+        loss = window_l1(prediction, target, frames, marked)
+        return {"loss": loss.mean(), "window_loss": loss, "l1": loss}
+
+    def naive(  # type: ignore[override]
+        self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **_: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the L1 per window (B,) of predicting zero and of predicting the last frame again."""
+        target, frames = inputs[:, 1:], real_frames(inputs, valid)[:, 1:]
+        return {
+            "l1_zero": window_l1(torch.zeros_like(target), target, frames, marked),
+            "l1_last_frame": window_l1(inputs[:, :-1], target, frames, marked),
+        }
+
+
+def gpt2_blocks(config: NetworkConfig) -> GPT2Model:
+    """Build a GPT-2 without tables of words and positions: time is embedded in seconds."""
+    network = GPT2Model(
+        GPT2Config(
+            vocab_size=1,
+            n_positions=1,
+            n_embd=config.width,
+            n_layer=config.layers,
+            n_head=config.heads,
+            # The same function as the reference's gelu_new, in one kernel.
+            activation_function="gelu_pytorch_tanh",
+            resid_pdrop=config.dropout,
+            # Without dropout of attention weights torch takes its memory-efficient kernels, on CPUs too.
+            embd_pdrop=config.dropout,
+            attn_pdrop=0.0,
+            attn_implementation="sdpa",
+            use_cache=False,
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+    )
+    network.wte = nn.Identity()
+    network.wpe = nn.Identity()
+    return network

@@ -1,0 +1,230 @@
+"""What all networks share: their sizes, the way frames enter, the read-out that turns hidden states into classes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+NetworkName = Literal["autoencoding", "csm", "sequence_bert", "network_bert", "linear", "mean_mlp"]
+
+# Periods of the time embedding, s: from below the shortest repetition times to twice the longest windows in use.
+_SHORTEST_PERIOD_S = 1.0
+_LONGEST_PERIOD_S = 600.0
+_N_PERIODS = 16
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Everything needed to build a network; stored as config.json beside its weights.
+
+    Attributes
+    ----------
+    framework : str
+        Framework or baseline.
+    n_parcels : int
+        Number of parcels P.
+    width, layers, heads : int
+        Size of the hidden states W, number of layers (autoencoding: of encoder and of decoder), attention heads.
+    dropout : float
+        Dropout rate.
+    window_frames : int
+        Longest window; only the linear baseline depends on it.
+    labels : tuple of str
+        Names of the states in label order: the network is a decoder. Empty: it is a pretraining network.
+    variant : str
+        "boldly", or the name of another system whose networks are reproduced.
+    """
+
+    framework: NetworkName
+    n_parcels: int
+    width: int
+    layers: int = 0
+    heads: int = 1
+    dropout: float = 0.1
+    window_frames: int = 50
+    labels: tuple[str, ...] = ()
+    variant: str = "boldly"
+
+
+class TimeEmbedding(nn.Module):
+    """Elapsed seconds and repetition time to width: any repetition time and any length have a place.
+
+    Sines and cosines with periods from 1 s to 600 s, and the logarithm of the repetition time, through a linear map.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        ratio = (_LONGEST_PERIOD_S / _SHORTEST_PERIOD_S) ** (1 / (_N_PERIODS - 1))
+        rates = 2 * math.pi / (_SHORTEST_PERIOD_S * ratio ** torch.arange(_N_PERIODS))
+        self.register_buffer("rates", rates, persistent=False)
+        self.rates: Tensor
+        self.projection = nn.Linear(2 * _N_PERIODS + 1, width)
+
+    def forward(self, seconds: Tensor, t_r: Tensor) -> Tensor:
+        """Embed times (B, L) and repetition times (B,) as (B, L, W)."""
+        angle = seconds[..., None] * self.rates  # (B, L, periods)
+        step = t_r.log()[:, None, None].expand(*seconds.shape, 1)  # (B, L, 1)
+        return self.projection(torch.cat([angle.sin(), angle.cos(), step], dim=-1))
+
+
+class Embedder(nn.Module):
+    """Frames to width: a linear map of the unmarked parcels, LayerNorm, dropout, and the embedding of time."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.projection = nn.Linear(config.n_parcels, config.width)
+        self.norm = nn.LayerNorm(config.width)
+        self.time = TimeEmbedding(config.width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        inputs: Tensor,
+        seconds: Tensor,
+        t_r: Tensor,
+        marked: Tensor,
+        *,
+        masked: Tensor | None = None,
+        mask_vector: Tensor | None = None,
+    ) -> Tensor:
+        """Embed frames.
+
+        Parameters
+        ----------
+        inputs : Tensor, shape (B, L, P)
+            Signals.
+        seconds : Tensor, shape (B, L)
+            Time since the first frame, s.
+        t_r : Tensor, shape (B,)
+            Repetition times, s.
+        marked : Tensor of bool, shape (B, P)
+            Parcels without coverage. The others are scaled up so that the input keeps its variance.
+        masked : Tensor of bool, shape (B, L), optional
+            Frames that `mask_vector` (W,) stands in for; their time stays visible.
+
+        Returns
+        -------
+        Tensor, shape (B, L, W)
+        """
+        hidden = self.norm(self.projection(inputs * parcel_scale(marked)[:, None]))
+        if masked is not None and mask_vector is not None:
+            hidden = torch.where(masked[..., None], mask_vector.to(hidden.dtype), hidden)
+        return self.dropout(hidden + self.time(seconds, t_r))
+
+
+def parcel_scale(marked: Tensor) -> Tensor:
+    """Return factors (B, P): zero for marked parcels, for the others what keeps the variance of a sum over parcels."""
+    present = (~marked).float()
+    share = present.mean(dim=1, keepdim=True).clamp_min(1 / marked.shape[1])
+    return present * share.rsqrt()
+
+
+def window_l1(prediction: Tensor, target: Tensor, frames: Tensor, marked: Tensor) -> Tensor:
+    """Return the mean absolute error of each window over the chosen frames and the unmarked parcels.
+
+    Each window has the same weight in a batch, whatever its length: the mean over ranks is the mean over the batch.
+
+    Parameters
+    ----------
+    prediction, target : Tensor, shape (B, L, P)
+        Signals.
+    frames : Tensor of bool, shape (B, L)
+        Frames that count.
+    marked : Tensor of bool, shape (B, P)
+        Parcels that do not count.
+
+    Returns
+    -------
+    Tensor, shape (B,)
+    """
+    parcels = (~marked).float()
+    error = (prediction.float() - target).abs()  # (B, L, P)
+    per_frame = torch.einsum("blp,bp->bl", error, parcels)
+    count = frames.sum(dim=1) * parcels.sum(dim=1)
+    return (per_frame * frames).sum(dim=1) / count.clamp_min(1)
+
+
+def real_frames(inputs: Tensor, valid: Tensor | None) -> Tensor:
+    """Return which frames are real (B, L); `valid` is None where all are."""
+    return inputs.new_ones(inputs.shape[:2], dtype=torch.bool) if valid is None else valid
+
+
+class Head(nn.Module):
+    """Hidden states to classes: attentive pooling, pooler (linear, tanh, dropout), linear.
+
+    Each attention head weighs the frames with a query of its own. The queries start at zero, where pooling is the
+    mean over frames.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.heads = config.heads if config.width % config.heads == 0 else 1
+        self.query = nn.Parameter(torch.zeros(self.heads, config.width // self.heads))
+        self.pooler = nn.Linear(config.width, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classes = nn.Linear(config.width, len(config.labels))
+
+    def forward(self, hidden: Tensor, valid: Tensor | None) -> Tensor:
+        """Turn hidden states (B, L, W) into logits (B, classes)."""
+        B, L, W = hidden.shape
+        parts = hidden.view(B, L, self.heads, W // self.heads)
+        score = torch.einsum("blhd,hd->blh", parts, self.query.to(hidden.dtype)) / math.sqrt(W // self.heads)
+        if valid is not None:
+            score = score.masked_fill(~valid[..., None], -math.inf)
+        pooled = torch.einsum("blh,blhd->bhd", score.softmax(dim=1), parts).reshape(B, W)
+        return self.classes(self.dropout(self.pooler(pooled).tanh()))
+
+
+class Network(nn.Module):
+    """A framework's network: with an objective while pretraining, with a head as a decoder of mental states.
+
+    `embedder`, `decoder` (the sequence network) and `head` or `unembedder` are the names of its parts.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.sizes = config
+        self.embedder = Embedder(config)
+        self.head = Head(config) if config.labels else None
+        self.unembedder = None if config.labels else _small(nn.Linear(config.width, config.n_parcels))
+
+    def forward(self, labels: Tensor | None = None, **batch: Tensor) -> dict[str, Tensor]:
+        """Return the loss of a batch of `boldly.samples.windows`, and for a decoder its logits.
+
+        Returns
+        -------
+        dict
+            `loss` (); pretraining: `window_loss` (B,) and the parts of it; decoder: `logits` (B, classes).
+        """
+        if self.head is None:
+            return self.objective(**batch)
+        logits = self.head(self.encode(**batch), batch.get("valid")).float()
+        return {"logits": logits} if labels is None else {"loss": functional.cross_entropy(logits, labels), "logits": logits}
+
+    def encode(
+        self, inputs: Tensor, seconds: Tensor, t_r: Tensor, marked: Tensor, valid: Tensor | None = None
+    ) -> Tensor:
+        """Return the hidden states of the frames (B, L, W)."""
+        raise NotImplementedError
+
+    def objective(self, **batch: Tensor) -> dict[str, Tensor]:
+        """Return `loss` and the losses of the windows (B,)."""
+        raise NotImplementedError
+
+    def predict_frames(self, hidden: Tensor) -> Tensor:
+        """Turn hidden states (B, L, W) into signals (B, L, P)."""
+        if self.unembedder is None:
+            raise ValueError("a decoder of mental states does not predict frames")
+        return self.unembedder(hidden)
+
+
+def _small(layer: nn.Linear) -> nn.Linear:
+    """Start near zero: the first predictions are those of doing nothing."""
+    nn.init.normal_(layer.weight, std=0.02)
+    nn.init.zeros_(layer.bias)
+    return layer

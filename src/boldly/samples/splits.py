@@ -1,0 +1,216 @@
+"""The split of a dataset: who trains, validates and tests. One JSON file, checked whenever it is read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from boldly.files import read_json, write_json
+from boldly.records import InputError, Problem
+
+By = Literal["subject", "run"]
+Units = tuple[str, ...]
+_REMEDY = "rerun split, or correct the file if it was edited by hand"
+
+
+@dataclass(frozen=True)
+class UpstreamSplit:
+    """The subjects that pretrain and those that validate.
+
+    Attributes
+    ----------
+    dataset : str
+        Name of the dataset.
+    seed : int
+        Seed of the config, `split.seed`.
+    train, validation : tuple of str
+        Subject labels, sorted. `validation` is empty for a dataset of one subject.
+    """
+
+    dataset: str
+    seed: int
+    train: Units
+    validation: Units
+    role: Literal["upstream"] = "upstream"
+    by: By = "subject"
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One random choice of training units.
+
+    Attributes
+    ----------
+    n : int
+        Number of training units.
+    draw : int
+        Number of the draw among those with this n, from 0.
+    train, validation, test : tuple of str
+        Units, sorted: subject labels, or run keys in a split by run.
+    """
+
+    n: int
+    draw: int
+    train: Units
+    validation: Units
+    test: Units
+
+
+@dataclass(frozen=True)
+class DownstreamSplit:
+    """The draws of a dataset whose trials are decoded.
+
+    Attributes
+    ----------
+    dataset : str
+        Name of the dataset.
+    by : {"subject", "run"}
+        What a unit is.
+    seed : int
+        Seed of the config, `split.seed`.
+    draws : tuple of Draw
+        In the order of n and draw.
+    """
+
+    dataset: str
+    by: By
+    seed: int
+    draws: tuple[Draw, ...]
+    role: Literal["downstream"] = "downstream"
+
+
+Split = UpstreamSplit | DownstreamSplit
+
+
+def write_split(path: Path | str, split: Split) -> None:
+    """Check and write a split, atomically."""
+    check_disjoint(split, str(path))
+    first = {"dataset": split.dataset, "role": split.role, "by": split.by, "seed": split.seed}
+    write_json(path, {**first, **dataclasses.asdict(split)})
+
+
+@overload
+def read_split(path: Path | str, role: Literal["upstream"]) -> UpstreamSplit: ...
+@overload
+def read_split(path: Path | str, role: Literal["downstream"]) -> DownstreamSplit: ...
+@overload
+def read_split(path: Path | str, role: None = None) -> Split: ...
+def read_split(path: Path | str, role: str | None = None) -> Split:
+    """Read a split and check it with `check_disjoint`.
+
+    Parameters
+    ----------
+    path : Path or str
+        A file of `write_split`, perhaps edited by hand.
+    role : {"upstream", "downstream"}, optional
+        The role that the split must have; default: any.
+
+    Raises
+    ------
+    InputError
+        For a file that is not such a split, one of another role, or one with a unit on two sides.
+    """
+    try:
+        split = _decode(read_json(path))
+    except FileNotFoundError:
+        raise _problem(path, "no such file", "run split first") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        message = f"key {error} is missing" if isinstance(error, KeyError) else str(error)
+        raise _problem(path, f"not a split: {message}", _REMEDY) from None
+    if role is not None and split.role != role:
+        message = f"the split of {split.role} data, where one of {role} data is needed"
+        raise _problem(path, message, "pass the split of another dataset")
+    check_disjoint(split, str(path))
+    return split
+
+
+def check_disjoint(split: Split, where: str = "split") -> None:
+    """Refuse a split in which a unit stands on two sides, or twice on one.
+
+    Parameters
+    ----------
+    split : UpstreamSplit or DownstreamSplit
+        What to check.
+    where : str
+        File, for the error.
+
+    Raises
+    ------
+    InputError
+        With one problem for each such unit, named; also for a part without any unit that must have one.
+    """
+    problems: list[Problem] = []
+    for name, parts in _parts(split):
+        for one, other in combinations(parts, 2):
+            for unit in sorted(set(parts[one]) & set(parts[other])):
+                entity = f"sub-{unit}" if split.by == "subject" else unit
+                message = f"{name}this {split.by} stands in both {one} and {other}"
+                problems.append(Problem(where, entity, message, f"leave it in one of them, or {_REMEDY}"))
+        for part, units in parts.items():
+            for unit in sorted(unit for unit, count in Counter(units).items() if count > 1):
+                problems.append(Problem(where, unit, f"{name}stands in {part} more than once", _REMEDY))
+            if not units and part != "validation":
+                problems.append(Problem(where, split.dataset, f"{name}nothing in {part}", _REMEDY))
+    if isinstance(split, DownstreamSplit):
+        problems += _numbering_problems(split, where)
+    if problems:
+        raise InputError(problems)
+
+
+def _parts(split: Split) -> Iterator[tuple[str, dict[str, Units]]]:
+    """Yield the parts that must have nothing in common, with words that name the draw."""
+    if isinstance(split, UpstreamSplit):
+        yield "", {"train": split.train, "validation": split.validation}
+        return
+    for draw in split.draws:
+        parts = {"train": draw.train, "validation": draw.validation, "test": draw.test}
+        yield f"n {draw.n}, draw {draw.draw}: ", parts
+
+
+def _numbering_problems(split: DownstreamSplit, where: str) -> list[Problem]:
+    problems = []
+    if not split.draws:
+        problems.append(Problem(where, split.dataset, "no draws", _REMEDY))
+    counts = Counter((draw.n, draw.draw) for draw in split.draws)
+    for (n, number), count in counts.items():
+        if count > 1:
+            problems.append(Problem(where, f"n {n}, draw {number}", f"stands there {count} times", _REMEDY))
+    for draw in split.draws:
+        if len(draw.train) != draw.n:
+            entity = f"n {draw.n}, draw {draw.draw}"
+            problems.append(Problem(where, entity, f"has {len(draw.train)} training units", _REMEDY))
+    return problems
+
+
+def _decode(content: Any) -> Split:
+    role, by = content["role"], content["by"]
+    if by not in ("subject", "run"):
+        raise ValueError(f"by is {by!r}, not subject or run")
+    dataset, seed = str(content["dataset"]), int(content["seed"])
+    if role == "upstream":
+        return UpstreamSplit(dataset, seed, _units(content, "train"), _units(content, "validation"), by=by)
+    if role == "downstream":
+        return DownstreamSplit(dataset, by, seed, tuple(_draw(item) for item in content["draws"]))
+    raise ValueError(f"role is {role!r}, not upstream or downstream")
+
+
+def _draw(item: Any) -> Draw:
+    train, validation, test = (_units(item, part) for part in ("train", "validation", "test"))
+    return Draw(int(item["n"]), int(item["draw"]), train, validation, test)
+
+
+def _units(content: Any, part: str) -> Units:
+    units = content[part]
+    # A number would be compared with labels and never match: 01 is not 1.
+    if not isinstance(units, list) or not all(isinstance(unit, str) for unit in units):
+        raise ValueError(f"{part} is not a list of labels in quotes")
+    return tuple(units)
+
+
+def _problem(path: Path | str, message: str, remedy: str) -> InputError:
+    return InputError(Problem(str(path), "", message, remedy))

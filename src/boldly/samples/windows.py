@@ -1,0 +1,386 @@
+"""Windows cut from a corpus: the i-th window of an experiment is a pure function of (seed, i).
+
+Whole batches are cut at once, without a loop over samples: numbers are drawn by hashing (seed, i), frames are
+gathered with one index. Workers, ranks and restarts therefore see the same windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from boldly.config import PretrainOptions
+from boldly.records import InputError, Problem
+from boldly.samples.corpus import Corpus
+
+Batch = dict[str, Any]
+Numbers = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+# What a number is drawn for: draws with different streams are independent.
+_RUN, _ONSET, _LENGTH, _SECOND_LENGTH, _FOLLOWS, _GAP, _OTHER_RUN, _OTHER_ONSET, _MASK, _PHASE, _ORDER = range(11)
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+# More spans than any window has: makes (window, span) one number.
+_MOST_SPANS = 1 << 20
+
+
+@dataclass(frozen=True)
+class WindowOptions:
+    """What an objective wants to see.
+
+    Attributes
+    ----------
+    shortest, longest : int
+        Range of window lengths, frames, both included.
+    batch_size : int
+        Consecutive windows that share a length, so that batches need no padding.
+    pairs : bool
+        Two windows A and B per item, B the continuation of A or from another run.
+    masking : {"none", "frames", "parcels"}
+        What is hidden: spans of frames, or parcels over all time.
+    mask_fraction : float
+        Share that is hidden.
+    mask_span : int
+        Length of the hidden spans, frames.
+    largest_gap : int
+        Most frames left out between A and a B that follows it (fewest: 1).
+    """
+
+    shortest: int
+    longest: int
+    batch_size: int
+    pairs: bool = False
+    masking: Literal["none", "frames", "parcels"] = "none"
+    mask_fraction: float = 0.2
+    mask_span: int = 4
+    largest_gap: int = 4
+
+
+def window_options(options: PretrainOptions, batch_size: int) -> WindowOptions:
+    """Return what the objective of an upstream experiment wants to see.
+
+    The masks of autoencoding say which frames its decoder must do without, half of them: teacher forcing of 0.5.
+    """
+    shortest, longest = options.window_frames
+    wanted = WindowOptions(shortest, longest, batch_size, mask_fraction=options.mask_fraction)
+    match options.framework:
+        case "csm":
+            return wanted
+        case "sequence_bert":
+            return replace(wanted, pairs=True, masking="frames", mask_span=options.mask_span)
+        case "network_bert":
+            return replace(wanted, pairs=True, masking="parcels")
+        case "autoencoding":
+            return replace(wanted, masking="frames", mask_fraction=0.5, mask_span=1)
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Where B windows lie: run (number in the corpus), first frame and number of frames, each of shape (B,)."""
+
+    run: Numbers
+    onset: Numbers
+    length: Numbers
+
+
+def uniform(seed: int, index: int | Numbers, stream: int) -> Floats:
+    """Draw numbers in [0, 1) as a pure function of the arguments.
+
+    Seed, stream and index go one after the other through the finalizer of SplitMix64 (Steele, Lea & Flood 2014).
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the experiment.
+    index : int or ndarray of int64
+        Number of the window, any shape.
+    stream : int
+        What the number is for.
+
+    Returns
+    -------
+    ndarray of float64, shape of `index`
+    """
+    state = np.zeros(np.shape(index), np.uint64)
+    with np.errstate(over="ignore"):
+        for part in (seed, stream, index):
+            state = state + (np.asarray(part, np.int64).astype(np.uint64) + np.uint64(1)) * _GOLDEN
+            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            state = state ^ (state >> np.uint64(31))
+    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def gather(corpus: Corpus, cut: _Cut) -> tuple[Tensor, Bools]:
+    """Copy the frames of windows out of a corpus.
+
+    Returns
+    -------
+    frames : Tensor of float32, shape (B, L, P)
+        L is the longest length; behind the end of shorter windows stand zeros.
+    valid : ndarray of bool, shape (B, L)
+        Real frames.
+    """
+    offset = np.arange(cut.length.max())
+    valid = offset < cut.length[:, None]
+    row = (corpus.starts[cut.run] + cut.onset)[:, None] + np.minimum(offset, cut.length[:, None] - 1)
+    frames = torch.from_numpy(corpus.frames)[torch.from_numpy(row)].float()
+    if not valid.all():
+        frames[torch.from_numpy(~valid)] = 0
+    return frames, valid
+
+
+def _batch(frames: Tensor, valid: Bools, seconds: Floats, t_r: Floats, marked: Bools) -> Batch:
+    batch: Batch = {
+        "inputs": frames,
+        "seconds": torch.from_numpy(seconds).float(),
+        "t_r": torch.from_numpy(t_r).float(),
+        "marked": torch.from_numpy(marked),
+    }
+    # Its absence tells the network, without a look at the values, that there is no padding.
+    if not valid.all():
+        batch["valid"] = torch.from_numpy(valid)
+    return batch
+
+
+class Windows(Dataset[Batch]):
+    """The windows of a pretraining, cut a batch at a time.
+
+    A batch holds `inputs` (B, L, P) float32, `seconds` (B, L) float32 since the first frame, `t_r` (B,) float32 s
+    and `marked` (B, P) bool; `valid` (B, L) bool if some windows are shorter than others (absent: all frames are
+    real); `masked` (B, L) or (B, P) bool if the options ask for masking; `split` (int, number of frames of A) and
+    `follows` (B,) float32 if they ask for pairs.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Runs.
+    options : WindowOptions
+        What to cut.
+    seed : int
+        Seed of the experiment.
+    count : int
+        Number of windows.
+
+    Raises
+    ------
+    InputError
+        If no run is long enough.
+    """
+
+    def __init__(self, corpus: Corpus, options: WindowOptions, seed: int, count: int) -> None:
+        self.corpus = corpus
+        self.options = options
+        self.seed = seed
+        self.count = count
+        needed = 2 * options.shortest + options.largest_gap if options.pairs else options.shortest
+        usable = np.flatnonzero(corpus.lengths >= needed)
+        if not len(usable):
+            raise InputError(
+                Problem(
+                    f"{len(corpus)} runs, the longest of {int(corpus.lengths.max(initial=0))} frames",
+                    ", ".join(sorted(set(corpus.datasets))),
+                    f"no run has the {needed} frames that the shortest windows need",
+                    "lower pretrain.experiments.<name>.window_frames",
+                )
+            )
+        # In the order of datasets, so that "another run of the same dataset" is a number in a range.
+        names = np.array(corpus.datasets)[usable]
+        order = np.argsort(names, kind="stable")
+        self._usable: Numbers = usable[order]
+        _, first, size = np.unique(names[order], return_index=True, return_counts=True)
+        self._group_first = np.repeat(first, size)
+        self._group_size = np.repeat(size, size)
+        self._ends = np.cumsum(corpus.lengths[self._usable])
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Cut the windows with these numbers."""
+        index: Numbers = np.asarray(indices, np.int64)
+        batch = self._pairs(index) if self.options.pairs else self._singles(index)
+        if self.options.masking == "frames":
+            batch["masked"] = torch.from_numpy(self._mask_frames(index, batch))
+        elif self.options.masking == "parcels":
+            batch["masked"] = torch.from_numpy(self._mask_parcels(index, batch["marked"].numpy()))
+        return batch
+
+    def runs(self, indices: Sequence[int]) -> Numbers:
+        """Return the run that each window is cut from (of a pair: its A), as numbers in the corpus."""
+        return self._usable[self._draw_run(np.asarray(indices, np.int64))]
+
+    def _uniform(self, index: Numbers, stream: int) -> Floats:
+        return uniform(self.seed, index, stream)
+
+    def _below(self, index: Numbers, stream: int, limit: int | Numbers) -> Numbers:
+        """Draw whole numbers in [0, limit)."""
+        return (self._uniform(index, stream) * limit).astype(np.int64)
+
+    def _draw_run(self, index: Numbers) -> Numbers:
+        """Draw places in the list of usable runs, in proportion to the frames of the runs."""
+        return np.searchsorted(self._ends, self._below(index, _RUN, int(self._ends[-1])), side="right")
+
+    def _draw_length(self, index: Numbers, stream: int) -> Numbers:
+        options = self.options
+        group = index // options.batch_size
+        return options.shortest + self._below(group, stream, options.longest - options.shortest + 1)
+
+    def _singles(self, index: Numbers) -> Batch:
+        run = self._usable[self._draw_run(index)]
+        available = self.corpus.lengths[run]
+        length = np.minimum(self._draw_length(index, _LENGTH), available)
+        cut = _Cut(run, self._below(index, _ONSET, available - length + 1), length)
+        frames, valid = gather(self.corpus, cut)
+        t_r = self.corpus.t_r[run]
+        seconds = np.arange(frames.shape[1]) * t_r[:, None]
+        return _batch(frames, valid, seconds, t_r, self.corpus.marked[run])
+
+    def _pairs(self, index: Numbers) -> Batch:
+        first, second, gap, follows = self._draw_pairs(index)
+        frames_a, valid_a = gather(self.corpus, first)
+        frames_b, valid_b = gather(self.corpus, second)
+        t_r = self.corpus.t_r[first.run]
+        # The clock of A goes on in B, as if B followed: elapsed time does not give the answer away.
+        seconds_a = np.arange(valid_a.shape[1]) * t_r[:, None]
+        start_b = (first.length + gap) * t_r
+        seconds_b = start_b[:, None] + np.arange(valid_b.shape[1]) * self.corpus.t_r[second.run][:, None]
+        batch = _batch(
+            torch.cat([frames_a, frames_b], dim=1),
+            np.concatenate([valid_a, valid_b], axis=1),
+            np.concatenate([seconds_a, seconds_b], axis=1),
+            t_r,
+            self.corpus.marked[first.run] | self.corpus.marked[second.run],
+        )
+        return {**batch, "split": valid_a.shape[1], "follows": torch.from_numpy(follows).float()}
+
+    def _draw_pairs(self, index: Numbers) -> tuple[_Cut, _Cut, Numbers, Bools]:
+        options = self.options
+        place = self._draw_run(index)
+        run = self._usable[place]
+        gap = 1 + self._below(index, _GAP, options.largest_gap)
+        # Where a run is too short for both, they share what there is.
+        room = self.corpus.lengths[run] - gap
+        wanted_a = self._draw_length(index, _LENGTH)
+        wanted_b = self._draw_length(index, _SECOND_LENGTH)
+        shared = np.clip(room * wanted_a // (wanted_a + wanted_b), options.shortest, room - options.shortest)
+        length_a = np.where(wanted_a + wanted_b > room, shared, wanted_a)
+        length_b = np.minimum(wanted_b, room - length_a)
+        onset_a = self._below(index, _ONSET, room - length_a - length_b + 1)
+
+        follows = self._uniform(index, _FOLLOWS) < 0.5
+        # Another run of the dataset; a dataset with one run gives another place of that run.
+        others = self._group_size[place] - 1
+        step = 1 + self._below(index, _OTHER_RUN, np.maximum(others, 1))
+        place_in_group = (place - self._group_first[place] + step) % self._group_size[place]
+        other = self._usable[self._group_first[place] + place_in_group]
+        run_b = np.where(follows, run, other)
+        length_b = np.minimum(length_b, self.corpus.lengths[run_b])
+        anywhere = self._below(index, _OTHER_ONSET, self.corpus.lengths[run_b] - length_b + 1)
+        onset_b = np.where(follows, onset_a + length_a + gap, anywhere)
+        return _Cut(run, onset_a, length_a), _Cut(run_b, onset_b, length_b), gap, follows
+
+    def _mask_frames(self, index: Numbers, batch: Batch) -> Bools:
+        """Hide the wanted number of frames in spans of `mask_span`, at least one and never all."""
+        options = self.options
+        n_frames = batch["inputs"].shape[1]
+        valid = batch["valid"].numpy() if "valid" in batch else np.ones((len(index), n_frames), bool)
+        phase = self._below(index, _PHASE, options.mask_span)
+        span = (np.arange(n_frames) + phase[:, None]) // options.mask_span
+        score = self._uniform(index[:, None] * _MOST_SPANS + span, _MASK)
+        return _lowest(np.where(valid, score, np.inf), valid.sum(axis=1), options.mask_fraction)
+
+    def _mask_parcels(self, index: Numbers, marked: Bools) -> Bools:
+        """Hide the wanted number of unmarked parcels, at least one and never all."""
+        n_parcels = marked.shape[1]
+        score = self._uniform(index[:, None] * n_parcels + np.arange(n_parcels), _MASK)
+        return _lowest(np.where(marked, np.inf, score), (~marked).sum(axis=1), self.options.mask_fraction)
+
+
+def _lowest(score: Floats, available: Numbers, fraction: float) -> Bools:
+    """Choose in each row the share of the available items with the lowest scores."""
+    chosen = np.clip(np.rint(fraction * available), 1, available - 1)
+    # A stable order keeps the items of one span, whose scores are equal, together.
+    rank = np.argsort(np.argsort(score, axis=1, kind="stable"), axis=1)
+    return rank < chosen[:, None]
+
+
+class Trials(Dataset[Batch]):
+    """The trials of a decoder's training, in a new order each epoch, or in their own order for scoring.
+
+    Batches are as those of `Windows` with `labels` (B,) int64.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Trials.
+    longest : int
+        Longer trials are cut behind this many frames.
+    seed : int, optional
+        Seed of order and crops; default: the order of the corpus, nothing cropped.
+    count : int, optional
+        Number of items; default: one epoch.
+    shortest_crop : float, default=1
+        Random crops keep at least this share of a trial; 1: no crops.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        longest: int,
+        seed: int | None = None,
+        count: int | None = None,
+        shortest_crop: float = 1.0,
+    ) -> None:
+        self.corpus = corpus
+        self.longest = longest
+        self.seed = seed
+        self.count = len(corpus) if count is None else count
+        self.shortest_crop = shortest_crop
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Cut the items with these numbers."""
+        index: Numbers = np.asarray(indices, np.int64)
+        trial = self.runs(indices)
+        available = self.corpus.lengths[trial]
+        length = np.minimum(available, self.longest)
+        onset = np.zeros_like(length)
+        if self.seed is not None and self.shortest_crop < 1:
+            share = self.shortest_crop + (1 - self.shortest_crop) * uniform(self.seed, index, _LENGTH)
+            length = np.maximum(np.rint(length * share).astype(np.int64), 1)
+            onset = (uniform(self.seed, index, _ONSET) * (available - length + 1)).astype(np.int64)
+        frames, valid = gather(self.corpus, _Cut(trial, onset, length))
+        t_r = self.corpus.t_r[trial]
+        seconds = np.arange(frames.shape[1]) * t_r[:, None]
+        batch = _batch(frames, valid, seconds, t_r, self.corpus.marked[trial])
+        return {**batch, "labels": torch.from_numpy(self.corpus.labels[trial])}
+
+    def runs(self, indices: Sequence[int]) -> Numbers:
+        """Return the trial of each item, as numbers in the corpus."""
+        index: Numbers = np.asarray(indices, np.int64)
+        place = index % len(self.corpus)
+        if self.seed is None:
+            return place
+        # The order of an epoch is that of numbers drawn for its trials; all epochs of a batch are sorted at once.
+        epochs, which = np.unique(index // len(self.corpus), return_inverse=True)
+        numbers = epochs[:, None] * len(self.corpus) + np.arange(len(self.corpus))
+        return np.argsort(uniform(self.seed, numbers, _ORDER), axis=1)[which, place]

@@ -1,0 +1,157 @@
+"""Atlases: what the parcels are, from a 3-D image of labels or a 4-D image of maps, and a table of their names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from boldly.bids import sidecar
+from boldly.config import AtlasOptions
+from boldly.files import read_tsv
+from boldly.provenance import file_sha256
+from boldly.records import InputError, Problem
+from boldly.signals.images import Grid, Volumes, open_volumes
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """Parcels in a space.
+
+    Attributes
+    ----------
+    name : str
+        Name in contracts and figures.
+    sha256 : str
+        Checksum of the image file.
+    kind : {"labels", "maps"}
+        Each voxel belongs to one parcel; or each parcel is a map of weights, and maps may overlap.
+    values : tuple of int
+        Label of each parcel, ascending; number of each map, from 0.
+    names : tuple of str
+        Name of each parcel; ``parcel-<value>`` where there is no table.
+    volumes : Volumes
+        The image.
+    """
+
+    name: str
+    sha256: str
+    kind: Literal["labels", "maps"]
+    values: tuple[int, ...]
+    names: tuple[str, ...]
+    volumes: Volumes
+
+    @property
+    def n_parcels(self) -> int:
+        """Number of parcels P: that of the image, whatever part of it a run covers."""
+        return len(self.values)
+
+    @property
+    def grid(self) -> Grid:
+        """Voxels of the atlas image."""
+        return self.volumes.grid
+
+    def labels(self) -> NDArray[np.int32]:
+        """Return the labels of a label atlas, shape (X, Y, Z)."""
+        return _integers(self.volumes).reshape(self.grid.shape, order="F")
+
+    def maps(self) -> Iterator[NDArray[np.floating]]:
+        """Read the maps of a map atlas one by one, shape (X, Y, Z); weights that are not finite are zero."""
+        volumes = self.volumes
+        scaled = (volumes.slope, volumes.inter) != (1.0, 0.0)
+        # The precision that nilearn resamples maps in: that of the image's values.
+        dtype = np.float64 if scaled or volumes.dtype.itemsize > 4 else np.float32
+        for _, block in volumes.blocks(size=4):
+            for stored in block:
+                values = stored.astype(dtype)
+                if scaled:
+                    values = values * volumes.slope + volumes.inter
+                if volumes.dtype.kind == "f":
+                    values[~np.isfinite(values)] = 0
+                yield values.reshape(self.grid.shape, order="F")
+
+
+def load_atlas(options: AtlasOptions) -> Atlas:
+    """Read what is needed to know an atlas: header, labels, names.
+
+    Parameters
+    ----------
+    options : AtlasOptions
+        Section `atlas` of the config. An image with one volume has labels, one with more has maps. The table of
+        names (columns index, name) lists labels by value, or maps in their order.
+
+    Raises
+    ------
+    InputError
+        When image or table is missing or they do not fit together.
+    """
+    entity = "atlas"
+    volumes = open_volumes(options.path, entity)
+    kind: Literal["labels", "maps"] = "maps" if volumes.n_volumes > 1 else "labels"
+    if kind == "maps":
+        values = tuple(range(volumes.n_volumes))
+    else:
+        labels = np.unique(_integers(volumes))
+        values = tuple(int(value) for value in labels if value != 0)
+        if not values:
+            raise InputError(
+                Problem(options.path, entity, "the image has no label but 0", "give an image with labels")
+            )
+    return Atlas(
+        name=options.name or sidecar(Path(options.path)).stem,
+        sha256=file_sha256(options.path),
+        kind=kind,
+        values=values,
+        names=_names(options, kind, values),
+        volumes=volumes,
+    )
+
+
+def _integers(volumes: Volumes) -> NDArray[np.int32]:
+    """Read the labels of an image in the file's order."""
+    found = np.nan_to_num(volumes.values()[0], nan=0.0, posinf=0.0, neginf=0.0)
+    labels = np.rint(found)
+    if np.abs(labels - found).max() > 1e-3 or np.abs(labels).max() > np.iinfo(np.int32).max:
+        message = "a 3-D atlas must have whole numbers, this one has weights"
+        remedy = "give labels (3-D), or maps of weights as a 4-D image"
+        raise InputError(Problem(str(volumes.path), volumes.entity, message, remedy))
+    return labels.astype(np.int32)
+
+
+def _names(options: AtlasOptions, kind: str, values: tuple[int, ...]) -> tuple[str, ...]:
+    default = sidecar(Path(options.path)).with_suffix(".tsv")
+    if options.labels is None and not default.is_file():
+        return tuple(f"parcel-{value}" for value in values)
+    path = Path(options.labels) if options.labels is not None else default
+
+    def problem(message: str, remedy: str) -> InputError:
+        return InputError(Problem(str(path), "atlas.labels", message, remedy))
+
+    if not path.is_file():
+        raise problem("no such file", "correct atlas.labels, or leave it out")
+    try:
+        table = read_tsv(path, ("name",))
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        remedy = "write tab-separated text, UTF-8, with columns index and name"
+        raise problem(f"not a table: {error}", remedy) from None
+    if not {"index", "name"} <= set(table.columns):
+        found = ", ".join(map(str, table.columns))
+        raise problem(f"no columns index and name (found: {found})", "rename the columns")
+    index = pd.to_numeric(table["index"], errors="coerce")
+    if index.isna().any() or index.duplicated().any():
+        raise problem("column index has cells that are no numbers, or the same number twice", "correct the table")
+    if kind == "maps":
+        if len(table) != len(values):
+            raise problem(f"{len(table)} names for {len(values)} maps", "give one row for each map")
+        return tuple(table["name"].astype(str).to_numpy()[np.argsort(index.to_numpy(), kind="stable")])
+    known = dict(zip(index.astype(int), table["name"].astype(str), strict=True))
+    missing = [value for value in values if value not in known]
+    if missing:
+        listed = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
+        raise problem(f"no row for the labels {listed}", "add them to the table")
+    return tuple(known[value] for value in values)

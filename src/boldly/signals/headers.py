@@ -1,0 +1,169 @@
+"""What the header of a functional image tells, and whether its data are all there, without reading them."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from isal import igzip, isal_zlib
+from isal.igzip_lib import IsalError
+
+from boldly.signals.images import Grid
+
+_NIFTI1_BYTES = 348
+_NIFTI2_BYTES = 540
+# Its stub calls IsalError an instance.
+_DAMAGED: tuple[type[Exception], ...] = (OSError, IsalError)  # type: ignore[assignment]
+_GZIP_MAGIC = b"\x1f\x8b"
+_CHUNK_BYTES = 1 << 22
+_SECONDS_PER_UNIT = {0: 1.0, 8: 1.0, 16: 1e-3, 24: 1e-6}
+_TIME_BITS = 0b111000
+
+
+class HeaderError(ValueError):
+    """A file that is no complete 4-D NIfTI image; the message says why, `remedy` the way out."""
+
+    def __init__(self, message: str, remedy: str = "copy or compute the file again, or exclude the run") -> None:
+        self.remedy = remedy
+        super().__init__(message)
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of a 4-D image.
+
+    Attributes
+    ----------
+    grid : Grid
+        Voxels and affine.
+    n_volumes : int
+        Number of volumes.
+    t_r : float
+        Repetition time, s, from the fifth zoom and its unit (no unit: seconds); 0.0 where the header has none.
+    """
+
+    grid: Grid
+    n_volumes: int
+    t_r: float
+
+
+def read_header(path: Path) -> Header:
+    """Read the header of a run's image and check that the file holds as many bytes as it promises.
+
+    The size of a ``.nii.gz`` is taken from the last four bytes of the gzip stream (size modulo 2**32), which a cut
+    file does not have; only where they disagree with the header is the file read through, since a file of several
+    gzip members is sound and disagrees too.
+
+    Parameters
+    ----------
+    path : Path
+        ``.nii`` or ``.nii.gz``.
+
+    Raises
+    ------
+    HeaderError
+        For a dangling link, an unreadable, empty or cut file, no NIfTI image, or an image that is not 4-D.
+    """
+    try:
+        file_bytes = path.stat().st_size
+        if file_bytes == 0:
+            raise HeaderError("the image is empty (0 bytes)")
+        start = _first_bytes(path)
+    except FileNotFoundError:
+        raise _absent(path) from None
+    except OSError as error:
+        raise HeaderError(f"the image cannot be read: {error.strerror or error}") from None
+    header = _parse(start)
+    shape = tuple(int(n) for n in header["dim"][1 : header["dim"][0] + 1])
+    while len(shape) > 4 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 4 or min(shape) < 1:
+        raise HeaderError(f"the image is not 4-D, its shape is {'x'.join(map(str, shape))}")
+    bytes_per_value = int(header["bitpix"]) // 8
+    promised = _data_offset(header) + int(np.prod(shape, dtype=np.int64)) * bytes_per_value
+    _check_size(path, file_bytes, promised)
+    affine = np.asarray(header.get_best_affine(), np.float64)
+    if not np.isfinite(affine).all() or np.linalg.det(affine[:3, :3]) == 0:
+        raise HeaderError("the affine of the image cannot be inverted")
+    return Header(Grid((shape[0], shape[1], shape[2]), affine), shape[3], _header_t_r(header))
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        if path.suffix != ".gz":
+            return stream.read(_NIFTI2_BYTES)
+        if stream.read(2) != _GZIP_MAGIC:
+            raise HeaderError("the image's name ends in .gz, but it is not gzip-compressed")
+        stream.seek(0)
+        # The header is in the first bytes of the deflate stream: no need of a reader that buffers megabytes.
+        inflate = isal_zlib.decompressobj(wbits=31)
+        try:
+            return inflate.decompress(stream.read(1 << 14), _NIFTI2_BYTES)
+        except _DAMAGED as error:
+            raise HeaderError(f"the compressed image is damaged: {error}") from None
+
+
+def _parse(start: bytes) -> nib.Nifti1Header:
+    if len(start) < _NIFTI1_BYTES:
+        raise HeaderError(f"the image is cut: {len(start)} bytes are no NIfTI header")
+    for kind, size in ((nib.Nifti1Header, _NIFTI1_BYTES), (nib.Nifti2Header, _NIFTI2_BYTES)):
+        if size in struct.unpack("<i", start[:4]) + struct.unpack(">i", start[:4]) and len(start) >= size:
+            header = kind(start[:size], check=False)
+            if 1 <= header["dim"][0] <= 7 and header["bitpix"] > 0:
+                return header
+    raise HeaderError("not a NIfTI image")
+
+
+def _data_offset(header: nib.Nifti1Header) -> int:
+    # In a single file the data begin behind the header and its four extension bytes, also if the field says 0.
+    single = header["sizeof_hdr"] + 4
+    return max(int(header["vox_offset"]), int(single))
+
+
+def _header_t_r(header: nib.Nifti1Header) -> float:
+    unit = _SECONDS_PER_UNIT.get(int(header["xyzt_units"]) & _TIME_BITS, 0.0)
+    t_r = float(header["pixdim"][4]) * unit
+    return round(t_r, 5) if np.isfinite(t_r) and t_r > 0 else 0.0
+
+
+def _check_size(path: Path, file_bytes: int, promised: int) -> None:
+    if path.suffix != ".gz":
+        if file_bytes != promised:
+            raise HeaderError(
+                f"the image has {file_bytes} bytes, its header promises {promised}: it is cut or damaged"
+            )
+    elif _gzip_size(path) != promised % 2**32:
+        _check_inflated_size(path, promised)
+
+
+def _gzip_size(path: Path) -> int:
+    with path.open("rb") as stream:
+        stream.seek(-4, 2)
+        return int(struct.unpack("<I", stream.read(4))[0])
+
+
+def _check_inflated_size(path: Path, promised: int) -> None:
+    size = 0
+    try:
+        with igzip.open(path, "rb") as stream:
+            while size <= promised and (chunk := stream.read(_CHUNK_BYTES)):
+                size += len(chunk)
+    except EOFError:
+        raise HeaderError(f"the compressed image is cut, its header promises {promised} bytes") from None
+    except _DAMAGED as error:
+        raise HeaderError(f"the compressed image is damaged: {error}") from None
+    if size != promised:
+        found = f"more than {promised}" if size > promised else str(size)
+        raise HeaderError(f"the image holds {found} bytes, its header promises {promised}: it is cut or damaged")
+
+
+def _absent(path: Path) -> HeaderError:
+    if path.is_symlink():
+        return HeaderError(
+            f"the image is a link to a file that is not there ({path.readlink()})",
+            f"fetch its content (git-annex: `datalad get {path}`), or exclude the run",
+        )
+    return HeaderError("no such file")

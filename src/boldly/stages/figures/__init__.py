@@ -1,0 +1,60 @@
+"""figures: the pictures of the report, drawn from tables alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from boldly.config import FiguresOptions
+from boldly.records import InputError, Problem
+from boldly.stages.figures import style
+from boldly.stages.figures.downstream_accuracy import downstream_accuracy
+from boldly.stages.figures.downstream_confusion import downstream_confusion
+from boldly.stages.figures.downstream_curves import downstream_curves
+from boldly.stages.figures.excluded import excluded
+from boldly.stages.figures.quality import quality
+from boldly.stages.figures.upstream_data import upstream_data
+from boldly.stages.figures.upstream_losses import upstream_losses
+
+FIGURES: dict[str, Callable[[list[Path]], tuple[Figure, pd.DataFrame]]] = {
+    "upstream_data": upstream_data,
+    "quality": quality,
+    "excluded": excluded,
+    "upstream_losses": upstream_losses,
+    "downstream_accuracy": downstream_accuracy,
+    "downstream_curves": downstream_curves,
+    "downstream_confusion": downstream_confusion,
+}
+
+
+def run(*, figure: str, tables: list[Path], options: FiguresOptions, output: Path) -> None:
+    """Draw a figure.
+
+    Parameters
+    ----------
+    figure : str
+        A name in `FIGURES`; the docstring of its function says which tables it takes.
+    tables : list of Path
+        The tables, in any order unless the figure says otherwise.
+    options : FiguresOptions
+        Resolution.
+    output : Path
+        PNG to write; the PDF and the drawn table (.tsv) get the same name beside it.
+
+    Raises
+    ------
+    InputError
+        For an unknown figure and for tables it cannot be drawn from.
+    """
+    if figure not in FIGURES:
+        problem = Problem("--figure", figure, "no such figure", f"take one of {', '.join(FIGURES)}")
+        raise InputError(problem)
+    missing = [path for path in tables if not path.exists()]
+    if missing:
+        raise InputError(Problem(str(path), figure, "no such table", "run the stage before") for path in missing)
+    with style.styled():
+        picture, drawn = FIGURES[figure](tables)
+        style.save(picture, drawn, output, options.dpi)

@@ -1,0 +1,88 @@
+"""Figure downstream_confusion: which mental states the best decoder of each dataset mistakes for which."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from boldly.files import read_tsv
+from boldly.metrics import confusion
+from boldly.stages.figures import style
+from boldly.stages.figures.tables import dataset_of, unsuitable
+
+_COLUMNS = ("experiment", "n", "key", "label", "label_name", "predicted")
+
+
+def downstream_confusion(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
+    """Draw one matrix per dataset: the decoder with the most correct predictions at the largest n.
+
+    Parameters
+    ----------
+    paths : list of Path
+        Prediction tables, one per dataset; panels stand in their order.
+    """
+    tables = [_best(read_tsv(path, ("draw", "seed", "run", "subject")), path) for path in paths]
+    cells = [table["label"].nunique() for table in tables]
+    sides = [(0.26 if n <= 14 else 0.185) * n + 1.3 for n in cells]
+    figure = style.new_figure(min(max(sides), style.PAGE), sum(sides))
+    panels = figure.subplots(len(tables), 1, squeeze=False, height_ratios=sides)
+    drawn = []
+    for axes, table in zip(panels.flat, tables, strict=True):
+        drawn.append(_draw(axes, table))
+    return figure, pd.concat(drawn, ignore_index=True)
+
+
+def _best(predictions: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Return the predictions of the decoder that is drawn."""
+    if not set(_COLUMNS) <= set(predictions.columns):
+        raise unsuitable(path, "not a table of predictions", predictions)
+    largest = predictions[predictions["n"] == predictions["n"].max()]
+    correct = (largest["label"] == largest["predicted"]).groupby(largest["experiment"]).mean()
+    return largest[largest["experiment"] == correct.idxmax()]
+
+
+def _draw(axes: Axes, predictions: pd.DataFrame) -> pd.DataFrame:
+    names = predictions.drop_duplicates("label").set_index("label")["label_name"].sort_index()
+    n_labels = int(max(predictions["label"].max(), predictions["predicted"].max())) + 1
+    counts = confusion(predictions["label"].to_numpy(), predictions["predicted"].to_numpy(), n_labels)
+    # States without a test trial have no row to be a share of.
+    present = np.array(names.index)
+    shares = counts[np.ix_(present, present)] / counts[present].sum(axis=1, keepdims=True)
+    axes.imshow(shares, cmap=style.BLUES, vmin=0, vmax=1)
+    axes.set_anchor("W")
+    texts = [name if len(name) <= 20 else f"{name[:19]}…" for name in names]
+    axes.set_xticks(range(len(texts)), texts, rotation=90, fontsize=5.8)
+    axes.set_yticks(range(len(texts)), texts, fontsize=5.8)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    size = 5.0 if len(texts) <= 14 else 4.4
+    for row, column in zip(*np.nonzero(shares >= 0.05), strict=True):
+        share = shares[row, column]
+        axes.text(
+            column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=size,
+            color=style.ink_on(style.BLUES(share)),
+        )  # fmt: skip
+    first = predictions.iloc[0]
+    dataset = dataset_of(str(first["key"]))
+    axes.set_title(f"{dataset}: {style.spelled(str(first['experiment']))}, n = {first['n']}")
+    axes.set(xlabel="predicted, % of the trials of a state", ylabel="true state")
+    labels = [int(label) for label in present]
+    records = [
+        (
+            dataset,
+            first["experiment"],
+            first["n"],
+            names[one],
+            names[other],
+            counts[one, other],
+            shares[row, column],
+        )
+        for row, one in enumerate(labels)
+        for column, other in enumerate(labels)
+    ]
+    columns = ["dataset", "experiment", "n", "true", "predicted", "predictions", "share"]
+    return pd.DataFrame(records, columns=columns)

@@ -1,0 +1,185 @@
+"""Figure downstream_curves: accuracy by number of training units, pretrained against scratch, per network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from boldly.stages.figures import style
+from boldly.stages.figures.tables import DRAWN_SCORES, REFERENCES, read_all_scores
+
+_Ends = list[tuple[str, float, str]]  # label, last value and colour of each line
+_PER_LINE = 4
+_DASHED = (0, (3, 1.5))
+_BASELINE_DASHES = ((0, (1, 1)), (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (8, 2)))
+
+
+@dataclass(frozen=True)
+class _Family:
+    """A pretrained experiment and the same network from scratch: what a panel shows. Neither: baselines alone."""
+
+    pretrained: str | None
+    scratch: str | None
+
+    @property
+    def name(self) -> str:
+        """What the panel is called."""
+        return self.pretrained or self.scratch or ""
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A curve of a panel. Those in front have markers and a band."""
+
+    label: str
+    rows: pd.DataFrame
+    colour: str
+    dashes: Any
+    front: bool
+
+
+def downstream_curves(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
+    """Draw one row per dataset and one column per network: pretrained solid, from scratch dashed, baselines grey.
+
+    Bands are intervals. Without any network, the baselines alone are drawn, in colour.
+
+    Parameters
+    ----------
+    paths : list of Path
+        Score tables, one per dataset; rows stand in their order.
+    """
+    scores = read_all_scores(paths)
+    accuracy = scores[scores["metric"] == "accuracy"].reset_index(drop=True)
+    families = _families(scores) or [_Family(None, None)]
+    colours = style.colours([family.name for family in families])
+    baselines = list(accuracy[accuracy["kind"] == "baseline"]["experiment"].unique())
+    per_line = min(_PER_LINE, len(families))
+    chunks = [families[first : first + per_line] for first in range(0, len(families), per_line)]
+    lines = [(rows, chunk) for _, rows in accuracy.groupby("dataset", sort=False) for chunk in chunks]
+    width = style.COLUMN * 0.8 if per_line == 1 else min(style.PAGE, 1.15 + 1.55 * per_line)
+    figure = style.new_figure(width, 0.35 + 1.6 * len(lines))
+    panels = figure.subplots(len(lines), per_line, squeeze=False, sharey="row")
+    for number, (line, (rows, chunk)) in enumerate(zip(panels, lines, strict=True)):
+        ends = []
+        for axes, family in zip(line, chunk, strict=False):
+            curves = _lines(family, rows, colours[family.name], baselines)
+            ends.append(_panel(axes, rows, curves, last=family is chunk[-1]))
+            if number == 0 or len(chunks) > 1:
+                axes.set_title(style.wrapped(style.spelled(family.name), 22))
+            if number == len(lines) - 1 or len(chunks) > 1:
+                axes.set_xlabel("training units")
+        for axes, labels in zip(line, ends, strict=False):
+            _labels(axes, labels)  # when all have given their data to the common scale
+        for axes in line[len(chunk) :]:
+            axes.set_axis_off()
+        line[0].set_ylabel(f"{rows['dataset'].iloc[0]}\naccuracy")
+    return figure, accuracy[DRAWN_SCORES]
+
+
+def _families(scores: pd.DataFrame) -> list[_Family]:
+    """Pair pretrained and scratch experiments by the paired differences that evaluate wrote."""
+    kinds = scores.drop_duplicates("experiment").set_index("experiment")["kind"]
+    pretrained = [str(name) for name in kinds.index if kinds[name] == "pretrained"]
+    scratch = [str(name) for name in kinds.index if kinds[name] == "scratch"]
+    families = []
+    for name in pretrained:
+        compared = set(scores[scores["experiment"] == name]["metric"])
+        partner = next((other for other in scratch if f"accuracy_minus_{other}" in compared), None)
+        families.append(_Family(name, partner))
+    paired = {family.scratch for family in families}
+    return families + [_Family(None, name) for name in scratch if name not in paired]
+
+
+def _lines(family: _Family, rows: pd.DataFrame, colour: str, baselines: list[str]) -> list[_Line]:
+    own = style.colours(baselines)
+    behind = [
+        _Line(style.spelled(name), rows[rows["experiment"] == name], style.GREY, dashes, False)
+        if family.name
+        else _Line(style.spelled(name), rows[rows["experiment"] == name], own[name], "solid", True)
+        for name, dashes in zip(baselines, _BASELINE_DASHES * len(baselines), strict=False)
+    ]
+    front = [
+        _Line("scratch", rows[rows["experiment"] == family.scratch], colour, _DASHED, True),
+        _Line("pretrained", rows[rows["experiment"] == family.pretrained], colour, "solid", True),
+    ]
+    return [line for line in [*behind, *front] if len(line.rows)]
+
+
+def _panel(axes: Axes, rows: pd.DataFrame, lines: list[_Line], *, last: bool) -> _Ends:
+    """Draw everything but the labels, which are returned."""
+    sizes = sorted(rows[rows["n"] > 0]["n"].unique())
+    ends: _Ends = []
+    for name, text in REFERENCES.items():
+        value = rows.loc[rows["experiment"] == name, "value"]
+        if len(value):
+            axes.axhline(value.iloc[0], color=style.GREY, linewidth=0.6, linestyle=(0, (1, 2)), zorder=1)
+            if last:
+                ends.append((text, float(value.iloc[0]), style.GREY))
+    for number, line in enumerate(lines):
+        # A single n: beside each other, so that whiskers do not cover each other.
+        shift = (number - (len(lines) - 1) / 2) * 0.16
+        end = _point(axes, line, shift) if len(sizes) == 1 else _curve(axes, line)
+        if last or line.front:
+            ends.append((line.label, end, style.for_text(line.colour) if line.front else style.GREY))
+    if not any(line.front for line in lines):
+        axes.text(0.03, 0.95, "not trained", transform=axes.transAxes, va="top", color=style.GREY, fontsize=6)
+    _x_axis(axes, sizes)
+    style.grid_lines(axes)
+    return ends
+
+
+def _curve(axes: Axes, line: _Line) -> float:
+    """Draw accuracy by n and return the last value."""
+    rows = line.rows.sort_values("n")
+    x, y = np.log2(rows["n"].to_numpy(float)), rows["value"].to_numpy(float)
+    dashed = line.dashes != "solid"
+    if line.front:
+        low, high = rows["ci_low"].to_numpy(float), rows["ci_high"].to_numpy(float)
+        axes.fill_between(x, low, high, color=line.colour, alpha=0.1 if dashed else 0.2, linewidth=0, zorder=3)
+        look = {"linewidth": 1.3, "zorder": 4, "marker": "o", "markersize": 2.6}
+        look["markerfacecolor"] = "white" if dashed else line.colour
+    else:
+        look = {"linewidth": 0.9, "zorder": 2}
+    axes.plot(x, y, color=line.colour, linestyle=line.dashes, **look)  # type: ignore[arg-type]
+    return float(y[-1])
+
+
+def _point(axes: Axes, line: _Line, shift: float) -> float:
+    """Draw the accuracy at the only n, with a whisker, and return it."""
+    row = line.rows.iloc[0]
+    value = float(row["value"])
+    whisker = [[value - row["ci_low"]], [row["ci_high"] - value]]
+    axes.errorbar(
+        [np.log2(row["n"]) + shift], [value], yerr=whisker, color=line.colour, marker="o", markersize=3.5,
+        markerfacecolor="white" if line.dashes == _DASHED else line.colour, linewidth=0.8,
+    )  # fmt: skip
+    return value
+
+
+def _x_axis(axes: Axes, sizes: list[int]) -> None:
+    """Put a tick at each n, on a logarithmic scale."""
+    values = [float(np.log2(size)) for size in sizes] or [0.0]
+    margin = 0.06 * (values[-1] - values[0]) or 0.7
+    axes.set_xlim(values[0] - margin, values[-1] + margin)
+    axes.xaxis.set_major_locator(FixedLocator(values))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(values, [str(size) for size in sizes] or [""])
+
+
+def _labels(axes: Axes, ends: _Ends) -> None:
+    """Name the lines at their right ends, moved apart where they would touch."""
+    axes.autoscale_view()
+    low, high = axes.get_ylim()
+    places = style.spread([y for _, y, _ in ends], 0.08 * (high - low), low, high)
+    for (text, _, colour), y in zip(ends, places, strict=True):
+        axes.annotate(
+            text, (1, y), (2, 0), xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=5.8,
+            color=colour, va="center", annotation_clip=False,
+        )  # fmt: skip

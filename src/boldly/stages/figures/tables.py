@@ -1,0 +1,126 @@
+"""Reading the tables that figures are drawn from."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from boldly import bids
+from boldly.files import read_tsv
+from boldly.records import InputError, Problem, read_scores
+
+_RUN_COLUMNS = ("dataset", "subject", "key", "t_r", "n_volumes", "status", "reason")
+_QC_COLUMNS = ("key", "status", "reason", "mean_fd_mm", "mean_std_dvars", "degrees_of_freedom")
+_MEASURES = _QC_COLUMNS[3:]
+_SCORE_COLUMNS = ("dataset", "experiment", "kind", "n", "metric", "value", "ci_low", "ci_high")
+DRAWN_SCORES = ["dataset", "experiment", "kind", "n", "value", "ci_low", "ci_high", "n_trials"]
+REFERENCES = {"chance": "chance", "ceiling_mean_signal": "best mean-signal", "ceiling_any": "best possible"}
+_TEXT = ("dataset", "subject", "key", "status", "reason", "session", "run")
+
+
+def read_all_runs(paths: list[Path]) -> pd.DataFrame:
+    """Join run tables and quality tables.
+
+    Parameters
+    ----------
+    paths : list of Path
+        Run tables of index, and quality tables of preprocess or folders that hold them, in any order. Quality of
+        runs that are in no run table is left out.
+
+    Returns
+    -------
+    DataFrame
+        One row per run: dataset, subject, key, t_r, n_volumes, status and reason (of index, else of
+        preprocess), hours, and mean_fd_mm, mean_std_dvars, degrees_of_freedom where known.
+    """
+    files = [file for path in paths for file in (sorted(path.glob("*_qc.tsv")) if path.is_dir() else [path])]
+    runs, qualities = [], []
+    for file in files:
+        table = _read(file)
+        if set(_RUN_COLUMNS) <= set(table.columns):
+            runs.append(table[list(_RUN_COLUMNS)])
+        elif set(_QC_COLUMNS) <= set(table.columns):
+            qualities.append(table[list(_QC_COLUMNS)])
+        else:
+            raise unsuitable(file, "neither a run table nor a quality table", table)
+    if not runs:
+        raise InputError(Problem("tables", "", "no run table among them", "pass results/index/<dataset>_runs.tsv"))
+    joined = pd.concat(runs, ignore_index=True)
+    quality = pd.concat([pd.DataFrame(columns=list(_QC_COLUMNS)), *qualities], ignore_index=True)
+    joined = joined.merge(quality, on="key", how="left", suffixes=("", "_qc"), validate="one_to_one")
+    later = (joined["status"] == "ok") & joined["status_qc"].notna() & (joined["status_qc"] != "ok")
+    for column in ("status", "reason"):
+        joined[column] = joined[column].mask(later, joined[f"{column}_qc"])
+    joined["reason"] = joined["reason"].fillna("")
+    joined["hours"] = (joined["n_volumes"] * joined["t_r"] / 3600).fillna(0.0)
+    for measure in _MEASURES:
+        joined[measure] = pd.to_numeric(joined[measure])
+    return joined.drop(columns=["status_qc", "reason_qc"]).sort_values("key", ignore_index=True)
+
+
+def read_all_scores(paths: list[Path]) -> pd.DataFrame:
+    """Return the summary rows (over draws, seeds and subjects) of score tables, in the order given."""
+    tables = []
+    for path in paths:
+        table = read_scores(path)
+        if not set(_SCORE_COLUMNS) <= set(table.columns):
+            raise unsuitable(path, "not a score table", table)
+        tables.append(table)
+    scores = pd.concat(tables, ignore_index=True)
+    return scores[(scores[["draw", "seed", "subject"]] == "all").all(axis=1)].reset_index(drop=True)
+
+
+def read_histories(paths: list[Path]) -> dict[str, dict[str, pd.DataFrame]]:
+    """Return the histories of experiments: name, then "train" or "validation".
+
+    Parameters
+    ----------
+    paths : list of Path
+        ``<experiment>/train_history.csv`` and ``<experiment>/eval_history.csv``, in any order.
+    """
+    histories: dict[str, dict[str, pd.DataFrame]] = {}
+    for path in paths:
+        try:
+            table = pd.read_csv(path)
+        except pd.errors.EmptyDataError:  # a training without validation
+            continue
+        if not {"step", "loss"} <= set(table.columns):
+            raise unsuitable(path, "not a training history", table)
+        part = "validation" if path.name.startswith("eval") else "train"
+        histories.setdefault(path.parent.name, {})[part] = table.dropna(subset=["loss"])
+    return {
+        name: {part: table for part, table in parts.items() if len(table)} for name, parts in histories.items()
+    }
+
+
+def kinds_of_reasons(reasons: pd.Series) -> pd.Series:
+    """Return the first reason of each run in words that runs excluded by one rule share.
+
+    Numbers in which such runs differ become "…"; details in brackets are left out.
+    """
+    first = (
+        reasons.str.split("; ").str[0].str.replace(r"\s*\([^()]*\)", "", regex=True).replace("", "no reason given")
+    )
+    parts = first.map(lambda text: re.split(r"(\d+(?:\.\d+)?)", text))
+    kinds = pd.Series("", index=reasons.index)
+    for _, alike in parts.groupby(parts.map(lambda part: "#".join(part[::2]))):
+        columns = list(zip(*alike, strict=True))
+        kinds[alike.index] = "".join(column[0] if len(set(column)) == 1 else "…" for column in columns)
+    return kinds
+
+
+def dataset_of(key: str) -> str:
+    """Return the dataset of a run key."""
+    return bids.entities(key)["ds"]
+
+
+def _read(path: Path) -> pd.DataFrame:
+    return read_tsv(path, _TEXT)
+
+
+def unsuitable(path: Path, message: str, table: pd.DataFrame) -> InputError:
+    """Return the error for a table that a figure cannot be drawn from."""
+    found = f"{message} (columns found: {', '.join(map(str, table.columns))})"
+    return InputError(Problem(str(path), "", found, "pass the tables that the figure is drawn from"))

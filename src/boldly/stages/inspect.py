@@ -1,0 +1,301 @@
+"""Tool inspect: what a shard, a time series file, a model folder, a run table or a scores table holds, as text."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors import SafetensorError, safe_open
+
+from boldly.files import read_json, read_tsv
+from boldly.provenance import Contract
+from boldly.records import InputError, Problem, read_runs, read_scores
+from boldly.samples.shards import Sample, read_shard
+from boldly.samples.timeseries import read_timeseries
+
+Rows = list[tuple[str, str]]
+
+_LABEL_WIDTH = 14
+_LINE_WIDTH = 100
+_MOST_LISTED = 12
+_KINDS = "a shard (.tar), a time series file (.safetensors), a model folder, a run table or a scores table (.tsv)"
+
+
+def run(paths: list[Path]) -> str:
+    """Describe files and model folders.
+
+    Parameters
+    ----------
+    paths : list of Path
+        Shards, time series files, model folders, run tables, scores tables.
+
+    Returns
+    -------
+    str
+        One block of aligned lines for each, in the order given.
+
+    Raises
+    ------
+    InputError
+        With everything that is none of these, is not there, or is damaged.
+    """
+    blocks: list[str] = []
+    problems: list[Problem] = []
+    for path in paths:
+        try:
+            blocks.append(_block(str(path), _describe(path)))
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    return "\n\n".join(blocks)
+
+
+def _describe(path: Path) -> Rows:
+    if not path.exists():
+        raise InputError(Problem(str(path), "", "no such file or folder", "correct the path"))
+    if path.is_dir():
+        return _model(path)
+    if path.suffix == ".tar":
+        return _shard(path)
+    if path.suffix == ".safetensors":
+        # Weights have the suffix of time series; they are described together with their config.
+        return _model(path.parent) if (path.parent / "config.json").exists() else _timeseries(path)
+    if path.suffix == ".tsv":
+        return _table(path)
+    raise InputError(Problem(str(path), "", "nothing that can be described", f"give {_KINDS}"))
+
+
+def _shard(path: Path) -> Rows:
+    samples = list(read_shard(path))
+    if not samples:
+        return [("shard", f"no samples, {_size(path)}")]
+    first = samples[0]
+    runs = sorted({str(sample.meta["run_key"]) for sample in samples})
+    frames = [len(sample.bold) for sample in samples]
+    labels = Counter(str(sample.meta["label_name"]) for sample in samples if "label" in sample.meta)
+    kind = "trials" if labels else "runs"
+    rows = [
+        ("shard", f"{len(samples)} {kind} of {_count(len(runs), 'run')}, {_size(path)}, checked"),
+        ("dataset", _listed(f"{s.meta['dataset']}, sub-{s.meta['subject']}" for s in samples)),
+        ("first key", first.key),
+        ("frames", f"{_span(frames)} each, {sum(frames):,} in all"),
+        ("t_r", _seconds(sample.meta["t_r"] for sample in samples)),
+        ("signals", f"{first.bold.shape[1]:,} parcels, {first.bold.dtype}, {_range(samples)}"),
+        ("marked", _marked([sample.meta.get("marked", []) for sample in samples])),
+    ]
+    if labels:
+        rows.append(("states", _listed(f"{name} ({count})" for name, count in sorted(labels.items()))))
+    return rows + _contract(first.contract)
+
+
+def _timeseries(path: Path) -> Rows:
+    series, contract = read_timeseries(path)
+    if not series:
+        return [("time series", f"no runs, {_size(path)}"), *_contract(contract)]
+    frames = [len(item.data) for item in series]
+    rows = [
+        ("time series", f"{_count(len(series), 'run')}, {_size(path)}"),
+        ("runs", _listed(item.key for item in series)),
+        ("frames", f"{_span(frames)} each, {sum(frames):,} in all"),
+        ("t_r", _seconds(item.meta["t_r"] for item in series if "t_r" in item.meta)),
+        ("signals", f"{series[0].data.shape[1]:,} parcels, {series[0].data.dtype}"),
+        ("coverage", f"{min(float(item.coverage.min()) for item in series):.2f} in the worst parcel"),
+        ("marked", _marked([item.meta.get("marked", []) for item in series])),
+    ]
+    return rows + _contract(contract)
+
+
+def _model(folder: Path) -> Rows:
+    config = _json(folder / "config.json")
+    shapes = _shapes(folder / "model.safetensors")
+    contract = _model_contract(folder / "contract.json")
+    parameters = sum(int(np.prod(shape)) for shape in shapes.values())
+    parts: Counter[str] = Counter()
+    for name, shape in shapes.items():
+        parts[name.partition(".")[0]] += int(np.prod(shape))
+    labels = list(config.get("labels") or [])
+    kind = f"decoder of {len(labels)} states" if labels else "pretrained network"
+    rows = [
+        ("model", f"{kind}, framework {config.get('framework', 'unknown')}"),
+        (
+            "parameters",
+            f"{parameters:,} in {_count(len(shapes), 'tensor')}, {_size(folder / 'model.safetensors')}",
+        ),
+        ("parts", _listed(f"{name} {count:,}" for name, count in parts.items())),
+        ("sizes", _listed(f"{k} {v}" for k, v in config.items() if isinstance(v, int | float))),
+    ]
+    if labels:
+        rows.append(("states", _listed(labels)))
+    return rows + _contract(contract)
+
+
+def _table(path: Path) -> Rows:
+    try:
+        columns = set(read_tsv(path).columns)
+        if {"key", "bold", "t_r", "status"} <= columns:
+            return _runs(path)
+        if {"experiment", "metric", "value", "ci_low"} <= columns:
+            return _scores(path)
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, TypeError) as error:
+        raise InputError(Problem(str(path), "", f"not a readable table: {error}", f"give {_KINDS}")) from None
+    found = ", ".join(sorted(columns)[:_MOST_LISTED])
+    message = f"neither a run table nor a scores table (columns: {found})"
+    raise InputError(Problem(str(path), "", message, f"give {_KINDS}"))
+
+
+def _runs(path: Path) -> Rows:
+    runs = read_runs(path)
+    usable = [item for item in runs if item.status == "ok"]
+    states = Counter(item.status for item in runs)
+    tasks = Counter(item.task for item in usable)
+    rows = [
+        ("run table", f"{_count(len(runs), 'run')} of {_count(len({item.subject for item in runs}), 'subject')}"),
+        ("dataset", _listed(item.dataset for item in runs)),
+        ("status", _listed(f"{status} {count}" for status, count in sorted(states.items()))),
+        ("tasks", _listed(f"{task} ({count})" for task, count in sorted(tasks.items()))),
+        ("t_r", _seconds(item.t_r for item in usable)),
+        ("volumes", f"{_span([item.n_volumes for item in usable])} each"),
+        ("events", f"for {sum(bool(item.events) for item in usable)} of {_count(len(usable), 'usable run')}"),
+    ]
+    reasons = Counter(item.reason for item in runs if item.reason)
+    return rows + [("reason", f"{count} x {reason}") for reason, count in reasons.most_common()]
+
+
+def _scores(path: Path) -> Rows:
+    table = read_scores(path)
+    rows = [
+        ("scores table", f"{len(table):,} scores"),
+        ("dataset", _listed(table["dataset"])),
+        ("metrics", _listed(table["metric"])),
+    ]
+    overall = table[(table[["draw", "seed", "subject"]] == "all").all(axis=1)]
+    shown = overall[overall["metric"] == "accuracy"]
+    width = max((len(name) for name in shown["experiment"]), default=0)
+    for score in shown.sort_values(["n", "experiment"], kind="stable").to_dict("records"):
+        interval = f"  [{score['ci_low']:.3f}; {score['ci_high']:.3f}]" if pd.notna(score["ci_low"]) else ""
+        rows.append(
+            ("accuracy", f"n {score['n']:>3}  {score['experiment']:<{width}}  {score['value']:.3f}{interval}")
+        )
+    return rows
+
+
+def _contract(contract: Contract) -> Rows:
+    checksum = contract.atlas_sha256[:12] or "unknown"
+    strategy = contract.confounds.get("strategy", [])
+    band = [
+        f"{name} {value:g} Hz"
+        for name, value in (("high-pass", contract.high_pass_hz), ("low-pass", contract.low_pass_hz))
+        if value is not None
+    ]
+    smoothing = f"smoothed {contract.smoothing_fwhm_mm:g} mm" if contract.smoothing_fwhm_mm else "not smoothed"
+    treated = [smoothing, *(["detrended"] if contract.detrend else []), *band, f"scaled: {contract.standardize}"]
+    return [
+        ("contract", f"{contract.sha256[:12]}, written by version {contract.version}"),
+        ("  atlas", f"{contract.atlas}, {contract.n_parcels:,} parcels, checksum {checksum}"),
+        ("  space", contract.space),
+        ("  confounds", _listed(strategy)),
+        ("  signals", ", ".join(treated)),
+    ]
+
+
+def _model_contract(path: Path) -> Contract:
+    try:
+        return Contract.from_json(json.dumps(_json(path)))
+    except (KeyError, TypeError) as error:
+        raise InputError(Problem(str(path), "", f"not a contract: {error}", "train the model again")) from None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = read_json(path)
+    except FileNotFoundError:
+        message = f"no {path.name}: not a complete model folder"
+        raise InputError(Problem(str(path.parent), "", message, f"give {_KINDS}")) from None
+    except ValueError as error:
+        raise InputError(Problem(str(path), "", f"not JSON: {error}", "train the model again")) from None
+    if not isinstance(content, dict):
+        raise InputError(Problem(str(path), "", "not a JSON object", "train the model again"))
+    return content
+
+
+def _shapes(path: Path) -> dict[str, list[int]]:
+    """Return the shapes of weights from the header alone: nothing large is read, and no torch is needed."""
+    try:
+        with safe_open(path, "numpy") as stream:
+            return {name: stream.get_slice(name).get_shape() for name in stream.keys()}  # noqa: SIM118
+    except (FileNotFoundError, SafetensorError) as error:
+        message = f"no readable weights: {error}"
+        raise InputError(Problem(str(path), "", message, "train the model again")) from None
+
+
+def _block(title: str, rows: Rows) -> str:
+    lines = [title]
+    previous = ""
+    for name, text in rows:
+        # A name is written once where several lines belong to it.
+        lines += _wrapped("" if name == previous else name, text)
+        previous = name
+    return "\n".join(lines)
+
+
+def _wrapped(name: str, text: str) -> list[str]:
+    """Break text at its commas so that lines stay short, and set it in the second column."""
+    indent = f"  {'':<{_LABEL_WIDTH}}"
+    lines = [f"  {name:<{_LABEL_WIDTH}}"]
+    for number, word in enumerate(text.split(", ")):
+        joined = word if number == 0 else f", {word}"
+        if number and len(lines[-1]) + len(joined) > _LINE_WIDTH:
+            lines[-1] += ","
+            lines.append(indent + word)
+        else:
+            lines[-1] += joined
+    return [line.rstrip() for line in lines]
+
+
+def _listed(items: Iterable[str]) -> str:
+    """Join different items in their order; the end of a long list is counted instead."""
+    different = list(dict.fromkeys(str(item) for item in items))
+    rest = len(different) - _MOST_LISTED
+    return ", ".join(different[:_MOST_LISTED]) + (f", and {rest} more" if rest > 0 else "") or "none"
+
+
+def _marked(marked: Sequence[Sequence[int]]) -> str:
+    numbers = sorted({number for numbers in marked for number in numbers})
+    if not numbers:
+        return "no parcel"
+    return f"{_count(len(numbers), 'parcel')} in some sample: {_listed(map(str, numbers))}"
+
+
+def _range(samples: Sequence[Sample]) -> str:
+    smallest = min(float(sample.bold.min()) for sample in samples)
+    largest = max(float(sample.bold.max()) for sample in samples)
+    return f"from {smallest:.2f} to {largest:.2f}"
+
+
+def _seconds(numbers: Iterable[float]) -> str:
+    return f"{_listed(f'{number:g}' for number in numbers)} s"
+
+
+def _span(numbers: Sequence[int]) -> str:
+    if not numbers:
+        return "0"
+    return f"{min(numbers)}" if min(numbers) == max(numbers) else f"{min(numbers)} to {max(numbers)}"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def _size(path: Path) -> str:
+    size = float(path.stat().st_size)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"

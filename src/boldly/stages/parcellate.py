@@ -1,0 +1,184 @@
+"""Stage parcellate: from BOLD images to cleaned time series of parcels, one file per subject."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boldly.config import AtlasOptions, ParcellateOptions, PreprocessOptions
+from boldly.files import read_tsv
+from boldly.provenance import Contract
+from boldly.records import InputError, Problem, Run, read_runs
+from boldly.samples.timeseries import RunSeries, write_timeseries
+from boldly.signals.atlas import Atlas, load_atlas
+from boldly.signals.cleaning import CleaningError, clean
+from boldly.signals.confounds import read_nuisance
+from boldly.signals.images import open_volumes, read_mask
+from boldly.signals.projection import Projection, load_projection
+
+logger = logging.getLogger(__name__)
+
+
+def run(
+    *,
+    runs: Path,
+    subject: str,
+    nuisance: Path,
+    qc: Path,
+    atlas: AtlasOptions,
+    options: ParcellateOptions,
+    preprocess: PreprocessOptions,
+    cache: Path,
+    output: Path,
+) -> None:
+    """Extract and clean the parcels' signals of all usable runs of a subject.
+
+    Per run: read the image in blocks, smooth and extract in one product (`boldly.signals.projection`), detrend,
+    filter, regress the nuisances out and scale (`boldly.signals.cleaning`). Parcels with less than
+    `options.min_coverage` of their weight in the run's brain mask, and those that do not vary in time, are marked
+    and written as zeros.
+
+    Parameters
+    ----------
+    runs : Path
+        Run table of the dataset.
+    subject : str
+        Label of the subject, without ``sub-``.
+    nuisance, qc : Path
+        Regressors and quality table of the subject, from stage preprocess. Runs with status ok there are taken.
+    atlas : AtlasOptions
+        The parcels.
+    options : ParcellateOptions
+        Smoothing, filters, scaling.
+    preprocess : PreprocessOptions
+        How the regressors came about; for the contract.
+    cache : Path
+        Folder of projections, shared by all jobs.
+    output : Path
+        The time series (`boldly.samples.timeseries`). A subject without usable runs gets a file without arrays.
+
+    Raises
+    ------
+    InputError
+        With the problems of all runs.
+    """
+    table = read_runs(runs, subject=subject)
+    if not table:
+        message = f"no run of subject {subject}"
+        raise InputError(Problem(str(runs), f"sub-{subject}", message, "rerun index"))
+    quality = read_tsv(qc, ("key", "status"))
+    taken = set(quality.loc[quality["status"] == "ok", "key"])
+    usable = [record for record in table if record.key in taken]
+    parcels = load_atlas(atlas)
+    contract = _contract(usable or table, subject, runs, parcels, options, preprocess)
+    regressors = read_nuisance(nuisance) if usable else {}
+
+    series: list[RunSeries] = []
+    problems: list[Problem] = []
+    for record in usable:
+        try:
+            if record.key not in regressors:
+                raise InputError(Problem(str(nuisance), record.key, "no rows of this run", "rerun preprocess"))
+            kept, confounds, _ = regressors[record.key]
+            series.append(_parcellate(record, kept, confounds, parcels, options, cache))
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    write_timeseries(output, series, contract)
+
+
+def _parcellate(
+    record: Run,
+    kept: NDArray[np.bool_],
+    regressors: NDArray[np.float64],
+    atlas: Atlas,
+    options: ParcellateOptions,
+    cache: Path,
+) -> RunSeries:
+    """Extract and clean one run."""
+    volumes = open_volumes(record.bold, record.key)
+    if not volumes.is_4d or volumes.n_volumes != len(kept):
+        message = f"the image has {volumes.n_volumes} volumes, its nuisance table {len(kept)} frames"
+        raise InputError(Problem(record.bold, record.key, message, "exclude the run, or run fMRIPrep on it again"))
+    projection = load_projection(atlas, volumes.grid, options.smoothing_fwhm_mm, cache)
+    coverage = _coverage(record, projection)
+    uncovered = (coverage < options.min_coverage) | (coverage == 0)
+    extracted = projection.extract(volumes)
+    try:
+        cleaned = clean(extracted.signals, kept=kept, regressors=regressors, t_r=record.t_r, options=options)
+    except CleaningError as error:
+        raise InputError(Problem(record.bold, record.key, str(error), error.remedy)) from None
+    marked = uncovered | cleaned.constant
+    cleaned.data[:, marked] = 0
+    if extracted.nonfinite:
+        logger.warning("%s: %d voxel values are not finite, taken as zero", record.key, extracted.nonfinite)
+    if marked.any():
+        counts = (marked.sum(), len(marked), uncovered.sum(), options.min_coverage)
+        logger.warning("%s: %d of %d parcels are zeros, %d of them covered by less than %g", record.key, *counts)
+    meta: dict[str, Any] = {
+        "t_r": record.t_r,
+        "dataset": record.dataset,
+        "subject": record.subject,
+        "run_key": record.key,
+        "entities": {
+            name: getattr(record, name) for name in ("session", "task", "acquisition", "direction", "run")
+        },
+        "n_volumes": volumes.n_volumes,
+        "marked": np.flatnonzero(marked).tolist(),
+        "uncovered": np.flatnonzero(uncovered).tolist(),
+        "constant": np.flatnonzero(cleaned.constant).tolist(),
+        "nonfinite_values": extracted.nonfinite,
+    }
+    return RunSeries(
+        key=record.key,
+        data=cleaned.data.astype(np.float32),
+        frames=np.flatnonzero(kept).astype(np.int64),
+        mean=cleaned.mean.astype(np.float32),
+        std=cleaned.std.astype(np.float32),
+        coverage=coverage,
+        meta=meta,
+    )
+
+
+def _coverage(record: Run, projection: Projection) -> NDArray[np.float32]:
+    """Return how much of each parcel lies in the run's brain mask; without a mask, in its grid."""
+    inside = read_mask(record.mask, projection.grid, record.key) if record.mask else None
+    coverage = projection.coverage(inside)
+    if not coverage.any():
+        message = "no parcel of the atlas lies within the brain mask"
+        remedy = "give an atlas in the space of the images, or check the mask"
+        raise InputError(Problem(record.mask or record.bold, record.key, message, remedy))
+    return coverage
+
+
+def _contract(
+    records: list[Run],
+    subject: str,
+    runs: Path,
+    atlas: Atlas,
+    options: ParcellateOptions,
+    preprocess: PreprocessOptions,
+) -> Contract:
+    spaces = sorted({record.space for record in records})
+    if len(spaces) > 1:
+        message = f"runs in different spaces: {', '.join(spaces)}"
+        raise InputError(
+            Problem(str(runs), f"sub-{subject}", message, "set datasets.<name>.space and rerun index")
+        )
+    return Contract(
+        atlas=atlas.name,
+        atlas_sha256=atlas.sha256,
+        n_parcels=atlas.n_parcels,
+        space=spaces[0],
+        confounds=preprocess.model_dump(mode="json", exclude={"exclude"}),
+        smoothing_fwhm_mm=options.smoothing_fwhm_mm,
+        high_pass_hz=options.high_pass_hz,
+        low_pass_hz=options.low_pass_hz,
+        detrend=options.detrend,
+        standardize=options.standardize,
+    )

@@ -1,0 +1,180 @@
+"""Stage shard: samples for training, one per run (upstream) or one per trial (downstream)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from boldly import bids
+from boldly.config import ShardOptions, TaskOptions
+from boldly.files import read_json
+from boldly.provenance import Contract
+from boldly.records import InputError, Problem, Run, Trial, read_runs
+from boldly.samples.shards import Sample, write_shard
+from boldly.samples.timeseries import RunSeries, read_timeseries
+from boldly.signals.trials import read_events, trials_of_run
+
+logger = logging.getLogger(__name__)
+
+# Trials of which scrubbing leaves fewer frames are dropped: one frame has no dynamics.
+_FEWEST_FRAMES = 2
+
+
+def run(
+    *,
+    timeseries: Path,
+    runs: Path,
+    subject: str,
+    role: Literal["upstream", "downstream"],
+    task: TaskOptions | None,
+    labels: Path,
+    options: ShardOptions,
+    window_frames: int,
+    output: Path,
+) -> None:
+    """Write the shard of a subject.
+
+    Parameters
+    ----------
+    timeseries : Path
+        The subject's parcel time series.
+    runs : Path
+        Run table of the dataset.
+    subject : str
+        Subject label.
+    role : {"upstream", "downstream"}
+        One sample per run, or one per trial.
+    task : TaskOptions or None
+        How events become trials (downstream).
+    labels : Path
+        ``{"labels": [...]}``, the states in label order (downstream).
+    options : ShardOptions
+        How samples are stored.
+    window_frames : int
+        Runs with fewer frames left are left out (upstream).
+    output : Path
+        The tar. It is written without samples when the subject has none.
+
+    Raises
+    ------
+    InputError
+        With every run that cannot be turned into samples.
+    """
+    series, contract = read_timeseries(timeseries)
+    table = {item.key: item for item in read_runs(runs, subject=subject)}
+    if role == "downstream" and task is None:
+        remedy = "give datasets.<name>.task, or --task on the command line"
+        raise InputError(Problem(str(runs), f"sub-{subject}", "no options that turn events into trials", remedy))
+    names: list[str] = read_json(labels)["labels"] if role == "downstream" else []
+    samples: list[Sample] = []
+    problems: list[Problem] = []
+    for item in sorted(series, key=lambda item: item.key):
+        try:
+            record = _record(item, table, timeseries, runs)
+            _check_range(item, options, timeseries)
+            if task is not None and role == "downstream":
+                samples += _trial_samples(item, record, contract, task, names, options)
+            else:
+                samples += _run_samples(item, record, contract, window_frames, options)
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    write_shard(output, samples)
+    logger.info("sub-%s: %d samples of %d runs", subject, len(samples), len(series))
+
+
+def _record(item: RunSeries, table: dict[str, Run], timeseries: Path, runs: Path) -> Run:
+    if item.key not in table:
+        raise InputError(Problem(str(timeseries), item.key, f"is not in the run table {runs}", "rerun parcellate"))
+    return table[item.key]
+
+
+def _check_range(item: RunSeries, options: ShardOptions, timeseries: Path) -> None:
+    """Refuse signals that are not finite, or that would not be once stored."""
+    if not np.isfinite(item.data).all():
+        message = "signals that are not finite numbers"
+        raise InputError(Problem(str(timeseries), item.key, message, "exclude the run, or rerun parcellate"))
+    largest, limit = float(np.abs(item.data).max(initial=0)), float(np.finfo(options.dtype).max)
+    if largest > limit:
+        message = f"a signal of {largest:.3g} is beyond the range of {options.dtype} ({limit:.5g})"
+        remedy = "set shard.dtype to float32, or parcellate.standardize to zscore"
+        raise InputError(Problem(str(timeseries), item.key, message, remedy))
+
+
+def _run_samples(
+    item: RunSeries, record: Run, contract: Contract, window_frames: int, options: ShardOptions
+) -> Iterator[Sample]:
+    if len(item.data) < window_frames:
+        logger.info("%s: left out, %d frames where windows need %d", item.key, len(item.data), window_frames)
+        return
+    meta = {**_run_meta(item, record), **_span_meta(item, slice(None), record.n_volumes)}
+    yield Sample(item.key, item.data.astype(options.dtype), item.mean, item.std, meta, contract)
+
+
+def _trial_samples(
+    item: RunSeries, record: Run, contract: Contract, task: TaskOptions, names: list[str], options: ShardOptions
+) -> Iterator[Sample]:
+    """Yield the trials of a run, cut from the frames that scrubbing left."""
+    trials = _trials(record, task, names)
+    dropped = 0
+    for trial in trials:
+        rows = slice(*np.searchsorted(item.frames, [trial.first, trial.stop]).tolist())
+        if rows.stop - rows.start < _FEWEST_FRAMES:
+            dropped += 1
+            continue
+        meta = {
+            **_run_meta(item, record),
+            **_span_meta(item, rows, trial.stop - trial.first),
+            "number": trial.number,
+            "count": len(trials),
+            "first": trial.first,
+            "stop": trial.stop,
+            "label": trial.label,
+            "label_name": trial.label_name,
+            "labels": names,
+            "onset": trial.onset,
+            "duration": trial.duration,
+        }
+        key = bids.sample_key(item.key, trial.number)
+        yield Sample(key, item.data[rows].astype(options.dtype), item.mean, item.std, meta, contract)
+    if dropped:
+        reason = f"scrubbing left fewer than {_FEWEST_FRAMES} frames of them"
+        logger.info("%s: %d of %d trials left out, %s", item.key, dropped, len(trials), reason)
+
+
+def _trials(record: Run, task: TaskOptions, names: list[str]) -> list[Trial]:
+    if not record.events:
+        remedy = "add the events table to the BIDS folder and rerun index, or exclude the run"
+        raise InputError(Problem(record.bold, record.key, "no events table in the run table", remedy))
+    return trials_of_run(
+        read_events(Path(record.events)),
+        task,
+        run_key=record.key,
+        bids_task=record.task,
+        labels=names,
+        t_r=record.t_r,
+        n_volumes=record.n_volumes,
+    )
+
+
+def _run_meta(item: RunSeries, record: Run) -> dict[str, Any]:
+    entities = {key: getattr(record, name) for name, key in bids.RUN_ENTITIES.items() if getattr(record, name)}
+    return {
+        "dataset": record.dataset,
+        "subject": record.subject,
+        "run_key": item.key,
+        "entities": entities,
+        "t_r": record.t_r,
+        "marked": item.meta.get("marked", []),
+    }
+
+
+def _span_meta(item: RunSeries, rows: slice, recorded: int) -> dict[str, Any]:
+    """Return the frames that a sample has, and how many scrubbing took out of its span."""
+    kept = len(item.frames[rows])
+    return {"n_volumes": kept, "missing": recorded - kept}

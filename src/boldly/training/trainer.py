@@ -1,0 +1,262 @@
+"""The training loop: the Hugging Face Trainer with an optimiser, a data order and a journal of our own."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from torch.utils.tensorboard import SummaryWriter
+from transformers import PrinterCallback, TrainingArguments
+
+from boldly.config import OptimiserOptions
+from boldly.samples.windows import Batch
+from boldly.training.checkpoints import CheckpointFolder
+from boldly.training.journal import Journal, Processes, Progress, Row, Validate
+
+logger = logging.getLogger(__name__)
+
+# Rows of train_history.csv in a training of default length.
+_ROWS = 200
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The outcome of a training.
+
+    Attributes
+    ----------
+    weights : dict
+        Weights of the step with the best validation; of the last step without validation.
+    step : int
+        That step.
+    train_rows, eval_rows : list of dict
+        Histories.
+    seconds : float
+        Wall time of this process, not of those before an interruption.
+    """
+
+    weights: dict[str, Tensor]
+    step: int
+    train_rows: list[Row]
+    eval_rows: list[Row]
+    seconds: float
+
+
+class Interrupted(SystemExit):
+    """The training was asked to stop, and saved first."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+
+
+class StepTrainer(transformers.Trainer):
+    """Sequential order, AdamW with decay of matrices only, losses handed to a journal."""
+
+    def __init__(
+        self, network: nn.Module, arguments: TrainingArguments, windows: Dataset[Batch], journal: Journal
+    ) -> None:
+        super().__init__(
+            model=network, args=arguments, train_dataset=windows, data_collator=_whole_batch, callbacks=[journal]
+        )
+        # Losses are means over windows already: no rescaling by numbers of labels.
+        self.model_accepts_loss_kwargs = False
+        self.journal = journal
+        self.remove_callback(PrinterCallback)
+        journal.collect_weights = self.collect_weights
+        journal.barrier = self.accelerator.wait_for_everyone
+        journal.processes = Processes(
+            arguments.process_index, arguments.world_size, lambda tensor: self.accelerator.reduce(tensor, "sum")
+        )
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Build AdamW; biases, norms and vectors do not decay."""
+        if self.optimizer is None:
+            parameters = [p for p in self.model.parameters() if p.requires_grad]
+            groups = [
+                {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.args.weight_decay},
+                {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+            ]
+            self.optimizer = torch.optim.AdamW(
+                [group for group in groups if group["params"]],
+                lr=self.args.learning_rate,
+                betas=(self.args.adam_beta1, self.args.adam_beta2),
+                fused=not self.is_deepspeed_enabled,
+            )
+        return self.optimizer
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Compute gradients of one batch."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self.journal.add_loss(loss, self.state.global_step)
+        return loss
+
+    def collect_weights(self) -> dict[str, Tensor]:
+        """Copy the weights to the CPU, from all processes where they are spread."""
+        model = self.model_wrapped if self.is_deepspeed_enabled else self.model
+        weights = self.accelerator.get_state_dict(model) if self.is_deepspeed_enabled else model.state_dict()
+        return {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+
+
+def fit(
+    network: nn.Module,
+    windows: Dataset[Batch],
+    options: OptimiserOptions,
+    *,
+    name: str,
+    validate: Validate | None,
+    keys: Callable[[list[int]], list[str]],
+    seed: int,
+    folder: Path | None = None,
+    deepspeed: str | None = None,
+    tensorboard: bool = False,
+) -> Fit:
+    """Train a network.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Its forward returns a dict with `loss`. It is trained in place.
+    windows : Dataset
+        ``steps * batch_size`` items, taken in their order, cut by `__getitems__`.
+    options : OptimiserOptions
+        Steps, batch, learning rate and so on.
+    name : str
+        Experiment, for messages.
+    validate : callable, optional
+        See `Journal`. Called in evaluation mode.
+    keys : callable
+        Numbers of windows to the keys of their samples.
+    seed : int
+        Seed of dropout.
+    folder : Path, optional
+        Where histories and checkpoints go; an interrupted training goes on from there. None: nothing is written.
+    deepspeed : str, optional
+        DeepSpeed JSON.
+    tensorboard : bool, default=False
+        Write the histories for TensorBoard as well, to ``folder/tensorboard``.
+
+    Raises
+    ------
+    InputError
+        If the loss is no longer a number, with the samples of the batch.
+    Interrupted
+        After SIGTERM, when a checkpoint was written.
+    """
+    started = time.monotonic()
+    checkpoints = CheckpointFolder(folder / "checkpoints") if folder else None
+    size = options.batch_size
+    journal = Journal(
+        name,
+        validate=validate,
+        log_every=max(1, options.steps // _ROWS),
+        evaluate_every=options.evaluate_every,
+        checkpoint_every=options.checkpoint_every,
+        keys=lambda step: keys(list(range(step * size, (step + 1) * size))),
+        checkpoints=checkpoints,
+    )
+    with tempfile.TemporaryDirectory() as nowhere:
+        arguments = training_arguments(
+            options, seed, checkpoints.path if checkpoints else Path(nowhere), deepspeed
+        )
+        journal.history = folder if arguments.should_save else None
+        if folder and tensorboard and arguments.should_save:
+            journal.track(SummaryWriter(folder / "tensorboard"))
+        trainer = StepTrainer(network, arguments, windows, journal)
+        resume = _resume(checkpoints, journal, trainer) if checkpoints else None
+        with _stop_on_sigterm(journal if checkpoints else None):
+            trainer.train(resume_from_checkpoint=resume)
+    progress = journal.progress
+    weights = journal.best_weights or trainer.collect_weights()
+    step = progress.best_step or trainer.state.global_step
+    if journal.terminate and trainer.state.global_step < options.steps:
+        raise Interrupted(signal.SIGTERM)
+    network.load_state_dict(weights)
+    return Fit(weights, step, progress.train_rows, progress.eval_rows, time.monotonic() - started)
+
+
+def training_arguments(
+    options: OptimiserOptions, seed: int, folder: Path, deepspeed: str | None
+) -> TrainingArguments:
+    """Translate options into the Trainer's words. `options.batch_size` is divided among the processes."""
+    on_gpu = torch.cuda.is_available()
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=options.steps,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=round(options.warmup_fraction * options.steps),
+        weight_decay=options.weight_decay,
+        adam_beta1=options.beta1,
+        adam_beta2=options.beta2,
+        max_grad_norm=options.gradient_clip,
+        bf16=options.precision == "bfloat16",
+        fp16=options.precision == "float16",
+        seed=seed,
+        use_cpu=not on_gpu,
+        train_sampling_strategy="sequential",
+        dataloader_pin_memory=on_gpu,
+        ddp_find_unused_parameters=False,
+        deepspeed=deepspeed,
+        remove_unused_columns=False,
+        logging_strategy="no",
+        eval_strategy="no",
+        save_strategy="no",
+        save_total_limit=2,
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        report_to=[],
+        per_device_train_batch_size=options.batch_size,
+    )
+    # One process drives one device; several devices mean several processes.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    arguments.per_device_train_batch_size = options.batch_size // arguments.world_size
+    return arguments
+
+
+def _whole_batch(batch: Any) -> Any:
+    """Pass on what `__getitems__` cut: it is a batch already."""
+    return batch
+
+
+def _resume(checkpoints: CheckpointFolder, journal: Journal, trainer: StepTrainer) -> str | None:
+    """Return the newest complete checkpoint, with the journal set to it."""
+    if trainer.args.should_save:
+        checkpoints.clean()
+    trainer.accelerator.wait_for_everyone()
+    steps = checkpoints.steps()
+    if not steps:
+        return None
+    progress, best = checkpoints.read(steps[-1])
+    journal.restore(Progress(**progress), best)
+    logger.info("%s: goes on from step %d", journal.name, steps[-1])
+    return str(checkpoints.checkpoint(steps[-1]))
+
+
+@contextmanager
+def _stop_on_sigterm(journal: Journal | None) -> Iterator[None]:
+    """Let SIGTERM end the training after the running step, with a checkpoint."""
+    if journal is None:
+        yield
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        journal.terminate = True
+
+    before = signal.signal(signal.SIGTERM, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

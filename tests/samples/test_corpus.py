@@ -1,0 +1,89 @@
+"""Shards as one block of frames."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from boldly.records import InputError
+from boldly.samples.corpus import Corpus, load_corpus
+from boldly.samples.lfb_shards import write_lfb_shards
+from boldly.samples.sample import Sample
+from boldly.samples.shards import write_shard
+from tests.samples.examples import LABELS, contract, run_sample, trial_sample
+
+
+def load(folder: Path, *shards: list[Sample]) -> Corpus:
+    paths = [folder / f"{number}.tar" for number in range(len(shards))]
+    for path, samples in zip(paths, shards, strict=True):
+        write_shard(path, samples)
+    return load_corpus(paths)
+
+
+def test_each_sample_lies_where_starts_says(tmp_path: Path) -> None:
+    samples = [run_sample("01", 1, 12), run_sample("01", 2, 9), run_sample("02", 1, 20, marked=[1, 5])]
+    corpus = load(tmp_path, samples[:2], samples[2:])
+    assert corpus.lengths.tolist() == [12, 9, 20]
+    for number, sample in enumerate(samples):
+        block = corpus.frames[corpus.starts[number] : corpus.starts[number + 1]]
+        assert np.array_equal(block, sample.bold)
+    assert corpus.subjects == ("01", "01", "02")
+    assert np.flatnonzero(corpus.marked[2]).tolist() == [1, 5]
+    assert not corpus.marked[:2].any()
+    assert corpus.labels.tolist() == [-1, -1, -1]
+    assert corpus.label_names == ()
+
+
+def test_trials_have_labels_and_all_their_names(tmp_path: Path) -> None:
+    corpus = load(tmp_path, [trial_sample(number=0, label=1), trial_sample(number=1, label=0)])
+    assert corpus.labels.tolist() == [1, 0]
+    assert corpus.label_names == tuple(LABELS)
+
+
+def test_shards_without_samples_are_passed_over(tmp_path: Path) -> None:
+    assert len(load(tmp_path, [], [run_sample()], [])) == 1
+
+
+def test_not_a_single_sample_is_an_error_that_names_a_shard(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"0\.tar"):
+        load(tmp_path, [], [])
+
+
+def test_selecting_copies_the_chosen_samples_in_the_order_asked_for(tmp_path: Path) -> None:
+    corpus = load(tmp_path, [run_sample(run=1, n_volumes=12), run_sample(run=2, n_volumes=9)])
+    chosen = corpus.select([1, 0])
+    assert chosen.lengths.tolist() == [9, 12]
+    assert np.array_equal(chosen.frames[:9], corpus.frames[12:])
+    assert len(corpus.select(np.array([False, False]))) == 0
+
+
+def test_contracts_must_agree_unless_allowed(tmp_path: Path) -> None:
+    other = dataclasses.replace(run_sample(run=2), contract=contract(smoothing_fwhm_mm=None))
+    with pytest.raises(InputError, match="smoothing_fwhm_mm"):
+        load(tmp_path, [run_sample()], [other])
+    paths = [tmp_path / "0.tar", tmp_path / "1.tar"]
+    assert len(load_corpus(paths, allow_mismatch=["smoothing_fwhm_mm"])) == 2
+
+
+def test_a_sample_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="comes twice"):
+        load(tmp_path, [run_sample()], [run_sample()])
+
+
+def test_labels_of_two_datasets_do_not_mix(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="labels"):
+        load(tmp_path, [trial_sample()], [trial_sample(run=2, labels=["faces", "other", "rest"])])
+
+
+def test_names_that_ready_made_shards_lack_come_from_labels_json(tmp_path: Path) -> None:
+    paths = write_lfb_shards(tmp_path, [trial_sample(number=0, label=1)])
+    assert load_corpus(paths).label_names == ("0", "house")
+    (tmp_path / "labels.json").write_text(json.dumps({"labels": LABELS}))
+    assert load_corpus(paths).label_names == tuple(LABELS)
+    (tmp_path / "labels.json").write_text(json.dumps({"labels": LABELS[:1]}))
+    with pytest.raises(InputError, match="1 names of states"):
+        load_corpus(paths)

@@ -1,0 +1,124 @@
+"""The split file: read as written, and checked against edits that would let a person train and test."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from boldly.records import InputError
+from boldly.samples.splits import (
+    DownstreamSplit,
+    Draw,
+    Split,
+    UpstreamSplit,
+    check_disjoint,
+    read_split,
+    write_split,
+)
+
+UPSTREAM = UpstreamSplit("rest", 1, train=("01", "02"), validation=("03",))
+DOWNSTREAM = DownstreamSplit(
+    "toy",
+    "subject",
+    1,
+    (Draw(1, 0, ("01",), ("02",), ("03", "04")), Draw(1, 1, ("02",), ("01",), ("03", "04"))),
+)
+
+
+@pytest.mark.parametrize("split", [UPSTREAM, DOWNSTREAM])
+def test_a_split_comes_back_as_it_was(tmp_path: Path, split: Split) -> None:
+    write_split(tmp_path / "a.json", split)
+    assert read_split(tmp_path / "a.json") == split
+
+
+def test_the_file_has_the_fields_that_are_documented(tmp_path: Path) -> None:
+    write_split(tmp_path / "a.json", DOWNSTREAM)
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert list(content)[:4] == ["dataset", "role", "by", "seed"]
+    assert content["draws"][1] == {"n": 1, "draw": 1, "train": ["02"], "validation": ["01"], "test": ["03", "04"]}
+
+
+def test_the_role_can_be_asked_for(tmp_path: Path) -> None:
+    write_split(tmp_path / "a.json", UPSTREAM)
+    assert read_split(tmp_path / "a.json", "upstream").train == ("01", "02")
+    with pytest.raises(InputError, match="downstream data is needed"):
+        read_split(tmp_path / "a.json", "downstream")
+
+
+def edit(path: Path, change: Callable[[Any], object]) -> Path:
+    write_split(path, DOWNSTREAM)
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize(("part", "word"), [("train", "train and test"), ("validation", "validation and test")])
+def test_a_subject_on_two_sides_is_named(tmp_path: Path, part: str, word: str) -> None:
+    path = edit(tmp_path / "a.json", lambda content: content["draws"][1].update({part: ["04"], "n": 1}))
+    with pytest.raises(InputError, match=word) as caught:
+        read_split(path)
+    problem = caught.value.problems[0]
+    assert (problem.where, problem.entity) == (str(path), "sub-04")
+    assert "draw 1" in problem.message
+
+
+def test_a_subject_in_train_and_validation_of_an_upstream_split_is_named() -> None:
+    with pytest.raises(InputError, match="sub-02"):
+        check_disjoint(dataclasses.replace(UPSTREAM, validation=("02",)))
+
+
+def test_a_run_on_two_sides_is_named() -> None:
+    draw = Draw(1, 0, ("ds-toy_sub-01_task-a_run-1",), (), ("ds-toy_sub-01_task-a_run-1",))
+    with pytest.raises(InputError, match="ds-toy_sub-01_task-a_run-1: n 1, draw 0: this run stands in both"):
+        check_disjoint(DownstreamSplit("toy", "run", 1, (draw,)))
+
+
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
+    path = edit(
+        tmp_path / "a.json",
+        lambda content: [draw.update(train=["03"], validation=["03"]) for draw in content["draws"]],
+    )
+    with pytest.raises(InputError) as caught:
+        read_split(path)
+    # In each of two draws: train and validation, train and test, validation and test.
+    assert len(caught.value.problems) == 6
+
+
+def test_a_split_with_a_person_on_two_sides_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        write_split(tmp_path / "a.json", dataclasses.replace(UPSTREAM, validation=("01",)))
+    assert not (tmp_path / "a.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content.pop("draws"), "'draws' is missing"),
+        (lambda content: content.update(role="both"), "role is 'both'"),
+        (lambda content: content.update(by="session"), "by is 'session'"),
+        (lambda content: content["draws"][0].update(train=[1]), "labels in quotes"),
+        (lambda content: content["draws"][0].update(train="01"), "labels in quotes"),
+        (lambda content: content["draws"][0].update(test=[]), "nothing in test"),
+        (lambda content: content["draws"][0].update(n=2), "1 training units"),
+        (lambda content: content["draws"][0].update(test=["03", "03"]), "more than once"),
+        (lambda content: content["draws"][0].update(draw=1), "2 times"),
+        (lambda content: content.update(draws=[]), "no draws"),
+    ],
+)
+def test_what_is_no_split_is_an_input_error(tmp_path: Path, change: Callable[[Any], object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_split(edit(tmp_path / "a.json", change))
+
+
+def test_an_absent_or_broken_file_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        read_split(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(InputError, match="not a split"):
+        read_split(tmp_path / "a.json")

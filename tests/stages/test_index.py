@@ -1,0 +1,359 @@
+"""Stage index: run tables and labels."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from boldly import bids
+from boldly.config import AtlasOptions, DatasetOptions, IndexOptions, PreprocessOptions, TaskOptions
+from boldly.files import read_json
+from boldly.provenance import Contract
+from boldly.records import InputError, Run, read_runs
+from boldly.samples.lfb_shards import write_lfb_shards
+from boldly.samples.sample import Sample
+from boldly.samples.shards import write_shard
+from boldly.signals.trials import read_events, trials_of_run
+from boldly.stages import index
+
+Index = Callable[..., list[Run]]
+
+
+@pytest.fixture
+def run_index(tmp_path: Path) -> Index:
+    """Return a function that indexes with defaults and returns the rows of the table."""
+
+    def call(dataset_options: DatasetOptions, atlas: AtlasOptions | None = None, **changes: Any) -> list[Run]:
+        arguments: dict[str, Any] = {
+            "options": IndexOptions(),
+            "preprocess": PreprocessOptions(),
+            "window_frames": 10,
+            "atlas": atlas or AtlasOptions(path=str(next(tmp_path.rglob("atlas-*_dseg.nii.gz")))),
+        }
+        runs, labels = tmp_path / "index" / "x_runs.tsv", tmp_path / "index" / "x_labels.json"
+        index.run(dataset="x", dataset_options=dataset_options, runs=runs, labels=labels, **(arguments | changes))
+        return read_runs(runs)
+
+    return call
+
+
+def labels(tmp_path: Path) -> list[str]:
+    return read_json(tmp_path / "index" / "x_labels.json")["labels"]
+
+
+class TestRows:
+    def test_every_run_has_one_row_with_its_files(self, study, run_index):
+        rows = run_index(study.dataset_options())
+        assert [row.key for row in rows] == [
+            f"ds-x_sub-{subject}_task-blocks_run-{number}" for subject in ("01", "02") for number in (1, 2)
+        ]
+        files = study.run("02", run="2")
+        row = rows[-1]
+        assert (row.bold, row.mask, row.confounds, row.events) == tuple(
+            map(str, (files.bold, files.mask, files.confounds, files.events))
+        )
+        assert (row.t_r, row.n_volumes, row.status, row.reason) == (2.0, 40, "ok", "")
+        assert (row.subject, row.task, row.run, row.session) == ("02", "blocks", "2", "")
+
+    def test_upstream_runs_have_neither_events_nor_labels(self, study, run_index, tmp_path):
+        rows = run_index(study.dataset_options("upstream"))
+        assert {row.events for row in rows} == {""}
+        assert labels(tmp_path) == []
+
+    def test_labels_of_downstream_are_written_in_alphabetical_order(self, study, run_index, tmp_path):
+        run_index(study.dataset_options())
+        assert labels(tmp_path) == ["faces", "house", "rest"]
+
+    def test_fixed_labels_keep_their_order(self, study, run_index, tmp_path):
+        run_index(study.dataset_options(task=TaskOptions(labels=["rest", "house", "faces"])))
+        assert labels(tmp_path) == ["rest", "house", "faces"]
+
+    def test_sessions_are_found(self, write_study, run_index):
+        rows = run_index(write_study(sessions=("pre", "post"), runs=("",)).dataset_options())
+        assert rows[0].key == "ds-x_sub-01_ses-post_task-blocks"
+        assert len(rows) == 4
+
+    def test_uncompressed_images_are_read(self, write_study, run_index):
+        rows = run_index(write_study(extension=".nii").dataset_options())
+        assert {row.n_volumes for row in rows} == {40}
+
+    def test_subjects_and_tasks_can_be_chosen(self, write_study, run_index):
+        study = write_study(subjects=("01", "02", "03"), tasks=("blocks", "other"), runs=("",))
+        rows = run_index(study.dataset_options(subjects=["sub-01", "03"], tasks=["other"]))
+        assert [(row.subject, row.task) for row in rows] == [("01", "other"), ("03", "other")]
+
+    def test_an_earlier_table_of_problems_is_removed(self, study, run_index, tmp_path):
+        problems = tmp_path / "index" / "x_problems.tsv"
+        problems.parent.mkdir()
+        problems.write_text("file\n")
+        run_index(study.dataset_options())
+        assert not problems.exists()
+
+
+class TestNames:
+    def test_padded_run_numbers_find_their_files(self, write_study, run_index):
+        # Defect 8.3 of the reference system: run-01 never matched its confounds.
+        rows = run_index(write_study(runs=("01", "02")).dataset_options())
+        assert rows[0].key.endswith("run-1")
+        assert rows[0].run == "01"
+        assert "run-01" in rows[0].confounds
+
+    def test_run_1_does_not_take_the_files_of_run_10(self, write_study, run_index):
+        # Defect 8.3: names were compared as substrings.
+        study = write_study(subjects=("01", "011"), runs=("1", "10", "11"))
+        for row in run_index(study.dataset_options()):
+            for path in (row.bold, row.mask, row.confounds, row.events):
+                found = bids.entities(Path(path).name)
+                assert (found["sub"], found["run"]) == (row.subject, row.run)
+
+    def test_events_and_confounds_may_spell_the_run_differently(self, study, run_index):
+        files = study.run()
+        for path in (files.events, files.confounds):
+            path.rename(path.with_name(path.name.replace("run-1", "run-01")))
+        rows = run_index(study.dataset_options())
+        assert "run-01_events" in rows[0].events
+        assert "run-01_desc-confounds" in rows[0].confounds
+
+    def test_old_names_of_confounds_are_found_and_new_ones_preferred(self, write_study, run_index):
+        study = write_study(old_confounds=True)
+        old = study.run().confounds
+        new = old.with_name(old.name.replace("_regressors", "_timeseries"))
+        shutil.copy(old, new)
+        rows = run_index(study.dataset_options())
+        assert (rows[0].confounds, rows[1].confounds) == (str(new), str(study.run(run="2").confounds))
+
+    def test_products_of_other_kinds_beside_are_ignored(self, study, run_index):
+        files = study.run()
+        prefix = files.bold.name.split("_space-")[0]
+        for name in (
+            "space-fsLR_den-91k_bold.dtseries.nii",
+            "hemi-L_space-fsaverage_bold.func.gii",
+            "space-MNI152NLin2009cAsym_desc-smoothAROMAnonaggr_bold.nii.gz",
+            "space-MNI152NLin6Asym_desc-preproc_bold.nii.gz",
+            "space-MNI152NLin6Asym_desc-brain_mask.nii.gz",
+            "space-T1w_desc-preproc_bold.nii.gz",
+            "desc-preproc_bold.nii.gz",
+            "echo-1_desc-preproc_bold.nii.gz",
+            "space-MNI152NLin2009cAsym_boldref.nii.gz",
+            "desc-confounds_timeseries.html",
+        ):
+            files.bold.with_name(f"{prefix}_{name}").write_bytes(b"not looked at")
+        rows = run_index(study.dataset_options())
+        assert [row.status for row in rows] == ["ok"] * 4
+        assert rows[0].bold == str(files.bold)
+
+    def test_the_resolution_chooses_between_images_and_masks(self, write_study, run_index):
+        study = write_study(resolution="2")
+        for path in list(study.derivatives.rglob("*_res-2_*")):
+            shutil.copy(path, path.with_name(path.name.replace("res-2", "res-1")))
+        rows = run_index(study.dataset_options(resolution="2"))
+        assert all("_res-2_" in row.bold and "_res-2_" in row.mask for row in rows)
+
+    def test_an_empty_resolution_chooses_the_image_without_the_entity(self, study, run_index):
+        bold = study.run().bold
+        shutil.copy(bold, bold.with_name(bold.name.replace("_desc", "_res-2_desc")))
+        assert run_index(study.dataset_options(resolution=""))[0].bold == str(bold)
+
+
+class TestRepetitionTime:
+    def set_sidecars(self, study: Any, content: dict[str, Any] | None) -> None:
+        for files in study.files.values():
+            files.sidecar.unlink() if content is None else files.sidecar.write_text(json.dumps(content))
+
+    def test_each_run_has_its_own(self, study, run_index):
+        # Defect 8.2 of the reference system: the first run's t_r served for the whole dataset.
+        files = study.run("02", run="1")
+        image: Any = nib.load(files.bold)
+        image.header.set_zooms((4.0, 4.0, 4.0, 1.5))
+        nib.save(image, files.bold)
+        files.sidecar.write_text('{"RepetitionTime": 1.5}')
+        assert [row.t_r for row in run_index(study.dataset_options())] == [2.0, 2.0, 1.5, 2.0]
+
+    def test_without_a_sidecar_it_is_that_of_the_header(self, write_study, run_index):
+        study = write_study(t_r=0.8)
+        self.set_sidecars(study, None)
+        assert {row.t_r for row in run_index(study.dataset_options())} == {0.8}
+
+    def test_a_header_in_milliseconds_is_understood(self, study, run_index):
+        for files in study.files.values():
+            image: Any = nib.load(files.bold)
+            image.header.set_zooms((4.0, 4.0, 4.0, 2000.0))
+            image.header.set_xyzt_units("mm", "msec")
+            nib.save(image, files.bold)
+        assert {row.t_r for row in run_index(study.dataset_options())} == {2.0}
+
+    @pytest.mark.parametrize("placeholder", [0.0, 1.0])
+    def test_a_header_with_a_placeholder_yields_to_the_sidecar(self, study, run_index, placeholder):
+        for files in study.files.values():
+            image: Any = nib.load(files.bold)
+            image.header["pixdim"][4] = placeholder
+            nib.save(image, files.bold)
+        assert {row.t_r for row in run_index(study.dataset_options())} == {2.0}
+
+    def test_it_is_rounded_to_five_decimals(self, study, run_index):
+        self.set_sidecars(study, {"RepetitionTime": 2.000000001})
+        assert {row.t_r for row in run_index(study.dataset_options())} == {2.0}
+
+    def test_a_sidecar_of_the_raw_dataset_is_inherited(self, study, run_index):
+        self.set_sidecars(study, {"TaskName": "blocks"})
+        (study.bids / "task-blocks_bold.json").write_text('{"RepetitionTime": 2.0}')
+        (study.bids / "task-other_bold.json").write_text('{"RepetitionTime": 9.0}')
+        func = study.run("02").events.parent
+        (func / "sub-02_task-blocks_run-02_bold.json").write_text('{"RepetitionTime": 2.0004}')
+        rows = run_index(study.dataset_options())
+        assert [row.t_r for row in rows] == [2.0, 2.0, 2.0, 2.0004]
+
+
+class TestExclusion:
+    def test_short_runs_stand_in_the_table_with_the_reason(self, write_study, run_index):
+        long, short = write_study(), write_study("short", subjects=("03",), runs=("1",), n_volumes=12)
+        shutil.copytree(short.derivatives / "sub-03", long.derivatives / "sub-03")
+        shutil.copytree(short.bids / "sub-03", long.bids / "sub-03")
+        rows = run_index(long.dataset_options(), long.atlas_options(), window_frames=20)
+        assert [row.status for row in rows] == ["ok"] * 4 + ["excluded"]
+        assert rows[-1].reason == "12 volumes, fewer than 20"
+
+    def test_a_run_without_any_trial_is_excluded(self, study, run_index):
+        study.run().events.write_text("onset\tduration\ttrial_type\n500\t10\tfaces\n")
+        rows = run_index(study.dataset_options())
+        assert (rows[0].status, rows[0].reason) == ("excluded", "no trial of two frames or more")
+
+    def test_defective_runs_can_be_excluded_instead_of_stopping(self, study, run_index, tmp_path):
+        study.run().bold.write_bytes(b"")
+        study.run("02").events.unlink()
+        rows = run_index(study.dataset_options(), options=IndexOptions(on_error="exclude"))
+        assert [row.status for row in rows] == ["error", "ok", "error", "ok"]
+        assert "empty" in rows[0].reason
+        assert rows[0].bold == str(study.run().bold)
+        table = pd.read_csv(tmp_path / "index" / "x_problems.tsv", sep="\t")
+        assert list(table["entity"]) == [rows[0].key, rows[2].key]
+
+    def test_a_dataset_of_excluded_runs_only_is_an_error(self, study, run_index):
+        with pytest.raises(InputError, match=r"not one of 4 runs is usable: 4 x 40 volumes, fewer than 50"):
+            run_index(study.dataset_options(), window_frames=50)
+
+    def test_a_table_without_confounds_will_do_where_none_are_used(self, study, run_index):
+        for files in study.files.values():
+            files.confounds.unlink()
+        rows = run_index(study.dataset_options(), preprocess=PreprocessOptions(strategy=[]))
+        assert {(row.status, row.confounds) for row in rows} == {("ok", "")}
+
+
+class TestImages:
+    def test_a_file_of_several_gzip_members_is_sound(self, study, run_index):
+        bold = study.run().bold
+        content = gzip.decompress(bold.read_bytes())
+        bold.write_bytes(gzip.compress(content[:1000]) + gzip.compress(content[1000:]))
+        assert run_index(study.dataset_options())[0].status == "ok"
+
+    def test_an_atlas_on_another_grid_overlaps_by_its_affine(self, study, run_index, tmp_path):
+        # 3 mm voxels, axes flipped: the same region of space in other numbers.
+        near = np.diag([-3.0, 3.0, 3.0, 1.0])
+        near[:3, 3] = [6.0, -6.0, -6.0]
+        nib.save(nib.Nifti1Image(np.ones((5, 5, 5), np.int16), near), tmp_path / "near_dseg.nii.gz")
+        rows = run_index(study.dataset_options(), AtlasOptions(path=str(tmp_path / "near_dseg.nii.gz")))
+        assert {row.status for row in rows} == {"ok"}
+
+    def test_maps_overlap_if_one_of_them_does(self, study, run_index, tmp_path):
+        atlas: Any = nib.load(study.atlas)
+        maps = np.zeros((8, 9, 8, 20), np.float32)
+        maps[4, 4, 4, 17] = 0.5
+        nib.save(nib.Nifti1Image(maps, atlas.affine), tmp_path / "far_probseg.nii.gz")
+        rows = run_index(study.dataset_options(), AtlasOptions(path=str(tmp_path / "far_probseg.nii.gz")))
+        assert {row.status for row in rows} == {"ok"}
+
+
+def sample(subject: str, task: str, label: int | None = None, number: int = 0, frames: int = 30) -> Sample:
+    run_key = f"ds-x_sub-{subject}_task-{task}_run-1"
+    names = ["face", "house"]
+    meta: dict[str, Any] = {
+        "dataset": "x", "subject": subject, "run_key": run_key, "entities": {}, "t_r": 0.72, "n_volumes": frames,
+        "marked": [],
+    }  # fmt: skip
+    if label is not None:
+        meta |= {"number": number, "label": label, "label_name": names[label], "labels": names}
+    contract = Contract("a", "0" * 64, 3, "MNI152NLin2009cAsym", {}, None, None, None, False, "zscore")
+    key = run_key if label is None else bids.sample_key(run_key, number)
+    return Sample(
+        key, np.ones((frames, 3), np.float16), np.ones(3, np.float32), np.ones(3, np.float32), meta, contract
+    )
+
+
+class TestReadyMadeShards:
+    def options(self, folder: Path, role: str = "upstream", **changes: Any) -> DatasetOptions:
+        return DatasetOptions.model_validate({"role": role, "shards": str(folder), **changes})
+
+    def test_runs_come_from_the_keys_of_the_tars(self, tmp_path, run_index):
+        for subject in ("01", "02"):
+            write_shard(tmp_path / bids.shard_name("x", subject), [sample(subject, "rest"), sample(subject, "wm")])
+        rows = run_index(self.options(tmp_path), AtlasOptions(path="not looked at"))
+        assert [row.key for row in rows][:2] == ["ds-x_sub-01_task-rest_run-1", "ds-x_sub-01_task-wm_run-1"]
+        assert {(row.bold, row.t_r, row.n_volumes, row.space) for row in rows} == {
+            ("", 0.72, 30, "MNI152NLin2009cAsym")
+        }
+
+    def test_trials_of_a_run_give_one_row_and_the_labels(self, tmp_path, run_index):
+        trials = [sample("01", "wm", label=i, number=i, frames=8) for i in (0, 1)]
+        write_shard(tmp_path / bids.shard_name("x", "01"), trials)
+        rows = run_index(self.options(tmp_path, "downstream"), AtlasOptions(path="not looked at"))
+        assert [(row.key, row.n_volumes, row.status) for row in rows] == [("ds-x_sub-01_task-wm_run-1", 16, "ok")]
+        assert labels(tmp_path) == ["face", "house"]
+
+    def test_tars_of_single_runs_are_read_as_well(self, tmp_path, run_index):
+        # LfB writes one for each run, with pickled arrays.
+        write_lfb_shards(tmp_path, [sample("01", "rest"), sample("01", "wm"), sample("02", "rest")])
+        assert len(list(tmp_path.glob("*.tar"))) == 3
+        rows = run_index(self.options(tmp_path, subjects=["01"]), AtlasOptions(path="not looked at"))
+        assert [(row.subject, row.task, row.run, row.t_r) for row in rows] == [
+            ("01", "rest", "1", 0.72),
+            ("01", "wm", "1", 0.72),
+        ]
+
+    def test_short_runs_are_excluded(self, tmp_path, run_index):
+        write_shard(tmp_path / bids.shard_name("x", "01"), [sample("01", "a"), sample("01", "b", frames=5)])
+        rows = run_index(self.options(tmp_path), AtlasOptions(path="not looked at"))
+        assert [row.status for row in rows] == ["ok", "excluded"]
+
+
+class TestRealData:
+    def test_the_haxby_slice_has_12_runs_of_8_trials(self, haxby, run_index, tmp_path):
+        task = TaskOptions(delay_s=5)
+        options = DatasetOptions(
+            role="downstream",
+            bids=str(haxby),
+            derivatives=str(haxby / "derivatives/fmriprep"),
+            space="T1w",
+            task=task,
+        )
+        rows = run_index(
+            options,
+            AtlasOptions(path=str(haxby / "atlas-slice64_dseg.nii.gz")),
+            preprocess=PreprocessOptions(strategy=["motion", "global_signal"]),
+        )
+        assert [row.status for row in rows] == ["ok"] * 12
+        assert {(row.t_r, row.n_volumes) for row in rows} == {(2.5, 121)}
+        names = labels(tmp_path)
+        assert names == ["bottle", "cat", "chair", "face", "house", "scissors", "scrambledpix", "shoe"]
+        for row in rows:
+            found = trials_of_run(
+                read_events(Path(row.events)), task,
+                run_key=row.key, bids_task=row.task, labels=names, t_r=row.t_r, n_volumes=row.n_volumes,
+            )  # fmt: skip
+            assert sorted(trial.label for trial in found) == list(range(8))
+            # Blocks of 22.5 s at 2.5 s per frame.
+            assert {trial.stop - trial.first for trial in found} == {9}
+
+    def test_without_white_matter_columns_the_default_strategy_is_refused(self, haxby, run_index):
+        options = DatasetOptions(role="upstream", derivatives=str(haxby / "derivatives/fmriprep"), space="T1w")
+        with pytest.raises(InputError, match=r"drop wm_csf from preprocess\.strategy") as caught:
+            run_index(options, AtlasOptions(path=str(haxby / "atlas-slice64_dseg.nii.gz")))
+        assert len(caught.value.problems) == 12

@@ -1,0 +1,169 @@
+"""Tool inspect: what files hold, in lines that fit a screen."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from boldly.records import InputError, Run, Score, write_runs, write_scores
+from boldly.samples.lfb_shards import write_lfb_shards
+from boldly.samples.shards import write_shard
+from boldly.samples.timeseries import write_timeseries
+from boldly.stages import inspect
+from tests.samples.examples import LABELS, contract, run_sample, run_series, trial_sample
+
+
+def lines(path: Path) -> dict[str, str]:
+    """Return the second column of a description by the first; continued lines are joined."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in inspect.run([path]).splitlines()[1:]:
+        name = line[:16].strip() or name
+        found[name] = f"{found.get(name, '')} {line[16:].strip()}".strip()
+    return found
+
+
+def test_a_shard_of_trials(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    write_shard(path, [trial_sample(number=n, label=n % 3, marked=[4]) for n in range(4)])
+    found = lines(path)
+    assert found["shard"].startswith("4 trials of 1 run, ")
+    assert found["dataset"] == "toy, sub-01"
+    assert found["states"] == "faces (2), house (1), rest (1)"
+    assert found["frames"] == "5 each, 20 in all"
+    assert found["t_r"] == "2 s"
+    assert found["marked"] == "1 parcel in some sample: 4"
+    assert found["atlas"].startswith("slabs, 6 parcels, checksum abababababab")
+    assert found["contract"].startswith(contract().sha256[:12])
+
+
+def test_a_shard_of_runs_and_one_without_samples(tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.tar", [run_sample(run=1), run_sample(run=2, n_volumes=30)])
+    assert lines(tmp_path / "a.tar")["frames"] == "12 to 30 each, 42 in all"
+    write_shard(tmp_path / "b.tar", [])
+    assert lines(tmp_path / "b.tar")["shard"].startswith("no samples")
+
+
+def test_a_shard_of_lfb(tmp_path: Path) -> None:
+    (path,) = write_lfb_shards(tmp_path, [trial_sample()])
+    assert "checksum unknown" in lines(path)["atlas"]
+    assert "learning-from-brains" in lines(path)["contract"]
+
+
+def test_a_time_series_file(tmp_path: Path) -> None:
+    path = tmp_path / "sub-01_timeseries.safetensors"
+    series = [run_series("ds-toy_sub-01_task-a", 40), run_series("ds-toy_sub-01_task-b", 30)]
+    write_timeseries(path, series, contract(low_pass_hz=0.1))
+    found = lines(path)
+    assert found["time series"].startswith("2 runs")
+    assert found["runs"] == "ds-toy_sub-01_task-a, ds-toy_sub-01_task-b"
+    assert found["coverage"] == "1.00 in the worst parcel"
+    assert "low-pass 0.1 Hz" in inspect.run([path])
+    write_timeseries(path, [], contract())
+    assert lines(path)["time series"].startswith("no runs")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Return a model folder, written without torch."""
+    folder = tmp_path / "csm"
+    folder.mkdir()
+    config: dict[str, Any] = {"framework": "csm", "n_parcels": 6, "width": 8, "layers": 2, "labels": LABELS}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "contract.json").write_text(contract().to_json())
+    weights = {"embedder.weight": np.zeros((8, 6), np.float32), "head.bias": np.zeros(3, np.float32)}
+    save_file(weights, folder / "model.safetensors")
+    return folder
+
+
+def test_a_model_folder(model: Path) -> None:
+    found = lines(model)
+    assert found["model"] == "decoder of 3 states, framework csm"
+    assert found["parameters"].startswith("51 in 2 tensors")
+    assert found["parts"] == "embedder 48, head 3"
+    assert found["states"] == "faces, house, rest"
+    assert "width 8" in found["sizes"]
+    assert found["space"] == "MNI152NLin2009cAsym"
+    # Its weights describe the same model.
+    assert inspect.run([model / "model.safetensors"]).splitlines()[1:] == inspect.run([model]).splitlines()[1:]
+
+
+@pytest.mark.parametrize("name", ["config.json", "contract.json", "model.safetensors"])
+def test_an_incomplete_model_folder_is_an_error_that_names_the_file(model: Path, name: str) -> None:
+    (model / name).unlink()
+    with pytest.raises(InputError, match=name.replace(".", r"\.")):
+        inspect.run([model])
+
+
+def test_a_run_table(tmp_path: Path) -> None:
+    text: dict[str, Any] = dict.fromkeys(("session", "acquisition", "direction", "mask", "confounds"), "")
+    one = Run(
+        dataset="toy", subject="01", task="a", run="1", space="T1w", key="ds-toy_sub-01_task-a_run-1",
+        bold="a.nii.gz", events="e.tsv", t_r=2.0, n_volumes=40, **text,
+    )  # fmt: skip
+    two = dataclasses.replace(one, key="ds-toy_sub-01_task-a_run-2", run="2", n_volumes=60, events="")
+    out = dataclasses.replace(
+        two, key="ds-toy_sub-02_task-a_run-1", subject="02", status="excluded", reason="short"
+    )
+    write_runs(tmp_path / "runs.tsv", [one, two, out])
+    found = lines(tmp_path / "runs.tsv")
+    assert found["run table"] == "3 runs of 2 subjects"
+    assert found["status"] == "excluded 1, ok 2"
+    assert found["volumes"] == "40 to 60 each"
+    assert found["events"] == "for 1 of 2 usable runs"
+    assert found["reason"] == "1 x short"
+
+
+def test_a_scores_table(tmp_path: Path) -> None:
+    score = Score(
+        dataset="toy", experiment="csm", n=3, draw="all", seed="all", subject="all", metric="accuracy",
+        value=0.75, ci_low=0.7, ci_high=0.8, n_trials=100,
+    )  # fmt: skip
+    nan = float("nan")
+    scores = [
+        score,
+        dataclasses.replace(score, experiment="chance", value=0.125, ci_low=nan, ci_high=nan),
+        dataclasses.replace(score, draw="0", value=0.1),
+        dataclasses.replace(score, metric="macro_f1"),
+    ]
+    write_scores(tmp_path / "scores.tsv", scores)
+    found = lines(tmp_path / "scores.tsv")
+    assert found["scores table"] == "4 scores"
+    assert found["metrics"] == "accuracy, macro_f1"
+    assert found["accuracy"] == "n   3  chance  0.125 n   3  csm     0.750  [0.700; 0.800]"
+
+
+def test_lines_stay_short_and_the_columns_are_aligned(tmp_path: Path) -> None:
+    names = [f"a state with a long name {number}" for number in range(20)]
+    samples = [
+        dataclasses.replace(s, meta={**s.meta, "label": n, "label_name": names[n], "labels": names})
+        for n, s in enumerate(trial_sample(number=n) for n in range(20))
+    ]
+    write_shard(tmp_path / "a.tar", samples)
+    body = inspect.run([tmp_path / "a.tar"]).splitlines()[1:]
+    assert all(len(line) <= 105 for line in body)
+    assert all(line[15] == " " and line[16] != " " for line in body)
+    assert "and 8 more" in body[[line[2:8] for line in body].index("contra") - 1]
+
+
+def test_several_files_are_described_in_their_order(tmp_path: Path, model: Path) -> None:
+    write_shard(tmp_path / "a.tar", [run_sample()])
+    blocks = inspect.run([model, tmp_path / "a.tar"]).split("\n\n")
+    assert [block.splitlines()[0] for block in blocks] == [str(model), str(tmp_path / "a.tar")]
+
+
+def test_everything_that_cannot_be_described_is_reported_at_once(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "b.tsv").write_text("x\ty\n1\t2\n")
+    (tmp_path / "c.tsv").write_text("")
+    (tmp_path / "d.tar").write_text("")
+    paths = [tmp_path / name for name in ("a.txt", "b.tsv", "c.tsv", "d.tar", "absent.tar")]
+    with pytest.raises(InputError) as caught:
+        inspect.run(paths)
+    assert [problem.where for problem in caught.value.problems] == [str(path) for path in paths]

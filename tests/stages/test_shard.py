@@ -1,0 +1,240 @@
+"""Stage shard: time series and events become samples."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from boldly.config import ShardOptions, TaskOptions
+from boldly.records import InputError, Run, write_runs
+from boldly.samples.corpus import load_corpus
+from boldly.samples.sample import Sample
+from boldly.samples.shards import read_shard
+from boldly.samples.timeseries import RunSeries, write_timeseries
+from boldly.stages import shard
+from tests.samples.examples import LABELS, N_PARCELS, contract, run_series
+
+T_R = 2.0
+KEYS = [f"ds-toy_sub-01_task-blocks_run-{number}" for number in (1, 2)]
+
+
+@pytest.fixture
+def events(tmp_path: Path) -> Path:
+    """Return an events table: blocks of 10 s (5 frames) every 12 s from 4 s."""
+    table = pd.DataFrame({"onset": [4.0, 16.0, 28.0], "duration": 10.0, "trial_type": LABELS})
+    table.to_csv(tmp_path / "events.tsv", sep="\t", index=False)
+    return tmp_path / "events.tsv"
+
+
+def record(key: str, events: Path | str = "", n_volumes: int = 40) -> Run:
+    number = key.rpartition("-")[2]
+    return Run(
+        dataset="toy",
+        subject="01",
+        session="",
+        task="blocks",
+        acquisition="",
+        direction="",
+        run=f"0{number}",
+        space="T1w",
+        key=key,
+        bold="bold.nii.gz",
+        mask="",
+        confounds="",
+        events=str(events),
+        t_r=T_R,
+        n_volumes=n_volumes,
+    )
+
+
+def run_stage(
+    folder: Path, series: list[RunSeries], events: Path | str = "", *, name: str = "a.tar", **changes: Any
+) -> list[Sample]:
+    write_timeseries(folder / "sub-01_timeseries.safetensors", series, contract())
+    write_runs(folder / "runs.tsv", [record(key, events) for key in KEYS])
+    (folder / "labels.json").write_text(json.dumps({"labels": LABELS if events else []}))
+    options: dict[str, Any] = {
+        "timeseries": folder / "sub-01_timeseries.safetensors",
+        "runs": folder / "runs.tsv",
+        "subject": "01",
+        "role": "downstream" if events else "upstream",
+        "task": TaskOptions() if events else None,
+        "labels": folder / "labels.json",
+        "options": ShardOptions(),
+        "window_frames": 10,
+        "output": folder / name,
+    }
+    shard.run(**(options | changes))
+    return list(read_shard(folder / name))
+
+
+def test_upstream_has_one_sample_for_each_run(tmp_path: Path) -> None:
+    series = [run_series(key, seed=number, meta={"t_r": T_R, "marked": [3]}) for number, key in enumerate(KEYS)]
+    samples = run_stage(tmp_path, series)
+    assert [sample.key for sample in samples] == KEYS
+    for sample, item in zip(samples, series, strict=True):
+        assert sample.bold.dtype == np.float16
+        # float16 has 11 significant bits.
+        assert np.allclose(sample.bold, item.data, rtol=2**-11, atol=1e-6)
+        assert np.array_equal(sample.mean, item.mean)
+        assert sample.meta["marked"] == [3]
+        assert sample.meta["entities"] == {"sub": "01", "task": "blocks", "run": f"0{sample.key[-1]}"}
+        assert "label" not in sample.meta
+        assert sample.contract == contract()
+
+
+def test_runs_that_scrubbing_made_too_short_are_left_out_and_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        samples = run_stage(tmp_path, [run_series(KEYS[0], np.arange(9)), run_series(KEYS[1], np.arange(10))])
+    assert [sample.key for sample in samples] == KEYS[1:]
+    assert samples[0].meta["missing"] == 30
+    assert f"{KEYS[0]}: left out, 9 frames where windows need 10" in caplog.text
+
+
+def test_downstream_has_one_sample_for_each_trial(tmp_path: Path, events: Path) -> None:
+    samples = run_stage(tmp_path, [run_series(key) for key in KEYS], events)
+    assert [sample.key for sample in samples] == [f"{key}_sample_{n:03d}" for key in KEYS for n in range(3)]
+    assert [sample.meta["label_name"] for sample in samples] == LABELS * 2
+    # Parcel 0 holds the number of the frame: 4 s to 14 s are frames 2 to 6.
+    assert samples[0].bold[:, 0].tolist() == [2, 3, 4, 5, 6]
+    expected = {
+        "dataset": "toy",
+        "subject": "01",
+        "run_key": KEYS[0],
+        "t_r": T_R,
+        "n_volumes": 5,
+        "missing": 0,
+        "number": 1,
+        "count": 3,
+        "first": 8,
+        "stop": 13,
+        "label": 1,
+        "labels": LABELS,
+        "onset": 16.0,
+        "duration": 10.0,
+    }
+    assert expected.items() <= samples[1].meta.items()
+
+
+def test_the_delay_of_the_task_moves_the_frames(tmp_path: Path, events: Path) -> None:
+    samples = run_stage(tmp_path, [run_series(KEYS[0])], events, task=TaskOptions(delay_s=4.0))
+    assert samples[0].bold[:, 0].tolist() == [4, 5, 6, 7, 8]
+
+
+def test_scrubbed_frames_are_missing_from_trials_and_others_stay_in_place(tmp_path: Path, events: Path) -> None:
+    kept = np.setdiff1d(np.arange(40), [0, 3, 9])
+    samples = run_stage(tmp_path, [run_series(KEYS[0], kept)], events)
+    assert [sample.bold[:, 0].tolist() for sample in samples] == [
+        [2, 4, 5, 6],
+        [8, 10, 11, 12],
+        [14, 15, 16, 17, 18],
+    ]
+    assert [sample.meta["missing"] for sample in samples] == [1, 1, 0]
+
+
+def test_a_trial_with_fewer_than_two_frames_left_is_dropped_and_counted(
+    tmp_path: Path, events: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = np.setdiff1d(np.arange(40), [2, 3, 4, 5])
+    with caplog.at_level(logging.INFO):
+        samples = run_stage(tmp_path, [run_series(KEYS[0], kept)], events)
+    # The others keep their numbers.
+    assert [sample.key[-3:] for sample in samples] == ["001", "002"]
+    assert "1 of 3 trials left out" in caplog.text
+
+
+def test_a_subject_without_samples_gets_an_empty_tar(tmp_path: Path) -> None:
+    assert run_stage(tmp_path, []) == []
+    assert run_stage(tmp_path, [run_series(KEYS[0], 5)], name="b.tar") == []
+    with pytest.raises(InputError, match="not a single sample"):
+        load_corpus([tmp_path / "a.tar"])
+
+
+def test_the_tar_opens_with_webdataset(tmp_path: Path, events: Path) -> None:
+    from webdataset import WebDataset
+
+    expected = run_stage(tmp_path, [run_series(key) for key in KEYS], events)
+    found = list(WebDataset(str(tmp_path / "a.tar"), shardshuffle=False, empty_check=False).decode())
+    assert [item["__key__"] for item in found] == [sample.key for sample in expected]
+    assert all(np.array_equal(item["bold.npy"], s.bold) for item, s in zip(found, expected, strict=True))
+    assert [item["json"]["label"] for item in found] == [0, 1, 2] * 2
+
+
+def test_a_rerun_gives_the_same_bytes(tmp_path: Path, events: Path) -> None:
+    for name in ("a.tar", "b.tar"):
+        # The order of the runs in the file does not matter.
+        series = [run_series(key) for key in (KEYS if name == "a.tar" else KEYS[::-1])]
+        run_stage(tmp_path, series, events, name=name)
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+
+
+def test_float32_keeps_every_bit(tmp_path: Path) -> None:
+    item = run_series(KEYS[0])
+    (sample,) = run_stage(tmp_path, [item], options=ShardOptions(dtype="float32"))
+    assert sample.bold.dtype == np.float32
+    assert np.array_equal(sample.bold, item.data)
+
+
+def test_scaling_is_reversible(tmp_path: Path) -> None:
+    item = run_series(KEYS[0])
+    (sample,) = run_stage(tmp_path, [item])
+    restored = sample.bold.astype(np.float32) * sample.std + sample.mean
+    # Half a unit in the last of 11 bits of values up to 40, times a standard deviation of 2.
+    assert np.abs(restored - (item.data * item.std + item.mean)).max() <= 2 * 2**-6
+
+
+def test_signals_beyond_float16_are_refused_not_written_as_infinity(tmp_path: Path) -> None:
+    item = run_series(KEYS[0])
+    item.data[3, 2] = -70000
+    with pytest.raises(InputError, match="beyond the range of float16") as caught:
+        run_stage(tmp_path, [item])
+    assert caught.value.problems[0].entity == KEYS[0]
+    assert "float32" in caught.value.problems[0].remedy
+    assert not (tmp_path / "a.tar").exists()
+    (sample,) = run_stage(tmp_path, [item], options=ShardOptions(dtype="float32"))
+    assert sample.bold[3, 2] == -70000
+
+
+def test_all_bad_runs_are_reported_at_once(tmp_path: Path) -> None:
+    series = [run_series(key) for key in KEYS]
+    for item in series:
+        item.data[0, 1] = np.nan
+    with pytest.raises(InputError) as caught:
+        run_stage(tmp_path, series)
+    assert [problem.entity for problem in caught.value.problems] == KEYS
+
+
+def test_a_run_that_is_not_in_the_run_table_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not in the run table"):
+        run_stage(tmp_path, [run_series("ds-toy_sub-01_task-other")])
+
+
+def test_a_run_without_events_is_an_error(tmp_path: Path, events: Path) -> None:
+    with pytest.raises(InputError, match="no events table"):
+        run_stage(tmp_path, [run_series(KEYS[0])], role="downstream", task=TaskOptions())
+
+
+def test_a_state_outside_the_labels_is_an_error_that_names_it(tmp_path: Path, events: Path) -> None:
+    events.write_text(events.read_text().replace("house", "chair"))
+    with pytest.raises(InputError, match="chair"):
+        run_stage(tmp_path, [run_series(KEYS[0])], events)
+
+
+def test_downstream_without_a_task_is_an_error(tmp_path: Path, events: Path) -> None:
+    with pytest.raises(InputError, match=r"datasets\.<name>\.task"):
+        run_stage(tmp_path, [run_series(KEYS[0])], events, task=None)
+
+
+def test_marked_parcels_reach_the_corpus(tmp_path: Path, events: Path) -> None:
+    run_stage(tmp_path, [run_series(KEYS[0], meta={"t_r": T_R, "marked": [1, 4]})], events)
+    corpus = load_corpus([tmp_path / "a.tar"])
+    assert corpus.marked.sum(axis=0).tolist() == [0, 3, 0, 0, 3, 0]
+    assert corpus.frames.shape == (15, N_PARCELS)

@@ -1,0 +1,245 @@
+"""The config: every wrong key and value is reported at once, and shipped files load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from boldly.config import (
+    REVISIONS,
+    STAGES,
+    AdaptOptions,
+    Config,
+    DatasetOptions,
+    PretrainOptions,
+    ShardOptions,
+    TaskOptions,
+    load_config,
+    parse,
+    resolve,
+)
+from boldly.records import InputError
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+SMALLEST: dict[str, Any] = {
+    "atlas": {"path": "atlas_dseg.nii.gz"},
+    "datasets": {"rest": {"role": "upstream", "derivatives": "rest"}},
+}
+TASK = {"role": "downstream", "derivatives": "a", "bids": "b", "task": {}}
+
+
+def problems(content: Any) -> dict[str, str]:
+    """Return the message for each field that is wrong."""
+    with pytest.raises(InputError) as caught:
+        parse(Config, content, "my.yaml")
+    assert all(problem.where == "my.yaml" and problem.remedy for problem in caught.value.problems)
+    return {problem.entity: problem.message for problem in caught.value.problems}
+
+
+def test_the_smallest_config_has_a_default_for_all_the_rest() -> None:
+    config = parse(Config, SMALLEST, "my.yaml")
+    assert config.shard.dtype == "float16"
+    assert config.split.downstream.train == [1, 3, 6, 11]
+    assert config.datasets["rest"].space == "MNI152NLin2009cAsym"
+
+
+def test_all_that_is_wrong_is_reported_at_once() -> None:
+    found = problems(
+        {
+            "atlas": {"path": "a.nii", "pth": "b"},
+            "datasets": {"my-data": {"role": "upstream", "derivatives": "a"}},
+            "shard": {"dtype": "int8"},
+            "parcelate": {},
+        }
+    )
+    assert found["atlas.pth"] == "unknown key"
+    assert found["parcelate"] == "unknown key"
+    assert "float16" in found["shard.dtype"]
+    # Names of datasets are parts of file names, where - and _ have a meaning.
+    assert any(field.startswith("datasets.my-data") for field in found)
+
+
+def test_a_config_without_atlas_or_datasets_is_refused() -> None:
+    assert set(problems({})) == {"atlas", "datasets"}
+    assert set(problems({**SMALLEST, "datasets": {}})) == {"datasets"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"role": "upstream"}, "either derivatives or shards"),
+        ({"role": "upstream", "derivatives": "a", "shards": "b"}, "either derivatives or shards"),
+        ({"role": "downstream", "derivatives": "a"}, "bids"),
+        ({"role": "downstream", "derivatives": "a", "bids": "b"}, "task"),
+        ({"role": "both", "derivatives": "a"}, "upstream"),
+    ],
+)
+def test_a_dataset_must_be_complete(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        DatasetOptions.model_validate(options)
+
+
+def test_ready_made_shards_need_no_events() -> None:
+    assert DatasetOptions(role="downstream", shards="folder").task is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"framework": "csm", "width": 100, "heads": 12}, "not a multiple"),
+        ({"framework": "csm", "window_frames": [1, 50]}, "shortest"),
+        ({"framework": "csm", "window_frames": [50, 10]}, "shortest"),
+        ({"framework": "gpt"}, "sequence_bert"),
+        ({"framework": "csm", "learning_rate": 0}, "greater than 0"),
+        ({"framework": "csm", "beta2": 1.0}, "less than 1"),
+        ({}, "framework"),
+    ],
+)
+def test_upstream_experiments_must_make_sense(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        PretrainOptions.model_validate(options)
+
+
+def test_the_autoencoder_has_no_heads() -> None:
+    assert PretrainOptions(framework="autoencoding", width=100, heads=12).width == 100
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"pretrained": "csm", "scratch": "csm"}, {"scratch": "a", "baseline": "linear"}]
+)
+def test_a_downstream_experiment_starts_in_one_way(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="exactly one of pretrained, scratch, baseline"):
+        AdaptOptions.model_validate(options)
+
+
+def test_beta2_is_not_beta1() -> None:
+    options = PretrainOptions(framework="csm")
+    assert (options.beta1, options.beta2) == (0.9, 0.999)
+
+
+def test_names_of_experiments_and_datasets_must_meet() -> None:
+    content = {
+        **SMALLEST,
+        "pretrain": {"experiments": {"csm": {"framework": "csm", "datasets": ["other"]}}},
+        "adapt": {"experiments": {"a": {"scratch": "cms"}, "b": {"baseline": "linear", "datasets": ["rest"]}}},
+    }
+    (message,) = problems(content).values()
+    assert "adapt.experiments.a.scratch: no upstream experiment 'cms' (there are: csm)" in message
+    assert "pretrain.experiments.csm.datasets: no upstream dataset other" in message
+    # "rest" is there, but has no labels to decode.
+    assert "adapt.experiments.b.datasets: no downstream dataset rest" in message
+
+
+def test_a_pretrained_model_may_be_a_folder(tmp_path: Path) -> None:
+    content = {**SMALLEST, "adapt": {"experiments": {"a": {"pretrained": str(tmp_path)}}}}
+    assert parse(Config, content, "my.yaml").adapt.experiments["a"].pretrained == str(tmp_path)
+    content["adapt"] = {"experiments": {"a": {"pretrained": str(tmp_path / "absent")}}}
+    assert problems(content)
+
+
+def test_values_do_not_change_after_reading() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        ShardOptions().dtype = "float32"  # type: ignore[misc]
+
+
+def test_a_section_goes_through_the_command_line_and_back() -> None:
+    config = parse(Config, {**SMALLEST, "datasets": {"a": TASK}}, "my.yaml")
+    for name in Config.model_fields.keys() - {"datasets"}:
+        section = getattr(config, name)
+        assert parse(type(section), section.model_dump_json(), "--options") == section
+    dataset = config.datasets["a"]
+    assert parse(DatasetOptions, dataset.model_dump_json(), "--options") == dataset
+
+
+def test_text_that_is_no_json_is_an_input_error() -> None:
+    with pytest.raises(InputError, match="not JSON") as caught:
+        parse(ShardOptions, "{dtype: float16", "--options")
+    assert caught.value.problems[0].where == "--options"
+
+
+def write(path: Path, content: Any) -> Path:
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_a_dataset_may_name_a_task_file(tmp_path: Path) -> None:
+    task = write(tmp_path / "task.yaml", {"column": "state", "delay_s": 3.0})
+    content = {**SMALLEST, "datasets": {"a": {**TASK, "task": str(task)}}}
+    config = load_config(write(tmp_path / "config.yaml", content), CHECKOUT)
+    assert config.datasets["a"].task == TaskOptions(column="state", delay_s=3.0)
+
+
+def test_task_files_that_come_along_are_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    content = {**SMALLEST, "datasets": {"a": {**TASK, "task": "config/tasks/mdtb.yaml"}}}
+    task = load_config(write(tmp_path / "config.yaml", content), CHECKOUT).datasets["a"].task
+    assert isinstance(task, TaskOptions)
+    assert task.column == "taskName"
+
+
+def test_a_wrong_task_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+    task = tmp_path / "task.yaml"
+    content = {**SMALLEST, "datasets": {"a": {**TASK, "task": str(task)}}}
+    config = write(tmp_path / "config.yaml", content)
+    for text, message in (
+        (None, "no such file"),
+        ("a: [", "not YAML"),
+        ("state_column: x", "state_column: unknown key"),
+    ):
+        if text is not None:
+            task.write_text(text)
+        with pytest.raises(InputError, match=message) as caught:
+            load_config(config, CHECKOUT)
+        assert caught.value.problems[0].where == str(task)
+
+
+def test_variables_in_paths_are_expanded_or_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = {
+        "atlas": {"path": "${STUDY}/atlas.nii.gz"},
+        "datasets": {"a": {"role": "upstream", "derivatives": "$STUDY/derivatives"}},
+    }
+    config = parse(Config, content, "my.yaml")
+    monkeypatch.delenv("STUDY", raising=False)
+    with pytest.raises(InputError) as caught:
+        resolve(config, CHECKOUT)
+    assert [problem.entity for problem in caught.value.problems] == ["atlas.path", "datasets.a.derivatives"]
+    monkeypatch.setenv("STUDY", "/study")
+    resolved = resolve(config, CHECKOUT)
+    assert resolved.atlas.path == "/study/atlas.nii.gz"
+    assert resolved.datasets["a"].derivatives == "/study/derivatives"
+
+
+SHIPPED = sorted((CHECKOUT / "config").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_configs_that_come_along_load(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAXBY", "/haxby")
+    config = load_config(path, CHECKOUT)
+    assert all(not isinstance(dataset.task, str) for dataset in config.datasets.values())
+
+
+@pytest.mark.parametrize(
+    "path", sorted((CHECKOUT / "config" / "tasks").glob("*.yaml")), ids=lambda path: path.name
+)
+def test_task_files_that_come_along_load(path: Path) -> None:
+    task = parse(TaskOptions, yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+    if path.name == "hcp.yaml":
+        assert task.labels is not None
+        assert len(set(task.labels)) == 20
+
+
+def test_each_stage_has_a_revision_and_a_section() -> None:
+    assert set(REVISIONS) == set(STAGES) <= set(Config.model_fields)
+
+
+def test_the_example_in_the_readme_loads() -> None:
+    text = (CHECKOUT / "config" / "README.md").read_text(encoding="utf-8")
+    example = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    assert set(parse(Config, example, "README").datasets) == {"rest01", "faces"}

@@ -1,0 +1,74 @@
+"""Files appear whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from boldly.files import atomic_path, read_json, read_tsv, write_json, write_tsv
+
+
+def test_a_file_takes_its_name_when_complete(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.nii.gz"
+    with atomic_path(path) as temporary:
+        temporary.write_text("x")
+        assert not path.exists()
+        assert temporary.parent == path.parent
+        assert temporary.name.endswith(".a.nii.gz")
+    assert path.read_text() == "x"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_after_an_error_the_old_file_stays_and_nothing_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def interrupted() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_replaces_a_folder_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "old").touch()
+    with atomic_path(path) as temporary:
+        temporary.mkdir()
+        (temporary / "new").touch()
+    assert [item.name for item in path.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_comes_back_and_refuses_what_json_has_no_word_for(tmp_path: Path) -> None:
+    content = {"Zürich": [1, 0.5, None], "b": {}}
+    write_json(tmp_path / "a.json", content)
+    assert read_json(tmp_path / "a.json") == content
+    assert "Zürich" in (tmp_path / "a.json").read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "b.json", {"a": float("nan")})
+    assert not (tmp_path / "b.json").exists()
+
+
+def test_tables_keep_leading_zeros_and_missing_values(tmp_path: Path) -> None:
+    table = pd.DataFrame({"run": ["01", "1", None], "value": [1.5, float("nan"), 3.0]})
+    write_tsv(tmp_path / "a.tsv", table)
+    assert (tmp_path / "a.tsv").read_bytes() == b"run\tvalue\n01\t1.5\n1\tn/a\nn/a\t3.0\n"
+    found = read_tsv(tmp_path / "a.tsv", ("run",))
+    assert found["run"].tolist()[:2] == ["01", "1"]
+    assert found["run"].isna().tolist() == [False, False, True]
+    assert found["value"].isna().tolist() == [False, True, False]
+
+
+def test_words_that_other_readers_take_for_missing_stay_words(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("name\nNA\nnone\nn/a\n")
+    found = read_tsv(tmp_path / "a.tsv")["name"]
+    assert found.tolist()[:2] == ["NA", "none"]
+    assert found.isna().tolist() == [False, False, True]

@@ -1,0 +1,67 @@
+"""The contract: the same everywhere, and compared where two meet."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from boldly.provenance import Contract, check_same, differences, file_sha256
+from boldly.records import InputError
+from tests.samples.examples import contract
+
+
+def test_a_contract_comes_back_as_it_was() -> None:
+    assert Contract.from_json(contract().to_json()) == contract()
+
+
+def test_a_contract_of_other_fields_is_refused() -> None:
+    with pytest.raises(TypeError):
+        Contract.from_json(contract().to_json().replace('"space"', '"place"'))
+
+
+def test_every_field_but_the_version_is_compared() -> None:
+    for field in dataclasses.fields(Contract):
+        value = getattr(contract(), field.name)
+        others: dict[str, Any] = {
+            "str": "other",
+            "int": 7,
+            "bool": not value,
+            "dict[str, Any]": {"strategy": []},
+            "float | None": 0.123,
+            "tuple[str, ...]": ("extract",),
+        }
+        changed = contract(**{field.name: others[str(field.type)]})
+        if field.name == "version":
+            assert differences(contract(), changed) == []
+            assert changed.sha256 == contract().sha256
+        else:
+            assert [line.split(":")[0] for line in differences(contract(), changed)] == [field.name]
+            assert changed.sha256 != contract().sha256
+
+
+def test_the_order_of_confound_options_does_not_matter() -> None:
+    turned = contract(confounds=dict(reversed(contract().confounds.items())))
+    assert turned.sha256 == contract().sha256
+    assert differences(turned, contract()) == []
+
+
+def test_a_mismatch_lists_every_difference_unless_it_is_allowed() -> None:
+    other = contract(smoothing_fwhm_mm=6.0, space="T1w")
+    with pytest.raises(InputError, match=r"space: .*smoothing_fwhm_mm: 3\.0 != 6\.0") as caught:
+        check_same(contract(), other, "a.tar", "ds-toy_sub-01")
+    problem = caught.value.problems[0]
+    assert (problem.where, problem.entity) == ("a.tar", "ds-toy_sub-01")
+    assert "--allow-mismatch" in problem.remedy
+    with pytest.raises(InputError) as caught:
+        check_same(contract(), other, "a.tar", "", allow=["space"])
+    assert "space:" not in str(caught.value)
+    check_same(contract(), other, "a.tar", "", allow=["space", "smoothing_fwhm_mm"])
+
+
+def test_the_checksum_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"boldly")
+    assert file_sha256(tmp_path / "a") == hashlib.sha256(b"boldly").hexdigest()

@@ -1,0 +1,130 @@
+"""The workflow as a user runs it: dry, whole, again, stage by stage, with wrong input."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.workflow.conftest import CHECKOUT, TINY, Snakemake, command
+
+
+def test_lint_has_no_complaint() -> None:
+    done = subprocess.run([command("snakemake"), "--lint"], cwd=CHECKOUT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "good condition" in done.stdout + done.stderr
+
+
+def test_every_shipped_config_loads() -> None:
+    from boldly.config import load_config
+
+    for path in sorted((CHECKOUT / "config").glob("*.yaml")):
+        if path.name == "haxby.yaml":
+            continue  # names a variable; test_variables_in_paths reads it
+        assert load_config(path, CHECKOUT).datasets, path
+
+
+def test_variables_in_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    from boldly.config import load_config
+    from boldly.records import InputError
+
+    monkeypatch.setenv("HAXBY", "/somewhere")
+    config = load_config(CHECKOUT / "config/haxby.yaml", CHECKOUT)
+    assert config.datasets["haxby"].derivatives == "/somewhere/derivatives/fmriprep"
+    monkeypatch.delenv("HAXBY")
+    with pytest.raises(InputError, match="environment variable that is not set"):
+        load_config(CHECKOUT / "config/haxby.yaml", CHECKOUT)
+
+
+@pytest.fixture(scope="module")
+def done(study: Path, snakemake: Snakemake) -> Path:
+    """Return the working directory after a whole run."""
+    run = snakemake(study, "--cores", "2")
+    assert run.returncode == 0, run.stderr[-4000:]
+    return study
+
+
+def test_whole_run_writes_scores_and_figures(done: Path) -> None:
+    scores = pd.read_csv(done / "results/evaluate/demomdtb_scores.tsv", sep="\t")
+    assert {"csm", "mean_mlp"} <= set(scores["experiment"])
+    accuracy = scores.query("metric == 'accuracy'")["value"]
+    assert accuracy.between(0, 1).all()
+    for figure in ("upstream_data", "quality", "upstream_losses", "downstream_accuracy", "downstream_curves"):
+        for suffix in (".png", ".pdf", ".tsv"):
+            assert (done / f"results/figures/{figure}{suffix}").stat().st_size > 0
+
+
+def test_second_run_has_nothing_to_do(done: Path, snakemake: Snakemake) -> None:
+    again = snakemake(done, "--cores", "2", "--dry-run")
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_changing_adapt_never_reruns_parcellate(done: Path, snakemake: Snakemake, tmp_path: Path) -> None:
+    config = tmp_path / "changed.yaml"
+    text = TINY.read_text()
+    config.write_text(text.replace("pretrained: csm, steps: 10", "pretrained: csm, steps: 12"))
+    assert config.read_text() != text
+    dry = snakemake(done, "--cores", "2", "--dry-run", "--quiet", "none", config=config)
+    assert "adapt_experiment" in dry.stdout
+    for rule in ("parcellate_subject", "shard_subject", "pretrain_experiment"):
+        assert f"rule {rule}" not in dry.stdout
+
+
+def test_report_is_written(done: Path, snakemake: Snakemake) -> None:
+    run = snakemake(done, "--report", str(done / "report.html"))
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert (done / "report.html").stat().st_size > 100_000
+
+
+def test_stage_by_hand_writes_the_same_bytes(done: Path, tmp_path: Path) -> None:
+    shard = sorted((done / "data/upstream").glob("*.tar"))[0]
+    subject = shard.stem.split("_sub-")[1]
+    output = tmp_path / "again.tar"
+    arguments = {
+        "--timeseries": f"results/parcellate/demo01/sub-{subject}_timeseries.safetensors",
+        "--runs": "results/index/demo01_runs.tsv",
+        "--subject": subject,
+        "--role": "upstream",
+        "--labels": "results/index/demo01_labels.json",
+        "--output": str(output),
+    }
+    flat = [word for pair in arguments.items() for word in pair]
+    subprocess.run([command("boldly"), "shard", *flat], cwd=done, check=True)
+    assert output.read_bytes() == shard.read_bytes()
+
+
+def test_defective_run_stops_before_any_long_job(study: Path, snakemake: Snakemake, tmp_path: Path) -> None:
+    shutil.copytree(study / "study", tmp_path / "study")
+    tables = sorted((tmp_path / "study/demo01").rglob("*_desc-confounds_timeseries.tsv"))
+    tables[0].unlink()
+    table = pd.read_csv(tables[1], sep="\t").drop(columns="csf")
+    table.to_csv(tables[1], sep="\t", index=False, na_rep="n/a")
+    run = snakemake(tmp_path, "--cores", "2", "--keep-going")
+    assert run.returncode != 0
+    log = (tmp_path / "results/logs/index/demo01.log").read_text()
+    assert tables[1].name in log
+    assert "'csf'" in log
+    assert "2 problems" in log
+    assert not (tmp_path / "results/index/demo01_runs.tsv").exists()
+    assert not (tmp_path / "results/parcellate").exists() or not list((tmp_path / "results/parcellate").rglob("*demo01*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("csm, steps: 10", "csm, stesp: 10"), "unknown key"),
+        (("pretrained: csm", "pretrained: cms"), "no upstream experiment 'cms'"),
+        (("tasks/mdtb.yaml", "tasks/mtdb.yaml"), "no such file"),
+    ],
+)
+def test_wrong_config_is_named(
+    study: Path, snakemake: Snakemake, tmp_path: Path, change: tuple[str, str], message: str
+) -> None:
+    config = tmp_path / "wrong.yaml"
+    config.write_text(TINY.read_text().replace(*change))
+    run = snakemake(study, "--cores", "1", "--dry-run", config=config)
+    assert run.returncode != 0
+    assert message in run.stdout + run.stderr
