@@ -99,7 +99,7 @@ def decoders(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, float]], li
     return install
 
 
-def run(folder: Path, split: Path, models: list[Path], ceilings: Path | None = None) -> pd.DataFrame:
+def run(folder: Path, split: Path, models: list[Path], ceilings: Path | None = None) -> Any:
     evaluate.run(
         dataset="toy",
         split=split,
@@ -113,7 +113,7 @@ def run(folder: Path, split: Path, models: list[Path], ceilings: Path | None = N
     return read_scores(folder / "scores.tsv")
 
 
-def summary(scores: pd.DataFrame, experiment: str, metric: str = "accuracy") -> pd.DataFrame:
+def summary(scores: Any, experiment: str, metric: str = "accuracy") -> Any:
     rows = scores[(scores["experiment"] == experiment) & (scores["metric"] == metric)]
     return rows[(rows[["draw", "seed", "subject"]] == "all").all(axis=1)].set_index("n")
 

@@ -10,6 +10,7 @@ from snakemake.exceptions import WorkflowError
 # Modules, not names: a Snakefile shares its namespace with Snakemake itself (which has a `parse` of its own).
 from boldly import bids, records
 from boldly import config as settings
+from boldly.samples.shards import subject_shards
 
 CHECKOUT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
 
@@ -109,8 +110,11 @@ def shard_folder(dataset):
 
 
 def shards(dataset):
-    """The tars of all subjects of a dataset."""
-    return [f"{shard_folder(dataset)}/{bids.shard_name(dataset, subject)}" for subject in subjects(dataset)]
+    """The tars of all subjects of a dataset: those that rules write, or ready-made ones."""
+    folder = shard_folder(dataset)
+    if dataset in PREPARED:
+        return [f"{folder}/{bids.shard_name(dataset, subject)}" for subject in subjects(dataset)]
+    return [str(path) for subject in subjects(dataset) for path in subject_shards(folder, dataset, subject)]
 
 
 def dataset_shards(wildcards):

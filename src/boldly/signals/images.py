@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from boldly.records import InputError, Problem
 
+# Decompressed at a time: the stream copies what it reads, in the processor's cache if it is not more.
 _CHUNK_BYTES = 1 << 20
 
 
@@ -156,8 +157,7 @@ class Volumes:
     def _skip_header(self, stream: _Readable) -> None:
         left = self.offset
         while left:
-            got = len(self._guard(stream, bytearray(min(left, _CHUNK_BYTES)), 0))
-            left -= got
+            left -= len(self._guard(stream, bytearray(min(left, _CHUNK_BYTES)), 0))
 
     def _fill(self, stream: _Readable, buffer: NDArray[Any], first: int) -> NDArray[Any]:
         block = buffer[: self.n_volumes - first]
@@ -171,7 +171,9 @@ class Volumes:
         while done < len(view):
             # Decompression runs ahead, so that damage may lie behind.
             volume = first + done // per_volume
-            got = self._read(stream, view[done:], f"at or after volume {volume} of {self.n_volumes}")
+            got = self._read(
+                stream, view[done : done + _CHUNK_BYTES], f"at or after volume {volume} of {self.n_volumes}"
+            )
             if not got:
                 raise self._problem(f"the data end in volume {volume} of {self.n_volumes}")
             done += got

@@ -24,8 +24,8 @@ MODE_COHERENCE_S = np.array([40.0, 32.0, 26.0, 20.0, 16.0])
 LARGEST_LAG_S = 6.0
 
 # Standard deviations of the network signals, in units of the networks' own scale.
-BACKGROUND_SD = 0.9
-PRIVATE_SD = 0.5
+BACKGROUND_SD = 0.6
+PRIVATE_SD = 0.4
 PRIVATE_SCALE_S = 5.0
 
 # Loadings of a parcel on networks other than its own, and how much subjects differ.
@@ -35,9 +35,9 @@ GAIN_SD = 0.25
 RESPONSE_LAG_SD_S = 0.6
 
 # Noise of a single parcel: a slow physiological part and a white one.
-SLOW_NOISE_SD = 1.0
+SLOW_NOISE_SD = 0.4
 SLOW_NOISE_SCALE_S = 3.0
-WHITE_NOISE_SD = 1.0
+WHITE_NOISE_SD = 5.0
 
 
 @dataclass(frozen=True)

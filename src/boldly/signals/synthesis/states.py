@@ -14,14 +14,13 @@ from boldly.signals.synthesis.networks import MODEL_SEED, N_NETWORKS, Array
 # A trial's window is shifted by this much against its events (see boldly.config.TaskOptions.delay_s).
 RECOMMENDED_DELAY_S = 3.0
 
-# Strength of a state's sustained response and of its travelling wave, in units of the networks' own scale.
+# Strength of a state's sustained response and of the wave that passes once through the networks while it lasts.
 PATTERN_AMPLITUDE = 0.8
 WAVE_AMPLITUDE = 1.2
-WAVE_PERIOD_S = 14.0
 # Trials of one state differ: mean and standard deviation of the weights of pattern, wave and wave a quarter later.
 # The wave is only partly locked to the onset: its strength and phase vary from trial to trial.
-WEIGHT_MEANS = np.array([1.0, 0.7, 0.0])
-WEIGHT_SDS = np.array([0.25, 0.6, 0.6])
+WEIGHT_MEANS = np.array([1.0, 0.8, 0.0])
+WEIGHT_SDS = np.array([0.25, 0.5, 0.5])
 CUE_AMPLITUDE = 0.8
 
 # Pairs share their pattern and differ only in the direction of the wave; the others have a pattern of their own.
@@ -116,7 +115,7 @@ def _response_basis(duration: float) -> Array:
     """
     times = np.arange(0.0, duration + _RESPONSE_TAIL_S, _GRID_S)
     on = times < duration - _GRID_S / 2
-    angle = 2 * np.pi * times / (WAVE_PERIOD_S or duration)
+    angle = 2 * np.pi * times / duration
     kernel = haemodynamic_response(times) * _GRID_S
     drives = (on, on * np.sin(angle), on * np.cos(angle))
     basis = np.stack([np.convolve(drive, kernel)[: len(times)] for drive in drives])

@@ -1,0 +1,368 @@
+from __future__ import annotations
+
+import types
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+import pytest
+from docutils.core import publish_parts
+from matplotlib.figure import Figure
+
+from boldly.config import Config, FiguresOptions, parse
+from boldly.files import read_tsv, write_tsv
+from boldly.records import InputError, Run, Score, write_runs, write_scores
+from boldly.stages import figures
+from boldly.stages.figures import style, tables
+
+REPORT = Path(__file__).resolve().parents[2] / "workflow" / "report"
+OPTIONS = FiguresOptions(dpi=60)  # small: only looked at by tests
+FAMILIES = ("autoencoding", "csm", "sequence_bert", "network_bert")
+
+pytestmark = pytest.mark.filterwarnings("error::UserWarning")  # a layout that collapses or text that has no glyph
+
+
+def run_table(folder: Path, dataset: str, n_subjects: int, n_runs: int, n_excluded: int = 0) -> Path:
+    runs = []
+    for number in range(n_subjects * n_runs):
+        subject, run = f"{number // n_runs + 1:02d}", str(number % n_runs + 1)
+        short = number < n_excluded
+        status, reason = ("excluded", f"{number + 2} volumes, fewer than 10") if short else ("ok", "")
+        key = f"ds-{dataset}_sub-{subject}_task-rest_run-{run}"
+        files = ("b.nii.gz", "m.nii.gz", "c.tsv", "")
+        head = (dataset, subject, "", "rest", "", "", run, "MNI")
+        runs.append(Run(*head, key, *files, 2.0, 180, status, reason))  # type: ignore[arg-type]
+    write_runs(folder / f"{dataset}_runs.tsv", runs)
+    return folder / f"{dataset}_runs.tsv"
+
+
+def qc_folder(folder: Path, runs: Path, limit_mm: float = 0.4) -> Path:
+    """Quality tables as preprocess writes them, one per subject, in a folder."""
+    rng = np.random.default_rng(0)
+    table = read_tsv(runs, ("subject",))
+    for subject, rows in table[table["status"] == "ok"].groupby("subject"):
+        movement = rng.lognormal(np.log(0.15), 0.6, len(rows)).round(6)
+        over = movement > limit_mm
+        quality = pd.DataFrame(
+            {
+                "key": rows["key"],
+                "status": np.where(over, "excluded", "ok"),
+                "reason": [
+                    f"mean FD {v:.3g} mm is over 0.4 mm" if o else None
+                    for v, o in zip(movement, over, strict=True)
+                ],
+                "mean_fd_mm": movement,
+                "mean_std_dvars": rng.normal(1.1, 0.1, len(rows)),
+                "degrees_of_freedom": 160,
+            }
+        )
+        write_tsv(folder / f"sub-{subject}_qc.tsv", quality)
+    return folder
+
+
+def history(folder: Path, name: str, *, parts: bool = False, validation: bool = True) -> list[Path]:
+    step = np.arange(10, 5001, 10)
+    train = pd.DataFrame({"step": step, "loss": 0.7 + 0.3 * np.exp(-step / 500), "learning_rate": 1e-4})
+    every = step[49::50]
+    l1 = 0.71 + 0.3 * np.exp(-every / 500)
+    evaluated = pd.DataFrame({"step": every, "loss": l1 + 0.69 * parts, "l1": l1, "l1_zero": 0.798})
+    paths = [folder / name / "train_history.csv", folder / name / "eval_history.csv"]
+    paths[0].parent.mkdir(parents=True)
+    train.to_csv(paths[0], index=False)
+    if validation:
+        evaluated.to_csv(paths[1], index=False)
+    else:
+        paths[1].write_text("\n")
+    return paths
+
+
+def scores(
+    folder: Path,
+    dataset: str,
+    families: tuple[str, ...] = FAMILIES,
+    sizes: tuple[int, ...] = (1, 3, 6),
+    baselines: tuple[str, ...] = ("linear", "mean_mlp"),
+    ceilings: bool = True,
+) -> Path:
+    rows: list[Score] = []
+
+    def add(experiment: str, n: int, value: float, kind: str, metric: str = "accuracy") -> None:
+        where = (dataset, experiment, n, "all", "all", "all")
+        rows.append(Score(*where, metric, value, value - 0.05, value + 0.04, 300, kind))
+
+    add("chance", 0, 0.125, "chance")
+    for n in sizes:
+        for baseline in baselines:
+            add(baseline, n, 0.3 + 0.05 * np.log2(n), "baseline")
+        for family in families:
+            add(family, n, 0.5 + 0.04 * np.log2(n), "pretrained")
+            add(family, n, 0.2, "pretrained", f"accuracy_minus_{family}_scratch")
+            add(f"{family}_scratch", n, 0.3 + 0.08 * np.log2(n), "scratch")
+    if ceilings:
+        add("ceiling_any", 0, 0.9, "ceiling")
+        add("ceiling_mean_signal", 0, 0.7, "ceiling")
+    fit = Score(dataset, "linear", sizes[0], "0", "1", "all", "accuracy", 0.01, 0.0, 0.02, 300, "baseline")
+    write_scores(folder / f"{dataset}_scores.tsv", [*rows, fit])
+    return folder / f"{dataset}_scores.tsv"
+
+
+def predictions(folder: Path, dataset: str, n_labels: int) -> Path:
+    rng = np.random.default_rng(0)
+    label = rng.integers(n_labels, size=40 * n_labels)
+    table = pd.DataFrame({"experiment": "csm", "n": 3, "draw": "0", "seed": "1", "label": label})
+    table["key"] = [f"ds-{dataset}_sub-01_task-t_sample_{i:03d}" for i in range(len(table))]
+    table["label_name"] = [f"state number {value} with a long name" for value in label]
+    table["predicted"] = np.where(rng.random(len(table)) < 0.6, label, (label + 1) % n_labels)
+    worse = table.assign(experiment="linear", predicted=0)
+    write_tsv(folder / f"{dataset}_predictions.tsv", pd.concat([worse, table]))
+    return folder / f"{dataset}_predictions.tsv"
+
+
+def draw(name: str, paths: list[Path], folder: Path) -> pd.DataFrame:
+    output = folder / "figures" / f"{name}.png"
+    figures.run(figure=name, tables=paths, options=OPTIONS, output=output)
+    assert output.read_bytes().startswith(b"\x89PNG")
+    assert output.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+    return read_tsv(output.with_suffix(".tsv"))
+
+
+def picture(name: str, paths: list[Path]) -> Figure:
+    with style.styled():
+        figure, _ = figures.FIGURES[name](paths)
+        figure.canvas.draw()
+        return figure
+
+
+def words(figure: Figure) -> str:
+    return "\n".join(text.get_text() for text in figure.findobj(match=lambda item: hasattr(item, "get_text")))
+
+
+def inputs(name: str, folder: Path) -> list[Path]:
+    """What the rule of a figure gives it."""
+    if name in ("upstream_data", "quality", "excluded"):
+        runs = [run_table(folder, "one", 5, 2, n_excluded=1), run_table(folder, "two", 8, 3)]
+        return [*runs, *(qc_folder(folder / path.stem, path) for path in runs)]
+    if name == "upstream_losses":
+        return [path for family in FAMILIES for path in history(folder, family, parts="bert" in family)]
+    if name == "downstream_confusion":
+        return [predictions(folder, "one", 6)]
+    return [scores(folder, "one"), scores(folder, "two", sizes=(1, 2, 4, 8))]
+
+
+@pytest.mark.parametrize("name", list(figures.FIGURES))
+def test_the_same_tables_give_the_same_bytes(name, tmp_path):
+    paths = inputs(name, tmp_path)
+    contents = []
+    for number in range(2):
+        draw(name, paths, tmp_path / str(number))
+        written = sorted((tmp_path / str(number) / "figures").iterdir())
+        assert [path.suffix for path in written] == [".pdf", ".png", ".tsv"]
+        contents.append([path.read_bytes() for path in written])
+    assert contents[0] == contents[1]
+
+
+def test_the_overview_counts_what_is_used_and_what_is_not(tmp_path):
+    runs = run_table(tmp_path, "one", 5, 2, n_excluded=3)  # both runs of subject 01, one of 02
+    row = draw("upstream_data", [runs], tmp_path).iloc[0]
+    assert row[["subjects", "runs", "subjects_found", "runs_found", "runs_excluded"]].tolist() == [4, 7, 5, 10, 3]
+    assert row["hours"] == pytest.approx(7 * 180 * 2 / 3600, abs=0.005)
+    assert "4 subjects, 7 runs, 42 min" in words(picture("upstream_data", [runs]))
+
+
+def test_the_overview_names_few_datasets_and_lists_many(tmp_path):
+    few = [run_table(tmp_path / "few", f"ds{number:03d}", 3 + number, 2) for number in range(5)]
+    assert all(path.stem.removesuffix("_runs") in words(picture("upstream_data", few)) for path in few)
+    many = [run_table(tmp_path / "many", f"ds{number:06d}", 2 + number % 7, 2) for number in range(34)]
+    figure = picture("upstream_data", many)
+    assert "ds000033" in words(figure)
+    assert figure.get_figwidth() == style.PAGE
+
+
+def test_quality_counts_reasons_and_leaves_out_unknown_runs(tmp_path):
+    runs = run_table(tmp_path, "one", 20, 2, n_excluded=4)
+    folder = qc_folder(tmp_path / "one", runs)
+    stale = read_tsv(folder / "sub-20_qc.tsv").assign(key="ds-one_sub-99_task-rest_run-1").head(1)
+    write_tsv(folder / "sub-99_qc.tsv", stale)
+    table = draw("quality", [runs, folder], tmp_path)
+    assert len(table) == 40
+    moved = table["reason"].str.startswith("mean FD", na=False).sum()
+    assert moved > 1
+    text = words(picture("quality", [runs, folder]))
+    assert f"{4 + moved} of 40 runs excluded" in text
+    assert "mean FD … mm is over 0.4 mm" in text  # the threshold is the same in all, the value is not
+    assert "… volumes, fewer than 10" in text
+
+
+def test_reasons_without_numbers_and_with_several_parts():
+    reasons = pd.Series(
+        ["no mask; no confounds", "no mask", "2 frames left (3 of 9 kept)", "4 frames left (1 of 9 kept)", ""]
+    )
+    kinds = tables.kinds_of_reasons(reasons)
+    assert kinds.tolist() == ["no mask", "no mask", "… frames left", "… frames left", "no reason given"]
+
+
+def test_excluded_runs_are_all_in_the_table(tmp_path):
+    runs = run_table(tmp_path, "one", 60, 1, n_excluded=55)
+    assert len(draw("excluded", [runs], tmp_path)) == 55
+    assert "and 15 more" in words(picture("excluded", [runs]))
+    used = run_table(tmp_path, "two", 3, 1)
+    assert draw("excluded", [used], tmp_path).empty
+    assert "all 3 runs are used" in words(picture("excluded", [used]))
+
+
+def test_losses_have_their_reference_lines(tmp_path):
+    paths = history(tmp_path, "csm") + history(tmp_path, "sequence_bert", parts=True)
+    table = draw("upstream_losses", paths, tmp_path)
+    parts = table.groupby("experiment")["part"].unique()
+    assert set(parts["csm"]) == {"train", "validation", "L1 of zeros"}
+    assert set(parts["sequence_bert"]) == {"train", "validation", "validation L1", "L1 of zeros"}
+    assert (table[table["part"] == "L1 of zeros"]["loss"] == 0.798).all()
+
+
+def test_a_long_training_curve_is_averaged_not_cut(tmp_path):
+    paths = history(tmp_path, "csm")
+    train = draw("upstream_losses", paths, tmp_path).query("part == 'train'")
+    assert len(train) == 300
+    assert train["step"].max() > 4900
+
+
+def test_losses_without_validation(tmp_path):
+    table = draw("upstream_losses", history(tmp_path, "csm", validation=False), tmp_path)
+    assert set(table["part"]) == {"train"}
+
+
+def test_the_heat_map_orders_rows_and_marks_the_best(tmp_path):
+    figure = picture("downstream_accuracy", [scores(tmp_path, "one", families=("csm",))])
+    rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert rows == ["linear", "mean MLP", "CSM scratch", "CSM"]
+    bold = [text.get_text() for text in figure.axes[0].texts if text.get_fontweight() == "bold"]
+    assert bold == ["0.50", "0.56", "0.60"]  # CSM at n = 1, 3, 6
+    assert "chance 0.12 · best mean-signal 0.70 · best possible 0.90" in words(figure)
+
+
+@pytest.mark.parametrize("name", ["downstream_accuracy", "downstream_curves"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"families": (), "sizes": (10,), "ceilings": False},  # Haxby: one n, baselines only
+        {"families": ("csm",), "sizes": (3,), "baselines": ()},
+        {"families": tuple(f"csm_of_width_{768 + number}_and_a_long_name" for number in range(9))},
+        {"families": ("csm",), "sizes": (1, 3, 6, 12, 24, 48)},
+    ],
+)
+def test_hard_cases_of_decoding_are_drawn(name, given, tmp_path):
+    table = draw(name, [scores(tmp_path, "one", **given)], tmp_path)
+    assert "accuracy_minus" not in " ".join(table["experiment"])
+    assert table["value"].min() > 0.1  # summary rows only: that of a single fit is 0.01
+
+
+def test_curves_of_a_dataset_that_lacks_an_experiment(tmp_path):
+    paths = [scores(tmp_path, "one"), scores(tmp_path, "two", families=("csm",))]
+    assert words(picture("downstream_curves", paths)).count("not trained") == 3
+
+
+def test_curves_pair_pretrained_and_scratch_in_one_colour(tmp_path):
+    figure = picture("downstream_curves", [scores(tmp_path, "one", families=("csm",), baselines=())])
+    lines = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert len({line.get_color() for line in lines}) == 1
+    assert {line.get_linestyle() for line in lines} == {"-", "--"}
+
+
+def test_confusion_shows_the_best_decoder(tmp_path):
+    table = draw(
+        "downstream_confusion", [predictions(tmp_path, "one", 26), predictions(tmp_path, "two", 3)], tmp_path
+    )
+    assert set(table["experiment"]) == {"csm"}
+    assert table.groupby(["dataset", "true"])["share"].sum().to_numpy() == pytest.approx(1)
+
+
+def test_names_keep_their_colour_and_differ():
+    assert style.colours(["csm"])["csm"] == style.colours(["network_bert", "csm"])["csm"]
+    several = style.colours(["csm", "csm_small", "csm_large", "linear"])
+    assert len(set(several.values())) == 4
+
+
+def test_labels_are_moved_apart_and_keep_their_order():
+    places = style.spread([0.5, 0.5, 0.52, 0.9], 0.1, 0.0, 1.0)
+    assert places == sorted(places)
+    assert np.diff(places) == pytest.approx([0.1, 0.1, places[3] - places[2]])
+    assert np.diff(places).min() > 0.0999
+    assert style.spread([0.1, 0.8], 0.1, 0.0, 1.0) == [0.1, 0.8]
+    assert style.spread([0.99, 1.0, 1.0], 0.1, 0.0, 1.0) == pytest.approx([0.8, 0.9, 1.0])
+
+
+def test_unknown_figures_and_unsuitable_tables_are_refused(tmp_path):
+    with pytest.raises(InputError, match="downstream_accuracy"):
+        draw("nothing", [], tmp_path)
+    with pytest.raises(InputError, match="not a score table"):
+        draw("downstream_curves", [run_table(tmp_path, "one", 2, 1)], tmp_path)
+    with pytest.raises(InputError, match="no such table"):
+        draw("quality", [tmp_path / "missing.tsv"], tmp_path)
+    assert not (tmp_path / "figures").exists()
+
+
+SMALL_CONFIG: dict[str, Any] = {
+    "atlas": {"path": "atlas_dseg.nii.gz"},
+    "datasets": {
+        "rest": {"role": "upstream", "derivatives": "rest"},
+        "blocks": {"role": "downstream", "derivatives": "blocks", "bids": "raw", "task": {}},
+    },
+    "pretrain": {"experiments": {"csm": {"framework": "csm"}}},
+    "adapt": {
+        "experiments": {"csm": {"pretrained": "csm"}, "again": {"scratch": "csm"}, "mlp": {"baseline": "mean_mlp"}}
+    },
+}
+
+
+def render(name: str, config: dict[str, Any], view: str = "accuracy") -> str:
+    """Render a caption as Snakemake does."""
+    snakemake = types.SimpleNamespace(config=config, wildcards=types.SimpleNamespace(view=view))
+    source = (REPORT / name).read_text(encoding="utf-8")
+    text = jinja2.Environment().from_string(source).render(snakemake=snakemake)
+    publish_parts(text, writer="html", settings_overrides={"halt_level": 2})  # warnings of the markup are errors
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in REPORT.glob("*.rst")))
+def test_captions_print_the_parameters_that_are_used(name):
+    complete = parse(Config, SMALL_CONFIG, "config").model_dump(mode="json")
+    for view in ("accuracy", "curves"):
+        short, full = (render(name, config, view) for config in (SMALL_CONFIG, complete))
+        assert short == full  # what a config leaves out is printed with its default
+        assert "{" not in full
+        assert "None" not in full.replace("None.", "")
+
+
+def test_captions_follow_the_config():
+    changed = parse(
+        Config,
+        SMALL_CONFIG
+        | {
+            "preprocess": {"strategy": ["motion"], "motion": "full", "exclude": {"mean_fd_mm": 0.25}},
+            "parcellate": {"smoothing_fwhm_mm": None, "high_pass_hz": 0.01},
+            "split": {"downstream": {"train": [2, 4], "test": "leave_one_out", "by": "run", "draws": 1}},
+            "evaluate": {"confidence": 0.9},
+        },
+        "config",
+    ).model_dump(mode="json")
+    text = render("workflow.rst", changed)
+    for words_ in (
+        "motion full",
+        "over 0.25 mm",
+        "filtered at 0.01 Hz",
+        "2, 4 training runs",
+        "each run tested in turn",
+    ):
+        assert words_ in text
+    assert "the same person trains and tests" in text
+    assert "smoothed" not in text
+    assert "0.25 mm" in render("quality.rst", changed)
+    assert "90 % intervals" in render("downstream.rst", changed)
+
+
+def test_each_figure_of_the_workflow_has_a_caption():
+    for name in figures.FIGURES:
+        view = name.removeprefix("downstream_")
+        assert (REPORT / f"{'downstream' if view in ('accuracy', 'curves') else name}.rst").is_file()
