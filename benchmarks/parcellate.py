@@ -1,17 +1,18 @@
 """Parcellation against nilearn's NiftiMapsMasker: time, memory and agreement, on data of real size.
 
 Data are generated, since neither real runs nor DiFuMo can be shipped. The run has 200 volumes of 97x115x97 voxels
-of 2 mm, as fMRIPrep writes them in MNI space: int16 with dim noise around the head, and in an ellipsoid of the size
-of a brain (1.7 l) a level of 5,000 to 15,000 with smooth fluctuations of 2 % and voxel noise of 2 %. Compressed it
-has about half its size. The atlas has 1,024 maps with the properties of DiFuMo that matter here: not negative, smooth,
-zero outside of a patch of some thousand voxels, about eight of them overlapping in each voxel of the brain.
+of 2 mm, as fMRIPrep writes them in MNI space: int16 with dim noise around the head, and in an ellipsoid of the
+size of a brain (1.7 l) a level of 5,000 to 15,000 with smooth fluctuations of 2 % and voxel noise of 2 %.
+Compressed it has a bit more than half its size. The atlas has 1,024 maps with the properties of DiFuMo that
+matter here: smooth, not negative, zero outside of a patch of some thousand voxels, about seven of them overlapping
+in each voxel.
 
 Both do the same to a run: smooth with 3 mm, extract by least squares, detrend, high-pass at 0.008 Hz, regress nine
 nuisances out, z-score. Both read the same files, each in a process of its own, so that its peak memory is its own.
 
-transform per run: nilearn's `transform` after its `fit`; ours opens the cached projection, reads, projects, cleans.
-    Median of seven runs for ours, one run for nilearn.
-subject of 7 runs: imports, seven runs, and nilearn's fit once, as stage parcellate and a script with nilearn do it.
+transform per run: nilearn's `transform` after its `fit`; ours opens the cached projection and reads, extracts and
+    cleans the run. Median of seven runs for ours, one run for nilearn.
+subject of 7 runs: imports and seven runs, and with nilearn its fit once.
 build or fit: nilearn's fit (once per subject); our projection (once per atlas, grid and kernel).
 largest difference: over all frames and parcels, of the z-scores. nilearn computes in single precision here.
 

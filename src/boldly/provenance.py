@@ -121,7 +121,7 @@ def file_sha256(path: Path | str) -> str:
 
 
 def environment() -> dict[str, Any]:
-    """Return what a result depends on beside its input: versions of Python and packages, git commit if there is one."""
+    """Return what a result depends on beside its input: versions of packages, git commit if there is one."""
     packages = ("numpy", "torch", "transformers", "accelerate", "deepspeed")
     versions = {}
     for name in packages:

@@ -163,6 +163,13 @@ def test_inputs_are_left_as_they_are() -> None:
     np.testing.assert_array_equal(regressors, before[1])
 
 
+def test_signals_that_are_not_finite_are_refused() -> None:
+    signals, _ = drifting_signals()
+    signals[7, 1] = np.inf
+    with pytest.raises(CleaningError, match="not finite"):
+        scaled(signals, options())
+
+
 @pytest.mark.parametrize(
     ("changes", "opts", "message"),
     [

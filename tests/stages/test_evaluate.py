@@ -143,7 +143,7 @@ def test_scores_can_be_recomputed_from_the_predictions(tmp_path, decoders):
     decoders({"csm": 0.7})
     model = write_model(tmp_path / "csm", "pretrained", "up", draws, seeds=(1, 2))
     scores = run(tmp_path, write_split(tmp_path / "split.json", draws), [model])
-    predictions = read_tsv(tmp_path / "predictions.tsv", ("draw", "seed", "subject"))
+    predictions: Any = read_tsv(tmp_path / "predictions.tsv", ("draw", "seed", "subject"))
     hit = (predictions["label"] == predictions["predicted"]).groupby(
         [predictions[c] for c in ("n", "draw", "seed")]
     )

@@ -8,8 +8,9 @@ import jinja2
 import numpy as np
 import pandas as pd
 import pytest
-from docutils.core import publish_parts
+from docutils.core import publish_parts  # type: ignore[import-untyped]
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from boldly.config import Config, FiguresOptions, parse
 from boldly.files import read_tsv, write_tsv
@@ -43,7 +44,7 @@ def qc_folder(folder: Path, runs: Path, limit_mm: float = 0.4) -> Path:
     rng = np.random.default_rng(0)
     table = read_tsv(runs, ("subject",))
     for subject, rows in table[table["status"] == "ok"].groupby("subject"):
-        movement = rng.lognormal(np.log(0.15), 0.6, len(rows)).round(6)
+        movement = rng.lognormal(np.log(0.25), 0.6, len(rows)).round(6)
         over = movement > limit_mm
         quality = pd.DataFrame(
             {
@@ -136,7 +137,7 @@ def picture(name: str, paths: list[Path]) -> Figure:
 
 
 def words(figure: Figure) -> str:
-    return "\n".join(text.get_text() for text in figure.findobj(match=lambda item: hasattr(item, "get_text")))
+    return "\n".join(text.get_text() for text in figure.findobj(Text) if isinstance(text, Text))
 
 
 def inputs(name: str, folder: Path) -> list[Path]:

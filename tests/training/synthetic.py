@@ -85,7 +85,8 @@ def upstream_study(folder: Path, *, n_subjects: int = 6, n_frames: int = 80, n_p
         subjects = [f"{i:02d}" for i in range(n_subjects)]
         for subject in subjects:
             key = f"ds-{dataset}_sub-{subject}_task-rest"
-            meta = {"dataset": dataset, "subject": subject, "run_key": key, "t_r": t_r, "entities": {}, "marked": []}
+            meta = {"dataset": dataset, "subject": subject, "run_key": key, "t_r": t_r, "entities": {}}
+            meta |= {"marked": []}
             series = signal(rng, n_frames, t_r, n_parcels)
             meta["n_volumes"] = n_frames
             write_shard(folder / dataset / shard_name(dataset, subject), [sample(key, series, meta)])

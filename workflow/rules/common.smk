@@ -199,22 +199,35 @@ def ceilings_argument(wildcards):
     return ["--ceilings", ceilings] if ceilings else []
 
 
-def quality_tables(wildcards):
-    """The quality tables of all subjects of all prepared datasets."""
+def prepared(datasets):
+    """Those that come from derivatives, not as ready-made shards."""
+    return [dataset for dataset in datasets if dataset in PREPARED]
+
+
+def quality_of(datasets):
+    """The quality tables of all subjects."""
     return [
         f"results/preprocess/{dataset}/sub-{subject}_qc.tsv"
-        for dataset in PREPARED
+        for dataset in prepared(datasets)
         for subject in subjects(dataset)
     ]
+
+
+def quality_tables(wildcards):
+    return quality_of(PREPARED)
+
+
+def upstream_quality_tables(wildcards):
+    return quality_of(UPSTREAM)
 
 
 def figure_files():
     """The figures that the config has data for."""
     names = ["upstream_data"] if UPSTREAM else []
     if PREPARED:
-        names.append("quality")
+        names += ["quality", "excluded"]
     if PRETRAIN:
         names.append("upstream_losses")
     if DOWNSTREAM and ADAPT:
-        names += ["downstream_accuracy", "downstream_curves"]
+        names += ["downstream_accuracy", "downstream_curves", "downstream_confusion"]
     return expand("results/figures/{figure}.png", figure=names)

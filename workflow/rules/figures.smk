@@ -13,7 +13,8 @@ rule figures:
 rule figure_upstream_data:
     """Subjects and runs of the upstream datasets (figure 2 of the preprint)."""
     input:
-        expand("results/index/{dataset}_runs.tsv", dataset=UPSTREAM),
+        qc=upstream_quality_tables,
+        runs=expand("results/index/{dataset}_runs.tsv", dataset=UPSTREAM),
     output:
         png=report(
             "results/figures/upstream_data.png",
@@ -32,11 +33,12 @@ rule figure_upstream_data:
         runtime=10,
     params:
         options=options("figures"),
+        qc=expand("results/preprocess/{dataset}", dataset=prepared(UPSTREAM)),
         revision=REVISIONS["figures"],
     shell:
         "boldly figures"
         " --figure upstream_data"
-        " --tables {input:q}"
+        " --tables {input.runs:q} {params.qc:q}"
         " --options {params.options:q}"
         " --output {output.png:q}"
         " 2> {log:q}"
@@ -66,14 +68,29 @@ rule figure_quality:
     params:
         options=options("figures"),
         qc=expand("results/preprocess/{dataset}", dataset=PREPARED),
+        figure=subpath(output.png, basename=True, strip_suffix=".png"),
         revision=REVISIONS["figures"],
     shell:
         "boldly figures"
-        " --figure quality"
+        " --figure {params.figure}"
         " --tables {input.runs:q} {params.qc:q}"
         " --options {params.options:q}"
         " --output {output.png:q}"
         " 2> {log:q}"
+
+
+use rule figure_quality as figure_excluded with:
+    output:
+        png=report(
+            "results/figures/excluded.png",
+            caption="../report/excluded.rst",
+            category="Data",
+        ),
+        others=multiext("results/figures/excluded", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/excluded.log",
+    benchmark:
+        "results/usage/figures/excluded.tsv"
 
 
 rule figure_upstream_losses:
@@ -140,6 +157,38 @@ rule figure_downstream:
     shell:
         "boldly figures"
         " --figure downstream_{wildcards.view:q}"
+        " --tables {input:q}"
+        " --options {params.options:q}"
+        " --output {output.png:q}"
+        " 2> {log:q}"
+
+
+rule figure_downstream_confusion:
+    """Which states are taken for which."""
+    input:
+        expand("results/evaluate/{dataset}_predictions.tsv", dataset=DOWNSTREAM),
+    output:
+        png=report(
+            "results/figures/downstream_confusion.png",
+            caption="../report/downstream_confusion.rst",
+            category="Decoding",
+        ),
+        others=multiext("results/figures/downstream_confusion", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/downstream_confusion.log",
+    benchmark:
+        "results/usage/figures/downstream_confusion.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        options=options("figures"),
+        revision=REVISIONS["figures"],
+    shell:
+        "boldly figures"
+        " --figure downstream_confusion"
         " --tables {input:q}"
         " --options {params.options:q}"
         " --output {output.png:q}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertConfig, BertModel
 
-from boldly.models.network import Network, NetworkConfig, real_frames, window_l1
+from boldly.models.network import Network, NetworkConfig, Outputs, real_frames, window_l1
 
 _FIRST, _SECOND = 0, 1
 
@@ -20,15 +22,15 @@ class MaskedNetwork(Network):
     read from CLS.
     """
 
-    def __init__(self, config: NetworkConfig) -> None:
-        super().__init__(config)
-        self.decoder = bert_layers(config)
-        self.cls_vector = nn.Parameter(torch.randn(config.width) * 0.02)
-        if config.labels:
+    def __init__(self, sizes: NetworkConfig) -> None:
+        super().__init__(sizes)
+        self.decoder = bert_layers(sizes)
+        self.cls_vector = nn.Parameter(torch.randn(sizes.width) * 0.02)
+        if sizes.labels:
             return
-        self.sep_vector = nn.Parameter(torch.randn(config.width) * 0.02)
-        self.follows_head = nn.Linear(config.width, 1)
-        hidden_size = config.n_parcels if config.framework == "network_bert" else config.width
+        self.sep_vector = nn.Parameter(torch.randn(sizes.width) * 0.02)
+        self.follows_head = nn.Linear(sizes.width, 1)
+        hidden_size = sizes.n_parcels if sizes.framework == "network_bert" else sizes.width
         self.mask_vector = nn.Parameter(torch.randn(hidden_size) * 0.02)
 
     def encode(
@@ -57,11 +59,10 @@ class MaskedNetwork(Network):
         hidden, cls = self._read(frames, valid, split)
         return self.predict_frames(hidden), self.follows_head(cls).squeeze(-1)
 
-    def objective(  # type: ignore[override]
-        self, follows: Tensor, inputs: Tensor, marked: Tensor, masked: Tensor, valid: Tensor | None = None, **batch: Tensor
-    ) -> dict[str, Tensor]:
+    def objective(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Outputs:
         """Return the L1 of the hidden values plus the cross-entropy of the order of the windows."""
-        prediction, logit = self.fill_in(inputs=inputs, marked=marked, masked=masked, valid=valid, **batch)  # type: ignore[arg-type]
+        follows, masked = batch.pop("follows"), batch["masked"]
+        prediction, logit = self.fill_in(inputs=inputs, marked=marked, valid=valid, **batch)
         l1 = window_l1(prediction, inputs, *self._targets(inputs, marked, masked, valid))
         order = functional.binary_cross_entropy_with_logits(logit.float(), follows, reduction="none")
         loss = l1 + order
@@ -73,13 +74,14 @@ class MaskedNetwork(Network):
             "order_accuracy": ((logit > 0) == (follows > 0.5)).float(),
         }
 
-    def naive(  # type: ignore[override]
-        self, inputs: Tensor, marked: Tensor, masked: Tensor, valid: Tensor | None = None, **_: Tensor
-    ) -> dict[str, Tensor]:
+    def naive(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Outputs:
         """Return the L1 per window (B,) of predicting zero."""
-        return {"l1_zero": window_l1(torch.zeros_like(inputs), inputs, *self._targets(inputs, marked, masked, valid))}
+        targets = self._targets(inputs, marked, batch["masked"], valid)
+        return {"l1_zero": window_l1(torch.zeros_like(inputs), inputs, *targets)}
 
-    def _targets(self, inputs: Tensor, marked: Tensor, masked: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _targets(
+        self, inputs: Tensor, marked: Tensor, masked: Tensor, valid: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Return the frames (B, L) that count and the parcels (B, P) that do not."""
         if self.sizes.framework == "network_bert":
             return real_frames(inputs, valid), ~masked | marked
@@ -113,24 +115,23 @@ def _attention(valid: Tensor | None, split: int) -> Tensor | None:
     return torch.cat(parts, dim=1)[:, None, None]
 
 
-def bert_layers(config: NetworkConfig) -> BertModel:
+def bert_layers(sizes: NetworkConfig) -> BertModel:
     """Build a BERT without tables of words and positions: time is embedded in seconds."""
     network = BertModel(
         BertConfig(
             vocab_size=1,
             max_position_embeddings=1,
-            hidden_size=config.width,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            intermediate_size=4 * config.width,
+            hidden_size=sizes.width,
+            num_hidden_layers=sizes.layers,
+            num_attention_heads=sizes.heads,
+            intermediate_size=4 * sizes.width,
             hidden_act="gelu_pytorch_tanh",
-            hidden_dropout_prob=config.dropout,
+            hidden_dropout_prob=sizes.dropout,
             attention_probs_dropout_prob=0.0,
-            attn_implementation="sdpa",
             pad_token_id=None,
         ),
         add_pooling_layer=False,
     )
-    network.embeddings.word_embeddings = nn.Identity()
-    network.embeddings.position_embeddings = nn.Identity()
+    network.embeddings.word_embeddings = nn.Identity()  # type: ignore[assignment]
+    network.embeddings.position_embeddings = nn.Identity()  # type: ignore[assignment]
     return network

@@ -65,7 +65,7 @@ def pretraining_config(options: PretrainOptions, n_parcels: int) -> NetworkConfi
 def decoder_config(
     options: AdaptOptions, labels: tuple[str, ...], n_parcels: int, upstream: NetworkConfig | None
 ) -> NetworkConfig:
-    """Return the sizes of a downstream experiment's network: the upstream network's with a head, or a baseline's."""
+    """Return the sizes of a downstream experiment's network: the upstream one with a head, or a baseline."""
     if upstream is not None:
         return dataclasses.replace(
             upstream, labels=labels, dropout=options.dropout, window_frames=options.window_frames
@@ -153,7 +153,9 @@ def load_network(folder: Path | str) -> nn.Module:
         network.load_state_dict(load_weights(folder))
     except RuntimeError as error:
         raise InputError(
-            Problem(str(Path(folder) / WEIGHTS), "", f"weights and config differ: {error}", "train the model again")
+            Problem(
+                str(Path(folder) / WEIGHTS), "", f"weights and config differ: {error}", "train the model again"
+            )
         ) from None
     return network.eval()
 

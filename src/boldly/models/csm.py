@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GPT2Config, GPT2Model
 
-from boldly.models.network import Network, NetworkConfig, real_frames, window_l1
+from boldly.models.network import Network, NetworkConfig, Outputs, real_frames, window_l1
 
 # Memory of a typical parcel, s: where the learned persistence starts.
 _TYPICAL_MEMORY_S = 5.0
@@ -23,12 +24,12 @@ class CausalNetwork(Network):
     supervises one masked frame per sequence.
     """
 
-    def __init__(self, config: NetworkConfig) -> None:
-        super().__init__(config)
-        self.decoder = gpt2_blocks(config)
-        if not config.labels:
+    def __init__(self, sizes: NetworkConfig) -> None:
+        super().__init__(sizes)
+        self.decoder = gpt2_blocks(sizes)
+        if not sizes.labels:
             start = math.log(math.expm1(_TYPICAL_MEMORY_S))
-            self.memory = nn.Parameter(torch.full((config.n_parcels,), start))
+            self.memory = nn.Parameter(torch.full((sizes.n_parcels,), start))
 
     def encode(
         self, inputs: Tensor, seconds: Tensor, t_r: Tensor, marked: Tensor, valid: Tensor | None = None
@@ -45,18 +46,14 @@ class CausalNetwork(Network):
         persistence = torch.exp(-t_r[:, None] / functional.softplus(self.memory))  # (B, P)
         return persistence[:, None] * inputs + correction
 
-    def objective(  # type: ignore[override]
-        self, inputs: Tensor, seconds: Tensor, t_r: Tensor, marked: Tensor, valid: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def objective(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Outputs:
         """Return the L1 of the next frames, and of two predictions that need no network."""
-        prediction = self.predict_next(inputs[:, :-1], seconds[:, :-1], t_r, marked)
+        prediction = self.predict_next(inputs[:, :-1], batch["seconds"][:, :-1], batch["t_r"], marked)
         target, frames = inputs[:, 1:], real_frames(inputs, valid)[:, 1:]
         loss = window_l1(prediction, target, frames, marked)
         return {"loss": loss.mean(), "window_loss": loss, "l1": loss}
 
-    def naive(  # type: ignore[override]
-        self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **_: Tensor
-    ) -> dict[str, Tensor]:
+    def naive(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **_: Any) -> Outputs:
         """Return the L1 per window (B,) of predicting zero and of predicting the last frame again."""
         target, frames = inputs[:, 1:], real_frames(inputs, valid)[:, 1:]
         return {
@@ -65,27 +62,26 @@ class CausalNetwork(Network):
         }
 
 
-def gpt2_blocks(config: NetworkConfig) -> GPT2Model:
+def gpt2_blocks(sizes: NetworkConfig) -> GPT2Model:
     """Build a GPT-2 without tables of words and positions: time is embedded in seconds."""
     network = GPT2Model(
         GPT2Config(
             vocab_size=1,
             n_positions=1,
-            n_embd=config.width,
-            n_layer=config.layers,
-            n_head=config.heads,
+            n_embd=sizes.width,
+            n_layer=sizes.layers,
+            n_head=sizes.heads,
             # The same function as the reference's gelu_new, in one kernel.
             activation_function="gelu_pytorch_tanh",
-            resid_pdrop=config.dropout,
+            resid_pdrop=sizes.dropout,
             # Without dropout of attention weights torch takes its memory-efficient kernels, on CPUs too.
-            embd_pdrop=config.dropout,
+            embd_pdrop=sizes.dropout,
             attn_pdrop=0.0,
-            attn_implementation="sdpa",
             use_cache=False,
             bos_token_id=None,
             eos_token_id=None,
         )
     )
-    network.wte = nn.Identity()
-    network.wpe = nn.Identity()
+    network.wte = nn.Identity()  # type: ignore[assignment]
+    network.wpe = nn.Identity()  # type: ignore[assignment]
     return network

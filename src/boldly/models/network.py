@@ -1,15 +1,16 @@
-"""What all networks share: their sizes, the way frames enter, the read-out that turns hidden states into classes."""
+"""What all networks share: their sizes, the way frames enter, the read-out that gives classes."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+Outputs = dict[str, Tensor]
 NetworkName = Literal["autoencoding", "csm", "sequence_bert", "network_bert", "linear", "mean_mlp"]
 
 # Periods of the time embedding, s: from below the shortest repetition times to twice the longest windows in use.
@@ -54,7 +55,7 @@ class NetworkConfig:
 class TimeEmbedding(nn.Module):
     """Elapsed seconds and repetition time to width: any repetition time and any length have a place.
 
-    Sines and cosines with periods from 1 s to 600 s, and the logarithm of the repetition time, through a linear map.
+    Sines and cosines with periods from 1 s to 600 s, and the logarithm of the repetition time, mapped linearly.
     """
 
     def __init__(self, width: int) -> None:
@@ -75,12 +76,12 @@ class TimeEmbedding(nn.Module):
 class Embedder(nn.Module):
     """Frames to width: a linear map of the unmarked parcels, LayerNorm, dropout, and the embedding of time."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, sizes: NetworkConfig) -> None:
         super().__init__()
-        self.projection = nn.Linear(config.n_parcels, config.width)
-        self.norm = nn.LayerNorm(config.width)
-        self.time = TimeEmbedding(config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.projection = nn.Linear(sizes.n_parcels, sizes.width)
+        self.norm = nn.LayerNorm(sizes.width)
+        self.time = TimeEmbedding(sizes.width)
+        self.dropout = nn.Dropout(sizes.dropout)
 
     def forward(
         self,
@@ -118,7 +119,7 @@ class Embedder(nn.Module):
 
 
 def parcel_scale(marked: Tensor) -> Tensor:
-    """Return factors (B, P): zero for marked parcels, for the others what keeps the variance of a sum over parcels."""
+    """Return factors (B, P): zero for marked parcels, for others what keeps the variance of a sum over parcels."""
     present = (~marked).float()
     share = present.mean(dim=1, keepdim=True).clamp_min(1 / marked.shape[1])
     return present * share.rsqrt()
@@ -127,7 +128,7 @@ def parcel_scale(marked: Tensor) -> Tensor:
 def window_l1(prediction: Tensor, target: Tensor, frames: Tensor, marked: Tensor) -> Tensor:
     """Return the mean absolute error of each window over the chosen frames and the unmarked parcels.
 
-    Each window has the same weight in a batch, whatever its length: the mean over ranks is the mean over the batch.
+    Each window has the same weight in a batch, whatever its length: the mean over ranks is that over the batch.
 
     Parameters
     ----------
@@ -161,13 +162,13 @@ class Head(nn.Module):
     mean over frames.
     """
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, sizes: NetworkConfig) -> None:
         super().__init__()
-        self.heads = config.heads if config.width % config.heads == 0 else 1
-        self.query = nn.Parameter(torch.zeros(self.heads, config.width // self.heads))
-        self.pooler = nn.Linear(config.width, config.width)
-        self.dropout = nn.Dropout(config.dropout)
-        self.classes = nn.Linear(config.width, len(config.labels))
+        self.heads = sizes.heads if sizes.width % sizes.heads == 0 else 1
+        self.query = nn.Parameter(torch.zeros(self.heads, sizes.width // self.heads))
+        self.pooler = nn.Linear(sizes.width, sizes.width)
+        self.dropout = nn.Dropout(sizes.dropout)
+        self.classes = nn.Linear(sizes.width, len(sizes.labels))
 
     def forward(self, hidden: Tensor, valid: Tensor | None) -> Tensor:
         """Turn hidden states (B, L, W) into logits (B, classes)."""
@@ -183,18 +184,20 @@ class Head(nn.Module):
 class Network(nn.Module):
     """A framework's network: with an objective while pretraining, with a head as a decoder of mental states.
 
-    `embedder`, `decoder` (the sequence network) and `head` or `unembedder` are the names of its parts.
+    `embedder`, `decoder` (the sequence network) and `head` or `unembedder` are the names of its parts. A batch
+    holds what `boldly.samples.windows` cuts.
     """
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, sizes: NetworkConfig) -> None:
         super().__init__()
-        self.sizes = config
-        self.embedder = Embedder(config)
-        self.head = Head(config) if config.labels else None
-        self.unembedder = None if config.labels else _small(nn.Linear(config.width, config.n_parcels))
+        # Not named config: the Trainer would take it for one of its own.
+        self.sizes = sizes
+        self.embedder = Embedder(sizes)
+        self.head = Head(sizes) if sizes.labels else None
+        self.unembedder = None if sizes.labels else _small(nn.Linear(sizes.width, sizes.n_parcels))
 
-    def forward(self, labels: Tensor | None = None, **batch: Tensor) -> dict[str, Tensor]:
-        """Return the loss of a batch of `boldly.samples.windows`, and for a decoder its logits.
+    def forward(self, labels: Tensor | None = None, **batch: Any) -> Outputs:
+        """Return the loss of a batch, and for a decoder its logits.
 
         Returns
         -------
@@ -203,8 +206,7 @@ class Network(nn.Module):
         """
         if self.head is None:
             return self.objective(**batch)
-        logits = self.head(self.encode(**batch), batch.get("valid")).float()
-        return {"logits": logits} if labels is None else {"loss": functional.cross_entropy(logits, labels), "logits": logits}
+        return classified(self.head(self.encode(**batch), batch.get("valid")), labels)
 
     def encode(
         self, inputs: Tensor, seconds: Tensor, t_r: Tensor, marked: Tensor, valid: Tensor | None = None
@@ -212,8 +214,12 @@ class Network(nn.Module):
         """Return the hidden states of the frames (B, L, W)."""
         raise NotImplementedError
 
-    def objective(self, **batch: Tensor) -> dict[str, Tensor]:
-        """Return `loss` and the losses of the windows (B,)."""
+    def objective(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Outputs:
+        """Return `loss` () and the losses of the windows (B,)."""
+        raise NotImplementedError
+
+    def naive(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Outputs:
+        """Return the L1 of each window (B,) for predictions that need no network, `l1_zero` among them."""
         raise NotImplementedError
 
     def predict_frames(self, hidden: Tensor) -> Tensor:
@@ -221,6 +227,14 @@ class Network(nn.Module):
         if self.unembedder is None:
             raise ValueError("a decoder of mental states does not predict frames")
         return self.unembedder(hidden)
+
+
+def classified(logits: Tensor, labels: Tensor | None) -> Outputs:
+    """Return `logits` (B, classes) in full precision and, with labels, the cross-entropy as `loss`."""
+    logits = logits.float()
+    if labels is None:
+        return {"logits": logits}
+    return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
 
 
 def _small(layer: nn.Linear) -> nn.Linear:

@@ -93,10 +93,13 @@ def clean(
     Raises
     ------
     CleaningError
-        When too few frames are left, a frequency does not suit the repetition time, or a regressor is not finite.
+        When too few frames are left, a frequency does not suit the repetition time, or numbers are not finite.
     """
     if kept.sum() < 2:
         raise CleaningError(f"{kept.sum()} of {len(kept)} frames are kept", "exclude the run")
+    if not np.isfinite(signals).all():
+        message = "the signals of the parcels are not finite: numbers in the image are too large"
+        raise CleaningError(message, "repair the image, or exclude the run")
     if not np.isfinite(regressors[kept]).all():
         raise CleaningError("nuisance regressors are not finite", "rerun preprocess, or exclude the run")
     spread = signals[kept].std(axis=0)

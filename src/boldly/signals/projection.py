@@ -30,6 +30,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 from scipy import linalg, ndimage, sparse
+from tqdm import tqdm
 
 from boldly.files import atomic_path, read_json, write_json
 from boldly.records import InputError, Problem
@@ -207,7 +208,8 @@ def build_projection(atlas: Atlas, grid: Grid, fwhm_mm: float | None) -> Project
     plain: list[_Column] = []
     smooth: list[_Column] = []
     on_grid = np.zeros(atlas.n_parcels)
-    for number, (column, share) in enumerate(_columns(atlas, grid)):
+    columns = tqdm(_columns(atlas, grid), "projection", atlas.n_parcels, unit="parcel", leave=False, disable=None)
+    for number, (column, share) in enumerate(columns):
         if atlas.kind == "labels" and len(column.voxels):
             column = _Column(column.voxels, column.weights / len(column.voxels))
         plain.append(column)

@@ -172,9 +172,7 @@ def _fit(
     """Train on the trials of a draw; seed decides on weights of the head, order of trials, and dropout."""
     train = _choose(corpus, split, draw.train)
     validation = _choose(corpus, split, draw.validation)
-    trials = Trials(
-        train, options.window_frames, seed, options.steps * options.batch_size, options.shortest_crop
-    )
+    trials = Trials(train, options.window_frames, seed, options.steps * options.batch_size, options.shortest_crop)
     return fit(
         network,
         trials,
@@ -191,9 +189,7 @@ def _choose(corpus: Corpus, split: DownstreamSplit, units: tuple[str, ...]) -> C
     return corpus.select(np.isin(np.array(owners), units))
 
 
-def _write(
-    folder: Path, config: NetworkConfig, corpus: Corpus, outcome: Fit, signature: dict[str, Any]
-) -> None:
+def _write(folder: Path, config: NetworkConfig, corpus: Corpus, outcome: Fit, signature: dict[str, Any]) -> None:
     """Write a fit; its record comes last and says that it is complete."""
     (folder / _RECORD).unlink(missing_ok=True)
     write_history(folder / "train_history.csv", outcome.train_rows)

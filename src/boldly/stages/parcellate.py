@@ -80,6 +80,7 @@ def run(
     series: list[RunSeries] = []
     problems: list[Problem] = []
     for record in usable:
+        logger.info("%s: %d volumes", record.key, record.n_volumes)
         try:
             if record.key not in regressors:
                 raise InputError(Problem(str(nuisance), record.key, "no rows of this run", "rerun preprocess"))

@@ -48,7 +48,8 @@ def run(*, name: str, options: PretrainOptions, data: Data, output: Path, proces
     data : list of (Path, Path)
         Split JSON and shard folder of each dataset; those that `options.datasets` leaves out are not read.
     output : Path
-        Folder for model.safetensors, config.json, contract.json, train_history.csv, eval_history.csv, manifest.json.
+        Folder for model.safetensors, config.json, contract.json, train_history.csv, eval_history.csv and
+        manifest.json.
     processes : int, default=1
         Processes that share a batch; on GPUs one per device.
 

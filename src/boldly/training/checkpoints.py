@@ -68,7 +68,9 @@ class CheckpointFolder:
 
     def steps(self) -> list[int]:
         """Return the steps of the complete checkpoints, in order."""
-        return sorted(int(marker.parent.name.split("-")[1]) for marker in self.path.glob(f"checkpoint-*/{_PROGRESS}"))
+        return sorted(
+            int(marker.parent.name.split("-")[1]) for marker in self.path.glob(f"checkpoint-*/{_PROGRESS}")
+        )
 
     def clean(self) -> None:
         """Delete checkpoints that were cut while being written."""

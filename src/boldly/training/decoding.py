@@ -17,9 +17,7 @@ from boldly.samples.windows import Trials
 from boldly.training.validation import TRIALS_PER_BATCH, to_device
 
 
-def predict(
-    folder: Path | str, corpus: Corpus, *, allow_mismatch: Collection[str] = ()
-) -> NDArray[np.float32]:
+def predict(folder: Path | str, corpus: Corpus, *, allow_mismatch: Collection[str] = ()) -> NDArray[np.float32]:
     """Return the probability of each state for each trial, in the order of the corpus.
 
     Parameters

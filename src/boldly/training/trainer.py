@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 # Rows of train_history.csv in a training of default length.
 _ROWS = 200
+# Of AdamW. Gradients that are zero but for rounding (bias of attention keys) must not become steps of full size.
+_EPSILON = 1e-6
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class StepTrainer(transformers.Trainer):
         )
         # Losses are means over windows already: no rescaling by numbers of labels.
         self.model_accepts_loss_kwargs = False
+        self.network = network
         self.journal = journal
         self.remove_callback(PrinterCallback)
         journal.collect_weights = self.collect_weights
@@ -82,7 +85,7 @@ class StepTrainer(transformers.Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Build AdamW; biases, norms and vectors do not decay."""
         if self.optimizer is None:
-            parameters = [p for p in self.model.parameters() if p.requires_grad]
+            parameters = [p for p in self.network.parameters() if p.requires_grad]
             groups = [
                 {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.args.weight_decay},
                 {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
@@ -91,6 +94,7 @@ class StepTrainer(transformers.Trainer):
                 [group for group in groups if group["params"]],
                 lr=self.args.learning_rate,
                 betas=(self.args.adam_beta1, self.args.adam_beta2),
+                eps=_EPSILON,
                 fused=not self.is_deepspeed_enabled,
             )
         return self.optimizer
@@ -105,8 +109,11 @@ class StepTrainer(transformers.Trainer):
 
     def collect_weights(self) -> dict[str, Tensor]:
         """Copy the weights to the CPU, from all processes where they are spread."""
-        model = self.model_wrapped if self.is_deepspeed_enabled else self.model
-        weights = self.accelerator.get_state_dict(model) if self.is_deepspeed_enabled else model.state_dict()
+        if self.is_deepspeed_enabled:
+            # With ZeRO-3 only the first process gets them.
+            weights = self.accelerator.get_state_dict(self.model_wrapped) or {}
+        else:
+            weights = self.network.state_dict()
         return {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
 
 
@@ -128,7 +135,7 @@ def fit(
     Parameters
     ----------
     network : nn.Module
-        Its forward returns a dict with `loss`. It is trained in place.
+        Its forward returns a dict with `loss`. Its own weights end up as those of the last step.
     windows : Dataset
         ``steps * batch_size`` items, taken in their order, cut by `__getitems__`.
     options : OptimiserOptions
@@ -179,11 +186,10 @@ def fit(
         with _stop_on_sigterm(journal if checkpoints else None):
             trainer.train(resume_from_checkpoint=resume)
     progress = journal.progress
-    weights = journal.best_weights or trainer.collect_weights()
+    weights = journal.best_weights if progress.best_step else trainer.collect_weights()
     step = progress.best_step or trainer.state.global_step
     if journal.terminate and trainer.state.global_step < options.steps:
         raise Interrupted(signal.SIGTERM)
-    network.load_state_dict(weights)
     return Fit(weights, step, progress.train_rows, progress.eval_rows, time.monotonic() - started)
 
 

@@ -26,8 +26,8 @@ class UpstreamValidation:
     """Losses of fixed windows, over all and by dataset, beside those of predictions that need no training.
 
     A row has `loss`, its parts (`l1`, `order_loss`, `order_accuracy`), `l1_zero` and `l1_last_frame`, the `skill`
-    ``1 - l1 / l1_zero``, and `l1`, `l1_zero`, `l1_last_frame` of each dataset as ``<column>_<dataset>``. A number is
-    the mean over windows, each weighted alike.
+    ``1 - l1 / l1_zero``, and `l1`, `l1_zero`, `l1_last_frame` of each dataset as ``<column>_<dataset>``. A number
+    is the mean over windows, each weighted alike.
 
     Parameters
     ----------

@@ -54,12 +54,12 @@ def _ordered(decoders: pd.DataFrame) -> pd.DataFrame:
 
 def _panels(widths: list[int], heights: list[int]) -> tuple[Figure, list[Axes]]:
     """Return axes for heat maps of so many columns and rows, as many in a line as fit the page."""
-    fitting = int(style.PAGE // max(_BESIDE + _NARROWEST * max(widths), style.COLUMN - 0.2))
+    fitting = int(style.PAGE // max(_BESIDE + _NARROWEST * max(widths), style.COLUMN))
     per_line = max(1, min(len(widths), fitting))
     widest = [max(widths[column::per_line]) for column in range(per_line)]
     inches = [_ABOVE + 0.27 * max(heights[i : i + per_line]) for i in range(0, len(heights), per_line)]
     # The line of references needs a column's width, even above a single n.
-    ratios = [max(_BESIDE + _CELL * columns, style.COLUMN - 0.2) for columns in widest]
+    ratios = [max(_BESIDE + _CELL * columns, style.COLUMN) for columns in widest]
     figure = style.new_figure(min(style.PAGE, sum(ratios)), sum(inches))
     panels = figure.subplots(len(inches), per_line, squeeze=False, width_ratios=ratios, height_ratios=inches)
     for axes in panels.flat[len(widths) :]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -101,6 +102,7 @@ def save(figure: Figure, table: pd.DataFrame, output: Path, dpi: int) -> None:
         ".pdf": {"CreationDate": None, "Producer": None, "Creator": None},
         ".png": {"Software": None},
     }
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every glyph in a PDF
     write_tsv(output.with_suffix(".tsv"), table)
     for suffix, metadata in undated.items():
         with atomic_path(output.with_suffix(suffix)) as temporary:

@@ -1,0 +1,294 @@
+"""The plan of the demo study: its datasets, subjects, runs, and what happens in each run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from boldly.signals.synthesis import states
+from boldly.signals.synthesis.artefacts import Scan, draw_scan
+from boldly.signals.synthesis.networks import draw_background, draw_parcel_noise, draw_subject
+from boldly.signals.synthesis.states import CUE, Segment, draw_weights, task_response
+
+Size = Literal["demo", "tiny"]
+
+# Durations of trials (s), equally frequent in each run and independent of the state.
+TRIAL_DURATIONS_S = (16.0, 18.0, 20.0, 22.0)
+_CUE_WEIGHTS = (1.0, 0.0, 0.0)
+# The response to the last trial is over this long after its end.
+_AFTER_LAST_S = 14.0
+_SHORT_RUN_VOLUMES = 8
+_HIGH_MOTION_SCALE = 7.0
+
+
+@dataclass(frozen=True)
+class Event:
+    """A row of an events table: seconds, seconds, and the name of what happens."""
+
+    onset: float
+    duration: float
+    name: str
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A run before it is scanned.
+
+    Attributes
+    ----------
+    session, task, direction, run : str
+        BIDS entities as spelled; empty where the run has none.
+    n_volumes : int
+        Frames.
+    segments : tuple of Segment
+        What drives the networks.
+    events : tuple of Event
+        What the events table says; empty where there is none.
+    motion_scale : float
+        How much the subject moves.
+    """
+
+    session: str
+    task: str
+    direction: str
+    run: str
+    n_volumes: int
+    segments: tuple[Segment, ...]
+    events: tuple[Event, ...] = ()
+    motion_scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class DatasetPlan:
+    """A dataset of the study.
+
+    Attributes
+    ----------
+    name : str
+        Folder and name.
+    about : str
+        A sentence for its description.
+    t_r : float
+        Repetition time, s.
+    dtype : {"int16", "float32"}
+        Numbers in its images.
+    subjects : dict of Size to int
+        How many.
+    runs : callable
+        ``runs(rng, shared, size)`` yields the runs of one subject; `shared` is the same for all subjects.
+    states : dict of str to str
+        The name of each labelled state and its process in `states.library`; empty upstream.
+    event_column : str
+        Column of the events table that names what happens; empty upstream.
+    """
+
+    name: str
+    about: str
+    t_r: float
+    dtype: Literal["int16", "float32"]
+    subjects: dict[Size, int]
+    runs: Callable[[np.random.Generator, np.random.Generator, Size], Iterator[RunPlan]]
+    states: dict[str, str]
+    event_column: str = ""
+
+
+HCP_TASKS = {
+    "MOTOR": {"lh": "p1a", "rh": "p1b"},
+    "WM": {"faces": "p2a", "places": "p2b"},
+    "LANGUAGE": {"math": "p3a", "story": "p3b"},
+    "EMOTION": {"fear": "s1", "neut": "s2"},
+}
+# The working-memory task names its trials by load and category; the state is the category's.
+_WM_LOADS = ("0bk", "2bk")
+MDTB_TASKS = {
+    "actionObservation": "p2a",
+    "emotionProcess": "s1",
+    "mentalRotation": "p3a",
+    "motorSequence": "p4a",
+    "nBack": "p2b",
+    "spatialMap": "p3b",
+    "stroop": "s2",
+    "theoryOfMind": "s3",
+    "verbGeneration": "p4b",
+    "visualSearch": "s4",
+}
+# In the second session these tasks carry a trailing "2", as in MDTB, and are the same.
+_MDTB_RENAMED = ("actionObservation", "motorSequence", "spatialMap", "theoryOfMind")
+_ALL_STATES = (*(name for pair in states.PAIRS for name in pair), *states.SINGLES)
+
+
+def plan_subject(dataset: DatasetPlan, subject: int, size: Size, seed: int) -> list[RunPlan]:
+    """Return the runs of a subject.
+
+    One run of `demo01` is too short and in one of `demo02` the subject moves far too much, both of the third subject,
+    so that exclusion by rule has something to exclude.
+
+    Parameters
+    ----------
+    dataset : DatasetPlan
+        The dataset.
+    subject : int
+        Number of the subject, from 1.
+    size : {"demo", "tiny"}
+        Size of the study.
+    seed : int
+        Seed of the study.
+    """
+    number = DATASETS.index(dataset)
+    own = np.random.default_rng([seed, number, subject, 0])
+    shared = np.random.default_rng([seed, number])
+    runs = list(dataset.runs(own, shared, size))
+    if subject == 3 and dataset.name == "demo01":
+        runs[-1] = replace(runs[-1], n_volumes=_SHORT_RUN_VOLUMES)
+    if subject == 3 and dataset.name == "demo02":
+        runs[-1] = replace(runs[-1], motion_scale=_HIGH_MOTION_SCALE)
+    return runs
+
+
+def scan_run(dataset: DatasetPlan, subject: int, number: int, run: RunPlan, seed: int) -> Scan:
+    """Draw the image of a run.
+
+    Parameters
+    ----------
+    dataset : DatasetPlan
+        The dataset.
+    subject, number : int
+        Numbers of the subject, from 1, and of its run, from 0.
+    run : RunPlan
+        One of `plan_subject`.
+    seed : int
+        Seed of the study.
+    """
+    who = draw_subject(np.random.default_rng([seed, DATASETS.index(dataset), subject, 1]))
+    rng = np.random.default_rng([seed, DATASETS.index(dataset), subject, 2, number])
+    times = np.arange(run.n_volumes) * dataset.t_r
+    networks = task_response(run.segments, times, who.response_lag_s)
+    networks += draw_background(rng, run.n_volumes, dataset.t_r)
+    parcels = networks @ who.mixing.T + draw_parcel_noise(rng, run.n_volumes, dataset.t_r)
+    return draw_scan(rng, parcels, dataset.t_r, run.motion_scale)
+
+
+def _rest_runs(rng: np.random.Generator, shared: np.random.Generator, size: Size) -> Iterator[RunPlan]:
+    """Rest: the background of the networks, no states."""
+    for run in ("1", "2"):
+        yield RunPlan("", "rest", "", run, 200 if size == "demo" else 70, ())
+
+
+def _puzzle_runs(rng: np.random.Generator, shared: np.random.Generator, size: Size) -> Iterator[RunPlan]:
+    """A task: each subject passes through all states in an order of their own, with breaks."""
+    n_volumes = 220 if size == "demo" else 80
+    for session in ("1", "2"):
+        onset, segments = 6.0, []
+        while onset + TRIAL_DURATIONS_S[-1] < n_volumes * 1.5:
+            segments.append(_draw_segment(rng, onset, str(rng.choice(_ALL_STATES))))
+            onset += segments[-1].duration + float(rng.choice([4.0, 6.0, 8.0]))
+        yield RunPlan(session, "puzzle", "", "", n_volumes, tuple(segments))
+
+
+def _movie_runs(rng: np.random.Generator, shared: np.random.Generator, size: Size) -> Iterator[RunPlan]:
+    """A movie: all subjects pass through the same states at the same times, without breaks, each in their own way."""
+    n_volumes = 300 if size == "demo" else 100
+    for run in ("01", "02"):
+        onset, segments = 0.0, []
+        while onset < n_volumes * 0.8:
+            scene = _draw_segment(shared, onset, str(shared.choice(_ALL_STATES)))
+            segments.append(replace(scene, weights=draw_weights(rng)))
+            onset += scene.duration
+        yield RunPlan("", "movie", "", run, n_volumes, tuple(segments))
+
+
+def _hcp_runs(rng: np.random.Generator, shared: np.random.Generator, size: Size) -> Iterator[RunPlan]:
+    """Four tasks of two states, a run each: a cue, a trial, a break."""
+    repeats = 4 if size == "demo" else 2
+    for task, processes in HCP_TASKS.items():
+        order = rng.permutation(np.repeat(list(processes), repeats))
+        durations = rng.permutation(np.resize(TRIAL_DURATIONS_S, len(order)))
+        breaks = rng.permutation(np.resize([8.0, 10.0], len(order)))
+        onset, segments, events = 6.0, list[Segment](), list[Event]()
+        loads = dict.fromkeys(processes, 0)
+        for state, duration, pause in zip(order, durations, breaks, strict=True):
+            segments.append(Segment(onset, 3.0, CUE, _CUE_WEIGHTS))
+            events.append(Event(onset, 3.0, "cue"))
+            onset += 3.0
+            name = f"{_WM_LOADS[loads[state] % 2]}_{state}" if task == "WM" else str(state)
+            loads[state] += 1
+            segments.append(Segment(onset, float(duration), processes[state], draw_weights(rng)))
+            events.append(Event(onset, float(duration), name))
+            onset += float(duration + pause)
+        n_volumes = int(np.ceil((onset + _AFTER_LAST_S) / 0.72))
+        yield RunPlan("", task, "LR", "", n_volumes, tuple(segments), tuple(events))
+
+
+def _mdtb_runs(rng: np.random.Generator, shared: np.random.Generator, size: Size) -> Iterator[RunPlan]:
+    """Ten tasks in each run, each once: an instruction and a block of several trials."""
+    for session in ("1", "2"):
+        for run in ("1", "2") if size == "demo" else ("1",):
+            order = rng.permutation(list(MDTB_TASKS))
+            durations = rng.permutation(np.resize(TRIAL_DURATIONS_S, len(order)))
+            onset, segments, events = 5.0, list[Segment](), list[Event]()
+            for task, duration in zip(order, durations, strict=True):
+                segments.append(Segment(onset, 5.0, CUE, _CUE_WEIGHTS))
+                events.append(Event(onset, 5.0, "instruct"))
+                onset += 5.0
+                name = f"{task}2" if session == "2" and task in _MDTB_RENAMED else str(task)
+                segments.append(Segment(onset, float(duration), MDTB_TASKS[task], draw_weights(rng)))
+                n_rows = int(rng.choice([2, 4]))
+                part = float(duration) / n_rows
+                events += [Event(onset + part * row, part, name) for row in range(n_rows)]
+                onset += float(duration)
+            n_volumes = int(np.ceil(onset + _AFTER_LAST_S))
+            yield RunPlan(session, "battery", "", run, n_volumes, tuple(segments), tuple(events))
+
+
+def _draw_segment(rng: np.random.Generator, onset: float, state: str) -> Segment:
+    return Segment(onset, float(rng.choice(TRIAL_DURATIONS_S)), state, draw_weights(rng))
+
+
+def _labelled(tasks: dict[str, dict[str, str]]) -> dict[str, str]:
+    return {f"{task} {state}": process for task, named in tasks.items() for state, process in named.items()}
+
+
+DATASETS: Sequence[DatasetPlan] = (
+    DatasetPlan("demo01", "rest, without states", 2.0, "float32", {"demo": 13, "tiny": 4}, _rest_runs, {}),
+    DatasetPlan(
+        "demo02",
+        "a task in two sessions; states in an order of the subject's own, no events",
+        1.5,
+        "int16",
+        {"demo": 13, "tiny": 4},
+        _puzzle_runs,
+        {},
+    ),
+    DatasetPlan(
+        "demo03",
+        "a movie; the same states at the same times in all subjects, no events",
+        0.8,
+        "int16",
+        {"demo": 13, "tiny": 4},
+        _movie_runs,
+        {},
+    ),
+    DatasetPlan(
+        "demohcp",
+        "four tasks of two states; events as in the Human Connectome Project",
+        0.72,
+        "int16",
+        {"demo": 16, "tiny": 6},
+        _hcp_runs,
+        _labelled(HCP_TASKS),
+        "trial_type",
+    ),
+    DatasetPlan(
+        "demomdtb",
+        "ten tasks in every run; events as in the multi-domain task battery",
+        1.0,
+        "int16",
+        {"demo": 16, "tiny": 6},
+        _mdtb_runs,
+        MDTB_TASKS,
+        "taskName",
+    ),
+)

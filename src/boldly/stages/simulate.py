@@ -1,0 +1,298 @@
+"""simulate: a study of made-up brains, laid out as BIDS and fMRIPrep derivatives, to try the workflow offline.
+
+Inputs: none. Output: a folder with an atlas, three upstream and two downstream datasets, the best accuracies that
+decoders of the downstream datasets can reach, and a README that tells how it was made.
+"""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import multiprocessing
+import shutil
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+import boldly
+from boldly import bids
+from boldly.files import atomic_path, read_json, write_json, write_tsv
+from boldly.records import InputError, Problem
+from boldly.signals.synthesis import anatomy as brain_of_all
+from boldly.signals.synthesis import study
+from boldly.signals.synthesis.account import account
+from boldly.signals.synthesis.ceilings import Decoder, observed_correct
+from boldly.signals.synthesis.confounds import confounds_table
+from boldly.signals.synthesis.study import DATASETS, DatasetPlan, RunPlan, Size
+
+logger = logging.getLogger(__name__)
+
+SPACE = "MNI152NLin2009cAsym"
+ATLAS = "atlas/atlas-demo_probseg.nii.gz"
+CEILINGS = "ceilings.tsv"
+# Written last: a folder without it holds no complete study.
+STUDY = "study.json"
+_UNFINISHED = ".unfinished"
+
+# Stored numbers are multiples of this: finer than the noise, coarse enough to compress.
+_INT16_STEP = 2.0
+_FLOAT32_STEP = 0.125
+_BIDS_VERSION = "1.8.0"
+_LAYOUT = "simulated, not fMRIPrep's output; laid out as that of fMRIPrep 23.2"
+_MNI_CODE = 4
+_CEILING_SUBJECTS: dict[Size, int] = {"demo": 500, "tiny": 60}
+_CEILING_TRIALS = 20
+
+
+def run(output: Path, *, size: Size = "demo", seed: int = 1234, workers: int = 2) -> None:
+    """Write the demo study.
+
+    The same size, seed and version of boldly give the same bytes, whatever the number of workers. A folder that
+    already holds this study is left as it is; an unfinished or other study of this tool is replaced.
+
+    Parameters
+    ----------
+    output : Path
+        Folder of the study.
+    size : {"demo", "tiny"}, default="demo"
+        ``demo`` has enough subjects and trials to compare decoders; ``tiny`` has the same structure for tests.
+    seed : int, default=1234
+        Seed of subjects, trials and noise. Networks, states, anatomy and atlas are the same for all seeds.
+    workers : int, default=2
+        Number of processes.
+
+    Raises
+    ------
+    InputError
+        When the folder has files of the same names that this tool did not write, or a number is out of range.
+    """
+    output = Path(output)
+    _check(seed, workers)
+    settings = {"study": "boldly demo", "size": size, "seed": seed, "version": boldly.__version__}
+    if _finished(output) == settings:
+        logger.info("%s already holds this study (size %s, seed %d)", output, size, seed)
+        return
+    _clear(output)
+    started = time.monotonic()
+    output.mkdir(parents=True, exist_ok=True)
+    (output / _UNFINISHED).touch()
+    _write_atlas(output)
+    for dataset in DATASETS:
+        _write_dataset_files(output, dataset, size)
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), threadpool_limits, (1,)) as pool:
+        try:
+            _write_with(pool, output, size, seed)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    with atomic_path(output / "README.md") as temporary:
+        temporary.write_text(account(size, seed, boldly.__version__), encoding="utf-8")
+    write_json(output / STUDY, settings)
+    (output / _UNFINISHED).unlink()
+    logger.info("wrote %s (size %s, seed %d) in %.0f s", output, size, seed, time.monotonic() - started)
+
+
+def _check(seed: int, workers: int) -> None:
+    problems = []
+    if seed < 0:
+        problems.append(Problem("--seed", "simulate", f"{seed} is negative", "give 0 or a positive number"))
+    if workers < 1:
+        problems.append(Problem("--workers", "simulate", f"{workers} processes", "give 1 or more"))
+    if problems:
+        raise InputError(problems)
+
+
+def _finished(output: Path) -> Any:
+    try:
+        return read_json(output / STUDY)
+    except (OSError, ValueError):
+        return None
+
+
+def _clear(output: Path) -> None:
+    """Remove what an earlier call has written, and nothing else."""
+    names = [dataset.name for dataset in DATASETS] + ["atlas", "README.md", CEILINGS, STUDY]
+    present = [output / name for name in names if (output / name).exists()]
+    if (output / STUDY).is_file() or (output / _UNFINISHED).is_file():
+        for path in present:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return
+    # Empty folders are no one's work: Snakemake makes those of its outputs beforehand.
+    foreign = [path for path in present if path.is_file() or any(p.is_file() for p in path.rglob("*"))]
+    if foreign or (output.exists() and not output.is_dir()):
+        message = "it holds files that are no demo study: " + ", ".join(path.name for path in foreign or [output])
+        raise InputError(Problem(str(output), "simulate", message, "choose another folder with --output"))
+
+
+def _write_with(pool: ProcessPoolExecutor, output: Path, size: Size, seed: int) -> None:
+    """Let the processes write all subjects and compute the ceilings; write the ceilings' table."""
+    ceilings: list[Future[dict[str, Any]]] = [
+        pool.submit(_ceiling, dataset.name, decoder, size, seed)
+        for dataset in DATASETS
+        if dataset.states
+        for decoder in ("any", "mean_signal")
+    ]
+    subjects = [
+        pool.submit(_write_subject, output, dataset.name, number, size, seed)
+        for dataset in DATASETS
+        for number in range(1, dataset.subjects[size] + 1)
+    ]
+    for done in tqdm(as_completed(subjects), total=len(subjects), desc="simulate", unit="subject"):
+        done.result()
+    write_tsv(output / CEILINGS, pd.DataFrame([ceiling.result() for ceiling in ceilings]))
+
+
+def _ceiling(dataset_name: str, decoder: Decoder, size: Size, seed: int) -> dict[str, Any]:
+    """Return one row of the table of ceilings: accuracy of an ideal observer and its 95 % interval (Wilson)."""
+    dataset = _dataset(dataset_name)
+    correct, total = observed_correct(
+        decoder,
+        list(dataset.states.values()),
+        study.TRIAL_DURATIONS_S,
+        dataset.t_r,
+        n_subjects=_CEILING_SUBJECTS[size],
+        n_trials=_CEILING_TRIALS,
+        seed=seed,
+    )
+    interval = binomtest(correct, total).proportion_ci(method="wilson")
+    numbers = {
+        "chance": 1 / len(dataset.states),
+        "accuracy": correct / total,
+        "ci_low": interval.low,
+        "ci_high": interval.high,
+    }
+    row: dict[str, Any] = {"dataset": dataset_name, "decoder": decoder, "n_labels": len(dataset.states)}
+    return row | {name: round(float(number), 4) for name, number in numbers.items()} | {"n_trials": total}
+
+
+def _dataset(name: str) -> DatasetPlan:
+    return next(dataset for dataset in DATASETS if dataset.name == name)
+
+
+def _derivatives(output: Path, dataset: DatasetPlan) -> Path:
+    return output / dataset.name / "derivatives" / "fmriprep"
+
+
+def _write_atlas(output: Path) -> None:
+    anatomy = brain_of_all.anatomy()
+    image = np.zeros((*anatomy.brain.shape, anatomy.maps.shape[1]), dtype=np.float32, order="F")
+    image[anatomy.brain] = anatomy.maps
+    _write_nifti(output / ATLAS, image)
+    names = brain_of_all.parcel_names()
+    rows = [{"index": k, "name": name, "network": network} for k, (name, network) in enumerate(names, start=1)]
+    write_tsv(output / ATLAS.replace(".nii.gz", ".tsv"), pd.DataFrame(rows))
+
+
+def _write_dataset_files(output: Path, dataset: DatasetPlan, size: Size) -> None:
+    """Write what BIDS wants at the top of a dataset and of its derivatives."""
+    title = f"boldly {dataset.name}: simulated, no brain data; {dataset.about}"
+    made_by = [{"Name": "boldly simulate", "Version": boldly.__version__, "Description": _LAYOUT}]
+    about = {"BIDSVersion": _BIDS_VERSION, "License": "CC0", "GeneratedBy": made_by}
+    raw = output / dataset.name
+    write_json(raw / "dataset_description.json", {"Name": title, "DatasetType": "raw", **about})
+    write_json(
+        _derivatives(output, dataset) / "dataset_description.json",
+        {"Name": title, "DatasetType": "derivative", **about},
+    )
+    subjects = [f"sub-{number:02d}" for number in range(1, dataset.subjects[size] + 1)]
+    write_tsv(raw / "participants.tsv", pd.DataFrame({"participant_id": subjects}))
+    with atomic_path(raw / "README") as temporary:
+        temporary.write_text(
+            f"{title}.\n\nIt has no raw images; the preprocessed ones are in derivatives/fmriprep.\n"
+            "How the study was made is told in the README.md of the folder above.\n",
+            encoding="utf-8",
+        )
+
+
+def _write_subject(output: Path, dataset_name: str, subject: int, size: Size, seed: int) -> None:
+    """Write all files of a subject."""
+    dataset = _dataset(dataset_name)
+    for number, plan in enumerate(study.plan_subject(dataset, subject, size, seed)):
+        found = {
+            "sub": f"{subject:02d}",
+            "ses": plan.session,
+            "task": plan.task,
+            "dir": plan.direction,
+            "run": plan.run,
+        }
+        folders = [f"sub-{subject:02d}", *([f"ses-{plan.session}"] if plan.session else []), "func"]
+        prefix = "/".join([*folders, bids.run_prefix(found)])
+        _write_raw(output / dataset.name, prefix, dataset, plan)
+        _write_derivatives(_derivatives(output, dataset), prefix, dataset, plan, subject, number, seed)
+
+
+def _write_raw(folder: Path, prefix: str, dataset: DatasetPlan, plan: RunPlan) -> None:
+    write_json(folder / f"{prefix}_bold.json", {"RepetitionTime": dataset.t_r, "TaskName": plan.task})
+    if dataset.event_column:
+        rows = [{"onset": e.onset, "duration": e.duration, dataset.event_column: e.name} for e in plan.events]
+        write_tsv(folder / f"{prefix}_events.tsv", pd.DataFrame(rows))
+
+
+def _write_derivatives(
+    folder: Path, prefix: str, dataset: DatasetPlan, plan: RunPlan, subject: int, number: int, seed: int
+) -> None:
+    """Write image, mask and confounds of a run; the confounds are computed from the numbers that are stored."""
+    scan = study.scan_run(dataset, subject, number, plan, seed)
+    brain = brain_of_all.anatomy().brain
+    step = _INT16_STEP if dataset.dtype == "int16" else _FLOAT32_STEP
+    counts = np.rint(scan.bold / np.float32(step))
+    bold = counts * np.float32(step)
+    stored = counts if dataset.dtype == "int16" else bold
+    image = np.zeros((*brain.shape, plan.n_volumes), dtype=dataset.dtype, order="F")
+    image[brain] = stored.T
+    in_space = f"{prefix}_space-{SPACE}"
+    slope = step if dataset.dtype == "int16" else None
+    _write_nifti(folder / f"{in_space}_desc-preproc_bold.nii.gz", image, t_r=dataset.t_r, slope=slope)
+    sidecar = {
+        "RepetitionTime": dataset.t_r,
+        "SkullStripped": True,
+        "SliceTimingCorrected": False,
+        "TaskName": plan.task,
+    }
+    write_json(folder / f"{in_space}_desc-preproc_bold.json", sidecar)
+    _write_nifti(folder / f"{in_space}_desc-brain_mask.nii.gz", brain.astype(np.uint8))
+    columns, metadata = confounds_table(bold, scan.motion, dataset.t_r)
+    # Nine digits keep what float32 images know, and make the tables half as large.
+    table = pd.DataFrame({name: np.char.mod("%.9g", column) for name, column in columns.items()})
+    write_tsv(folder / f"{prefix}_desc-confounds_timeseries.tsv", table.replace("nan", None))
+    write_json(folder / f"{prefix}_desc-confounds_timeseries.json", metadata)
+
+
+def _write_nifti(
+    path: Path, data: NDArray[Any], *, t_r: float | None = None, slope: float | None = None
+) -> None:
+    """Write a compressed image in template space; the same data give the same bytes.
+
+    Parameters
+    ----------
+    path : Path
+        Final name.
+    data : array
+        Numbers as stored.
+    t_r : float, optional
+        Repetition time of a 4-D image, s.
+    slope : float, optional
+        Intensity of one stored unit; default: numbers are intensities.
+    """
+    image = nib.Nifti1Image(data, brain_of_all.anatomy().affine)
+    image.header.set_xyzt_units("mm", "sec" if t_r is not None else None)
+    if t_r is not None:
+        image.header.set_zooms((*image.header.get_zooms()[:3], t_r))
+    if slope is not None:
+        image.header.set_slope_inter(slope, 0.0)
+    image.header["descrip"] = b"simulated by boldly, no brain data"
+    image.set_sform(image.affine, _MNI_CODE)
+    image.set_qform(image.affine, _MNI_CODE)
+    with atomic_path(path) as temporary:
+        # Name and time in the gzip header would differ from run to run.
+        temporary.write_bytes(gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
