@@ -16,6 +16,6 @@ Nothing here is brain data. In the order of the making:
 `ceilings`
     The best accuracy that any decoder, and any decoder of the mean signal, can reach.
 
-The model itself is fixed: networks, states and anatomy are the same for every seed. A seed draws the subjects, their
-trials and the noise.
+The model itself is fixed: networks, states and anatomy are the same for every seed. A seed draws the subjects,
+their trials and the noise.
 """

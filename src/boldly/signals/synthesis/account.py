@@ -8,9 +8,10 @@ from boldly.signals.synthesis.study import DATASETS, TRIAL_DURATIONS_S, Size
 _TEXT = """\
 # A demo study for boldly
 
-**No brain data.** Everything here was drawn by `boldly simulate` (version {version}, size {size}, seed {seed}). It is laid
-out as BIDS and fMRIPrep derivatives, so that the workflow can be tried without data at hand, and so made that what a
-decoder finds can be checked against what was put in. It says nothing about brains: do not publish it as fMRI.
+**No brain data.** Everything here was drawn by `boldly simulate` (version {version}, size {size}, seed {seed}).
+It is laid out as BIDS and fMRIPrep derivatives, so that the workflow can be tried without data at hand, and so
+made that what a decoder finds can be checked against what was put in. It says nothing about brains: do not
+publish it as fMRI.
 
 | dataset | what | subjects | t_r (s) | states |
 |---|---|---|---|---|
@@ -20,21 +21,23 @@ Upstream are `demo01`, `demo02`, `demo03` (no labels); downstream are `demohcp` 
 
 ## How the signals were made
 
-1. **Networks.** {n_networks} networks oscillate at {slowest}-{fastest} Hz; each oscillation reaches the networks one after
-   another, with lags up to {lag:g} s. All datasets share frequencies, strengths and lags.
-2. **States.** While a state lasts, it drives the networks through the canonical haemodynamic response: with a pattern
-   (some networks up, others down) and with a wave that passes through all networks once. {n_pairs} pairs of states have the
-   same pattern and the opposite order of the wave; over the window of a trial the wave averages to zero. Such states
-   differ in the order and lag of the networks and not in the mean signal. In each trial pattern and wave are stronger
-   or weaker, and the wave starts earlier or later. Cues and instructions have a response of their own.
-3. **Subjects.** {n_parcels} parcels show the networks. Where (standard deviation {topography:g} of a loading, next to 1 for the
-   parcel's own network) and how strongly ({gain:.0%}) differs from subject to subject; so does the lag of the response
-   ({response_lag:g} s).
-4. **Noise.** Each parcel has noise of its own: white (standard deviation {white:g}) and slow ({slow:g}), where a network's
-   background has {background:g} and a state's pattern {pattern:g}.
-5. **Image.** Parcels are overlapping blobs of {voxel:g} mm voxels in an ellipsoid on the grid of MNI152NLin2009cAsym.
-   Added are head motion, loss of signal at jerks, respiration, signals of ventricles and white matter, drifts and white
-   noise in each voxel. The confounds tables are computed from the stored images and explain all of these but the last.
+1. **Networks.** {n_networks} networks oscillate at {slowest}-{fastest} Hz; each oscillation reaches the
+   networks one after another, with lags up to {lag:g} s. All datasets share frequencies, strengths and lags.
+2. **States.** While a state lasts, it drives the networks through the canonical haemodynamic response: with a
+   pattern (some networks up, others down) and with a wave that passes through all networks once. {n_pairs}
+   pairs of states have the same pattern and the opposite order of the wave; over the window of a trial the wave
+   averages to zero. Such states differ in the order and lag of the networks and not in the mean signal. In each
+   trial pattern and wave are stronger or weaker, and the wave starts earlier or later. Cues and instructions
+   have a response of their own.
+3. **Subjects.** {n_parcels} parcels show the networks. Where (standard deviation {topography:g} of a loading,
+   next to 1 for the parcel's own network) and how strongly ({gain:.0%}) differs from subject to subject; so
+   does the lag of the response ({response_lag:g} s).
+4. **Noise.** Each parcel has noise of its own: white (standard deviation {white:g}) and slow ({slow:g}), where
+   a network's background has {background:g} and a state's pattern {pattern:g}.
+5. **Image.** Parcels are overlapping blobs of {voxel:g} mm voxels in an ellipsoid on the grid of
+   MNI152NLin2009cAsym. Added are head motion, loss of signal at jerks, respiration, signals of ventricles and
+   white matter, drifts and white noise in each voxel. The confounds tables are computed from the stored images
+   and explain all of these but the last.
 
 ## Labelled states
 
@@ -42,13 +45,13 @@ Upstream are `demo01`, `demo02`, `demo03` (no labels); downstream are `demohcp` 
 |---|---|---|---|
 {labels}
 
-Trials last {durations} s, whatever the state. With a haemodynamic delay of **{delay:g} s** (frames with
-onset + delay <= t < onset + duration + delay) the window holds the response. `cue` (demohcp) and `instruct` (demomdtb)
-are no states. In demohcp, `0bk_` and `2bk_` before a category are the load: the state is the category. In demomdtb,
-consecutive rows of one `taskName` are one block, and a trailing `2` (session 2) means the same task.
+Trials last {durations} s, whatever the state. With a haemodynamic delay of **{delay:g} s** (frames with onset +
+delay <= t < onset + duration + delay) the window holds the response. `cue` (demohcp) and `instruct` (demomdtb)
+are no states. In demohcp, `0bk_` and `2bk_` before a category are the load: the state is the category. In
+demomdtb, consecutive rows of one `taskName` are one block, and a trailing `2` (session 2) means the same task.
 
-In `demo02` and `demo03` the same states occur, unlabelled: in an order of each subject's own, and in an order that all
-subjects share.
+In `demo02` and `demo03` the same states occur, unlabelled: in an order of each subject's own, and in an order
+that all subjects share.
 
 ## What should be excluded
 
@@ -57,18 +60,18 @@ subjects share.
 ## The best accuracy possible
 
 `ceilings.tsv` has, for each downstream dataset, the accuracy of two ideal observers, found by drawing trials:
-`any` sees the whole window of a trial, `mean_signal` only its average over time. Both know the model exactly: what each
-state does, the covariance of background and noise, and each subject's topography, gain and lag. They see parcels
-without artefacts, voxel noise and the responses to neighbouring trials, in as many frames as the window has. Real
-decoders know and see less, so these are upper bounds: expect decoders to stay below. (One thing the observers do not
-use: standardising a whole run tells a little about its other trials, which in demohcp are of the same task.)
-A decoder above `mean_signal` has learned in which order networks respond.
+`any` sees the whole window of a trial, `mean_signal` only its average over time. Both know the model exactly:
+what each state does, the covariance of background and noise, and each subject's topography, gain and lag. They
+see parcels without artefacts, voxel noise and the responses to neighbouring trials, in as many frames as the
+window has. Real decoders know and see less, so these are upper bounds: expect decoders to stay below. (One
+thing the observers do not use: standardising a whole run tells a little about its other trials, which in
+demohcp are of the same task.) A decoder above `mean_signal` has learned in which order networks respond.
 `chance` is one over the number of states; the interval is 95 % (Wilson).
 
 ## Files
 
-`atlas/` holds the {n_parcels} parcels as soft maps, with their names and networks. `study.json` is written last: without it the
-study is not complete. `participants.tsv` lists subjects; there are no raw images.
+`atlas/` holds the {n_parcels} parcels as soft maps, with their names and networks. `study.json` is written
+last: without it the study is not complete. `participants.tsv` lists subjects; there are no raw images.
 """
 
 

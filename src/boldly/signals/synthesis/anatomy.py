@@ -12,7 +12,7 @@ from boldly.signals.synthesis.networks import MODEL_SEED, N_NETWORKS, N_PARCELS,
 
 Mask = NDArray[np.bool_]
 
-VOXEL_MM = 8.0
+VOXEL_MM = 9.0
 # Extent of the template: 193 x 229 x 193 voxels of 1 mm whose first one is centred on this point (mm, RAS).
 _TEMPLATE_ORIGIN_MM = np.array([-96.0, -132.0, -78.0])
 _TEMPLATE_SHAPE_MM = np.array([193, 229, 193])
@@ -59,7 +59,7 @@ class Anatomy:
 
 @cache
 def anatomy() -> Anatomy:
-    """Return the brain of the study: an ellipsoid with a flat base, white matter inside, ventricles in the middle."""
+    """Return the brain of the study: an ellipsoid with a flat base, white matter and ventricles inside."""
     shape = tuple(int(n) for n in np.ceil(_TEMPLATE_SHAPE_MM / VOXEL_MM))
     affine = np.diag([VOXEL_MM, VOXEL_MM, VOXEL_MM, 1.0])
     # Centred in the template's box, so that left and right mirror each other.
@@ -110,7 +110,7 @@ def _ellipsoids(positions: Array, centres: list[tuple[int, int, int]], radii: tu
 
 
 def _soft_parcels(positions: Array, grey: Mask) -> Array:
-    """Place the parcels: mirrored pairs of centres, as far from each other as possible, and a Gaussian around each.
+    """Place the parcels: mirrored pairs of centres, far from each other, and a Gaussian around each.
 
     A network has three pairs at random places, so that networks are spread over the brain as real ones are.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,10 +53,10 @@ class Scan:
 def draw_scan(rng: np.random.Generator, parcels: Array, t_r: float, motion_scale: float = 1.0) -> Scan:
     """Draw the image of a run.
 
-    Added to the signals are: head motion (image contrast moved along its gradient, and a loss of signal where the head
-    jerks), a respiratory signal in the whole brain, signals of the ventricles and of white matter that leak into
-    their surroundings, drifts slower than 130 s, and white noise in each voxel. All but the last are explained by
-    columns of the confounds table.
+    Added to the signals are: head motion (image contrast moved along its gradient, and a loss of signal where
+    the head jerks), a respiratory signal in the whole brain, signals of the ventricles and of white matter that
+    leak into their surroundings, drifts slower than 130 s, and white noise in each voxel. All but the last are
+    explained by columns of the confounds table.
 
     Parameters
     ----------
@@ -119,28 +120,30 @@ def _motion_artefact(motion: Array) -> Array:
 
 def _physiology(rng: np.random.Generator, n_volumes: int, t_r: float) -> Array:
     """Respiration everywhere, ventricles and white matter around them, shape (T, V)."""
+    scales_s = (6.0, 2.0, 8.0)
+    courses = [draw_decaying(rng, n_volumes, 1, t_r, scale) for scale in scales_s]
+    return np.hstack(courses) @ _physiological_weights()
+
+
+@cache
+def _physiological_weights() -> Array:
+    """Amplitude of respiration, ventricles and white matter in each voxel, shape (3, V)."""
     brain = anatomy()
-    respiration = draw_decaying(rng, n_volumes, 1, t_r, 6.0)
-    ventricles = draw_decaying(rng, n_volumes, 1, t_r, 2.0)
-    white = draw_decaying(rng, n_volumes, 1, t_r, 8.0)
-    # Veins are denser at the back: the weight of respiration is not the same everywhere.
+    # Veins are denser at the back: respiration is not the same everywhere.
     everywhere = 1 - 0.2 * brain.positions_mm[:, 1] / 87.0
     in_csf = np.exp(-_distance_to(brain.csf) / 10.0)
     in_white = np.exp(-_distance_to(brain.white | brain.csf) / 15.0)
-    return _GLOBAL * respiration * everywhere + _CSF * ventricles * in_csf + _WHITE * white * in_white
+    return np.stack([_GLOBAL * everywhere, _CSF * in_csf, _WHITE * in_white])
 
 
 def _distance_to(tissue: NDArray[np.bool_]) -> Array:
     """Distance in mm of each voxel to the nearest voxel of a tissue."""
     positions = anatomy().positions_mm
-    squared = (positions**2).sum(axis=1)[:, None] - 2 * positions @ positions[tissue].T
-    nearest = (squared + (positions[tissue] ** 2).sum(axis=1)).min(axis=1)
-    distance: Array = np.sqrt(np.maximum(nearest, 0.0))
-    return distance
+    return np.linalg.norm(positions[:, None] - positions[tissue], axis=-1).min(axis=1)
 
 
 def _drift(rng: np.random.Generator, n_volumes: int, t_r: float) -> Array:
-    """A line and slow cosines, each with a spatial weight that varies smoothly over the brain, shape (T, V)."""
+    """Return a line and slow cosines, each with a weight that varies smoothly over the brain, shape (T, V)."""
     brain = anatomy()
     frames = np.arange(n_volumes)
     n_cosines = int(2 * n_volumes * t_r / _SLOWEST_KEPT_S)

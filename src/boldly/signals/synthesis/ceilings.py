@@ -1,4 +1,4 @@
-"""The best accuracy that a decoder of the demo study can reach, known because it is known how the study was made."""
+"""The best accuracy that a decoder of the demo study can reach: known, as it is known how the study was made."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from scipy.linalg import cholesky, solve_triangular
 
 from boldly.signals.synthesis.networks import (
     N_NETWORKS,
@@ -27,18 +26,18 @@ def observed_correct(
     durations_s: Sequence[float],
     t_r: float,
     *,
-    n_subjects: int = 100,
-    n_trials: int = 100,
+    n_subjects: int = 500,
+    n_trials: int = 20,
     seed: int = 1234,
 ) -> tuple[int, int]:
     """Count how many trials an ideal observer names correctly.
 
-    The observer knows everything about the model: what each state does to the networks, the covariance of background
-    and noise, and of each subject topography, gain and lag. It sees the parcels' signals in the window of a trial
-    (``any``) or their average over the window (``mean_signal``), without artefacts, voxel noise and the responses to
-    neighbouring trials. It does not know the background, the noise and how strong the response to this trial is.
-    It chooses the most probable state. No decoder of real windows of the study knows or sees more, so none is better
-    in expectation.
+    The observer knows everything about the model: what each state does to the networks, the covariance of
+    background and noise, and of each subject topography, gain and lag. It sees the parcels' signals in the
+    window of a trial (``any``) or their average over the window (``mean_signal``), without artefacts, voxel
+    noise and the responses to neighbouring trials. It does not know the background, the noise and how strong
+    the response to this trial is. It chooses the most probable state. No decoder of real windows of the study
+    knows or sees more, so none is better in expectation.
 
     With parcel noise that is independent and alike in all parcels, the signals projected on the networks carry all
     that there is to know about the state, so the Gaussian likelihoods are those of N_NETWORKS series. An unknown
@@ -55,7 +54,7 @@ def observed_correct(
     t_r : float
         Repetition time, s.
     n_subjects, n_trials : int
-        Subjects, and trials of each, to draw.
+        Subjects to draw, and trials of each, all of one duration.
     seed : int
         Seed of the draw.
 
@@ -67,13 +66,11 @@ def observed_correct(
     rng = np.random.default_rng(seed)
     correct = 0
     for _ in range(n_subjects):
-        subject = draw_subject(rng)
-        chosen = rng.integers(len(durations_s), size=n_trials)
-        for which, duration in enumerate(durations_s):
-            count = int((chosen == which).sum())
-            if count:
-                responses = _whitened_responses(decoder, states, duration, t_r, subject, rng.uniform(0, t_r))
-                correct += _count_correct(responses, count, rng)
+        subject, duration = draw_subject(rng), float(rng.choice(durations_s))
+        # Frames do not fall on the onsets of trials.
+        offset = float(rng.uniform(0, t_r))
+        responses = _whitened_responses(decoder, states, duration, t_r, subject, offset)
+        correct += _count_correct(responses, n_trials, rng)
     return correct, n_subjects * n_trials
 
 
@@ -84,7 +81,7 @@ def _whitened_responses(
     first = RECOMMENDED_DELAY_S + offset
     times = np.arange(first, duration + RECOMMENDED_DELAY_S - 1e-9, t_r)
     responses = np.stack([response(library()[s], duration, times - subject.response_lag_s) for s in states])
-    lags = np.arange(-len(times) + 1, len(times)) * t_r
+    lags = t_r * np.arange(-len(times) + 1.0, len(times))
     between = np.arange(len(times)) - np.arange(len(times))[:, None] + len(times) - 1
     networks = background_covariance(lags)[..., between].transpose(2, 0, 3, 1)  # (T, K, T, K)
     noise = parcel_noise_covariance(lags)[between]
@@ -95,10 +92,9 @@ def _whitened_responses(
     else:
         size = len(times) * N_NETWORKS
         covariance = networks.reshape(size, size) + np.kron(noise, gram)
-    root = cholesky(covariance, lower=True)
     flat = responses.reshape(len(states) * 3, -1)
-    whitened = solve_triangular(root, flat.T, lower=True).T.reshape(len(states), 3, -1)
-    return whitened.transpose(0, 2, 1)
+    whitened: Array = np.linalg.solve(np.linalg.cholesky(covariance), flat.T)
+    return whitened.reshape(-1, len(states), 3).transpose(1, 0, 2)
 
 
 def _count_correct(responses: Array, count: int, rng: np.random.Generator) -> int:
@@ -109,7 +105,8 @@ def _count_correct(responses: Array, count: int, rng: np.random.Generator) -> in
     trials = np.einsum("nsw,nw->ns", responses[truth], weights) + rng.standard_normal((count, size))
     likelihood = np.empty((count, n_states))
     for state, parts in enumerate(responses):
-        # Weights N(m, diag(sd^2)) make the trial N(parts m, 1 + S S') with S = parts sd; Woodbury in three dimensions.
+        # Weights N(m, diag(sd^2)) make the trial N(parts m, 1 + S S') with S = parts sd; Woodbury in three
+        # dimensions.
         spread = parts * WEIGHT_SDS
         residual = trials - parts @ WEIGHT_MEANS
         core = np.eye(3) + spread.T @ spread

@@ -76,13 +76,12 @@ def cosine_drifts(n_volumes: int, t_r: float) -> Array:
 def dvars(bold: Array) -> dict[str, Array]:
     """Return the root mean square of frame-to-frame changes over voxels, raw and standardised; first frame nan.
 
-    Source: Power et al. 2012; the standardisation by robust standard deviation and lag-1 autocorrelation is that of
-    Nichols 2017.
+    Source: Power et al. 2012; the standardisation by robust standard deviation and lag-1 autocorrelation is
+    that of Nichols 2017.
     """
     changes = np.sqrt((np.diff(bold, axis=0) ** 2).mean(axis=1))
-    quarter, three = np.partition(bold, [len(bold) // 4, 3 * len(bold) // 4], axis=0)[
-        [len(bold) // 4, 3 * len(bold) // 4]
-    ]
+    quartiles = [len(bold) // 4, 3 * len(bold) // 4]
+    quarter, three = np.partition(np.ascontiguousarray(bold.T), quartiles)[:, quartiles].T
     centred = bold - bold.mean(axis=0)
     lag_one = (centred[1:] * centred[:-1]).sum(axis=0) / (centred**2).sum(axis=0)
     expected = np.sqrt(2 * (1 - lag_one)) * (three - quarter) / 1.349
@@ -91,7 +90,7 @@ def dvars(bold: Array) -> dict[str, Array]:
 
 
 def _expansion(name: str, course: Array) -> dict[str, Array]:
-    """A regressor with its derivative and the squares of both, as fMRIPrep orders them."""
+    """Return a regressor with its derivative and the squares of both, as fMRIPrep orders them."""
     derivative = np.concatenate([[np.nan], np.diff(course)])
     return {
         name: course,
@@ -102,7 +101,7 @@ def _expansion(name: str, course: Array) -> dict[str, Array]:
 
 
 def _compcor(voxels: Array, cosines: Array, mask: str) -> tuple[dict[str, Array], dict[str, dict[str, Any]]]:
-    """Principal components of a tissue after high-pass filter and standardisation (aCompCor; Behzadi et al. 2007)."""
+    """Return principal components of a tissue, filtered and standardised (aCompCor; Behzadi et al. 2007)."""
     prefix, wanted = _N_COMPONENTS[mask]
     centred = voxels - voxels.mean(axis=0)
     centred -= cosines @ (cosines.T @ centred)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 
 N_NETWORKS = 8
 PARCELS_PER_NETWORK = 6
@@ -18,7 +19,8 @@ NETWORK_NAMES = tuple("ABCDEFGH")
 # Seed of what is the same in every study: networks, states, anatomy.
 MODEL_SEED = 20220622
 
-# Oscillations of the background: centre frequency (Hz) and coherence length (s), slow and lasting to fast and brief.
+# Oscillations of the background: centre frequency (Hz) and coherence length (s), slow and lasting to fast and
+# brief.
 MODE_FREQUENCIES_HZ = np.array([0.015, 0.025, 0.035, 0.050, 0.065])
 MODE_COHERENCE_S = np.array([40.0, 32.0, 26.0, 20.0, 16.0])
 LARGEST_LAG_S = 6.0
@@ -47,8 +49,8 @@ class Background:
     Attributes
     ----------
     loadings : array, shape (N_NETWORKS, n_modes)
-        Strength of each mode in each network. Every mode sums to zero over networks, so that the brain's mean signal
-        carries little of it and a global signal regression does not remove it.
+        Strength of each mode in each network. Every mode sums to zero over networks, so that the brain's mean
+        signal carries little of it and a global signal regression does not remove it.
     lags_s : array, shape (N_NETWORKS, n_modes)
         Delay with which a mode reaches a network.
     """
@@ -175,9 +177,7 @@ def draw_parcel_noise(rng: np.random.Generator, n_volumes: int, t_r: float) -> A
     return slow + WHITE_NOISE_SD * rng.standard_normal((n_volumes, N_PARCELS))
 
 
-def draw_decaying(
-    rng: np.random.Generator, n_volumes: int, n_series: int, t_r: float, scale_s: float
-) -> Array:
+def draw_decaying(rng: np.random.Generator, n_volumes: int, n_series: int, t_r: float, scale_s: float) -> Array:
     """Draw independent series of unit variance whose autocorrelation is ``exp(-lag / scale_s)``.
 
     Returns

@@ -123,8 +123,8 @@ _ALL_STATES = (*(name for pair in states.PAIRS for name in pair), *states.SINGLE
 def plan_subject(dataset: DatasetPlan, subject: int, size: Size, seed: int) -> list[RunPlan]:
     """Return the runs of a subject.
 
-    One run of `demo01` is too short and in one of `demo02` the subject moves far too much, both of the third subject,
-    so that exclusion by rule has something to exclude.
+    One run of `demo01` is too short and in one of `demo02` the subject moves far too much, both of the third
+    subject, so that exclusion by rule has something to exclude.
 
     Parameters
     ----------
@@ -172,13 +172,13 @@ def scan_run(dataset: DatasetPlan, subject: int, number: int, run: RunPlan, seed
 
 
 def _rest_runs(rng: np.random.Generator, shared: np.random.Generator, size: Size) -> Iterator[RunPlan]:
-    """Rest: the background of the networks, no states."""
+    """Plan rest: the background of the networks, no states."""
     for run in ("1", "2"):
         yield RunPlan("", "rest", "", run, 200 if size == "demo" else 70, ())
 
 
 def _puzzle_runs(rng: np.random.Generator, shared: np.random.Generator, size: Size) -> Iterator[RunPlan]:
-    """A task: each subject passes through all states in an order of their own, with breaks."""
+    """Plan a task: subjects pass through the states in an order of their own, with breaks."""
     n_volumes = 220 if size == "demo" else 80
     for session in ("1", "2"):
         onset, segments = 6.0, []
@@ -189,7 +189,7 @@ def _puzzle_runs(rng: np.random.Generator, shared: np.random.Generator, size: Si
 
 
 def _movie_runs(rng: np.random.Generator, shared: np.random.Generator, size: Size) -> Iterator[RunPlan]:
-    """A movie: all subjects pass through the same states at the same times, without breaks, each in their own way."""
+    """Plan a movie: all subjects pass through the same states at the same times, without breaks."""
     n_volumes = 300 if size == "demo" else 100
     for run in ("01", "02"):
         onset, segments = 0.0, []
@@ -201,8 +201,8 @@ def _movie_runs(rng: np.random.Generator, shared: np.random.Generator, size: Siz
 
 
 def _hcp_runs(rng: np.random.Generator, shared: np.random.Generator, size: Size) -> Iterator[RunPlan]:
-    """Four tasks of two states, a run each: a cue, a trial, a break."""
-    repeats = 4 if size == "demo" else 2
+    """Plan four tasks of two states, a run each: a cue, a trial, a break, and again."""
+    repeats = 4 if size == "demo" else 1
     for task, processes in HCP_TASKS.items():
         order = rng.permutation(np.repeat(list(processes), repeats))
         durations = rng.permutation(np.resize(TRIAL_DURATIONS_S, len(order)))
@@ -223,7 +223,7 @@ def _hcp_runs(rng: np.random.Generator, shared: np.random.Generator, size: Size)
 
 
 def _mdtb_runs(rng: np.random.Generator, shared: np.random.Generator, size: Size) -> Iterator[RunPlan]:
-    """Ten tasks in each run, each once: an instruction and a block of several trials."""
+    """Plan ten tasks in each run, each once: an instruction and a block of several trials."""
     for session in ("1", "2"):
         for run in ("1", "2") if size == "demo" else ("1",):
             order = rng.permutation(list(MDTB_TASKS))

@@ -1,0 +1,104 @@
+import json
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from boldly.config import PretrainOptions
+from boldly.files import read_json, write_json
+from boldly.models.build import load_contract, load_network
+from boldly.records import InputError
+from boldly.samples.shards import read_shard, write_shard
+from boldly.stages import pretrain
+from tests.training import synthetic
+
+
+def options(framework="csm", **changes):
+    values = {"framework": framework, "layers": 1, "width": 16, "heads": 2, "steps": 8, "batch_size": 8}
+    values |= {"learning_rate": 1e-3, "evaluate_every": 4, "validation_windows": 16, "window_frames": (6, 12)}
+    return PretrainOptions.model_validate(values | changes)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return synthetic.upstream_study(tmp_path_factory.mktemp("upstream"), n_subjects=4)
+
+
+@pytest.mark.parametrize("framework", ["autoencoding", "csm", "sequence_bert", "network_bert"])
+def test_each_framework_leaves_a_complete_folder(data, tmp_path, framework):
+    pretrain.run(name="toy", options=options(framework), data=data, output=tmp_path)
+    network = load_network(tmp_path)
+    assert sum(parameter.numel() for parameter in network.parameters()) > 1000
+    assert load_contract(tmp_path) == synthetic.contract(16)
+    assert pd.read_csv(tmp_path / "train_history.csv")["step"].tolist() == list(range(1, 9))
+    evaluation = pd.read_csv(tmp_path / "eval_history.csv")
+    assert evaluation["step"].tolist() == [4, 8]
+    # Both datasets are validated on subjects that did not train (defect 8.4).
+    assert {"l1_one", "l1_two"} <= set(evaluation.columns)
+    manifest = read_json(tmp_path / "manifest.json")
+    assert sorted(manifest["validation"]) == ["ds-one_sub-03.tar", "ds-two_sub-03.tar"]
+    assert not set(manifest["validation"]) & set(manifest["training"])
+    assert manifest["options"]["framework"] == framework
+    assert not (tmp_path / "checkpoints").exists()
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_only_the_chosen_datasets_are_read(data, tmp_path):
+    pretrain.run(name="toy", options=options(datasets=["two"]), data=data, output=tmp_path)
+    assert all("ds-two" in name for name in read_json(tmp_path / "manifest.json")["training"])
+
+
+def test_the_same_seed_gives_the_same_bytes(data, tmp_path):
+    for name in ("one", "two"):
+        pretrain.run(name=name, options=options(), data=data, output=tmp_path / name)
+    assert (tmp_path / "one/model.safetensors").read_bytes() == (tmp_path / "two/model.safetensors").read_bytes()
+
+
+def test_without_held_out_subjects_the_last_step_counts(data, tmp_path):
+    split, shards = data[0]
+    content = json.loads(split.read_text())
+    write_json(tmp_path / "split.json", {**content, "validation": []})
+    pretrain.run(name="toy", options=options(), data=[(tmp_path / "split.json", shards)], output=tmp_path / "out")
+    assert read_json(tmp_path / "out" / "manifest.json")["step"] == 8
+    assert (tmp_path / "out" / "eval_history.csv").read_text() == "step,loss\n"
+
+
+def test_shards_of_another_contract_are_refused(data, tmp_path):
+    folder = tmp_path / "shards"
+    for shard in sorted(data[0][1].iterdir()):
+        samples = [
+            sample if "sub-01" not in sample.key else _other_space(sample) for sample in read_shard(shard)
+        ]
+        write_shard(folder / shard.name, samples)
+    with pytest.raises(InputError, match="space: 'toy' != 'elsewhere'"):
+        pretrain.run(name="toy", options=options(), data=[(data[0][0], folder)], output=tmp_path / "out")
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def _other_space(sample):
+    import dataclasses
+
+    return dataclasses.replace(sample, contract=dataclasses.replace(sample.contract, space="elsewhere"))
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(data, tmp_path):
+    with pytest.raises(InputError, match="8 windows cannot be shared evenly by 3 processes"):
+        pretrain.run(name="toy", options=options(), data=data, output=tmp_path, processes=3)
+
+
+@pytest.mark.parametrize("deepspeed", [None, "config/deepspeed/zero2.json"], ids=["ddp", "zero2"])
+def test_two_processes_agree_with_one(data, tmp_path, deepspeed):
+    root = __import__("pathlib").Path(__file__).resolve().parents[2]
+    pretrain.run(name="one", options=options(dropout=0.0), data=data, output=tmp_path / "one")
+    chosen = options(dropout=0.0, deepspeed=str(root / deepspeed) if deepspeed else None)
+    pretrain.run(name="two", options=chosen, data=data, output=tmp_path / "two", processes=2)
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    # The same global batch in another order of summation; AdamW enlarges rounding, hence not 1e-7.
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-4
+    assert one["embedder.projection.weight"].dtype == torch.float32
+    for history in ("train_history.csv", "eval_history.csv"):
+        pd.testing.assert_frame_equal(
+            pd.read_csv(tmp_path / "one" / history), pd.read_csv(tmp_path / "two" / history), rtol=1e-4
+        )

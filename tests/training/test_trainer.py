@@ -1,0 +1,210 @@
+import signal
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from boldly.config import PretrainOptions
+from boldly.models.build import build_network, pretraining_config
+from boldly.records import InputError
+from boldly.samples.windows import Windows, window_options
+from boldly.training.checkpoints import CheckpointFolder
+from boldly.training.journal import Processes
+from boldly.training.trainer import Interrupted, StepTrainer, fit, training_arguments
+from boldly.training.validation import UpstreamValidation
+from tests.training import synthetic
+
+
+def options(**changes):
+    values = {"framework": "csm", "layers": 1, "width": 16, "heads": 2, "steps": 24, "batch_size": 8}
+    values |= {"learning_rate": 3e-3, "evaluate_every": 6, "checkpoint_every": 5, "window_frames": (6, 12)}
+    return PretrainOptions.model_validate(values | {"dropout": 0.2} | changes)
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return synthetic.corpus([60] * 4, datasets=["a", "a", "b", "b"])
+
+
+class StoppedError(RuntimeError):
+    pass
+
+
+class StoppedWindows(Windows):
+    """Windows that end the training like a kill does: in the middle of a step, without notice."""
+
+    stop_at: int | None = None
+
+    def __getitems__(self, indices):
+        if self.stop_at is not None and indices[0] // self.options.batch_size == self.stop_at:
+            raise StoppedError
+        return super().__getitems__(indices)
+
+
+def train(corpus, folder, chosen=None, *, stop_at=None, validate=True):
+    chosen = chosen or options()
+    windows = StoppedWindows(corpus, window_options(chosen, chosen.batch_size), 1, chosen.steps * chosen.batch_size)
+    windows.stop_at = stop_at
+    validation = UpstreamValidation(Windows(corpus, window_options(chosen, 8), 99, 16), 8) if validate else None
+    return fit(
+        build_network(pretraining_config(chosen, corpus.frames.shape[1]), 1),
+        windows,
+        chosen,
+        name="toy",
+        validate=validation,
+        keys=lambda numbers: [corpus.keys[r] for r in sorted(set(windows.runs(numbers)))],
+        seed=1,
+        folder=folder,
+    )
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("stop_at", [3, 13, 20])
+def test_a_killed_training_goes_on_to_the_same_weights_bit_for_bit(corpus, tmp_path, stop_at):
+    whole = train(corpus, tmp_path / "whole")
+    with pytest.raises(StoppedError):
+        train(corpus, tmp_path / "killed", stop_at=stop_at)
+    again = train(corpus, tmp_path / "killed")
+    assert same(whole.weights, again.weights)
+    assert again.train_rows == whole.train_rows
+    assert again.eval_rows == whole.eval_rows
+    assert again.step == whole.step
+
+
+def test_sigterm_saves_first(corpus, tmp_path):
+    whole = train(corpus, tmp_path / "whole")
+
+    class Terminated(StoppedWindows):
+        def __getitems__(self, indices):
+            if indices[0] == 8 * 8:
+                signal.raise_signal(signal.SIGTERM)
+            return super().__getitems__(indices)
+
+    chosen = options()
+    windows = Terminated(corpus, window_options(chosen, 8), 1, chosen.steps * 8)
+    validation = UpstreamValidation(Windows(corpus, window_options(chosen, 8), 99, 16), 8)
+    network = build_network(pretraining_config(chosen, 16), 1)
+    with pytest.raises(Interrupted) as caught:
+        fit(network, windows, chosen, name="toy", validate=validation, keys=str, seed=1, folder=tmp_path / "two")
+    assert caught.value.code == 128 + signal.SIGTERM
+    # The batch of a step is cut while the step before it runs: step 8 was running, the next checkpoint due at 10.
+    assert CheckpointFolder(tmp_path / "two" / "checkpoints").steps() == [5, 8]
+    assert same(whole.weights, train(corpus, tmp_path / "two").weights)
+
+
+def test_a_checkpoint_that_was_cut_is_not_used(corpus, tmp_path):
+    with pytest.raises(StoppedError):
+        train(corpus, tmp_path, stop_at=12)
+    folder = CheckpointFolder(tmp_path / "checkpoints")
+    assert folder.steps() == [5, 10]
+    (folder.checkpoint(10) / "progress.json").unlink()
+    (folder.checkpoint(10) / "model.safetensors").write_bytes(b"cut")
+    whole = train(corpus, tmp_path / "whole")
+    assert same(whole.weights, train(corpus, tmp_path).weights)
+
+
+def test_checkpoints_of_another_config_are_refused_with_the_difference(corpus, tmp_path):
+    checkpoints = CheckpointFolder(tmp_path / "checkpoints")
+    checkpoints.claim({"options": {"width": 16, "steps": 24}})
+    checkpoints.claim({"options": {"width": 32, "steps": 24}})  # nothing trained yet: no harm
+    with pytest.raises(StoppedError):
+        train(corpus, tmp_path, stop_at=8)
+    with pytest.raises(InputError) as caught:
+        checkpoints.claim({"options": {"width": 64, "steps": 24}})
+    assert [problem.entity for problem in caught.value.problems] == ["options.width"]
+    assert "has 32, the config now 64" in str(caught.value)
+
+
+def test_the_best_validation_gives_the_weights(corpus, tmp_path):
+    # A learning rate that is far too high: the last step is not the best.
+    outcome = train(corpus, tmp_path, options(learning_rate=0.3, warmup_fraction=0.5, evaluate_every=1))
+    losses = {row["step"]: row["loss"] for row in outcome.eval_rows}
+    assert outcome.step == min(losses, key=losses.__getitem__)
+    assert outcome.step < 24
+    network = build_network(pretraining_config(options(), 16), 1)
+    network.load_state_dict(outcome.weights)
+    validation = UpstreamValidation(Windows(corpus, window_options(options(), 8), 99, 16), 8)
+    with torch.inference_mode():
+        assert validation(network.eval(), Processes())["loss"] == pytest.approx(losses[outcome.step], abs=1e-6)
+
+
+def test_without_validation_the_last_step_gives_the_weights(corpus):
+    outcome = train(corpus, None, validate=False)
+    assert outcome.step == 24
+    assert outcome.eval_rows == []
+
+
+def test_histories_are_written_while_training(corpus, tmp_path):
+    with pytest.raises(StoppedError):
+        train(corpus, tmp_path, stop_at=14)
+    table = pd.read_csv(tmp_path / "train_history.csv")
+    assert list(table.columns) == ["step", "loss", "learning_rate"]
+    assert table["step"].tolist() == list(range(1, 15))
+    evaluation = pd.read_csv(tmp_path / "eval_history.csv")
+    assert evaluation["step"].tolist() == [6, 12]
+    assert {"loss", "l1", "l1_zero", "l1_last_frame", "skill", "l1_a", "l1_b", "l1_zero_a"} <= set(evaluation.columns)
+
+
+def test_the_learning_rate_rises_and_falls_linearly(corpus):
+    rows = train(corpus, None, options(steps=20, warmup_fraction=0.25), validate=False).train_rows
+    rates = np.array([row["learning_rate"] for row in rows])
+    expected = 3e-3 * np.minimum(np.arange(20) / 5, (20 - np.arange(20)) / 15)
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
+
+
+def test_the_optimiser_has_its_own_beta2_and_spares_vectors_from_decay(corpus, tmp_path):
+    """Defect 8.1: beta 2 must not take the value of beta 1."""
+    chosen = options(beta1=0.8, beta2=0.97, weight_decay=0.3)
+    network = build_network(pretraining_config(chosen, 16), 1)
+    arguments = training_arguments(chosen, 1, tmp_path, None)
+    trainer = StepTrainer.__new__(StepTrainer)
+    trainer.optimizer, trainer.network, trainer.args = None, network, arguments
+    trainer.is_deepspeed_enabled = False
+    matrices, vectors = trainer.create_optimizer().param_groups
+    assert matrices["betas"] == (0.8, 0.97)
+    assert matrices["weight_decay"] == 0.3
+    assert vectors["weight_decay"] == 0
+    assert all(parameter.ndim == 1 for parameter in vectors["params"])
+
+
+def test_divergence_names_the_samples_of_the_batch(corpus):
+    broken = synthetic.corpus([60] * 3)
+    broken.frames[60:120] = np.nan  # the second run
+    with pytest.raises(InputError) as caught:
+        train(broken, None, options(batch_size=2), validate=False)
+    (problem,) = caught.value.problems
+    assert broken.keys[1] in problem.where
+    assert "is not a number" in problem.message
+    assert "step 24" not in problem.message  # noticed when it happened, not at the end
+
+
+def test_validation_adds_up_over_processes(corpus):
+    chosen = options(framework="sequence_bert")
+    network = build_network(pretraining_config(chosen, 16), 1).eval()
+    validation = UpstreamValidation(Windows(corpus, window_options(chosen, 8), 99, 40), 8)
+    with torch.inference_mode():
+        alone = validation(network, Processes())
+        tables: list[torch.Tensor] = []
+
+        def keep(table):
+            tables.append(table.clone())
+            return table
+
+        for rank in range(2):
+            validation(network, Processes(rank, 2, keep))
+        both = validation(network, Processes(0, 2, lambda table: tables[0] + tables[1]))
+    assert both == pytest.approx(alone)
+
+
+def test_validation_weighs_windows_by_dataset(corpus):
+    chosen = options()
+    network = build_network(pretraining_config(chosen, 16), 1).eval()
+    windows = Windows(corpus, window_options(chosen, 8), 99, 40)
+    row = UpstreamValidation(windows, 8)(network, Processes())
+    share = np.mean(np.array(corpus.datasets)[windows.runs(range(40))] == "a")
+    assert row["l1"] == pytest.approx(share * row["l1_a"] + (1 - share) * row["l1_b"])
+    assert row["skill"] == pytest.approx(1 - row["l1"] / row["l1_zero"])
