@@ -1,9 +1,11 @@
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 
-from boldly.models.build import build_network, load_config, load_network, save_network, transfer
+from boldly.models import build
+from boldly.models.build import load_config, load_network, save_network, transfer
 from boldly.models.network import NetworkConfig, parcel_scale
 from boldly.records import InputError
 from boldly.samples.windows import Trials, WindowOptions, Windows
@@ -12,7 +14,16 @@ from tests.training import synthetic
 P = 16
 FRAMEWORKS = ("autoencoding", "csm", "sequence_bert", "network_bert")
 DECODERS = (*FRAMEWORKS, "linear", "mean_mlp")
-MASKING = {"autoencoding": "frames", "csm": "none", "sequence_bert": "frames", "network_bert": "parcels"}
+MASKING: dict[str, Any] = {
+    "autoencoding": "frames",
+    "csm": "none",
+    "sequence_bert": "frames",
+    "network_bert": "parcels",
+}
+
+
+def build_network(config, seed) -> Any:
+    return build.build_network(config, seed)
 
 
 def sizes(framework, labels=()):
@@ -64,20 +75,22 @@ def test_gradient_reaches_every_parameter_of_a_decoder(framework):
     assert [name for name, p in network.named_parameters() if p.grad is None] == []
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_training_lowers_the_loss(framework):
+@pytest.mark.parametrize(
+    ("framework", "n_steps"), [("autoencoding", 60), ("csm", 60), ("sequence_bert", 200), ("network_bert", 60)]
+)
+def test_training_lowers_the_loss(framework, n_steps):
     network, source = build_network(sizes(framework), seed=0), windows(framework)
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
     held_out = source.__getitems__(range(4000, 4032))
     with torch.no_grad():
         before = network(**held_out)["l1"].mean()
-    for step in range(60):
+    for step in range(n_steps):
         optimiser.zero_grad()
         network(**source.__getitems__(range(8 * step, 8 * step + 8)))["loss"].backward()
         optimiser.step()
     with torch.no_grad():
         after = network(**held_out)["l1"].mean()
-    # Half of the variance is noise that nobody can predict: 3 % of the error is a clear step, 60 steps are few.
+    # Half of the variance is noise that nobody can predict: 3 % of the error is a clear step, these are few steps.
     assert after < 0.97 * before
 
 
@@ -164,9 +177,7 @@ def test_network_bert_does_not_see_masked_parcels_and_counts_only_them():
     batch = windows("network_bert").__getitems__(range(8))
     hidden = torch.where(batch["masked"][:, None], torch.randn_like(batch["inputs"]), batch["inputs"])
     call = {name: value for name, value in batch.items() if name != "follows"}
-    torch.testing.assert_close(
-        network.fill_in(**{**call, "inputs": hidden})[0], network.fill_in(**call)[0]
-    )
+    torch.testing.assert_close(network.fill_in(**{**call, "inputs": hidden})[0], network.fill_in(**call)[0])
     error = (network.fill_in(**call)[0] - batch["inputs"]).abs().transpose(1, 2)[batch["masked"]]
     expected = error.view(8, -1).mean(dim=1)
     torch.testing.assert_close(network(**batch)["l1"], expected)
@@ -189,7 +200,9 @@ def test_the_autoencoder_decodes_from_masked_frames_without_seeing_the_frame_to_
     everything_masked = {**batch, "masked": torch.ones_like(batch["masked"])}
     frames = network.restore(**everything_masked)
     # All that the decoder knows comes through one vector: the same vector, the same frames.
-    summary = network._encode(network.embedder(*(batch[k] for k in ("inputs", "seconds", "t_r", "marked"))), None)[1]
+    summary = network._encode(network.embedder(*(batch[k] for k in ("inputs", "seconds", "t_r", "marked"))), None)[
+        1
+    ]
     assert summary.shape == (8, 16)
     assert not torch.allclose(frames[0], frames[1])
     # Teacher forcing is shifted (defect 8.16): with the encoder's vector fixed, frame 4 changes nothing before 5.
@@ -220,13 +233,12 @@ def test_attention_takes_the_fused_kernel():
         assert build_network(sizes(framework), seed=0).decoder.config._attn_implementation == "sdpa"
 
 
-def test_the_head_starts_as_the_mean_over_real_frames():
-    network = build_network(sizes("csm", ("a", "b")), seed=0).eval()
-    hidden = torch.randn(3, 6, 16)
+def test_the_head_starts_with_the_mean_over_real_frames_of_every_layer():
+    head = build_network(sizes("csm", ("a", "b")), seed=0).head
+    layers = [torch.randn(3, 6, 16) for _ in range(3)]
     valid = torch.arange(6) < torch.tensor([6, 4, 2])[:, None]
-    mean = (hidden * valid[..., None]).sum(dim=1) / valid.sum(dim=1, keepdim=True)
-    expected = network.head.classes(network.head.pooler(mean).tanh())
-    torch.testing.assert_close(network.head(hidden, valid), expected)
+    means = [(hidden * valid[..., None]).sum(dim=1) / valid.sum(dim=1, keepdim=True) for hidden in layers]
+    torch.testing.assert_close(head.pool(layers, valid), torch.cat(means, dim=1))
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator_alone():

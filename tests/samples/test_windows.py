@@ -131,7 +131,9 @@ def test_a_dataset_of_one_run_gives_pairs_as_well():
 
 
 def test_masked_frames_are_spans_of_the_wanted_share(corpus):
-    options = dataclasses.replace(SINGLE, shortest=20, longest=20, masking="frames", mask_fraction=0.4, mask_span=4)
+    options = dataclasses.replace(
+        SINGLE, shortest=20, longest=20, masking="frames", mask_fraction=0.4, mask_span=4
+    )
     masked = Windows(corpus, options, seed=3, count=64).__getitems__(range(64))["masked"]
     assert (masked.sum(dim=1) == 8).all()  # 0.4 of 20 frames
     borders = (masked[:, 1:] != masked[:, :-1]).sum(dim=1).float().mean()

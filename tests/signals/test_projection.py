@@ -80,13 +80,10 @@ def extract(atlas: Atlas, path: Path, fwhm: float | None = None) -> np.ndarray:
     return build_projection(atlas, volumes.grid, fwhm).extract(volumes).signals
 
 
-def assert_same(found: np.ndarray, expected: np.ndarray, tolerance: float = 2e-5) -> None:
-    """Compare fluctuations in units of their standard deviation (single precision sums leave 1e-5), and levels."""
+def assert_same(found: np.ndarray, expected: np.ndarray, tolerance: float = 1e-8) -> None:
+    """Compare signals in units of their standard deviation over time."""
     assert found.shape == expected.shape
-    difference = found - expected
-    assert np.abs((difference - difference.mean(axis=0)) / expected.std(axis=0)).max() < tolerance
-    # Weights have 24 bits.
-    assert np.abs(difference.mean(axis=0)).max() < 1e-7 * np.abs(expected).max()
+    assert np.abs((found - expected) / expected.std(axis=0)).max() < tolerance
 
 
 @pytest.fixture(params=["maps", "labels"])

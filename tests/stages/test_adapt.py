@@ -46,9 +46,7 @@ def upstream(tmp_path_factory):
 
 def run(study, output, chosen, model=None):
     split, shards = study
-    adapt.run(
-        name="toy", options=chosen, dataset="task", split=split, shards=shards, model=model, output=output
-    )
+    adapt.run(name="toy", options=chosen, dataset="task", split=split, shards=shards, model=model, output=output)
 
 
 @pytest.mark.parametrize("framework", ["autoencoding", "csm", "sequence_bert", "network_bert"])
@@ -77,7 +75,7 @@ def test_baselines_learn_what_is_easy(study, tmp_path, baseline):
     run(study, tmp_path, options(baseline=baseline, steps=150, evaluate_every=10, learning_rate=5e-3))
     manifest = read_json(tmp_path / adapt.MANIFEST)
     corpus = load_corpus([study[1] / "ds-task_sub-05.tar"])
-    accuracy = {}
+    accuracy: dict[int, list[float]] = {}
     for fit in manifest["fits"]:
         probabilities = predict(tmp_path / fit["folder"], corpus)
         assert probabilities.shape == (12, 4)
@@ -159,7 +157,7 @@ def test_a_model_of_another_contract_is_refused(study, upstream, tmp_path):
     other = dataclasses.replace(synthetic.contract(16), smoothing_fwhm_mm=3.0, atlas="another")
     (folder / CONTRACT).write_text(other.to_json())
     for start in ("pretrained", "scratch"):
-        with pytest.raises(InputError, match="atlas: 'another' != 'toy'.*smoothing_fwhm_mm"):
+        with pytest.raises(InputError, match=r"atlas: 'another' != 'toy'.*smoothing_fwhm_mm"):
             run(study, tmp_path / "out", options(**{start: "csm"}), folder)
     assert not (tmp_path / "out").exists()
 

@@ -17,7 +17,11 @@ from boldly.config import AtlasOptions, ParcellateOptions, PreprocessOptions
 from boldly.files import write_tsv
 from boldly.records import InputError, Run, write_runs
 from boldly.samples.timeseries import RunSeries, read_timeseries
+from boldly.signals.atlas import load_atlas
+from boldly.signals.cleaning import clean
 from boldly.signals.confounds import Nuisance, write_nuisance
+from boldly.signals.images import open_volumes
+from boldly.signals.projection import load_projection
 from boldly.stages import parcellate
 
 SHAPE = (10, 9, 8)
@@ -238,7 +242,7 @@ def test_all_bad_runs_are_reported_at_once_and_nothing_is_written(subject: Subje
 def test_a_repaired_run_gives_the_bytes_of_a_clean_one(subject: Subject) -> None:
     subject.parcellate()
     output = subject.folder / "out" / "sub-01_timeseries.safetensors"
-    clean = output.read_bytes()
+    before = output.read_bytes()
     bold = Path(subject.runs[0].bold)
     content = bold.read_bytes()
     bold.write_bytes(gzip.compress(gzip.decompress(content)[:-100]))
@@ -246,7 +250,7 @@ def test_a_repaired_run_gives_the_bytes_of_a_clean_one(subject: Subject) -> None
         subject.parcellate()
     bold.write_bytes(content)
     subject.parcellate()
-    assert output.read_bytes() == clean
+    assert output.read_bytes() == before
 
 
 def test_a_run_of_another_length_than_its_nuisance_table_is_refused(subject: Subject) -> None:
@@ -273,3 +277,27 @@ def test_a_run_that_cannot_be_filtered_is_refused(subject: Subject) -> None:
     subject.runs[0] = dataclasses.replace(subject.runs[0], t_r=2000.0)
     with pytest.raises(InputError, match=r"high_pass_hz 0\.008 leaves nothing"):
         subject.parcellate()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_a_real_run_equals_nilearn(haxby: Path, tmp_path: Path) -> None:
+    folder = haxby / "derivatives" / "fmriprep" / "sub-001" / "func"
+    run = folder / "sub-001_task-objectviewing_run-01_space-T1w_desc-preproc_bold.nii.gz"
+    path = str(haxby / "atlas-slice64_dseg.nii.gz")
+    volumes = open_volumes(run)
+    projection = load_projection(load_atlas(AtlasOptions(path=path)), volumes.grid, 6.0, tmp_path)
+    signals = projection.extract(volumes).signals
+    kept = np.ones(len(signals), dtype=bool)
+    options = ParcellateOptions(smoothing_fwhm_mm=6.0)
+    ours = clean(signals, kept=kept, regressors=np.empty((len(kept), 0)), t_r=2.5, options=options)
+    masker = NiftiLabelsMasker(
+        path,
+        smoothing_fwhm=6.0,
+        standardize="zscore_sample",
+        detrend=True,
+        high_pass=0.008,
+        t_r=2.5,
+        reports=False,
+    )
+    expected = masker.fit_transform(str(run))
+    assert np.abs(ours.data - expected).max() < 1e-3

@@ -1,4 +1,6 @@
+import dataclasses
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -12,6 +14,8 @@ from boldly.records import InputError
 from boldly.samples.shards import read_shard, write_shard
 from boldly.stages import pretrain
 from tests.training import synthetic
+
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def options(framework="csm", **changes):
@@ -67,9 +71,7 @@ def test_without_held_out_subjects_the_last_step_counts(data, tmp_path):
 def test_shards_of_another_contract_are_refused(data, tmp_path):
     folder = tmp_path / "shards"
     for shard in sorted(data[0][1].iterdir()):
-        samples = [
-            sample if "sub-01" not in sample.key else _other_space(sample) for sample in read_shard(shard)
-        ]
+        samples = [sample if "sub-01" not in sample.key else _other_space(sample) for sample in read_shard(shard)]
         write_shard(folder / shard.name, samples)
     with pytest.raises(InputError, match="space: 'toy' != 'elsewhere'"):
         pretrain.run(name="toy", options=options(), data=[(data[0][0], folder)], output=tmp_path / "out")
@@ -77,8 +79,6 @@ def test_shards_of_another_contract_are_refused(data, tmp_path):
 
 
 def _other_space(sample):
-    import dataclasses
-
     return dataclasses.replace(sample, contract=dataclasses.replace(sample.contract, space="elsewhere"))
 
 
@@ -89,9 +89,8 @@ def test_a_batch_that_processes_cannot_share_is_refused(data, tmp_path):
 
 @pytest.mark.parametrize("deepspeed", [None, "config/deepspeed/zero2.json"], ids=["ddp", "zero2"])
 def test_two_processes_agree_with_one(data, tmp_path, deepspeed):
-    root = __import__("pathlib").Path(__file__).resolve().parents[2]
     pretrain.run(name="one", options=options(dropout=0.0), data=data, output=tmp_path / "one")
-    chosen = options(dropout=0.0, deepspeed=str(root / deepspeed) if deepspeed else None)
+    chosen = options(dropout=0.0, deepspeed=str(CHECKOUT / deepspeed) if deepspeed else None)
     pretrain.run(name="two", options=chosen, data=data, output=tmp_path / "two", processes=2)
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     assert one.keys() == two.keys()

@@ -44,7 +44,9 @@ class StoppedWindows(Windows):
 
 def train(corpus, folder, chosen=None, *, stop_at=None, validate=True):
     chosen = chosen or options()
-    windows = StoppedWindows(corpus, window_options(chosen, chosen.batch_size), 1, chosen.steps * chosen.batch_size)
+    windows = StoppedWindows(
+        corpus, window_options(chosen, chosen.batch_size), 1, chosen.steps * chosen.batch_size
+    )
     windows.stop_at = stop_at
     validation = UpstreamValidation(Windows(corpus, window_options(chosen, 8), 99, 16), 8) if validate else None
     return fit(
@@ -89,7 +91,16 @@ def test_sigterm_saves_first(corpus, tmp_path):
     validation = UpstreamValidation(Windows(corpus, window_options(chosen, 8), 99, 16), 8)
     network = build_network(pretraining_config(chosen, 16), 1)
     with pytest.raises(Interrupted) as caught:
-        fit(network, windows, chosen, name="toy", validate=validation, keys=str, seed=1, folder=tmp_path / "two")
+        fit(
+            network,
+            windows,
+            chosen,
+            name="toy",
+            validate=validation,
+            keys=lambda n: [],
+            seed=1,
+            folder=tmp_path / "two",
+        )
     assert caught.value.code == 128 + signal.SIGTERM
     # The batch of a step is cut while the step before it runs: step 8 was running, the next checkpoint due at 10.
     assert CheckpointFolder(tmp_path / "two" / "checkpoints").steps() == [5, 8]
@@ -143,10 +154,13 @@ def test_histories_are_written_while_training(corpus, tmp_path):
         train(corpus, tmp_path, stop_at=14)
     table = pd.read_csv(tmp_path / "train_history.csv")
     assert list(table.columns) == ["step", "loss", "learning_rate"]
-    assert table["step"].tolist() == list(range(1, 15))
+    # The batch that fails is cut while the step before it waits.
+    assert table["step"].tolist() == list(range(1, 14))
     evaluation = pd.read_csv(tmp_path / "eval_history.csv")
     assert evaluation["step"].tolist() == [6, 12]
-    assert {"loss", "l1", "l1_zero", "l1_last_frame", "skill", "l1_a", "l1_b", "l1_zero_a"} <= set(evaluation.columns)
+    assert {"loss", "l1", "l1_zero", "l1_last_frame", "skill", "l1_a", "l1_b", "l1_zero_a"} <= set(
+        evaluation.columns
+    )
 
 
 def test_the_learning_rate_rises_and_falls_linearly(corpus):
@@ -204,7 +218,8 @@ def test_validation_weighs_windows_by_dataset(corpus):
     chosen = options()
     network = build_network(pretraining_config(chosen, 16), 1).eval()
     windows = Windows(corpus, window_options(chosen, 8), 99, 40)
-    row = UpstreamValidation(windows, 8)(network, Processes())
+    with torch.inference_mode():
+        row = UpstreamValidation(windows, 8)(network, Processes())
     share = np.mean(np.array(corpus.datasets)[windows.runs(range(40))] == "a")
     assert row["l1"] == pytest.approx(share * row["l1_a"] + (1 - share) * row["l1_b"])
     assert row["skill"] == pytest.approx(1 - row["l1"] / row["l1_zero"])

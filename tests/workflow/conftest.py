@@ -35,7 +35,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def snakemake() -> Snakemake:
     """Return a function that runs Snakemake in a directory with a config."""
 
-    def run(directory: Path, *arguments: str, config: Path = TINY, **settings: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        directory: Path, *arguments: str, config: Path = TINY, **settings: str
+    ) -> subprocess.CompletedProcess[str]:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         return subprocess.run(
             [command("snakemake"), "--directory", str(directory), "--configfile", str(config), *arguments],

@@ -50,22 +50,38 @@ def test_the_chain_runs_as_slurm_jobs(study: Path, snakemake: Snakemake, cluster
     assert (study / "results/figures/downstream_accuracy.png").exists()
 
     jobs = accounting()
-    print("\n".join("  ".join(job) for job in jobs))
-    assert all(state == "COMPLETED" for _, _, state, _, _ in jobs)
-    comments = [comment for comment, *_ in jobs]
-    for rule in (
-        "index_dataset preprocess_subject parcellate_subject shard_subject split_dataset pretrain_experiment "
-        "adapt_experiment evaluate_dataset figure_upstream_losses figure_downstream"
-    ).split():
-        assert any(rule in comment for comment in comments), f"{rule} did not run as a Slurm job"
-    trained = [(partition, tres) for comment, partition, _, tres, _ in jobs if "pretrain_experiment" in comment]
-    assert all(partition == "gpu" and "gres/gpu=1" in tres for partition, tres in trained)
+    for rule, ran in RULES.items():
+        # The plugin names each job's log after its id, below a folder named after the rule.
+        logs = list((study / "results/logs/slurm").glob(f"rule_{rule}/**/*.log"))
+        assert len(logs) >= ran, f"{rule} ran {len(logs)} times as a Slurm job, not {ran}"
+        for log in logs:
+            partition, state, resources, seconds = jobs[log.stem]
+            print(f"{rule:28}{log.stem:>6}  {partition:4}{state:10}{resources}  {seconds} s")
+            assert state == "COMPLETED"
+            trains = rule in ("pretrain_experiment", "adapt_experiment")
+            assert partition == ("gpu" if trains else "cpu")
+            assert ("gres/gpu=1" in resources) == trains
 
 
-def accounting() -> list[tuple[str, ...]]:
-    """Return comment (rule and wildcards), partition, state, resources and seconds of each job."""
-    columns = "Comment%60,Partition,State,AllocTRES%60,ElapsedRaw"
-    table = subprocess.run(
-        ["sacct", "-X", "-n", "-P", "-o", columns], capture_output=True, text=True, check=True
-    ).stdout
-    return [tuple(line.split("|")) for line in table.splitlines()]
+# How often each rule runs at least: demo01 has 4 subjects, demomdtb 6.
+RULES = {
+    "index_dataset": 2,
+    "preprocess_subject": 10,
+    "parcellate_subject": 10,
+    "shard_subject": 10,
+    "split_dataset": 2,
+    "pretrain_experiment": 1,
+    "adapt_experiment": 2,
+    "evaluate_dataset": 1,
+    "figure_upstream_losses": 1,
+    "figure_downstream": 2,
+}
+
+
+def accounting() -> dict[str, list[str]]:
+    """Return partition, state, allocated resources and seconds of each job, by its number."""
+    columns = "JobID,Partition,State,AllocTRES%80,ElapsedRaw"
+    command = ["sacct", "-X", "-n", "-P", "-o", columns]
+    table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows = [line.split("|") for line in table.splitlines()]
+    return {row[0]: row[1:] for row in rows}

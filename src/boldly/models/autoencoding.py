@@ -64,8 +64,8 @@ class AutoencodingNetwork(Network):
 
     def encode(
         self, inputs: Tensor, seconds: Tensor, t_r: Tensor, marked: Tensor, valid: Tensor | None = None
-    ) -> Tensor:
-        """Return the hidden states of the frames (B, L, W)."""
+    ) -> list[Tensor]:
+        """Return the hidden states of the frames, each (B, L, W): the embedding, then the output of each layer."""
         return self._encode(self.embedder(inputs, seconds, t_r, marked), valid)[0]
 
     def restore(
@@ -99,15 +99,16 @@ class AutoencodingNetwork(Network):
         """Return the L1 per window (B,) of predicting zero."""
         return {"l1_zero": window_l1(torch.zeros_like(inputs), inputs, real_frames(inputs, valid), marked)}
 
-    def _encode(self, hidden: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the outputs (B, L, W) and the mean of both directions' last ones (B, W)."""
+    def _encode(self, hidden: Tensor, valid: Tensor | None) -> tuple[list[Tensor], Tensor]:
+        """Return the states (B, L, W) of all layers, and the mean of both directions' last outputs (B, W)."""
         B, L, W = hidden.shape
         position = torch.arange(L, device=hidden.device)
         length = valid.sum(dim=1) if valid is not None else position.new_full((B,), L)
         # Reverses the real frames and leaves the padding behind them; its own inverse.
         turned = torch.where(position < length[:, None], length[:, None] - 1 - position, position)
         turn = turned[..., None].expand(B, L, W)
+        layers = [hidden]
         for layer in self.decoder:
-            hidden = layer(hidden, turn)
-        last = hidden.gather(1, turn[:, :1])[:, 0]
-        return hidden, (hidden[:, 0] + last) / 2
+            layers.append(layer(layers[-1], turn))
+        last = layers[-1].gather(1, turn[:, :1])[:, 0]
+        return layers, (layers[-1][:, 0] + last) / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -13,18 +14,29 @@ from boldly.models.network import Network, NetworkConfig, Outputs, real_frames, 
 
 _FIRST, _SECOND = 0, 1
 
+# Weight of the order of the windows in the loss: with weight 1 its gradient, nearly all noise at first, drowns
+# that of the frames for hundreds of steps.
+_ORDER_WEIGHT = 0.1
+
+# Attention heads look back and ahead over these times, s, evenly spaced on a logarithmic scale.
+_NEAREST_S, _FARTHEST_S = 2.0, 100.0
+
 
 class MaskedNetwork(Network):
-    """BERT layers that read CLS A SEP B.
+    """BERT layers that read CLS, SEP, A and B; what lies where is told by seconds and segments, not by place.
 
     Sequence-BERT hides spans of frames behind a learned vector; Network-BERT hides parcels over all time behind a
-    learned value per parcel. The loss is the L1 of what is hidden plus the binary cross-entropy of "B follows A",
-    read from CLS.
+    learned value per parcel. The loss is the L1 of what is hidden plus a tenth of the binary cross-entropy of
+    "B follows A", read from CLS. Attention falls with the seconds between two frames, as it does with their
+    distance in Press et al. 2022 (ALiBi): each head has a time constant of its own; neighbours are found at once.
     """
 
     def __init__(self, sizes: NetworkConfig) -> None:
         super().__init__(sizes)
         self.decoder = bert_layers(sizes)
+        reach = torch.logspace(math.log10(_NEAREST_S), math.log10(_FARTHEST_S), sizes.heads)
+        self.register_buffer("rates", 1 / reach, persistent=False)
+        self.rates: Tensor
         self.cls_vector = nn.Parameter(torch.randn(sizes.width) * 0.02)
         if sizes.labels:
             return
@@ -35,10 +47,10 @@ class MaskedNetwork(Network):
 
     def encode(
         self, inputs: Tensor, seconds: Tensor, t_r: Tensor, marked: Tensor, valid: Tensor | None = None
-    ) -> Tensor:
-        """Return the hidden states of the frames (B, L, W)."""
+    ) -> list[Tensor]:
+        """Return the hidden states of the frames, each (B, L, W): the embedding, then the output of each layer."""
         frames = self.embedder(inputs, seconds, t_r, marked)
-        return self._read(frames, valid, split=frames.shape[1])[0]
+        return self._read(frames, seconds, valid, split=frames.shape[1])[0]
 
     def fill_in(
         self,
@@ -56,16 +68,16 @@ class MaskedNetwork(Network):
             frames = self.embedder(inputs, seconds, t_r, marked)
         else:
             frames = self.embedder(inputs, seconds, t_r, marked, masked=masked, mask_vector=self.mask_vector)
-        hidden, cls = self._read(frames, valid, split)
-        return self.predict_frames(hidden), self.follows_head(cls).squeeze(-1)
+        hidden, cls = self._read(frames, seconds, valid, split)
+        return self.predict_frames(hidden[-1]), self.follows_head(cls).squeeze(-1)
 
     def objective(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Outputs:
-        """Return the L1 of the hidden values plus the cross-entropy of the order of the windows."""
+        """Return the L1 of the hidden values plus the weighted cross-entropy of the order of the windows."""
         follows, masked = batch.pop("follows"), batch["masked"]
         prediction, logit = self.fill_in(inputs=inputs, marked=marked, valid=valid, **batch)
         l1 = window_l1(prediction, inputs, *self._targets(inputs, marked, masked, valid))
         order = functional.binary_cross_entropy_with_logits(logit.float(), follows, reduction="none")
-        loss = l1 + order
+        loss = l1 + _ORDER_WEIGHT * order
         return {
             "loss": loss.mean(),
             "window_loss": loss,
@@ -87,32 +99,43 @@ class MaskedNetwork(Network):
             return real_frames(inputs, valid), ~masked | marked
         return masked, marked
 
-    def _read(self, frames: Tensor, valid: Tensor | None, split: int) -> tuple[Tensor, Tensor]:
-        """Pass embedded frames (B, L, W), of which `split` belong to A, through the layers."""
-        B, L, W = frames.shape
-        cls = self.cls_vector.expand(B, 1, W)
-        parts = [cls, frames[:, :split]]
-        if split < L:
-            parts += [self.sep_vector.expand(B, 1, W), frames[:, split:]]
-        tokens = torch.cat(parts, dim=1)  # (B, 1 + A [+ 1 + B], W)
+    def _read(
+        self, frames: Tensor, seconds: Tensor, valid: Tensor | None, split: int
+    ) -> tuple[list[Tensor], Tensor]:
+        """Pass embedded frames (B, L, W), of which `split` belong to A, through the layers.
+
+        Returns
+        -------
+        frames : list of Tensor, shape (B, L, W)
+            What goes in, and the output of each layer.
+        cls : Tensor, shape (B, W)
+        """
+        B, _, W = frames.shape
         types = self.decoder.embeddings.token_type_embeddings.weight
-        n_first = split + 2 if split < L else split + 1
-        tokens = torch.cat([tokens[:, :n_first] + types[_FIRST], tokens[:, n_first:] + types[_SECOND]], dim=1)
-        hidden = self.decoder.encoder(
-            self.decoder.embeddings.LayerNorm(tokens), attention_mask=_attention(valid, split)
-        ).last_hidden_state
-        return torch.cat([hidden[:, 1 : 1 + split], hidden[:, n_first:]], dim=1), hidden[:, 0]
+        parts = [self.cls_vector.expand(B, 1, W) + types[_FIRST], frames[:, :split] + types[_FIRST]]
+        n_special = 1
+        if split < frames.shape[1]:
+            parts = [parts[0], self.sep_vector.expand(B, 1, W) + types[_FIRST], *parts[1:]]
+            parts.append(frames[:, split:] + types[_SECOND])
+            n_special = 2
+        tokens = self.decoder.embeddings.LayerNorm(torch.cat(parts, dim=1))
+        bias = self._attention_bias(seconds, valid, n_special).to(tokens.dtype)
+        layers = [tokens]
+        for layer in self.decoder.encoder.layer:
+            layers.append(layer(layers[-1], bias))
+        return [hidden[:, n_special:] for hidden in layers], layers[-1][:, 0]
 
-
-def _attention(valid: Tensor | None, split: int) -> Tensor | None:
-    """Return which tokens may be looked at (B, 1, 1, tokens); None: all."""
-    if valid is None:
-        return None
-    special = valid.new_ones(len(valid), 1)
-    parts = [special, valid[:, :split]]
-    if split < valid.shape[1]:
-        parts += [special, valid[:, split:]]
-    return torch.cat(parts, dim=1)[:, None, None]
+    def _attention_bias(self, seconds: Tensor, valid: Tensor | None, n_special: int) -> Tensor:
+        """Return what is added to attention scores (B, heads, tokens, tokens); special tokens have no distance."""
+        distance = (seconds[:, :, None] - seconds[:, None]).abs()
+        bias = -distance[:, None] * self.rates[:, None, None]
+        if valid is not None:
+            bias = bias.masked_fill(~valid[:, None, None], torch.finfo(bias.dtype).min)
+        bias = functional.pad(bias, (n_special, 0, n_special, 0))
+        if valid is not None:
+            # Special tokens do not look at padding either.
+            bias[:, :, :n_special, n_special:].masked_fill_(~valid[:, None, None], torch.finfo(bias.dtype).min)
+        return bias
 
 
 def bert_layers(sizes: NetworkConfig) -> BertModel:

@@ -10,10 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GPT2Config, GPT2Model
 
-from boldly.models.network import Network, NetworkConfig, Outputs, real_frames, window_l1
+from boldly.models.network import Network, NetworkConfig, Outputs, real_frames, small_linear, window_l1
 
 # Memory of a typical parcel, s: where the learned persistence starts.
 _TYPICAL_MEMORY_S = 5.0
+
+# The network also predicts frames this many steps ahead, without persistence. The next frame alone leaves hidden
+# states that know the change and have lost the pattern that lasts, which is what tells mental states apart.
+_HORIZONS = (2, 4, 8)
+_HORIZON_WEIGHT = 0.5
 
 
 class CausalNetwork(Network):
@@ -21,7 +26,7 @@ class CausalNetwork(Network):
 
     The prediction is ``exp(-t_r / memory)`` times the last frame, with a learned memory (s) per parcel as of a
     first-order process, plus what the network adds. Every frame but the first is a target, where the reference
-    supervises one masked frame per sequence.
+    supervises one masked frame per sequence. Frames further ahead are predicted beside it.
     """
 
     def __init__(self, sizes: NetworkConfig) -> None:
@@ -30,28 +35,37 @@ class CausalNetwork(Network):
         if not sizes.labels:
             start = math.log(math.expm1(_TYPICAL_MEMORY_S))
             self.memory = nn.Parameter(torch.full((sizes.n_parcels,), start))
+            self.far = nn.ModuleList(small_linear(sizes.width, sizes.n_parcels) for _ in _HORIZONS)
 
     def encode(
         self, inputs: Tensor, seconds: Tensor, t_r: Tensor, marked: Tensor, valid: Tensor | None = None
-    ) -> Tensor:
-        """Return the hidden states of the frames (B, L, W); padding stands behind and is seen by no real frame."""
-        hidden = self.embedder(inputs, seconds, t_r, marked)
+    ) -> list[Tensor]:
+        """Return the hidden states (B, L, W) of all layers; padding stands behind and is seen by no real frame."""
+        hidden = [self.embedder(inputs, seconds, t_r, marked)]
         for block in self.decoder.h:
-            hidden = block(hidden)
-        return self.decoder.ln_f(hidden)
+            hidden.append(block(hidden[-1]))
+        return [*hidden[:-1], self.decoder.ln_f(hidden[-1])]
 
     def predict_next(self, inputs: Tensor, seconds: Tensor, t_r: Tensor, marked: Tensor) -> Tensor:
         """Predict the frame after each frame (B, L, P)."""
-        correction = self.predict_frames(self.encode(inputs, seconds, t_r, marked))
-        persistence = torch.exp(-t_r[:, None] / functional.softplus(self.memory))  # (B, P)
-        return persistence[:, None] * inputs + correction
+        return self._add_persistence(inputs, t_r, self.encode(inputs, seconds, t_r, marked)[-1])
 
     def objective(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Outputs:
-        """Return the L1 of the next frames, and of two predictions that need no network."""
-        prediction = self.predict_next(inputs[:, :-1], batch["seconds"][:, :-1], batch["t_r"], marked)
-        target, frames = inputs[:, 1:], real_frames(inputs, valid)[:, 1:]
-        loss = window_l1(prediction, target, frames, marked)
-        return {"loss": loss.mean(), "window_loss": loss, "l1": loss}
+        """Return the L1 of the next frames, plus the weighted L1 of frames further ahead."""
+        hidden = self.encode(inputs, batch["seconds"], batch["t_r"], marked)[-1]
+        frames = real_frames(inputs, valid)
+        prediction = self._add_persistence(inputs[:, :-1], batch["t_r"], hidden[:, :-1])
+        l1 = window_l1(prediction, inputs[:, 1:], frames[:, 1:], marked)
+        far = sum(
+            window_l1(layer(hidden[:, :-ahead]), inputs[:, ahead:], frames[:, ahead:], marked)
+            for layer, ahead in zip(self.far, _HORIZONS, strict=True)
+        )
+        loss = l1 + _HORIZON_WEIGHT * far
+        return {"loss": loss.mean(), "window_loss": loss, "l1": l1}
+
+    def _add_persistence(self, inputs: Tensor, t_r: Tensor, hidden: Tensor) -> Tensor:
+        persistence = torch.exp(-t_r[:, None] / functional.softplus(self.memory))  # (B, P)
+        return persistence[:, None] * inputs + self.predict_frames(hidden)
 
     def naive(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **_: Any) -> Outputs:
         """Return the L1 per window (B,) of predicting zero and of predicting the last frame again."""

@@ -74,12 +74,15 @@ class TimeEmbedding(nn.Module):
 
 
 class Embedder(nn.Module):
-    """Frames to width: a linear map of the unmarked parcels, LayerNorm, dropout, and the embedding of time."""
+    """Frames to width: a linear map of the unmarked parcels, the embedding of time, and dropout.
+
+    The reference scales each embedded frame with LayerNorm. That mixes the noise of single frames into what should
+    average out over a trial: the accuracy of linear probes on the mean over time falls by a tenth or more.
+    """
 
     def __init__(self, sizes: NetworkConfig) -> None:
         super().__init__()
         self.projection = nn.Linear(sizes.n_parcels, sizes.width)
-        self.norm = nn.LayerNorm(sizes.width)
         self.time = TimeEmbedding(sizes.width)
         self.dropout = nn.Dropout(sizes.dropout)
 
@@ -112,7 +115,7 @@ class Embedder(nn.Module):
         -------
         Tensor, shape (B, L, W)
         """
-        hidden = self.norm(self.projection(inputs * parcel_scale(marked)[:, None]))
+        hidden = self.projection(inputs * parcel_scale(marked)[:, None])
         if masked is not None and mask_vector is not None:
             hidden = torch.where(masked[..., None], mask_vector.to(hidden.dtype), hidden)
         return self.dropout(hidden + self.time(seconds, t_r))
@@ -156,29 +159,37 @@ def real_frames(inputs: Tensor, valid: Tensor | None) -> Tensor:
 
 
 class Head(nn.Module):
-    """Hidden states to classes: attentive pooling, pooler (linear, tanh, dropout), linear.
+    """Hidden states to classes: attentive pooling over time, batch norm, pooler (linear, tanh, dropout), linear.
 
-    Each attention head weighs the frames with a query of its own. The queries start at zero, where pooling is the
-    mean over frames.
+    All layers are read, the embedding among them: the last layer knows what its objective asked for, such as the
+    change to the next frame, not the pattern that lasts. Each attention head of each layer weighs the frames with
+    its own query, which starts at zero, where pooling is the mean over frames. Batch norm without weights lets
+    differences between trials stand out from what all trials share, as in linear probes (He et al. 2022).
     """
 
     def __init__(self, sizes: NetworkConfig) -> None:
         super().__init__()
-        self.heads = sizes.heads if sizes.width % sizes.heads == 0 else 1
-        self.query = nn.Parameter(torch.zeros(self.heads, sizes.width // self.heads))
-        self.pooler = nn.Linear(sizes.width, sizes.width)
+        heads = sizes.heads if sizes.width % sizes.heads == 0 else 1
+        n_read = sizes.layers + 1
+        self.query = nn.Parameter(torch.zeros(n_read, heads, sizes.width // heads))
+        self.norm = nn.BatchNorm1d(n_read * sizes.width, affine=False)
+        self.pooler = nn.Linear(n_read * sizes.width, sizes.width)
         self.dropout = nn.Dropout(sizes.dropout)
         self.classes = nn.Linear(sizes.width, len(sizes.labels))
 
-    def forward(self, hidden: Tensor, valid: Tensor | None) -> Tensor:
-        """Turn hidden states (B, L, W) into logits (B, classes)."""
-        B, L, W = hidden.shape
-        parts = hidden.view(B, L, self.heads, W // self.heads)
-        score = torch.einsum("blhd,hd->blh", parts, self.query.to(hidden.dtype)) / math.sqrt(W // self.heads)
+    def forward(self, layers: list[Tensor], valid: Tensor | None) -> Tensor:
+        """Turn the hidden states of the layers, each (B, L, W), into logits (B, classes)."""
+        return self.classes(self.dropout(self.pooler(self.norm(self.pool(layers, valid))).tanh()))
+
+    def pool(self, layers: list[Tensor], valid: Tensor | None) -> Tensor:
+        """Return the weighted means over time (B, layers * W)."""
+        heads, size = self.query.shape[1:]
+        hidden = torch.stack(layers, dim=2)  # (B, L, layers, W)
+        parts = hidden.view(*hidden.shape[:3], heads, size)
+        score = torch.einsum("blnhd,nhd->blnh", parts, self.query.to(hidden.dtype)) / math.sqrt(size)
         if valid is not None:
-            score = score.masked_fill(~valid[..., None], -math.inf)
-        pooled = torch.einsum("blh,blhd->bhd", score.softmax(dim=1), parts).reshape(B, W)
-        return self.classes(self.dropout(self.pooler(pooled).tanh()))
+            score = score.masked_fill(~valid[..., None, None], -math.inf)
+        return torch.einsum("blnh,blnhd->bnhd", score.softmax(dim=1), parts).flatten(start_dim=1)
 
 
 class Network(nn.Module):
@@ -194,7 +205,7 @@ class Network(nn.Module):
         self.sizes = sizes
         self.embedder = Embedder(sizes)
         self.head = Head(sizes) if sizes.labels else None
-        self.unembedder = None if sizes.labels else _small(nn.Linear(sizes.width, sizes.n_parcels))
+        self.unembedder = None if sizes.labels else small_linear(sizes.width, sizes.n_parcels)
 
     def forward(self, labels: Tensor | None = None, **batch: Any) -> Outputs:
         """Return the loss of a batch, and for a decoder its logits.
@@ -210,8 +221,8 @@ class Network(nn.Module):
 
     def encode(
         self, inputs: Tensor, seconds: Tensor, t_r: Tensor, marked: Tensor, valid: Tensor | None = None
-    ) -> Tensor:
-        """Return the hidden states of the frames (B, L, W)."""
+    ) -> list[Tensor]:
+        """Return the hidden states of the frames, each (B, L, W): the embedding, then the output of each layer."""
         raise NotImplementedError
 
     def objective(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Outputs:
@@ -237,8 +248,9 @@ def classified(logits: Tensor, labels: Tensor | None) -> Outputs:
     return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
 
 
-def _small(layer: nn.Linear) -> nn.Linear:
-    """Start near zero: the first predictions are those of doing nothing."""
+def small_linear(width: int, n_parcels: int) -> nn.Linear:
+    """Build a linear map that starts near zero: the first predictions are those of doing nothing."""
+    layer = nn.Linear(width, n_parcels)
     nn.init.normal_(layer.weight, std=0.02)
     nn.init.zeros_(layer.bias)
     return layer

@@ -144,7 +144,9 @@ class Volumes:
         with ExitStack() as stack:
             stream = stack.enter_context(igzip.open(self.path, "rb"))
             worker = stack.enter_context(ThreadPoolExecutor(1, "decompress"))
-            self._skip_header(stream)
+            # All of ISA-L runs in the worker, this line and the last included: its code leaves the upper halves of
+            # vector registers in use, which makes the next compiled loop of the same thread several times slower.
+            worker.submit(self._skip_header, stream).result()
             waiting = worker.submit(self._fill, stream, buffers[0], 0)
             for number, first in enumerate(firsts):
                 block = waiting.result()
@@ -152,7 +154,7 @@ class Volumes:
                 if following < self.n_volumes:
                     waiting = worker.submit(self._fill, stream, buffers[(number + 1) % 2], following)
                 yield first, block
-            self._check_end(stream)
+            worker.submit(self._check_end, stream).result()
 
     def _skip_header(self, stream: _Readable) -> None:
         left = self.offset

@@ -40,7 +40,7 @@ from boldly.signals.images import Grid, Volumes
 logger = logging.getLogger(__name__)
 
 # Part of the cache's key: raised when matrices of the same input change.
-_FORMAT = 1
+_FORMAT = 2
 # Kernels end here, standard deviations; scipy's default, which nilearn uses.
 _TRUNCATE = 4.0
 # Volumes that are projected together: enough to use each weight often, few enough to start computing early.
@@ -73,7 +73,7 @@ class Projection:
         Voxels of the images that it takes.
     voxels : ndarray of int64, shape (V,)
         The voxels that count, as positions in a volume with the first axis fastest.
-    smoothed : csc_array of float32, shape (P, V)
+    smoothed : csc_array of float64, shape (P, V)
         Smoothed maps. By columns: a product then reads the voxels once, in order, and only its result, which is
         small, again and again.
     unmix : ndarray of float64, shape (P, P), or None
@@ -92,10 +92,7 @@ class Projection:
     on_grid: NDArray[np.float64]
 
     def extract(self, volumes: Volumes) -> Extracted:
-        """Extract the parcels' signals from a run.
-
-        The first volume is subtracted from all others and projected for itself in double precision: sums in single
-        precision then run over fluctuations, not over the much larger baseline.
+        """Extract the parcels' signals from a run, in double precision.
 
         Parameters
         ----------
@@ -108,7 +105,6 @@ class Projection:
             Signals, shape (T, P).
         """
         signals = np.empty((volumes.n_volumes, self.smoothed.shape[0]))
-        baseline: NDArray[np.float64] | None = None
         nonfinite = 0
         for first, block in volumes.blocks(_BLOCK):
             taken = block.take(self.voxels, axis=1)
@@ -116,13 +112,11 @@ class Projection:
                 bad = ~np.isfinite(taken)
                 nonfinite += int(bad.sum())
                 taken[bad] = -volumes.inter / volumes.slope
-            if baseline is None:
-                baseline = taken[0].astype(np.float64)
-            fluctuations = _fluctuations(taken, baseline)
-            signals[first : first + len(block)] = (self.smoothed @ fluctuations).T
-        assert baseline is not None  # an image has at least one volume
-        signals += self.smoothed @ baseline
-        # The header's scaling, after the sum: exact for integers.
+            # Voxels first, so that a weight meets the numbers of a whole block side by side.
+            values = np.empty(taken.shape[::-1])
+            values[...] = taken.T
+            signals[first : first + len(block)] = (self.smoothed @ values).T
+        # The header's scaling is linear, too.
         signals *= volumes.slope
         if volumes.inter:
             signals += volumes.inter * (self.smoothed @ np.ones(len(self.voxels)))
@@ -220,11 +214,11 @@ def build_projection(atlas: Atlas, grid: Grid, fwhm_mm: float | None) -> Project
         remedy = "give an atlas in the space of the images, or images in the space of the atlas"
         raise InputError(Problem(str(atlas.volumes.path), atlas.name, message, remedy))
     voxels = np.unique(np.concatenate([column.voxels for column in (*smooth, *plain)]))
-    maps = _stack(plain, voxels, np.float64)
+    maps = _stack(plain, voxels)
     return Projection(
         grid=grid,
         voxels=voxels,
-        smoothed=_stack(smooth, voxels, np.float32).tocsc(),
+        smoothed=_stack(smooth, voxels).tocsc(),
         unmix=None if atlas.kind == "labels" else _inverse_gram(maps),
         weights=_nonnegative(maps),
         on_grid=on_grid,
@@ -309,13 +303,13 @@ def _smooth(column: _Column, shape: tuple[int, int, int], sigma: NDArray[np.floa
     return _Column(voxels[order], box[found][order])
 
 
-def _stack(columns: list[_Column], voxels: NDArray[np.int64], dtype: type[np.floating]) -> sparse.csr_array:
+def _stack(columns: list[_Column], voxels: NDArray[np.int64]) -> sparse.csr_array:
     """Stack parcels as the rows of a sparse matrix whose columns are `voxels`."""
     lengths = [len(column.voxels) for column in columns]
     positions = np.searchsorted(voxels, np.concatenate([column.voxels for column in columns]))
-    weights = np.concatenate([column.weights for column in columns]).astype(dtype)
+    weights = np.concatenate([column.weights for column in columns])
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    # Positions of single precision size: half the memory to read in each product.
+    # Half the memory to read in each product, if it is enough.
     index = np.int32 if max(starts[-1], len(voxels)) <= np.iinfo(np.int32).max else np.int64
     return sparse.csr_array((weights, positions.astype(index), starts.astype(index)), (len(columns), len(voxels)))
 
@@ -339,16 +333,6 @@ def _inverse_gram(maps: sparse.csr_array) -> NDArray[np.float64]:
     keep = values > values[-1] * len(values) * np.finfo(np.float64).eps
     scaled = vectors[:, keep] / values[keep]
     return np.ascontiguousarray(scaled @ vectors[:, keep].T)
-
-
-def _fluctuations(taken: NDArray[Any], baseline: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return what differs from the baseline, voxels first: shape (V, B), single precision."""
-    difference = np.empty(taken.shape[::-1], np.float32)
-    # Integers of 16 bit and single precision numbers lose nothing in single precision, wider ones would.
-    exact = taken.dtype.itemsize <= 2 or taken.dtype == np.float32
-    dtype = np.float32 if exact else np.float64
-    np.subtract(taken.T, baseline.astype(dtype)[:, None], out=difference, dtype=dtype, casting="unsafe")
-    return difference
 
 
 def _write(folder: Path, projection: Projection, atlas: Atlas, fwhm_mm: float | None) -> None:

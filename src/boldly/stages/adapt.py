@@ -154,8 +154,8 @@ def _start(config: NetworkConfig, upstream: _Upstream | None, options: AdaptOpti
     network = build_network(config, seed)
     if upstream is not None and upstream.weights is not None:
         transfer(network, upstream.weights, str(upstream.folder / WEIGHTS))
-    for part in options.freeze:
-        for parameter in getattr(network, part, None) or ():
+    for name, parameter in network.named_parameters():
+        if name.split(".")[0] in options.freeze:
             parameter.requires_grad_(False)
     return network
 

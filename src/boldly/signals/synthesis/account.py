@@ -32,8 +32,9 @@ Upstream are `demo01`, `demo02`, `demo03` (no labels); downstream are `demohcp` 
 3. **Subjects.** {n_parcels} parcels show the networks. Where (standard deviation {topography:g} of a loading,
    next to 1 for the parcel's own network) and how strongly ({gain:.0%}) differs from subject to subject; so
    does the lag of the response ({response_lag:g} s).
-4. **Noise.** Each parcel has noise of its own: white (standard deviation {white:g}) and slow ({slow:g}), where
-   a network's background has {background:g} and a state's pattern {pattern:g}.
+4. **Noise.** Each parcel has noise of its own: white (standard deviation {white:g} at a repetition time of 1 s,
+   more at shorter ones) and slow ({slow:g}), where a network's background has {background:g} and a state's pattern
+   {pattern:g}.
 5. **Image.** Parcels are overlapping blobs of {voxel:g} mm voxels in an ellipsoid on the grid of
    MNI152NLin2009cAsym. Added are head motion, loss of signal at jerks, respiration, signals of ventricles and
    white matter, drifts and white noise in each voxel. The confounds tables are computed from the stored images
@@ -50,8 +51,8 @@ delay <= t < onset + duration + delay) the window holds the response. `cue` (dem
 are no states. In demohcp, `0bk_` and `2bk_` before a category are the load: the state is the category. In
 demomdtb, consecutive rows of one `taskName` are one block, and a trailing `2` (session 2) means the same task.
 
-In `demo02` and `demo03` the same states occur, unlabelled: in an order of each subject's own, and in an order
-that all subjects share.
+Upstream the same states occur, unlabelled: in `demo01` with long breaks, in `demo02` with short ones, in `demo03`
+without any and in an order that all subjects share.
 
 ## What should be excluded
 
@@ -65,8 +66,9 @@ what each state does, the covariance of background and noise, and each subject's
 see parcels without artefacts, voxel noise and the responses to neighbouring trials, in as many frames as the
 window has. Real decoders know and see less, so these are upper bounds: expect decoders to stay below. (One
 thing the observers do not use: standardising a whole run tells a little about its other trials, which in
-demohcp are of the same task.) A decoder above `mean_signal` has learned in which order networks respond.
-`chance` is one over the number of states; the interval is 95 % (Wilson).
+demohcp are of the same task; its two states have opposite patterns, so that little comes of it.) A decoder
+above `mean_signal` has learned in which order networks respond. `chance` is one over the number of states; the
+interval is 95 % (Wilson).
 
 ## Files
 

@@ -12,7 +12,7 @@ from boldly.signals.synthesis.networks import MODEL_SEED, N_NETWORKS, N_PARCELS,
 
 Mask = NDArray[np.bool_]
 
-VOXEL_MM = 9.0
+VOXEL_MM = 10.0
 # Extent of the template: 193 x 229 x 193 voxels of 1 mm whose first one is centred on this point (mm, RAS).
 _TEMPLATE_ORIGIN_MM = np.array([-96.0, -132.0, -78.0])
 _TEMPLATE_SHAPE_MM = np.array([193, 229, 193])

@@ -16,8 +16,8 @@ SIGNAL_SCALE = 20.0
 VOXEL_NOISE = 0.005 * INTENSITY
 
 # Head motion, x y z: slow wandering (mm, rad), frame-to-frame jitter, rate and size of sudden movements.
-_WANDER = np.array([0.12, 0.16, 0.25, 0.004, 0.002, 0.002])
-_WANDER_SCALE_S = 150.0
+_WANDER = np.array([0.18, 0.24, 0.37, 0.006, 0.003, 0.003])
+_WANDER_SCALE_S = 500.0
 _JITTER = np.array([0.006, 0.012, 0.010, 0.00015, 0.00010, 0.00010])
 _JERK = np.array([0.15, 0.15, 0.3, 0.004, 0.002, 0.002])
 _JERKS_PER_S = 1 / 90

@@ -84,7 +84,7 @@ def _whitened_responses(
     lags = t_r * np.arange(-len(times) + 1.0, len(times))
     between = np.arange(len(times)) - np.arange(len(times))[:, None] + len(times) - 1
     networks = background_covariance(lags)[..., between].transpose(2, 0, 3, 1)  # (T, K, T, K)
-    noise = parcel_noise_covariance(lags)[between]
+    noise = parcel_noise_covariance(lags, t_r)[between]
     gram = np.linalg.inv(subject.mixing.T @ subject.mixing)
     if decoder == "mean_signal":
         responses = responses.mean(axis=2, keepdims=True)

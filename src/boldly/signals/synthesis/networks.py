@@ -26,20 +26,21 @@ MODE_COHERENCE_S = np.array([40.0, 32.0, 26.0, 20.0, 16.0])
 LARGEST_LAG_S = 6.0
 
 # Standard deviations of the network signals, in units of the networks' own scale.
-BACKGROUND_SD = 0.6
-PRIVATE_SD = 0.4
+BACKGROUND_SD = 0.5
+PRIVATE_SD = 0.3
 PRIVATE_SCALE_S = 5.0
 
 # Loadings of a parcel on networks other than its own, and how much subjects differ.
 LEAKAGE_SD = 0.15
-TOPOGRAPHY_SD = 0.35
+TOPOGRAPHY_SD = 0.3
 GAIN_SD = 0.25
 RESPONSE_LAG_SD_S = 0.6
 
-# Noise of a single parcel: a slow physiological part and a white one.
-SLOW_NOISE_SD = 0.4
+# Noise of a single parcel: a slow physiological part, and a white one of this power per second (the faster the
+# scan, the noisier the frame).
+SLOW_NOISE_SD = 1.0
 SLOW_NOISE_SCALE_S = 3.0
-WHITE_NOISE_SD = 5.0
+WHITE_NOISE_SD = 2.5
 
 
 @dataclass(frozen=True)
@@ -128,11 +129,18 @@ def background_covariance(lags_s: Array) -> Array:
     return covariance
 
 
-def parcel_noise_covariance(lags_s: Array) -> Array:
-    """Return the covariance of one parcel's noise with itself some seconds later; parcels are independent."""
-    lags_s = np.asarray(lags_s)
+def parcel_noise_covariance(lags_s: Array, t_r: float) -> Array:
+    """Return the covariance of one parcel's noise with itself some seconds later; parcels are independent.
+
+    Parameters
+    ----------
+    lags_s : array, shape (n,)
+        Multiples of the repetition time, s.
+    t_r : float
+        Repetition time, s.
+    """
     slow = SLOW_NOISE_SD**2 * np.exp(-np.abs(lags_s) / SLOW_NOISE_SCALE_S)
-    white: Array = np.where(lags_s == 0, WHITE_NOISE_SD**2, 0.0)
+    white: Array = np.where(lags_s == 0, WHITE_NOISE_SD**2 / t_r, 0.0)
     return slow + white
 
 
@@ -174,7 +182,7 @@ def draw_background(rng: np.random.Generator, n_volumes: int, t_r: float) -> Arr
 def draw_parcel_noise(rng: np.random.Generator, n_volumes: int, t_r: float) -> Array:
     """Draw the noise of the parcels, shape (n_volumes, N_PARCELS), with covariance `parcel_noise_covariance`."""
     slow = SLOW_NOISE_SD * draw_decaying(rng, n_volumes, N_PARCELS, t_r, SLOW_NOISE_SCALE_S)
-    return slow + WHITE_NOISE_SD * rng.standard_normal((n_volumes, N_PARCELS))
+    return slow + WHITE_NOISE_SD / np.sqrt(t_r) * rng.standard_normal((n_volumes, N_PARCELS))
 
 
 def draw_decaying(rng: np.random.Generator, n_volumes: int, n_series: int, t_r: float, scale_s: float) -> Array:

@@ -15,17 +15,18 @@ from boldly.signals.synthesis.networks import MODEL_SEED, N_NETWORKS, Array
 RECOMMENDED_DELAY_S = 3.0
 
 # Strength of a state's sustained response and of the wave that passes once through the networks while it lasts.
-PATTERN_AMPLITUDE = 0.8
-WAVE_AMPLITUDE = 1.2
+PATTERN_AMPLITUDE = 0.65
+WAVE_AMPLITUDE = 1.1
 # Trials of one state differ: mean and standard deviation of the weights of pattern, wave and wave a quarter later.
 # The wave is only partly locked to the onset: its strength and phase vary from trial to trial.
-WEIGHT_MEANS = np.array([1.0, 0.8, 0.0])
-WEIGHT_SDS = np.array([0.25, 0.5, 0.5])
+WEIGHT_MEANS = np.array([1.0, 0.7, 0.0])
+WEIGHT_SDS = np.array([0.35, 0.6, 0.6])
 CUE_AMPLITUDE = 0.8
 
-# Pairs share their pattern and differ only in the direction of the wave; the others have a pattern of their own.
-PAIRS = (("p1a", "p1b"), ("p2a", "p2b"), ("p3a", "p3b"), ("p4a", "p4b"))
-SINGLES = ("s1", "s2", "s3", "s4")
+# A state's pattern: which networks respond and with which sign (a row of the matrix in `library`). The states of a
+# pair have the same pattern, and the wave of the second passes through the networks backwards.
+PATTERNS = {"p1": 1, "p2": -1, "p3": 4, "s1": 2, "s2": -2, "s3": 3, "s4": -3, "s5": -4, "s6": 5}
+PAIRS = (("p1a", "p1b"), ("p2a", "p2b"), ("p3a", "p3b"))
 CUE = "cue"
 
 _GRID_S = 0.1
@@ -76,21 +77,21 @@ class Segment:
 def library() -> dict[str, State]:
     """Return all states by name.
 
-    The patterns are the rows of a Hadamard matrix that sum to zero, the first once more with its sign turned. The
-    order in which a wave visits the networks is random, another one for each pattern; the second of a pair has the
-    first one's order backwards.
+    The patterns are rows of a Hadamard matrix, which sum to zero over networks. The order in which a wave visits
+    the networks is random, another one for each pattern.
     """
     rng = np.random.default_rng([MODEL_SEED, 3])
     hadamard = np.ones((1, 1))
     while len(hadamard) < N_NETWORKS:
         hadamard = np.block([[hadamard, hadamard], [hadamard, -hadamard]])
-    patterns = np.vstack([hadamard[1:], -hadamard[1:2]])
+    partners = {pair[0][:-1]: pair for pair in PAIRS}
     states: dict[str, State] = {}
-    for pattern, names in zip(patterns, (*PAIRS, *((name,) for name in SINGLES)), strict=True):
+    for name, row in PATTERNS.items():
+        pattern = np.sign(row) * hadamard[abs(row)]
         phase = 2 * np.pi * rng.permutation(N_NETWORKS) / N_NETWORKS
-        for name, direction in zip(names, (1, -1), strict=False):
-            states[name] = State(pattern, direction * phase)
-    states[CUE] = State(CUE_AMPLITUDE * hadamard[1:4].mean(axis=0), np.zeros(N_NETWORKS), wave=0.0)
+        for member, direction in zip(partners.get(name, (name,)), (1, -1), strict=False):
+            states[member] = State(pattern, direction * phase)
+    states[CUE] = State(CUE_AMPLITUDE * hadamard[5:].mean(axis=0), np.zeros(N_NETWORKS), wave=0.0)
     return states
 
 

@@ -95,35 +95,37 @@ class DatasetPlan:
     event_column: str = ""
 
 
+# The two states of a task have opposite patterns: the mean of a run, which standardisation takes away, is near
+# zero and says nothing about the task.
 HCP_TASKS = {
-    "MOTOR": {"lh": "p1a", "rh": "p1b"},
-    "WM": {"faces": "p2a", "places": "p2b"},
-    "LANGUAGE": {"math": "p3a", "story": "p3b"},
-    "EMOTION": {"fear": "s1", "neut": "s2"},
+    "MOTOR": {"lh": "p1a", "rh": "p2a"},
+    "WM": {"faces": "p1b", "places": "p2b"},
+    "LANGUAGE": {"math": "s1", "story": "s2"},
+    "EMOTION": {"fear": "s3", "neut": "s4"},
 }
 # The working-memory task names its trials by load and category; the state is the category's.
 _WM_LOADS = ("0bk", "2bk")
 MDTB_TASKS = {
-    "actionObservation": "p2a",
+    "actionObservation": "p1a",
     "emotionProcess": "s1",
-    "mentalRotation": "p3a",
-    "motorSequence": "p4a",
-    "nBack": "p2b",
-    "spatialMap": "p3b",
+    "mentalRotation": "p2a",
+    "motorSequence": "p3a",
+    "nBack": "p1b",
+    "spatialMap": "p2b",
     "stroop": "s2",
-    "theoryOfMind": "s3",
-    "verbGeneration": "p4b",
-    "visualSearch": "s4",
+    "theoryOfMind": "s5",
+    "verbGeneration": "p3b",
+    "visualSearch": "s6",
 }
 # In the second session these tasks carry a trailing "2", as in MDTB, and are the same.
 _MDTB_RENAMED = ("actionObservation", "motorSequence", "spatialMap", "theoryOfMind")
-_ALL_STATES = (*(name for pair in states.PAIRS for name in pair), *states.SINGLES)
+_ALL_STATES = tuple(name for name in states.library() if name != CUE)
 
 
 def plan_subject(dataset: DatasetPlan, subject: int, size: Size, seed: int) -> list[RunPlan]:
     """Return the runs of a subject.
 
-    One run of `demo01` is too short and in one of `demo02` the subject moves far too much, both of the third
+    One run of `demo01` is too short, and in one of `demo02` the subject moves far too much, both of the third
     subject, so that exclusion by rule has something to exclude.
 
     Parameters
@@ -172,32 +174,28 @@ def scan_run(dataset: DatasetPlan, subject: int, number: int, run: RunPlan, seed
 
 
 def _rest_runs(rng: np.random.Generator, shared: np.random.Generator, size: Size) -> Iterator[RunPlan]:
-    """Plan rest: the background of the networks, no states."""
+    """Plan rest: states come and go unasked, with long breaks in which there is only the background."""
+    n_volumes = 200 if size == "demo" else 70
     for run in ("1", "2"):
-        yield RunPlan("", "rest", "", run, 200 if size == "demo" else 70, ())
+        segments = _draw_segments(rng, n_volumes * 2.0, (4.0, 8.0, 12.0, 16.0))
+        yield RunPlan("", "rest", "", run, n_volumes, segments)
 
 
 def _puzzle_runs(rng: np.random.Generator, shared: np.random.Generator, size: Size) -> Iterator[RunPlan]:
     """Plan a task: subjects pass through the states in an order of their own, with breaks."""
     n_volumes = 220 if size == "demo" else 80
     for session in ("1", "2"):
-        onset, segments = 6.0, []
-        while onset + TRIAL_DURATIONS_S[-1] < n_volumes * 1.5:
-            segments.append(_draw_segment(rng, onset, str(rng.choice(_ALL_STATES))))
-            onset += segments[-1].duration + float(rng.choice([4.0, 6.0, 8.0]))
-        yield RunPlan(session, "puzzle", "", "", n_volumes, tuple(segments))
+        segments = _draw_segments(rng, n_volumes * 1.5, (4.0, 6.0, 8.0))
+        yield RunPlan(session, "puzzle", "", "", n_volumes, segments)
 
 
 def _movie_runs(rng: np.random.Generator, shared: np.random.Generator, size: Size) -> Iterator[RunPlan]:
     """Plan a movie: all subjects pass through the same states at the same times, without breaks."""
     n_volumes = 300 if size == "demo" else 100
     for run in ("01", "02"):
-        onset, segments = 0.0, []
-        while onset < n_volumes * 0.8:
-            scene = _draw_segment(shared, onset, str(shared.choice(_ALL_STATES)))
-            segments.append(replace(scene, weights=draw_weights(rng)))
-            onset += scene.duration
-        yield RunPlan("", "movie", "", run, n_volumes, tuple(segments))
+        scenes = _draw_segments(shared, n_volumes * 0.8, (0.0,))
+        segments = tuple(replace(scene, weights=draw_weights(rng)) for scene in scenes)
+        yield RunPlan("", "movie", "", run, n_volumes, segments)
 
 
 def _hcp_runs(rng: np.random.Generator, shared: np.random.Generator, size: Size) -> Iterator[RunPlan]:
@@ -243,8 +241,15 @@ def _mdtb_runs(rng: np.random.Generator, shared: np.random.Generator, size: Size
             yield RunPlan(session, "battery", "", run, n_volumes, tuple(segments), tuple(events))
 
 
-def _draw_segment(rng: np.random.Generator, onset: float, state: str) -> Segment:
-    return Segment(onset, float(rng.choice(TRIAL_DURATIONS_S)), state, draw_weights(rng))
+def _draw_segments(rng: np.random.Generator, length_s: float, breaks_s: tuple[float, ...]) -> tuple[Segment, ...]:
+    """Draw states one after another, with breaks before each, until the run is over."""
+    segments: list[Segment] = []
+    onset = float(rng.choice(breaks_s))
+    while onset < length_s:
+        duration = float(rng.choice(TRIAL_DURATIONS_S))
+        segments.append(Segment(onset, duration, str(rng.choice(_ALL_STATES)), draw_weights(rng)))
+        onset += duration + float(rng.choice(breaks_s))
+    return tuple(segments)
 
 
 def _labelled(tasks: dict[str, dict[str, str]]) -> dict[str, str]:
@@ -252,13 +257,21 @@ def _labelled(tasks: dict[str, dict[str, str]]) -> dict[str, str]:
 
 
 DATASETS: Sequence[DatasetPlan] = (
-    DatasetPlan("demo01", "rest, without states", 2.0, "float32", {"demo": 13, "tiny": 4}, _rest_runs, {}),
+    DatasetPlan(
+        "demo01",
+        "rest; states come and go unasked, no events",
+        2.0,
+        "float32",
+        {"demo": 28, "tiny": 4},
+        _rest_runs,
+        {},
+    ),
     DatasetPlan(
         "demo02",
         "a task in two sessions; states in an order of the subject's own, no events",
         1.5,
         "int16",
-        {"demo": 13, "tiny": 4},
+        {"demo": 28, "tiny": 4},
         _puzzle_runs,
         {},
     ),
@@ -267,7 +280,7 @@ DATASETS: Sequence[DatasetPlan] = (
         "a movie; the same states at the same times in all subjects, no events",
         0.8,
         "int16",
-        {"demo": 13, "tiny": 4},
+        {"demo": 28, "tiny": 4},
         _movie_runs,
         {},
     ),
