@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GPT2Config, GPT2Model
 
 from boldly.models.network import Network, NetworkConfig, Outputs, real_frames, small_linear, window_l1
 
-# Memory of a typical parcel, s: where the learned persistence starts.
+# Memory of a typical parcel, s: where the learned persistence starts if that of the data is not known.
 _TYPICAL_MEMORY_S = 5.0
 
 # The network also predicts frames this many steps ahead, without persistence. The next frame alone leaves hidden
@@ -36,6 +38,12 @@ class CausalNetwork(Network):
             start = math.log(math.expm1(_TYPICAL_MEMORY_S))
             self.memory = nn.Parameter(torch.full((sizes.n_parcels,), start))
             self.far = nn.ModuleList(small_linear(sizes.width, sizes.n_parcels) for _ in _HORIZONS)
+
+    def start_memory(self, memory_s: NDArray[np.floating]) -> None:
+        """Start from the memory (P,) that the parcels have (s): a wrong one takes thousands of steps to mend."""
+        if self.head is None:
+            with torch.no_grad():
+                self.memory.copy_(torch.log(torch.expm1(torch.as_tensor(memory_s, dtype=torch.float32))))
 
     def encode(
         self, inputs: Tensor, seconds: Tensor, t_r: Tensor, marked: Tensor, valid: Tensor | None = None

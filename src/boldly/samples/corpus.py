@@ -55,6 +55,19 @@ class Corpus:
         """Number of frames of each sample, shape (R,)."""
         return np.diff(self.starts)
 
+    def memory_s(self) -> np.ndarray:
+        """Return how long each parcel remembers (s), shape (P,): the decay time of a first-order process.
+
+        From the autocorrelation from one frame to the next, between 0.01 and 0.99; the mean over samples.
+        """
+        decay = np.zeros(self.frames.shape[1])
+        for start, stop, t_r in zip(self.starts[:-1], self.starts[1:], self.t_r, strict=True):
+            frames = self.frames[start:stop].astype(np.float32)
+            power = np.maximum((frames**2).sum(axis=0), np.finfo(np.float32).tiny)
+            correlation = (frames[1:] * frames[:-1]).sum(axis=0) / power
+            decay += -t_r / np.log(np.clip(correlation, 0.01, 0.99))
+        return decay / len(self)
+
     def __len__(self) -> int:
         return len(self.keys)
 

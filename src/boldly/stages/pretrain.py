@@ -10,6 +10,7 @@ from pathlib import Path
 from boldly.config import PretrainOptions, parse
 from boldly.files import write_json
 from boldly.models.build import build_network, pretraining_config, save_network
+from boldly.models.csm import CausalNetwork
 from boldly.provenance import check_same, environment, file_sha256
 from boldly.records import InputError, Problem
 from boldly.samples.corpus import Corpus, load_corpus
@@ -81,8 +82,11 @@ def run(*, name: str, options: PretrainOptions, data: Data, output: Path, proces
     windows = Windows(
         corpus, window_options(options, options.batch_size), options.seed, options.steps * options.batch_size
     )
+    network = build_network(config, options.seed)
+    if isinstance(network, CausalNetwork):
+        network.start_memory(corpus.memory_s())
     outcome = fit(
-        build_network(config, options.seed),
+        network,
         windows,
         options,
         name=name,

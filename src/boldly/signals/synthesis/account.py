@@ -56,7 +56,8 @@ without any and in an order that all subjects share.
 
 ## What should be excluded
 
-`demo01` sub-03 run-2 has 8 volumes. In `demo02` sub-03 ses-2 the head moves about 1 mm from frame to frame.
+`demo01` sub-03 run-2 has 8 volumes. In `demo02` sub-03 ses-2 the head moves by more than 0.5 mm from frame to
+frame on average, in all others by about 0.1 mm.
 
 ## The best accuracy possible
 

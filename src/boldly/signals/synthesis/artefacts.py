@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from boldly.signals.synthesis.anatomy import INTENSITY, anatomy
 from boldly.signals.synthesis.networks import Array, draw_decaying
 
-# Image intensity per unit of a parcel's signal: a parcel's standard deviation is about one percent of the image.
+# Image intensity per unit of a parcel's signal: a parcel's standard deviation of 3 is 0.6 percent of the image.
 SIGNAL_SCALE = 20.0
 VOXEL_NOISE = 0.005 * INTENSITY
 
@@ -67,7 +67,7 @@ def draw_scan(rng: np.random.Generator, parcels: Array, t_r: float, motion_scale
     t_r : float
         Repetition time, s.
     motion_scale : float, default=1.0
-        How much the subject moves; 1 is a mean framewise displacement of about 0.15 mm.
+        How much the subject moves; 1 is a mean framewise displacement of about 0.1 mm.
 
     Returns
     -------
