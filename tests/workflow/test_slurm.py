@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,13 +18,15 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def cluster() -> Iterator[dict[str, str]]:
     """Start a throw-away Slurm whose account is the one that the profile names; stop it afterwards."""
     if not (KIT / "start-local-slurm.sh").exists():
         pytest.skip("no folder that starts a local Slurm: set SLURM_KIT")
     if os.geteuid() != 0:
         pytest.skip("starting a local Slurm needs root")
-    state = tmp_path_factory.mktemp("slurm")
+    # Not below pytest's folders, which only their owner may enter: munge refuses to put its socket there.
+    state = Path(tempfile.mkdtemp(prefix="slurm"))
+    state.chmod(0o755)
     environment = {**os.environ, "LOCAL_SLURM_ACCOUNT": "default"}
     subprocess.run([KIT / "start-local-slurm.sh", state], env=environment, check=True)
     # The plugin adds 10 s to its polling interval each time nothing has finished: too slow for jobs of seconds.
