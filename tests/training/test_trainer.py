@@ -131,8 +131,8 @@ def test_checkpoints_of_another_config_are_refused_with_the_difference(corpus, t
 
 
 def test_the_best_validation_gives_the_weights(corpus, tmp_path):
-    # A learning rate that is far too high: the last step is not the best.
-    outcome = train(corpus, tmp_path, options(learning_rate=0.3, warmup_fraction=0.5, evaluate_every=1))
+    # A learning rate that rises to the end and far too high: the last step is not the best.
+    outcome = train(corpus, tmp_path, options(learning_rate=1.0, warmup_fraction=1.0, evaluate_every=1))
     losses = {row["step"]: row["loss"] for row in outcome.eval_rows}
     assert outcome.step == min(losses, key=losses.__getitem__)
     assert outcome.step < 24
