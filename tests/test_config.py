@@ -134,6 +134,41 @@ def test_names_of_experiments_and_datasets_must_meet() -> None:
     assert "adapt.experiments.b.datasets: no downstream dataset rest" in message
 
 
+def test_a_grid_becomes_an_experiment_for_each_combination() -> None:
+    grid = {"options": {"framework": "csm", "heads": 2}, "vary": {"layers": [2, 4], "width": [16, 32]}}
+    content = {
+        **SMALLEST,
+        "pretrain": {"experiments": {"csm": {"framework": "csm"}}, "grids": {"size": grid}},
+        "adapt": {"experiments": {"big": {"pretrained": "size_layers-4_width-32"}}},
+    }
+    config = parse(Config, content, "my.yaml")
+    sizes = {name: (options.layers, options.width) for name, options in config.pretrain.experiments.items()}
+    assert sizes == {
+        "csm": (4, 768),
+        "size_layers-2_width-16": (2, 16),
+        "size_layers-2_width-32": (2, 32),
+        "size_layers-4_width-16": (4, 16),
+        "size_layers-4_width-32": (4, 32),
+    }
+    assert parse(Config, config.model_dump_json(), "again") == config
+
+
+def test_a_wrong_option_of_a_grid_is_reported_where_it_is() -> None:
+    grid = {"options": {"framework": "csm"}, "vary": {"layer": [2]}}
+    found = problems({**SMALLEST, "pretrain": {"grids": {"size": grid}}})
+    assert found == {"pretrain.experiments.size_layer-2.layer": "unknown key"}
+
+
+def test_experiments_may_start_from_each_other_but_not_in_circles() -> None:
+    def start(**names: str) -> dict[str, Any]:
+        experiments = {name: {"framework": "csm", "initialise": other} for name, other in names.items()}
+        return {**SMALLEST, "pretrain": {"experiments": {"first": {"framework": "csm"}, **experiments}}}
+
+    assert parse(Config, start(second="first", third="second"), "my.yaml")
+    assert "a starts from b starts from a" in str(problems(start(a="b", b="a")))
+    assert "'absent' is neither an upstream experiment (first, a) nor a folder" in str(problems(start(a="absent")))
+
+
 def test_a_pretrained_model_may_be_a_folder(tmp_path: Path) -> None:
     content = {**SMALLEST, "adapt": {"experiments": {"a": {"pretrained": str(tmp_path)}}}}
     assert parse(Config, content, "my.yaml").adapt.experiments["a"].pretrained == str(tmp_path)

@@ -130,6 +130,7 @@ def _pretrain(args: argparse.Namespace) -> None:
         options=_options(PretrainOptions, args.options),
         data=[(Path(split), Path(folder)) for split, folder in args.data],
         output=args.output,
+        initial=args.initial,
         processes=args.processes,
     )
 
@@ -300,6 +301,7 @@ def _add_learning(add: Callable, flag: Callable, path: Callable, options: Callab
         action="append",
         metavar=("SPLIT", "FOLDER"),
     )
+    path(sub, "initial", "folder of the weights to start from", default=None)
     flag(sub, "processes", "processes to train with, one per GPU", type=int, default=1)
     path(sub, "output", "folder of the experiment to write")
 

@@ -5,6 +5,7 @@ The JSON schema, the option tables of config/README.md and the checks of every s
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -218,6 +219,19 @@ class PretrainOptions(OptimiserOptions):
     validation_windows: int = Field(512, ge=1, description="Windows per validation.")
     deepspeed: str | None = Field(None, description="DeepSpeed JSON (config/deepspeed); null: none.")
     datasets: list[Name] | None = Field(None, description="Upstream datasets; default: all.")
+    subjects_fraction: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of each dataset's training subjects; smaller shares lie in larger ones.",
+    )
+    initialise: str | None = Field(
+        None,
+        description="Start from the weights of an upstream experiment, model folder, local GPT-2 or BERT folder.",
+    )
+    track: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(
+        ["tensorboard"], description="Where the histories are shown beside the CSV files."
+    )
 
     @model_validator(mode="after")
     def _shapes(self) -> Self:
@@ -253,10 +267,49 @@ class AdaptOptions(OptimiserOptions):
         return self
 
 
+class GridOptions(Section):
+    """Upstream experiments that differ in a few options: a size search, or data scaling."""
+
+    options: dict[str, Any] = Field(description="What all of them share.")
+    vary: dict[str, list[Any]] = Field(
+        min_length=1,
+        description="Option to its values; each combination is the experiment `<grid>_<option>-<value>_..`.",
+    )
+
+    def experiments(self, name: str) -> dict[str, dict[str, Any]]:
+        """Return the options of each combination by name."""
+        combinations = itertools.product(
+            *([(option, value) for value in values] for option, values in self.vary.items())
+        )
+        return {
+            "_".join([name, *(f"{option}-{_word(value)}" for option, value in combination)]): {
+                **self.options,
+                **dict(combination),
+            }
+            for combination in combinations
+        }
+
+
+def _word(value: Any) -> str:
+    return "-".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 class PretrainSection(Section):
     """All upstream experiments."""
 
     experiments: dict[ExperimentName, PretrainOptions] = Field({}, description="By name.")
+    grids: dict[ExperimentName, GridOptions] = Field({}, description="Sets of experiments by name.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_grids(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or not isinstance(content.get("grids"), dict):
+            return content
+        experiments = dict(content.get("experiments") or {})
+        for name, grid in content["grids"].items():
+            for key, options in GridOptions.model_validate(grid).experiments(name).items():
+                experiments.setdefault(key, options)
+        return {**content, "experiments": experiments}
 
 
 class AdaptSection(Section):
@@ -307,6 +360,7 @@ class Config(Section):
                         f"adapt.experiments.{name}.{word}: no upstream experiment '{upstream}' "
                         f"(there are: {', '.join(self.pretrain.experiments) or 'none'})"
                     )
+        wrong += self._unknown_starts()
         for section, role in (("pretrain", "upstream"), ("adapt", "downstream")):
             known = {name for name, options in self.datasets.items() if options.role == role}
             for name, experiment in getattr(self, section).experiments.items():
@@ -318,6 +372,24 @@ class Config(Section):
         if wrong:
             raise ValueError("; ".join(wrong))
         return self
+
+    def _unknown_starts(self) -> list[str]:
+        """Say what is wrong with the weights that upstream experiments start from."""
+        experiments = self.pretrain.experiments
+        wrong = []
+        for name, options in experiments.items():
+            seen, start = [name], options.initialise
+            while start in experiments and start not in seen:
+                seen.append(start)
+                start = experiments[start].initialise
+            field = f"pretrain.experiments.{name}.initialise"
+            if start in seen:
+                wrong.append(f"{field}: {' starts from '.join([*seen, start])}")
+            elif len(seen) == 1 and start is not None and not Path(start).is_dir():
+                wrong.append(
+                    f"{field}: '{start}' is neither an upstream experiment ({', '.join(experiments)}) nor a folder"
+                )
+        return wrong
 
 
 def parse(model: type[S], content: Any, where: str) -> S:

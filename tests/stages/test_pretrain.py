@@ -82,6 +82,24 @@ def _other_space(sample):
     return dataclasses.replace(sample, contract=dataclasses.replace(sample.contract, space="elsewhere"))
 
 
+def test_shares_of_the_subjects_are_nested(data, tmp_path):
+    names = []
+    for fraction in (0.4, 0.7, 1.0):
+        pretrain.run(name="toy", options=options(steps=1, subjects_fraction=fraction), data=data, output=tmp_path)
+        names.append(set(read_json(tmp_path / "manifest.json")["training"]))
+    assert [len(chosen) for chosen in names] == [2, 4, 6]
+    assert names[0] < names[1] < names[2]
+
+
+def test_another_experiment_gives_the_first_weights(data, tmp_path):
+    pretrain.run(name="first", options=options(), data=data, output=tmp_path / "first")
+    still = options(steps=1, learning_rate=1e-12, initialise="first")
+    pretrain.run(name="next", options=still, data=data, output=tmp_path / "next", initial=tmp_path / "first")
+    first, then = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "next"))
+    assert all(torch.allclose(first[name], then[name], atol=1e-6) for name in first)
+    assert read_json(tmp_path / "next" / "manifest.json")["initial"].keys() == {"model.safetensors"}
+
+
 def test_a_batch_that_processes_cannot_share_is_refused(data, tmp_path):
     with pytest.raises(InputError, match="8 windows cannot be shared evenly by 3 processes"):
         pretrain.run(name="toy", options=options(), data=data, output=tmp_path, processes=3)

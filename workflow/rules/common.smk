@@ -155,11 +155,27 @@ def experiment_options(stage):
     return lambda wildcards: getattr(CONFIG, stage).experiments[wildcards.experiment].model_dump_json()
 
 
+def model_folder(name):
+    """Folder of an upstream experiment; any other name is a folder already."""
+    return f"results/models/upstream/{name}" if name in PRETRAIN else name
+
+
+def initial_model(wildcards):
+    """Weights that an upstream experiment starts from; none for most."""
+    name = PRETRAIN[wildcards.experiment].initialise
+    return [f"{model_folder(name)}/model.safetensors"] if name in PRETRAIN else []
+
+
+def initial_argument(wildcards):
+    name = PRETRAIN[wildcards.experiment].initialise
+    return [] if name is None else ["--initial", model_folder(name)]
+
+
 def upstream_folder(wildcards):
     """Folder of the upstream model that a downstream experiment starts from; none for baselines."""
     options = ADAPT[wildcards.experiment]
     name = options.pretrained or options.scratch
-    return None if name is None else f"results/models/upstream/{name}" if name in PRETRAIN else name
+    return None if name is None else model_folder(name)
 
 
 def upstream_model(wildcards):

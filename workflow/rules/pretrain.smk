@@ -20,6 +20,7 @@ rule pretrain_experiment:
     input:
         splits=pretrain_splits,
         shards=pretrain_shards,
+        initial=initial_model,
     output:
         model="results/models/upstream/{experiment}/model.safetensors",
         config="results/models/upstream/{experiment}/config.json",
@@ -40,6 +41,7 @@ rule pretrain_experiment:
     params:
         options=experiment_options("pretrain"),
         data=pretrain_data,
+        initial=initial_argument,
         folder=lambda wildcards: f"results/models/upstream/{wildcards.experiment}",
         revision=REVISIONS["pretrain"],
     shell:
@@ -47,6 +49,7 @@ rule pretrain_experiment:
         " --name {wildcards.experiment:q}"
         " --options {params.options:q}"
         " {params.data:q}"
+        " {params.initial:q}"
         " --processes {resources.gpu:q}"
         " --output {params.folder:q}"
         " 2> {log:q}"

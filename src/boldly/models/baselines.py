@@ -12,12 +12,17 @@ from boldly.models.network import NetworkConfig, Outputs, classified, parcel_sca
 
 
 class LinearBaseline(nn.Module):
-    """A linear map over time (window to one value), then a linear map over parcels, as in the reference."""
+    """A linear map over time (window to one value), then a linear map over parcels, as in the reference.
+
+    It starts from the mean over time: random weights would average the signal away, and few steps do not bring it back.
+    """
 
     def __init__(self, sizes: NetworkConfig) -> None:
         super().__init__()
         self.sizes = sizes
         self.time = nn.Linear(sizes.window_frames, 1)
+        nn.init.constant_(self.time.weight, 1 / sizes.window_frames)
+        nn.init.zeros_(self.time.bias)
         self.classes = nn.Linear(sizes.n_parcels, len(sizes.labels))
 
     def forward(

@@ -7,10 +7,13 @@ import logging
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from boldly.config import PretrainOptions, parse
 from boldly.files import write_json
-from boldly.models.build import build_network, pretraining_config, save_network
+from boldly.models.build import WEIGHTS, build_network, pretraining_config, save_network
 from boldly.models.csm import CausalNetwork
+from boldly.models.initial import initialise
 from boldly.provenance import check_same, environment, file_sha256
 from boldly.records import InputError, Problem
 from boldly.samples.corpus import Corpus, load_corpus
@@ -27,13 +30,23 @@ logger = logging.getLogger(__name__)
 
 # Validation windows are drawn with another seed than those of the training.
 _VALIDATION_SEED = 1 << 32
+# Of the order in which shares of the training subjects grow.
+_SHARE_SEED = 1
 # Validation windows of one length: few, so that many lengths are seen.
 _VALIDATION_BATCH = 32
 
 Data = list[tuple[Path, Path]]
 
 
-def run(*, name: str, options: PretrainOptions, data: Data, output: Path, processes: int = 1) -> None:
+def run(
+    *,
+    name: str,
+    options: PretrainOptions,
+    data: Data,
+    output: Path,
+    initial: Path | None = None,
+    processes: int = 1,
+) -> None:
     """Pretrain a network.
 
     Steps: read the shards of the training and validation subjects; train, validating on fixed windows of the
@@ -51,6 +64,8 @@ def run(*, name: str, options: PretrainOptions, data: Data, output: Path, proces
     output : Path
         Folder for model.safetensors, config.json, contract.json, train_history.csv, eval_history.csv and
         manifest.json.
+    initial : Path, optional
+        Folder of the weights to start from (see `boldly.models.initial.initialise`); None: untrained.
     processes : int, default=1
         Processes that share a batch; on GPUs one per device.
 
@@ -62,19 +77,20 @@ def run(*, name: str, options: PretrainOptions, data: Data, output: Path, proces
     """
     splits = [(read_split(split, "upstream"), shards) for split, shards in data]
     used = [item for item in splits if options.datasets is None or item[0].dataset in options.datasets]
-    training = [path for split, shards in used for path in _paths(split, split.train, shards)]
+    training = [path for split, shards in used for path in _paths(split, _share(split, options), shards)]
     validation = [path for split, shards in used for path in _paths(split, split.validation, shards)]
     checkpoints = CheckpointFolder(output / "checkpoints")
     experiment = {
         "options": options.model_dump(mode="json"),
         "training": {path.name: file_sha256(path) for path in training},
         "validation": {path.name: file_sha256(path) for path in validation},
+        "initial": {path.name: file_sha256(path) for path in _weights(initial)},
     }
     if not distributed.inside():
         checkpoints.claim(experiment)
     if processes > 1 and not distributed.inside():
         _check_share(name, options, processes)
-        distributed.launch("boldly.stages.pretrain", [_pack(name, options, data, output)], processes)
+        distributed.launch("boldly.stages.pretrain", [_pack(name, options, data, output, initial)], processes)
         return
 
     corpus = load_corpus(training)
@@ -85,6 +101,8 @@ def run(*, name: str, options: PretrainOptions, data: Data, output: Path, proces
     network = build_network(config, options.seed)
     if isinstance(network, CausalNetwork):
         network.start_memory(corpus.memory_s())
+    if initial is not None:
+        initialise(network, initial)
     outcome = fit(
         network,
         windows,
@@ -95,7 +113,7 @@ def run(*, name: str, options: PretrainOptions, data: Data, output: Path, proces
         seed=options.seed,
         folder=output,
         deepspeed=options.deepspeed,
-        tensorboard=True,
+        track=options.track,
     )
     if not distributed.is_first():
         return
@@ -110,6 +128,19 @@ def run(*, name: str, options: PretrainOptions, data: Data, output: Path, proces
 
 def _paths(split: UpstreamSplit, subjects: tuple[str, ...], shards: Path) -> list[Path]:
     return [path for subject in subjects for path in subject_shards(shards, split.dataset, subject)]
+
+
+def _share(split: UpstreamSplit, options: PretrainOptions) -> tuple[str, ...]:
+    """Choose training subjects, at least one; they do not depend on the experiment, so that shares are nested."""
+    order = np.random.default_rng(_SHARE_SEED).permutation(len(split.train))
+    count = max(1, round(options.subjects_fraction * len(split.train)))
+    return tuple(split.train[number] for number in sorted(order[:count]))
+
+
+def _weights(initial: Path | None) -> list[Path]:
+    if initial is None:
+        return []
+    return [path for path in (initial / WEIGHTS, initial / "pytorch_model.bin") if path.exists()]
 
 
 def _validation(paths: list[Path], options: PretrainOptions, training: Corpus) -> UpstreamValidation | None:
@@ -134,11 +165,15 @@ def _check_share(name: str, options: PretrainOptions, processes: int) -> None:
         raise InputError(Problem(where, name, message, f"choose a multiple of {processes}"))
 
 
-def _pack(name: str, options: PretrainOptions, data: Data, output: Path) -> str:
-    pairs = [[str(split), str(shards)] for split, shards in data]
-    return json.dumps(
-        {"name": name, "options": options.model_dump(mode="json"), "data": pairs, "output": str(output)}
-    )
+def _pack(name: str, options: PretrainOptions, data: Data, output: Path, initial: Path | None) -> str:
+    content = {
+        "name": name,
+        "options": options.model_dump(mode="json"),
+        "data": [[str(split), str(shards)] for split, shards in data],
+        "output": str(output),
+        "initial": str(initial) if initial else None,
+    }
+    return json.dumps(content)
 
 
 def _worker(packed: str) -> int:
@@ -151,6 +186,7 @@ def _worker(packed: str) -> int:
             options=parse(PretrainOptions, content["options"], "options"),
             data=[(Path(split), Path(shards)) for split, shards in content["data"]],
             output=Path(content["output"]),
+            initial=Path(content["initial"]) if content["initial"] else None,
         )
     except InputError as error:
         print(error, file=sys.stderr)

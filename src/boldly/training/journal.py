@@ -12,12 +12,12 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from boldly.files import atomic_path
 from boldly.records import InputError, Problem
 from boldly.training.checkpoints import CheckpointFolder
+from boldly.training.trackers import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class Journal(TrainerCallback):
         self.collect_weights: Callable[[], dict[str, Tensor]]
         self.processes = Processes()
         self.barrier: Callable[[], None] = lambda: None
-        self._tracker: SummaryWriter | None = None
+        self.trackers: list[Tracker] = []
         self.best_weights: dict[str, Tensor] = {}
         self._sum: Tensor | None = None
         self._diverged_at: Tensor | None = None
@@ -180,16 +180,12 @@ class Journal(TrainerCallback):
         if args.should_save:
             self.checkpoints.complete(state.global_step, self.progress)
 
-    def track(self, tracker: SummaryWriter) -> None:
-        """Show the histories to TensorBoard as well."""
-        self._tracker = tracker
-
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Close the tracker."""
-        if self._tracker is not None:
-            self._tracker.close()
+        """Close the trackers."""
+        for tracker in self.trackers:
+            tracker.close()
 
     def restore(self, progress: Progress, best_weights: dict[str, Tensor]) -> None:
         """Go on from a checkpoint."""
@@ -224,13 +220,13 @@ class Journal(TrainerCallback):
                 self.checkpoints.save_best(step, self.best_weights)
 
     def _publish(self, part: str, rows: list[Row]) -> None:
-        """Write the history, and show its last row to the tracker."""
+        """Write the history, and show its last row to the trackers."""
         if self.history is not None:
             write_history(self.history / f"{part}_history.csv", rows)
-        if self._tracker is not None:
+        for tracker in self.trackers:
             for name, value in rows[-1].items():
                 if name != "step":
-                    self._tracker.add_scalar(f"{part}/{name}", value, int(rows[-1]["step"]))
+                    tracker.add_scalar(f"{part}/{name}", value, int(rows[-1]["step"]))
 
     def _mean(self, tensor: Tensor) -> Tensor:
         return self.processes.total(tensor) / self.processes.count

@@ -6,7 +6,7 @@ import logging
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,13 @@ import torch
 import transformers
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from torch.utils.tensorboard import SummaryWriter
 from transformers import PrinterCallback, TrainingArguments
 
 from boldly.config import OptimiserOptions
 from boldly.samples.windows import Batch
 from boldly.training.checkpoints import CheckpointFolder
 from boldly.training.journal import Journal, Processes, Progress, Row, Validate
+from boldly.training.trackers import open_trackers
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ def fit(
     seed: int,
     folder: Path | None = None,
     deepspeed: str | None = None,
-    tensorboard: bool = False,
+    track: Sequence[str] = (),
 ) -> Fit:
     """Train a network.
 
@@ -152,8 +152,8 @@ def fit(
         Where histories and checkpoints go; an interrupted training goes on from there. None: nothing is written.
     deepspeed : str, optional
         DeepSpeed JSON.
-    tensorboard : bool, default=False
-        Write the histories for TensorBoard as well, to ``folder/tensorboard``.
+    track : sequence of str
+        Trackers that show the histories as well (see `boldly.training.trackers`); they need `folder`.
 
     Raises
     ------
@@ -179,8 +179,8 @@ def fit(
             options, seed, checkpoints.path if checkpoints else Path(nowhere), deepspeed
         )
         journal.history = folder if arguments.should_save else None
-        if folder and tensorboard and arguments.should_save:
-            journal.track(SummaryWriter(folder / "tensorboard"))
+        if folder and arguments.should_save:
+            journal.trackers = open_trackers(track, folder, name, options.model_dump(mode="json"))
         trainer = StepTrainer(network, arguments, windows, journal)
         resume = _resume(checkpoints, journal, trainer) if checkpoints else None
         with _stop_on_sigterm(journal if checkpoints else None):
