@@ -28,12 +28,15 @@ rule all:
     default_target: True
     input:
         figure_files(),
+        export_files,
 
 
+include: "workflow/rules/atlas.smk"
 include: "workflow/rules/index.smk"
 include: "workflow/rules/preprocess.smk"
 include: "workflow/rules/parcellate.smk"
 include: "workflow/rules/shard.smk"
+include: "workflow/rules/export.smk"
 include: "workflow/rules/split.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/adapt.smk"

@@ -77,8 +77,8 @@ def is_confounds_table(name: str) -> bool:
 
 
 def is_events_table(name: str) -> bool:
-    """Tell whether a name is that of an events table."""
-    return name.endswith("_events.tsv")
+    """Tell whether a name is that of an events table, with tabs as in BIDS or with commas."""
+    return name.endswith(("_events.tsv", "_events.csv"))
 
 
 def sidecar(image: Path) -> Path:
@@ -87,6 +87,13 @@ def sidecar(image: Path) -> Path:
     for suffix in (".nii.gz", ".nii", ".tsv"):
         name = name.removesuffix(suffix)
     return image.with_name(f"{name}.json")
+
+
+def timeseries_path(found: dict[str, str], space: str, atlas: str) -> Path:
+    """Return the path of a run's parcel signals in a derivative dataset; labels have letters and digits only."""
+    label = re.sub("[^A-Za-z0-9]", "", atlas)
+    folder = Path(f"sub-{found['sub']}", *([f"ses-{found['ses']}"] if found.get("ses") else []), "func")
+    return folder / f"{run_prefix(found)}_space-{space}_atlas-{label}_timeseries.tsv"
 
 
 def shard_name(dataset: str, subject: str) -> str:

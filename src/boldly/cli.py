@@ -183,6 +183,26 @@ def _simulate(args: argparse.Namespace) -> None:
     simulate.run(args.output, size=args.size, seed=args.seed, workers=args.workers)
 
 
+def _atlas(args: argparse.Namespace) -> None:
+    from boldly.config import AtlasOptions
+    from boldly.stages import atlas
+
+    atlas.run(atlas=_options(AtlasOptions, args.atlas, "--atlas"))
+
+
+def _export(args: argparse.Namespace) -> None:
+    from boldly.config import AtlasOptions
+    from boldly.stages import export
+
+    if args.layout == "bids":
+        atlas = _options(AtlasOptions, args.atlas, "--atlas")
+        export.bids_timeseries(
+            timeseries=args.input, atlas=atlas, dataset=args.dataset, folder=args.folder, output=args.output
+        )
+    else:
+        export.lfb_shards(shard=args.input, folder=args.folder, output=args.output)
+
+
 def _inspect(args: argparse.Namespace) -> None:
     from boldly.stages import inspect
 
@@ -337,6 +357,17 @@ def _add_tools(add: Callable, flag: Callable, path: Callable) -> None:
     flag(sub, "size", "how large", choices=["demo", "tiny"], default="demo")
     flag(sub, "seed", "seed of everything random", type=int, default=1234)
     flag(sub, "workers", "processes", type=int, default=2)
+
+    sub = add("atlas", _atlas, "fetch a published atlas into its cache folder (needs network)")
+    flag(sub, "atlas", "config section atlas as JSON", metavar="JSON")
+
+    sub = add("export", _export, "write a subject's prepared data for other tools")
+    flag(sub, "layout", "lfb: tars of Learning from Brains; bids: TSV and JSON", choices=["lfb", "bids"])
+    path(sub, "input", "shard of the subject (lfb), or its time series (bids)")
+    flag(sub, "atlas", "config section atlas as JSON (bids)", default="{}", metavar="JSON")
+    flag(sub, "dataset", "name of the dataset (bids)", default="")
+    path(sub, "folder", "folder to write to")
+    path(sub, "output", "list of the files written and their checksums (JSON) to write")
 
     sub = add("inspect", _inspect, "print what shards, time series, models and score tables hold")
     sub.add_argument("paths", nargs="+", type=Path, help="files or model folders")

@@ -8,8 +8,9 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -32,7 +33,10 @@ STAGES = (
 REVISIONS: dict[str, int] = dict.fromkeys(STAGES, 1)
 
 Framework = Literal["autoencoding", "csm", "sequence_bert", "network_bert"]
+Variant = Literal["boldly", "lfb"]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]+$")]
+# The space of the images that the Human Connectome Project distributes.
+HCP_SPACE = "MNI152NLin6Asym"
 ExperimentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -46,20 +50,139 @@ class Section(BaseModel):
 S = TypeVar("S", bound=Section)
 
 
-class AtlasOptions(Section):
-    """The parcels that signals are read from."""
+class AtlasChoice(NamedTuple):
+    """What can be chosen of an atlas that is fetched; the default stands first."""
 
-    path: str = Field(description="Image: 3-D labels (`*_dseg.nii.gz`) or 4-D maps (`*_probseg.nii.gz`).")
+    dimensions: tuple[int, ...]
+    resolutions_mm: tuple[int, ...]
+    variants: tuple[str, ...]
+
+
+ATLASES = {
+    "difumo": AtlasChoice((1024, 512, 256, 128, 64), (2, 3), ()),
+    "schaefer": AtlasChoice(
+        (400, *range(100, 400, 100), *range(500, 1100, 100)), (2, 1), ("7networks", "17networks")
+    ),
+    "aal": AtlasChoice((), (), ("3v2", "SPM12", "SPM8", "SPM5")),
+    "harvard-oxford": AtlasChoice(
+        (),
+        (2, 1),
+        tuple(
+            f"{part}-{kind}"
+            for part in ("cort", "cortl", "sub")
+            for kind in ("maxprob-thr25", "maxprob-thr0", "maxprob-thr50", "prob")
+        ),
+    ),
+}
+
+
+class AtlasOptions(Section):
+    """The parcels that signals are read from: an image of your own (`path`), or one that is fetched (`name`)."""
+
+    path: str | None = Field(
+        None, description="Image: 3-D labels (`*_dseg.nii.gz`) or 4-D maps (`*_probseg.nii.gz`)."
+    )
     labels: str | None = Field(
         None, description="Table of parcel names (columns index, name); default: the image's name with .tsv."
     )
-    name: str | None = Field(None, description="Name in contracts and figures; default: the image's file name.")
+    name: str | None = Field(
+        None,
+        description="With path: name in contracts and figures; default: the image's file name. "
+        f"Without: the atlas to fetch, {', '.join(ATLASES)}.",
+    )
+    dimension: int | None = Field(
+        None, description="Number of parcels: difumo 64 to 1024 (1024), schaefer 100 to 1000 (400)."
+    )
+    resolution_mm: int | None = Field(
+        None, description="Voxel size, mm: difumo 2 or 3 (2), schaefer and harvard-oxford 1 or 2 (2)."
+    )
+    variant: str | None = Field(
+        None,
+        description="schaefer: 7networks or 17networks; aal: 3v2, SPM12, SPM8 or SPM5; "
+        "harvard-oxford: cort-maxprob-thr25, sub-prob and so on. Default: the first.",
+    )
+    cache: str = Field("data/atlas", description="Folder of fetched atlases.")
+    sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="Checksum that the image must have; default: any."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose(cls, content: Any) -> Any:
+        """Fill in what a fetched atlas leaves open, so that two ways to say the same are the same."""
+        if not isinstance(content, dict) or content.get("path") is not None:
+            return content
+        choice = ATLASES.get(content.get("name") or "")
+        if choice is None:
+            return content
+        chosen = dict(content)
+        for field, values in zip(("dimension", "resolution_mm", "variant"), choice, strict=True):
+            if values and chosen.get(field) is None:
+                chosen[field] = values[0]
+        return chosen
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        fields = {"dimension": self.dimension, "resolution_mm": self.resolution_mm, "variant": self.variant}
+        if self.path is not None:
+            given = [field for field, value in fields.items() if value is not None]
+            if given:
+                raise ValueError(
+                    f"{', '.join(given)}: only for an atlas that is fetched; leave out, or leave out path"
+                )
+            return self
+        if self.name not in ATLASES:
+            raise ValueError(f"give the path of an image, or one of these as name: {', '.join(ATLASES)}")
+        if self.labels is not None:
+            raise ValueError("labels: the table of a fetched atlas comes with it; leave it out")
+        for (field, value), values in zip(fields.items(), ATLASES[self.name], strict=True):
+            if value is not None and value not in values:
+                allowed = ", ".join(map(str, sorted(values))) or f"nothing, {self.name} has no {field}"
+                raise ValueError(f"{field}: {value} (possible: {allowed})")
+        return self
+
+    @property
+    def image(self) -> str:
+        """Path of the image, wherever it comes from."""
+        return self.path if self.path is not None else f"{self.cache}/{self.label}.nii.gz"
+
+    @property
+    def label(self) -> str:
+        """What a fetched atlas is called, in contracts and as the start of its file names: ``difumo-1024-2mm``."""
+        size = f"{self.resolution_mm}mm" if self.resolution_mm is not None else None
+        return "-".join(str(part) for part in (self.name, self.dimension, self.variant, size) if part is not None)
+
+    @property
+    def fetched(self) -> list[str]:
+        """Image, table of names and record of a fetched atlas; empty for an image of one's own."""
+        if self.path is not None:
+            return []
+        return [self.image, *(f"{self.cache}/{self.label}_{part}" for part in ("labels.tsv", "atlas.json"))]
+
+
+class RestOptions(Section):
+    """Random blocks of rest runs as trials, the same for the same seed and run."""
+
+    tasks: str = Field("(?i)^rest", description="Regular expression; runs of BIDS tasks that match are rest.")
+    state: str = Field("rest", description="Name of their state; it is neither dropped, renamed nor prefixed.")
+    blocks: int = Field(2, ge=1, description="Blocks per run, without overlap; fewer where they do not fit.")
+    length_s: tuple[float, float] = Field((10.0, 50.0), description="Shortest and longest block, s.")
+    seed: int = Field(1234, description="Seed of the blocks.")
+
+    @model_validator(mode="after")
+    def _lengths(self) -> Self:
+        if not 0 < self.length_s[0] <= self.length_s[1]:
+            raise ValueError(f"length_s {list(self.length_s)}: need 0 < shortest <= longest")
+        return self
 
 
 class TaskOptions(Section):
     """How events become trials (a file in config/tasks)."""
 
     column: str = Field("trial_type", description="Column of the events table that names the state.")
+    onset_column: str = Field("onset", description="Column of onsets, s.")
+    duration_column: str = Field("duration", description="Column of durations, s.")
+    end_column: str | None = Field(None, description="Column of ends, s, in place of durations.")
     delay_s: float = Field(
         0.0, ge=0, description="Haemodynamic delay, s: frames with onset+delay <= t < end+delay."
     )
@@ -70,9 +193,24 @@ class TaskOptions(Section):
     rename: dict[str, str] = Field({}, description="Regular expression to replacement, applied in order.")
     prefix_task: bool = Field(False, description="Put the BIDS task before the name: `MOTOR lf`.")
     labels: list[str] | None = Field(
-        None, description="The states in label order; default: those found, in alphabetical order."
+        None,
+        description="The states in label order, upper and lower case as here; default: those found, alphabetically.",
     )
     minimum_s: float = Field(0.0, ge=0, description="Trials shorter than this are left out, s.")
+    rest: RestOptions | None = Field(None, description="Random blocks of rest runs as trials; default: none.")
+
+    @model_validator(mode="after")
+    def _patterns_compile(self) -> Self:
+        for pattern in [*self.drop, *self.rename, *([self.rest.tasks] if self.rest else [])]:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"'{pattern}' is not a regular expression: {error}") from None
+        return self
+
+    def is_rest(self, bids_task: str) -> bool:
+        """Tell whether runs of a BIDS task are rest, of which random blocks are trials."""
+        return self.rest is not None and re.search(self.rest.tasks, bids_task) is not None
 
 
 class DownstreamSplitOptions(Section):
@@ -95,9 +233,19 @@ class DatasetOptions(Section):
     role: Literal["upstream", "downstream"] = Field(
         description="Unlabelled runs for pretraining, or labelled trials for decoding."
     )
-    derivatives: str | None = Field(None, description="fMRIPrep derivatives folder.")
-    bids: str | None = Field(None, description="Raw BIDS folder with the events (downstream).")
-    space: str = Field("MNI152NLin2009cAsym", description="The `space` entity to use.")
+    derivatives: str | None = Field(None, description="fMRIPrep derivatives folder, or that of HCP subjects.")
+    layout: Literal["fmriprep", "hcp"] = Field(
+        "fmriprep", description="How `derivatives` is laid out; `hcp`: `<subject>/MNINonLinear/Results/<run>/`."
+    )
+    bids: str | None = Field(
+        None, description="Raw BIDS folder with the events (downstream); hcp: default, the runs' `EVs`."
+    )
+    space: str = Field(
+        "MNI152NLin2009cAsym", description=f"The `space` entity to use; layout hcp: always {HCP_SPACE}."
+    )
+    image_suffix: str = Field(
+        "", description="What follows the run in an image's name, layout hcp: `_hp2000_clean`."
+    )
     resolution: str | None = Field(None, description="The `res` entity to use; default: any, if unambiguous.")
     tasks: list[str] | None = Field(None, description="Use only these BIDS tasks.")
     subjects: list[str] | None = Field(None, description="Use only these subjects.")
@@ -112,12 +260,25 @@ class DatasetOptions(Section):
         None, description="Split of this dataset; default: split.downstream."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _space_of_layout(cls, content: Any) -> Any:
+        is_hcp = isinstance(content, dict) and content.get("layout") == "hcp"
+        return {"space": HCP_SPACE, **content} if is_hcp else content
+
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.derivatives is None) == (self.shards is None):
             raise ValueError("give either derivatives or shards")
-        if self.role == "downstream" and self.shards is None and (self.bids is None or self.task is None):
+        no_events = self.bids is None and self.layout != "hcp"
+        if self.role == "downstream" and self.shards is None and (no_events or self.task is None):
             raise ValueError("a downstream dataset needs bids (events) and task (how events become trials)")
+        if self.layout == "hcp" and (self.space != HCP_SPACE or self.resolution is not None):
+            raise ValueError(
+                f"images of layout hcp are in {HCP_SPACE}, of one resolution: drop space and resolution"
+            )
+        if self.layout != "hcp" and self.image_suffix:
+            raise ValueError("image_suffix is for layout hcp; choose fMRIPrep's images with space and resolution")
         return self
 
 
@@ -174,6 +335,16 @@ class ShardOptions(Section):
     dtype: Literal["float16", "float32"] = Field("float16", description="Number type of the stored signals.")
 
 
+class ExportOptions(Section):
+    """Prepared data for other tools, beside what boldly uses itself."""
+
+    layouts: list[Literal["lfb", "bids"]] = Field(
+        [],
+        description="lfb: tars as Learning from Brains reads them, in data/lfb; "
+        "bids: time series as TSV and JSON, in results/export.",
+    )
+
+
 class UpstreamSplitOptions(Section):
     """Which subjects validate a pretraining."""
 
@@ -186,6 +357,10 @@ class SplitOptions(Section):
     upstream: UpstreamSplitOptions = Field(UpstreamSplitOptions(), description="Pretraining.")
     downstream: DownstreamSplitOptions = Field(DownstreamSplitOptions(), description="Decoding.")
     seed: int = Field(1234, description="Seed of all splits.")
+
+
+# Two windows and three special tokens must fit into the 512 positions of LfB's networks.
+_LFB_LONGEST = 254
 
 
 class OptimiserOptions(Section):
@@ -210,10 +385,16 @@ class PretrainOptions(OptimiserOptions):
     """An upstream experiment."""
 
     framework: Framework = Field(description="Objective and network.")
+    variant: Variant = Field(
+        "boldly", description="Networks and objectives: of boldly, or (lfb) those of the published system as they were."
+    )
     layers: int = Field(4, ge=1, description="Layers (autoencoding: of encoder and of decoder).")
     width: int = Field(768, ge=8, description="Width of the hidden states.")
     heads: int = Field(12, ge=1, description="Attention heads (not for autoencoding).")
-    window_frames: tuple[int, int] = Field((10, 50), description="Shortest and longest window, frames.")
+    embedding_layers: int = Field(1, ge=1, description="Layers of embedder and unembedder (lfb; else 1).")
+    window_frames: tuple[int, int] = Field(
+        (10, 50), description="Shortest and longest window, frames (lfb: the longest stays below, 49 of 50)."
+    )
     mask_fraction: float = Field(0.2, gt=0, lt=1, description="Share masked (the BERT frameworks).")
     mask_span: int = Field(4, ge=1, description="Length of the masked spans, frames (sequence_bert).")
     validation_windows: int = Field(512, ge=1, description="Windows per validation.")
@@ -240,6 +421,10 @@ class PretrainOptions(OptimiserOptions):
         shortest, longest = self.window_frames
         if not 2 <= shortest <= longest:
             raise ValueError(f"window_frames {list(self.window_frames)}: need 2 <= shortest <= longest")
+        if self.variant != "lfb" and self.embedding_layers > 1:
+            raise ValueError("embedding_layers above 1 need variant lfb")
+        if self.variant == "lfb" and not shortest < longest <= _LFB_LONGEST:
+            raise ValueError(f"window_frames {list(self.window_frames)}: lfb needs shortest < longest <= {_LFB_LONGEST}")
         return self
 
 
@@ -251,12 +436,17 @@ class AdaptOptions(OptimiserOptions):
     baseline: Literal["linear", "mean_mlp"] | None = Field(
         None, description="Linear over time and parcels, or an MLP on the time-averaged signal."
     )
+    variant: Variant = Field(
+        "boldly", description="Of the linear baseline: of boldly, or (lfb) that of the published system as it was."
+    )
     width: int = Field(256, ge=1, description="Hidden width of mean_mlp.")
     window_frames: int = Field(50, ge=2, description="Longer trials are cut to this many frames.")
     shortest_crop: float = Field(
         1.0, gt=0, le=1, description="Training trials are cropped at random to no less than this share; 1: never."
     )
-    freeze: list[Literal["embedder", "decoder", "unembedder"]] = Field([], description="Parts not trained.")
+    freeze: list[Literal["embedder", "decoder", "unembedder"]] = Field(
+        [], description="Parts not trained; pooler and head always are."
+    )
     seeds: list[int] = Field([1234], min_length=1, description="Repetitions with other seeds.")
     datasets: list[Name] | None = Field(None, description="Downstream datasets; default: all.")
 
@@ -264,6 +454,8 @@ class AdaptOptions(OptimiserOptions):
     def _one_start(self) -> Self:
         if sum(x is not None for x in (self.pretrained, self.scratch, self.baseline)) != 1:
             raise ValueError("give exactly one of pretrained, scratch, baseline")
+        if self.variant != "boldly" and self.baseline != "linear":
+            raise ValueError("variant is for the linear baseline; a network has that of its upstream experiment")
         return self
 
 
@@ -341,6 +533,7 @@ class Config(Section):
     preprocess: PreprocessOptions = Field(PreprocessOptions(), description="Stage preprocess.")
     parcellate: ParcellateOptions = Field(ParcellateOptions(), description="Stage parcellate.")
     shard: ShardOptions = Field(ShardOptions(), description="Stage shard.")
+    export: ExportOptions = Field(ExportOptions(), description="Tool export.")
     split: SplitOptions = Field(SplitOptions(), description="Stage split.")
     pretrain: PretrainSection = Field(PretrainSection(), description="Stage pretrain.")
     adapt: AdaptSection = Field(AdaptSection(), description="Stage adapt.")
@@ -481,7 +674,7 @@ def _expand_variables(config: Config) -> Config:
                     )
         return section.model_copy(update=update)
 
-    atlas = expand(config.atlas, ("path", "labels"), "atlas")
+    atlas = expand(config.atlas, ("path", "labels", "cache"), "atlas")
     datasets = {
         name: expand(options, ("derivatives", "bids", "shards", "ceilings"), f"datasets.{name}")
         for name, options in config.datasets.items()

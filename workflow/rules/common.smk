@@ -44,6 +44,16 @@ def if_present(path):
     return [path] if Path(path).exists() else []
 
 
+def atlas_files():
+    """A fetched atlas with its table and record, or the image of one's own."""
+    return CONFIG.atlas.fetched or if_present(CONFIG.atlas.path)
+
+
+def index_atlas(wildcards):
+    """The atlas that the images of a dataset are compared with; none for ready-made shards."""
+    return atlas_files() if wildcards.dataset in PREPARED else []
+
+
 def dataset_options(wildcards):
     return CONFIG.datasets[wildcards.dataset].model_dump_json(exclude={"split", "ceilings"})
 
@@ -235,6 +245,16 @@ def quality_tables(wildcards):
 
 def upstream_quality_tables(wildcards):
     return quality_of(UPSTREAM)
+
+
+def export_files(wildcards):
+    """The lists of exported files of all subjects, for the layouts that the config names."""
+    return [
+        f"results/export/{dataset}_sub-{subject}_{layout}.json"
+        for layout in CONFIG.export.layouts
+        for dataset in PREPARED
+        for subject in subjects(dataset)
+    ]
 
 
 def figure_files():

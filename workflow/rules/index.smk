@@ -15,7 +15,7 @@ rule index:
 checkpoint index_dataset:
     """List the runs of a dataset."""
     input:
-        atlas=if_present(CONFIG.atlas.path),
+        atlas=index_atlas,
     output:
         runs="results/index/{dataset}_runs.tsv",
         labels="results/index/{dataset}_labels.json",

@@ -28,7 +28,7 @@ rule parcellate_subject:
         runs=ancient("results/index/{dataset}_runs.tsv"),
         nuisance="results/preprocess/{dataset}/sub-{subject}_nuisance.tsv",
         qc="results/preprocess/{dataset}/sub-{subject}_qc.tsv",
-        atlas=CONFIG.atlas.path,
+        atlas=atlas_files(),
     output:
         "results/parcellate/{dataset}/sub-{subject}_timeseries.safetensors",
     log:

@@ -1,6 +1,6 @@
 """shard: samples for training, as WebDataset tars.
 
-Input: time series, events (downstream)
+Input: time series, events and framewise displacement (downstream)
 Output: data/{role}/ds-{dataset}_sub-{subject}.tar, one sample per run (upstream) or per trial (downstream)
 """
 
@@ -13,6 +13,7 @@ rule shard:
 rule shard_subject:
     """Write the samples of a subject."""
     input:
+        confounds=run_files("confounds"),
         events=run_files("events"),
         runs=ancient("results/index/{dataset}_runs.tsv"),
         labels="results/index/{dataset}_labels.json",

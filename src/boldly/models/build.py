@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from boldly.models.autoencoding import AutoencodingNetwork
 from boldly.models.baselines import LinearBaseline, MeanMlp
 from boldly.models.bert import MaskedNetwork
 from boldly.models.csm import CausalNetwork
+from boldly.models.lfb import network as lfb
 from boldly.models.network import NetworkConfig
 from boldly.provenance import Contract
 from boldly.records import InputError, Problem
@@ -32,6 +34,12 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "linear": LinearBaseline,
     "mean_mlp": MeanMlp,
 }
+VARIANTS: dict[str, Mapping[str, type[nn.Module]]] = {"boldly": NETWORKS, "lfb": lfb.NETWORKS}
+
+# Of decoders: what no pretrained network holds, and adaptation always trains.
+_HEADS = ("head.", "decoder.decoding_head.")
+# LfB's poolers, part of its sequence networks by name, are read-outs all the same.
+_READ_OUTS = (*_HEADS, "decoder.pooler_layer.", "decoder.encoder.pooler_layer.", "decoder.is_next_head.")
 
 
 def build_network(config: NetworkConfig, seed: int) -> nn.Module:
@@ -46,7 +54,7 @@ def build_network(config: NetworkConfig, seed: int) -> nn.Module:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return NETWORKS[config.framework](config)
+        return VARIANTS[config.variant][config.framework](config)
 
 
 def pretraining_config(options: PretrainOptions, n_parcels: int) -> NetworkConfig:
@@ -59,6 +67,8 @@ def pretraining_config(options: PretrainOptions, n_parcels: int) -> NetworkConfi
         heads=options.heads,
         dropout=options.dropout,
         window_frames=options.window_frames[1],
+        variant=options.variant,
+        embedding_layers=options.embedding_layers,
     )
 
 
@@ -79,6 +89,7 @@ def decoder_config(
         dropout=options.dropout,
         window_frames=options.window_frames,
         labels=labels,
+        variant=options.variant,
     )
 
 
@@ -106,7 +117,10 @@ def load_config(folder: Path | str) -> NetworkConfig:
     path = Path(folder) / CONFIG
     try:
         content = read_json(path)
-        return NetworkConfig(**{**content, "labels": tuple(content["labels"])})
+        config = NetworkConfig(**{**content, "labels": tuple(content["labels"])})
+        if config.framework not in VARIANTS.get(config.variant, {}):
+            raise ValueError(f"no network {config.framework} of variant {config.variant}")
+        return config
     except FileNotFoundError:
         raise InputError(
             Problem(str(path), "", "no such file: there is no trained model", "run pretrain, or correct the path")
@@ -189,8 +203,13 @@ def transfer(network: nn.Module, weights: dict[str, Tensor], where: str) -> list
         if name in weights and weights[name].shape != tensor.shape
     ]
     new = [name for name in own if name not in weights]
-    wrong += [f"{name} is missing" for name in new if not name.startswith("head.")]
+    wrong += [f"{name} is missing" for name in new if not name.startswith(_HEADS)]
     if wrong:
         raise InputError(Problem(where, "", "; ".join(wrong), "pretrain a network with the same sizes"))
     network.load_state_dict({name: weights[name] for name in own if name in weights}, strict=False)
     return new
+
+
+def part_of(name: str) -> str:
+    """Return the part of a network that a parameter belongs to: embedder, decoder, unembedder, head, ..."""
+    return "head" if name.startswith(_READ_OUTS) else name.split(".")[0]

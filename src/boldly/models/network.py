@@ -38,7 +38,9 @@ class NetworkConfig:
     labels : tuple of str
         Names of the states in label order: the network is a decoder. Empty: it is a pretraining network.
     variant : str
-        "boldly", or the name of another system whose networks are reproduced.
+        "boldly", or "lfb" for the networks of the published system.
+    embedding_layers : int
+        Layers of embedder and unembedder; only lfb can have more than one.
     """
 
     framework: NetworkName
@@ -50,6 +52,7 @@ class NetworkConfig:
     window_frames: int = 50
     labels: tuple[str, ...] = ()
     variant: str = "boldly"
+    embedding_layers: int = 1
 
 
 class TimeEmbedding(nn.Module):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from boldly.config import PretrainOptions
+from boldly.config import Framework, PretrainOptions
 from boldly.records import InputError, Problem
 from boldly.samples.corpus import Corpus
 
@@ -46,24 +46,31 @@ class WindowOptions:
         Consecutive windows that share a length, so that batches need no padding.
     pairs : bool
         Two windows A and B per item, B the continuation of A or from another run.
-    masking : {"none", "frames", "parcels"}
-        What is hidden: spans of frames, or parcels over all time.
+    masking : {"none", "frames", "parcels", "one_frame", "coins"}
+        What is hidden: spans of frames, parcels over all time, one frame but the first, or each frame by the toss
+        of a coin.
     mask_fraction : float
         Share that is hidden.
     mask_span : int
         Length of the hidden spans, frames.
     largest_gap : int
         Most frames left out between A and a B that follows it (fewest: 1).
+    stepped_onsets : bool
+        Windows start at multiples of their length.
+    restart_clock : bool
+        B starts at 0 s as A does, instead of at the time that it would have as the continuation of A.
     """
 
     shortest: int
     longest: int
     batch_size: int
     pairs: bool = False
-    masking: Literal["none", "frames", "parcels"] = "none"
+    masking: Literal["none", "frames", "parcels", "one_frame", "coins"] = "none"
     mask_fraction: float = 0.2
     mask_span: int = 4
     largest_gap: int = 4
+    stepped_onsets: bool = False
+    restart_clock: bool = False
 
 
 def window_options(options: PretrainOptions, batch_size: int) -> WindowOptions:
@@ -73,6 +80,8 @@ def window_options(options: PretrainOptions, batch_size: int) -> WindowOptions:
     """
     shortest, longest = options.window_frames
     wanted = WindowOptions(shortest, longest, batch_size, mask_fraction=options.mask_fraction)
+    if options.variant == "lfb":
+        return _lfb_options(options.framework, wanted)
     match options.framework:
         case "csm":
             return wanted
@@ -82,6 +91,24 @@ def window_options(options: PretrainOptions, batch_size: int) -> WindowOptions:
             return replace(wanted, pairs=True, masking="parcels")
         case "autoencoding":
             return replace(wanted, masking="frames", mask_fraction=0.5, mask_span=1)
+
+
+def _lfb_options(framework: Framework, wanted: WindowOptions) -> WindowOptions:
+    """Return what LfB's objectives see: each window has its own length, below the longest (8.14), 10 to 49 frames.
+
+    Where its description is silent: the length of B is drawn as that of A; masks take the given share of the frames
+    of both together, or of the parcels, the same ones in both; coins for teacher forcing are tossed for each frame.
+    """
+    wanted = replace(wanted, longest=wanted.longest - 1, batch_size=1, stepped_onsets=True, restart_clock=True)
+    match framework:
+        case "csm":
+            return replace(wanted, masking="one_frame")
+        case "sequence_bert":
+            return replace(wanted, pairs=True, masking="frames", mask_span=1)
+        case "network_bert":
+            return replace(wanted, pairs=True, masking="parcels")
+        case "autoencoding":
+            return replace(wanted, masking="coins")
 
 
 @dataclass(frozen=True)
@@ -217,6 +244,11 @@ class Windows(Dataset[Batch]):
             batch["masked"] = torch.from_numpy(self._mask_frames(index, batch))
         elif self.options.masking == "parcels":
             batch["masked"] = torch.from_numpy(self._mask_parcels(index, batch["marked"].numpy()))
+        elif self.options.masking == "one_frame":
+            batch["masked"] = torch.from_numpy(self._mask_one_frame(index, batch))
+        elif self.options.masking == "coins":
+            frame = np.arange(batch["inputs"].shape[1])
+            batch["masked"] = torch.from_numpy(self._uniform(index[:, None] * _MOST_SPANS + frame, _MASK) < 0.5)
         return batch
 
     def runs(self, indices: Sequence[int]) -> Numbers:
@@ -239,11 +271,16 @@ class Windows(Dataset[Batch]):
         group = index // options.batch_size
         return options.shortest + self._below(group, stream, options.longest - options.shortest + 1)
 
+    def _draw_onset(self, index: Numbers, stream: int, last: Numbers, length: Numbers) -> Numbers:
+        """Draw first frames from 0 to `last`."""
+        step = length if self.options.stepped_onsets else 1
+        return step * self._below(index, stream, last // step + 1)
+
     def _singles(self, index: Numbers) -> Batch:
         run = self._usable[self._draw_run(index)]
         available = self.corpus.lengths[run]
         length = np.minimum(self._draw_length(index, _LENGTH), available)
-        cut = _Cut(run, self._below(index, _ONSET, available - length + 1), length)
+        cut = _Cut(run, self._draw_onset(index, _ONSET, available - length, length), length)
         frames, valid = gather(self.corpus, cut)
         t_r = self.corpus.t_r[run]
         seconds = np.arange(frames.shape[1]) * t_r[:, None]
@@ -256,7 +293,7 @@ class Windows(Dataset[Batch]):
         t_r = self.corpus.t_r[first.run]
         # The clock of A goes on in B, as if B followed: elapsed time does not give the answer away.
         seconds_a = np.arange(valid_a.shape[1]) * t_r[:, None]
-        start_b = (first.length + gap) * t_r
+        start_b = (first.length + gap) * t_r * (not self.options.restart_clock)
         seconds_b = start_b[:, None] + np.arange(valid_b.shape[1]) * self.corpus.t_r[second.run][:, None]
         batch = _batch(
             torch.cat([frames_a, frames_b], dim=1),
@@ -279,7 +316,7 @@ class Windows(Dataset[Batch]):
         shared = np.clip(room * wanted_a // (wanted_a + wanted_b), options.shortest, room - options.shortest)
         length_a = np.where(wanted_a + wanted_b > room, shared, wanted_a)
         length_b = np.minimum(wanted_b, room - length_a)
-        onset_a = self._below(index, _ONSET, room - length_a - length_b + 1)
+        onset_a = self._draw_onset(index, _ONSET, room - length_a - length_b, length_a)
 
         follows = self._uniform(index, _FOLLOWS) < 0.5
         # Another run of the dataset; a dataset with one run gives another place of that run.
@@ -289,7 +326,7 @@ class Windows(Dataset[Batch]):
         other = self._usable[self._group_first[place] + place_in_group]
         run_b = np.where(follows, run, other)
         length_b = np.minimum(length_b, self.corpus.lengths[run_b])
-        anywhere = self._below(index, _OTHER_ONSET, self.corpus.lengths[run_b] - length_b + 1)
+        anywhere = self._draw_onset(index, _OTHER_ONSET, self.corpus.lengths[run_b] - length_b, length_b)
         onset_b = np.where(follows, onset_a + length_a + gap, anywhere)
         return _Cut(run, onset_a, length_a), _Cut(run_b, onset_b, length_b), gap, follows
 
@@ -308,6 +345,12 @@ class Windows(Dataset[Batch]):
         n_parcels = marked.shape[1]
         score = self._uniform(index[:, None] * n_parcels + np.arange(n_parcels), _MASK)
         return _lowest(np.where(marked, np.inf, score), (~marked).sum(axis=1), self.options.mask_fraction)
+
+    def _mask_one_frame(self, index: Numbers, batch: Batch) -> Bools:
+        """Hide one real frame, not the first."""
+        n_frames = batch["inputs"].shape[1]
+        length = batch["valid"].numpy().sum(axis=1) if "valid" in batch else np.full(len(index), n_frames)
+        return np.arange(n_frames) == 1 + self._below(index, _MASK, length - 1)[:, None]
 
 
 def _lowest(score: Floats, available: Numbers, fraction: float) -> Bools:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from boldly.bids import sidecar
 from boldly.config import AtlasOptions
-from boldly.files import read_tsv
+from boldly.files import read_json, read_tsv
 from boldly.provenance import file_sha256
 from boldly.records import InputError, Problem
 from boldly.signals.images import Grid, Volumes, open_volumes
@@ -88,10 +88,9 @@ def load_atlas(options: AtlasOptions) -> Atlas:
     Raises
     ------
     InputError
-        When image or table is missing or they do not fit together.
+        When image or table is missing or not what it was when it was fetched, or they do not fit together.
     """
-    entity = "atlas"
-    volumes = open_volumes(options.path, entity)
+    volumes, sha256 = open_atlas(options)
     kind: Literal["labels", "maps"] = "maps" if volumes.n_volumes > 1 else "labels"
     if kind == "maps":
         values = tuple(range(volumes.n_volumes))
@@ -99,17 +98,76 @@ def load_atlas(options: AtlasOptions) -> Atlas:
         labels = np.unique(_integers(volumes))
         values = tuple(int(value) for value in labels if value != 0)
         if not values:
-            raise InputError(
-                Problem(options.path, entity, "the image has no label but 0", "give an image with labels")
-            )
+            message = "the image has no label but 0"
+            raise InputError(Problem(options.image, "atlas", message, "give an image with labels"))
+    name = options.label if options.fetched else options.name
     return Atlas(
-        name=options.name or sidecar(Path(options.path)).stem,
-        sha256=file_sha256(options.path),
+        name=name or sidecar(Path(options.image)).stem,
+        sha256=sha256,
         kind=kind,
         values=values,
         names=_names(options, kind, values),
         volumes=volumes,
     )
+
+
+def open_atlas(options: AtlasOptions) -> tuple[Volumes, str]:
+    """Open the image of an atlas, once its files are found to be what they should be.
+
+    Parameters
+    ----------
+    options : AtlasOptions
+        Section `atlas` of the config.
+
+    Returns
+    -------
+    volumes : Volumes
+        The image; only its header is read.
+    sha256 : str
+        Checksum of the image file.
+
+    Raises
+    ------
+    InputError
+        For an image that is missing or no image; for a fetched atlas also when a file of it is missing, with the
+        way to fetch it elsewhere, or has another checksum than when it was fetched.
+    """
+    if options.fetched:
+        _check_fetched(options)
+    volumes = open_volumes(options.image, "atlas")
+    sha256 = file_sha256(options.image)
+    if options.sha256 not in (None, sha256):
+        message = f"the checksum of the image is {sha256}, not the one of the config, {options.sha256}"
+        remedy = "put the right image there, or correct atlas.sha256"
+        raise InputError(Problem(options.image, "atlas.sha256", message, remedy))
+    return volumes, sha256
+
+
+def how_to_fetch(options: AtlasOptions) -> str:
+    """Say how the files of a fetched atlas come to a machine without network."""
+    chosen = options.model_dump_json(include={"name", "dimension", "resolution_mm", "variant"}, exclude_none=True)
+    names = ", ".join(Path(path).name for path in options.fetched)
+    return (
+        f"where there is network, run `snakemake atlas`, or `boldly atlas --atlas '{chosen}'` "
+        f"and copy {names} from data/atlas there into {options.cache} here"
+    )
+
+
+def _check_fetched(options: AtlasOptions) -> None:
+    *files, record = options.fetched
+    absent = [path for path in options.fetched if not Path(path).is_file()]
+    if absent:
+        raise InputError([Problem(path, "atlas", "not fetched yet", how_to_fetch(options)) for path in absent])
+    try:
+        expected = dict(read_json(record)["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        message = f"not a readable record of a fetched atlas: {error}"
+        raise InputError(Problem(record, "atlas", message, f"delete it; {how_to_fetch(options)}")) from None
+    remedy = f"delete it; {how_to_fetch(options)}"
+    changed = [path for path in files if file_sha256(path) != expected.get(Path(path).name)]
+    if changed:
+        message = f"its checksum is not the one in {record}: the file was changed or not wholly copied"
+        raise InputError([Problem(path, "atlas", message, remedy) for path in changed])
 
 
 def _integers(volumes: Volumes) -> NDArray[np.int32]:
@@ -124,7 +182,7 @@ def _integers(volumes: Volumes) -> NDArray[np.int32]:
 
 
 def _names(options: AtlasOptions, kind: str, values: tuple[int, ...]) -> tuple[str, ...]:
-    default = sidecar(Path(options.path)).with_suffix(".tsv")
+    default = Path(options.fetched[1]) if options.fetched else sidecar(Path(options.image)).with_suffix(".tsv")
     if options.labels is None and not default.is_file():
         return tuple(f"parcel-{value}" for value in values)
     path = Path(options.labels) if options.labels is not None else default

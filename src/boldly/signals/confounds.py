@@ -19,7 +19,7 @@ from nilearn.interfaces.fmriprep import load_confounds_components as components
 from nilearn.interfaces.fmriprep.load_confounds_compcor import find_compcor
 from nilearn.interfaces.fmriprep.load_confounds_utils import add_suffix, prepare_output
 
-from boldly import bids
+from boldly import bids, hcp
 from boldly.config import PreprocessOptions
 from boldly.files import write_tsv
 from boldly.records import InputError, Problem
@@ -146,6 +146,8 @@ def missing_problem(
         if "strategy compcor" in missing:
             ways.append("put the confounds table's JSON file beside it (it says what each component is)")
         remedy = f"{', '.join(ways)}, or exclude the run"
+        if hcp.is_movement(Path(where)):
+            remedy = f"HCP comes with movement alone: {', '.join(ways)}"
     plural = "s" if sum(map(len, missing.values())) > 1 else ""
     message = f"confounds table has no column{plural} {names} (found: {_shortened(available)})"
     return Problem(where, entity, message, remedy)
@@ -154,11 +156,15 @@ def missing_problem(
 def read_confounds(path: Path | str) -> pd.DataFrame:
     """Read a confounds table, one row per frame; what is no number becomes nan.
 
+    Movement parameters of the Human Connectome Project come in the same terms (`boldly.hcp.read_movement`).
+
     Raises
     ------
     InputError
         For a file that is missing, empty or not a table.
     """
+    if hcp.is_movement(Path(path)):
+        return hcp.read_movement(Path(path))
     try:
         table = pd.read_csv(path, sep="\t")
     except (OSError, pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:

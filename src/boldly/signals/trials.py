@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from boldly.config import TaskOptions
+from boldly import hcp
+from boldly.config import RestOptions, TaskOptions
 from boldly.records import InputError, Problem, Trial
 
 # Share of a frame by which float rounding of seconds / t_r may miss a whole number.
@@ -41,13 +43,79 @@ class _Block:
         return self.end - self.onset
 
 
-def read_events(path: Path) -> pd.DataFrame:
-    """Read a BIDS events table.
+def events_of_run(
+    path: Path | None, task: TaskOptions, *, run_key: str, bids_task: str, t_r: float, n_volumes: int
+) -> pd.DataFrame:
+    """Return the events of a run: those of its file, or for a rest run random blocks.
+
+    Parameters
+    ----------
+    path : Path or None
+        Where they are (`read_events`); not looked at for rest.
+    task : TaskOptions
+        How events become trials.
+    run_key, bids_task : str
+        Key and BIDS task of the run.
+    t_r : float
+        Repetition time, s.
+    n_volumes : int
+        Frames of the run.
+
+    Raises
+    ------
+    InputError
+        As `read_events`, and for a task run without a file.
+    """
+    if task.rest is not None and task.is_rest(bids_task):
+        return rest_blocks(task.rest, run_key=run_key, duration_s=n_volumes * t_r - task.delay_s, column=task.column)
+    if path is None:
+        remedy = "add the events table to the BIDS folder and rerun index, or exclude the run"
+        raise InputError(Problem("run table", run_key, "no events table in the run table", remedy))
+    return read_events(path, task)
+
+
+def rest_blocks(rest: RestOptions, *, run_key: str, duration_s: float, column: str) -> pd.DataFrame:
+    """Draw blocks of rest, of random length, at random places, without overlap.
+
+    Lengths are uniform; all places that leave room for the other blocks are as likely. The blocks depend on nothing
+    but the arguments, so that a run has the same ones whatever other runs there are.
+
+    Parameters
+    ----------
+    rest : RestOptions
+        Number and lengths of blocks, seed, name of the state.
+    run_key : str
+        Key of the run.
+    duration_s : float
+        Length of the run less the haemodynamic delay, s.
+    column : str
+        Name of the column of states.
+
+    Returns
+    -------
+    DataFrame
+        Columns onset, duration (s, whole ms) and `column`, by onset; fewer blocks where they do not all fit.
+    """
+    digest = hashlib.sha256(f"{rest.seed} {run_key}".encode()).digest()
+    rng = np.random.default_rng(int.from_bytes(digest[:16], "big"))
+    lengths_ms = np.round(1000 * rng.uniform(*rest.length_s, rest.blocks))
+    lengths_ms = lengths_ms[np.cumsum(lengths_ms) <= 1000 * duration_s]
+    room_ms = max(1000 * duration_s - lengths_ms.sum(), 0.0)
+    before_ms = np.floor(np.sort(rng.uniform(0, room_ms, len(lengths_ms))))
+    onsets_ms = before_ms + np.cumsum(lengths_ms) - lengths_ms
+    return pd.DataFrame({"onset": onsets_ms / 1000, "duration": lengths_ms / 1000, column: rest.state})
+
+
+def read_events(path: Path, task: TaskOptions | None = None) -> pd.DataFrame:
+    """Read the events of a run.
 
     Parameters
     ----------
     path : Path
-        An ``*_events.tsv``.
+        A BIDS ``*_events.tsv``, the same with commas (``*_events.csv``), or a folder of EVs as the Human Connectome
+        Project has them (`boldly.hcp.read_events`).
+    task : TaskOptions, optional
+        Names of the columns; default: those of BIDS.
 
     Returns
     -------
@@ -61,30 +129,44 @@ def read_events(path: Path) -> pd.DataFrame:
         For a file that is missing, empty or not a table, a missing column, an onset that is no number, a
         duration that is negative or no number.
     """
+    task = task or TaskOptions()
+    events = hcp.read_events(path, task.column) if path.is_dir() else _read_table(path, task)
+    events = events.sort_values("onset", kind="stable", ignore_index=True)
+    events.attrs["path"] = str(path)
+    return events
+
+
+def _read_table(path: Path, task: TaskOptions) -> pd.DataFrame:
+    separator = "," if path.suffix == ".csv" else "\t"
     try:
-        events = pd.read_csv(path, sep="\t", dtype="str", na_values=["n/a", ""], keep_default_na=False)
+        events = pd.read_csv(path, sep=separator, dtype="str", na_values=["n/a", ""], keep_default_na=False)
     except FileNotFoundError:
         raise _unreadable(path, "no such file") from None
     except pd.errors.EmptyDataError:
         raise _unreadable(path, "the events table is empty") from None
     except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
         raise _unreadable(path, f"not a readable events table: {error}") from None
-    missing = [name for name in ("onset", "duration") if name not in events]
+    last = task.end_column or task.duration_column
+    missing = [name for name in (task.onset_column, last) if name not in events]
     if missing:
         raise _unreadable(path, f"the events table has no column {', '.join(missing)} (found: {_found(events)})")
-    for name in ("onset", "duration"):
-        numbers = pd.to_numeric(events[name], errors="coerce").astype(np.float64)
-        wrong = ~np.isfinite(numbers) & (events[name].notna() | (name == "onset"))
-        if name == "duration":
-            wrong |= numbers < 0
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            text = events[name].iloc[row]
-            raise _unreadable(path, f"row {row + 1}: {name} is {'n/a' if pd.isna(text) else repr(text)}")
-        events[name] = numbers
-    events = events.sort_values("onset", kind="stable", ignore_index=True)
-    events.attrs["path"] = str(path)
-    return events
+    onset, end = _seconds(events, task.onset_column, path), _seconds(events, last, path)
+    if onset.isna().any():
+        raise _unreadable(path, f"row {int(onset.isna().argmax()) + 1}: {task.onset_column} is n/a")
+    duration = end - onset if task.end_column else end
+    if (duration < 0).any():
+        row = int((duration < 0).argmax())
+        raise _unreadable(path, f"row {row + 1}: {last} is {events[last].iloc[row]!r}")
+    return events.assign(onset=onset, duration=duration)
+
+
+def _seconds(events: pd.DataFrame, name: str, path: Path) -> pd.Series:
+    numbers = pd.to_numeric(events[name], errors="coerce").astype(np.float64)
+    wrong = ~np.isfinite(numbers) & events[name].notna()
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise _unreadable(path, f"row {row + 1}: {name} is {events[name].iloc[row]!r}")
+    return numbers
 
 
 def label_names(runs: Iterable[RunEvents], task: TaskOptions) -> list[str]:
@@ -104,12 +186,16 @@ def label_names(runs: Iterable[RunEvents], task: TaskOptions) -> list[str]:
     """
     if task.labels is not None:
         return list(task.labels)
-    found = {
+    return sorted(states(runs, task))
+
+
+def states(runs: Iterable[RunEvents], task: TaskOptions) -> set[str]:
+    """Return the names of the states that have at least one trial."""
+    return {
         block.name
         for run in runs
         for block, _, _ in _placed(run.events, task, run.run_key, run.bids_task, run.t_r, run.n_volumes)
     }
-    return sorted(found)
 
 
 def trials_of_run(
@@ -125,16 +211,17 @@ def trials_of_run(
     """Turn the events of a run into trials.
 
     The steps: rows whose state is ``n/a`` or whose original name matches `task.drop` are left out; names change by
-    `task.rename` and `task.prefix_task`; with `task.merge_blocks` consecutive rows of one state become one
-    trial from the first onset to the last end - a row that was left out between them ends the block, and the last
-    block of a run is like any other; trials shorter than `task.minimum_s` are left out (by their duration in the
+    `task.rename` and `task.prefix_task`, and take the upper and lower case of `task.labels`; with
+    `task.merge_blocks` consecutive rows of one state become one trial from the first onset to the last end - a row
+    that was left out between them ends the block, and the last block of a run is like any other (blocks of rest, by
+    `task.rest`, are neither renamed nor merged); trials shorter than `task.minimum_s` are left out (by their duration in the
     table, also where the run ends before them). Frame i, at ``i * t_r``, belongs to a trial where
     ``onset + delay <= i * t_r < end + delay``. Trials with fewer than two frames inside the run are left out.
 
     Parameters
     ----------
     events : DataFrame
-        From `read_events`.
+        From `events_of_run`.
     task : TaskOptions
         How events become trials.
     run_key, bids_task : str
@@ -199,6 +286,7 @@ def _first_frame(seconds: float, t_r: float) -> int:
 
 
 def _blocks(events: pd.DataFrame, task: TaskOptions, run_key: str, bids_task: str) -> list[_Block]:
+    merge = task.merge_blocks and not task.is_rest(bids_task)
     blocks: list[_Block] = []
     previous: str | None = None
     for name, onset, duration in zip(
@@ -211,7 +299,7 @@ def _blocks(events: pd.DataFrame, task: TaskOptions, run_key: str, bids_task: st
                 f"the row of '{name}' at {onset:g} s has no duration",
                 "give it one in the events table, or leave the state out with the task's drop",
             )
-        if name is not None and name == previous and task.merge_blocks:
+        if name is not None and name == previous and merge:
             last = blocks[-1]
             blocks[-1] = _Block(name, last.onset, max(last.end, onset + duration))
         elif name is not None:
@@ -230,7 +318,9 @@ def _states(events: pd.DataFrame, task: TaskOptions, run_key: str, bids_task: st
             "name the column of the states in the task's column",
         )
     names = events[task.column].astype("object")
-    return [None if _is_dropped(name, task) else _renamed(name, task, bids_task) for name in names]
+    if task.is_rest(bids_task):
+        return list(names)
+    return [None if _is_dropped(name, task) else _renamed(name.strip(), task, bids_task) for name in names]
 
 
 def _is_dropped(name: object, task: TaskOptions) -> bool:
@@ -240,7 +330,9 @@ def _is_dropped(name: object, task: TaskOptions) -> bool:
 def _renamed(name: str, task: TaskOptions, bids_task: str) -> str:
     for pattern, replacement in task.rename.items():
         name = re.sub(pattern, replacement, name)
-    return f"{bids_task} {name}" if task.prefix_task else name
+    name = f"{bids_task} {name}" if task.prefix_task else name
+    labels = task.labels or []
+    return name if name in labels else next((label for label in labels if label.lower() == name.lower()), name)
 
 
 def _found(events: pd.DataFrame) -> str:

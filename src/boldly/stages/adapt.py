@@ -22,6 +22,7 @@ from boldly.models.build import (
     load_config,
     load_contract,
     load_weights,
+    part_of,
     save_network,
     transfer,
 )
@@ -155,7 +156,7 @@ def _start(config: NetworkConfig, upstream: _Upstream | None, options: AdaptOpti
     if upstream is not None and upstream.weights is not None:
         transfer(network, upstream.weights, str(upstream.folder / WEIGHTS))
     for name, parameter in network.named_parameters():
-        if name.split(".")[0] in options.freeze:
+        if part_of(name) in options.freeze:
             parameter.requires_grad_(False)
     return network
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from boldly import bids
 from boldly.config import ShardOptions, TaskOptions
@@ -16,12 +18,14 @@ from boldly.provenance import Contract
 from boldly.records import InputError, Problem, Run, Trial, read_runs
 from boldly.samples.shards import Sample, write_shard
 from boldly.samples.timeseries import RunSeries, read_timeseries
-from boldly.signals.trials import read_events, trials_of_run
+from boldly.signals.confounds import read_confounds
+from boldly.signals.trials import events_of_run, trials_of_run
 
 logger = logging.getLogger(__name__)
 
 # Trials of which scrubbing leaves fewer frames are dropped: one frame has no dynamics.
 _FEWEST_FRAMES = 2
+_DECIMALS = 6
 
 
 def run(
@@ -121,6 +125,7 @@ def _trial_samples(
 ) -> Iterator[Sample]:
     """Yield the trials of a run, cut from the frames that scrubbing left."""
     trials = _trials(record, task, names)
+    movement = _movement(record)
     dropped = 0
     for trial in trials:
         rows = slice(*np.searchsorted(item.frames, [trial.first, trial.stop]).tolist())
@@ -139,6 +144,8 @@ def _trial_samples(
             "labels": names,
             "onset": trial.onset,
             "duration": trial.duration,
+            "position": round(trial.first / record.n_volumes, _DECIMALS),
+            "mean_fd_mm": _mean(movement[item.frames[rows]]),
         }
         key = bids.sample_key(item.key, trial.number)
         yield Sample(key, item.data[rows].astype(options.dtype), item.mean, item.std, meta, contract)
@@ -148,18 +155,27 @@ def _trial_samples(
 
 
 def _trials(record: Run, task: TaskOptions, names: list[str]) -> list[Trial]:
-    if not record.events:
-        remedy = "add the events table to the BIDS folder and rerun index, or exclude the run"
-        raise InputError(Problem(record.bold, record.key, "no events table in the run table", remedy))
-    return trials_of_run(
-        read_events(Path(record.events)),
-        task,
-        run_key=record.key,
-        bids_task=record.task,
-        labels=names,
-        t_r=record.t_r,
-        n_volumes=record.n_volumes,
-    )
+    known: dict[str, Any] = {
+        "run_key": record.key,
+        "bids_task": record.task,
+        "t_r": record.t_r,
+        "n_volumes": record.n_volumes,
+    }
+    events = events_of_run(Path(record.events) if record.events else None, task, **known)
+    return trials_of_run(events, task, labels=names, **known)
+
+
+def _movement(record: Run) -> NDArray[np.float64]:
+    """Return the framewise displacement of a run (mm), nan where it is not known."""
+    table = read_confounds(record.confounds) if record.confounds else pd.DataFrame()
+    frames = pd.RangeIndex(record.n_volumes)
+    return table.reindex(index=frames, columns=["framewise_displacement"]).to_numpy(np.float64)[:, 0]
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    """Return the mean of the numbers that are there, for JSON."""
+    there = values[np.isfinite(values)]
+    return round(float(there.mean()), _DECIMALS) if len(there) else None
 
 
 def _run_meta(item: RunSeries, record: Run) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from boldly.models.lfb.network import LfbNetwork
 from boldly.models.network import Network
 from boldly.samples.windows import Batch, Trials, Windows
 from boldly.training.journal import Processes, Row
@@ -72,7 +73,7 @@ class UpstreamValidation:
     def _losses(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         losses = {name: value for name, value in network(**batch).items() if name != "loss"}
         losses["loss"] = losses.pop("window_loss")
-        assert isinstance(network, Network)
+        assert isinstance(network, Network | LfbNetwork)
         return {**losses, **network.naive(**batch)}
 
     def _row(self, names: list[str], table: np.ndarray) -> Row:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
@@ -22,6 +23,7 @@ from boldly.signals import trials
 from boldly.stages.index.checks import Checked, check_atlas, check_run
 from boldly.stages.index.ready import survey_shards
 from boldly.stages.index.survey import survey
+from boldly.stages.index.survey_hcp import survey_hcp
 from boldly.stages.index.times import RepetitionTimes
 
 _LOG = logging.getLogger(__name__)
@@ -94,7 +96,7 @@ def _index_images(
     dataset: str, options: DatasetOptions, preprocess: PreprocessOptions, atlas: AtlasOptions, fewest: int
 ) -> tuple[list[Run], list[str], list[Problem], list[Problem]]:
     """Return rows, label names, problems of the dataset and problems of its runs."""
-    files, problems = survey(dataset, options)
+    files, problems = (survey_hcp if options.layout == "hcp" else survey)(dataset, options)
     roots = [Path(root) for root in (options.derivatives, options.bids) if root is not None]
     check = partial(check_run, times=RepetitionTimes(roots), preprocess=preprocess, fewest_volumes=fewest)
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -122,15 +124,19 @@ def _check_events(dataset: str, checked: Sequence[Checked], task: TaskOptions) -
     result, names, loaded = [], set(), {}
     for item in tqdm(checked, desc=f"{dataset}: events", unit="run", disable=None):
         key = item.files.key
-        if item.files.events is not None and item.header is not None and not item.excluded:
+        bids_task = item.files.found.get("task", "")
+        has_events = item.files.events is not None or task.is_rest(bids_task)
+        if has_events and item.header is not None and not item.excluded:
+            # Without a plausible t_r the states still can be checked.
+            t_r = 1.0 if math.isnan(item.t_r) else item.t_r
+            known: dict[str, Any] = {"t_r": t_r, "n_volumes": item.header.n_volumes}
             try:
-                table = trials.read_events(item.files.events)
-                bids_task = item.files.found.get("task", "")
-                # Without a plausible t_r the states still can be checked.
-                t_r = 1.0 if math.isnan(item.t_r) else item.t_r
-                loaded[key] = trials.RunEvents(table, key, bids_task, t_r, item.header.n_volumes)
-                found = trials.label_names([loaded[key]], task.model_copy(update={"labels": None}))
-                names |= set() if item.problems else set(found)
+                table = trials.events_of_run(
+                    item.files.events, task, run_key=key, bids_task=bids_task, **known
+                )
+                loaded[key] = trials.RunEvents(table, key, bids_task, **known)
+                found = trials.states([loaded[key]], task)
+                names |= set() if item.problems else found
             except InputError as error:
                 loaded.pop(key, None)
                 wrong = tuple(dataclasses.replace(problem, entity=key) for problem in error.problems)

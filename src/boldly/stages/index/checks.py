@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boldly import bids
+from boldly import bids, hcp
 from boldly.config import AtlasOptions, PreprocessOptions
 from boldly.records import InputError, Problem
 from boldly.signals import confounds
+from boldly.signals.atlas import open_atlas
 from boldly.signals.headers import Header, HeaderError, read_header
 from boldly.signals.images import Grid, open_volumes, read_mask
 from boldly.stages.index.survey import RunFiles
@@ -96,7 +97,7 @@ def check_atlas(atlas: AtlasOptions, runs: Sequence[Checked]) -> dict[str, Probl
             grid = run.header.grid
             groups.setdefault((grid.shape, np.round(grid.affine, 3).tobytes()), []).append((run, grid))
     problems: dict[str, Problem] = {}
-    volumes = open_volumes(atlas.path, "atlas")
+    volumes, _ = open_atlas(atlas)
     blocks = volumes.blocks(_MAPS_PER_BLOCK)
     support = np.zeros(volumes.grid.n_voxels, bool)
     for group in groups.values():
@@ -106,7 +107,7 @@ def check_atlas(atlas: AtlasOptions, runs: Sequence[Checked]) -> dict[str, Probl
         while not _overlaps(volumes.grid, support, grid, inside):
             _, block = next(blocks, (0, None))
             if block is None:
-                message = f"no overlap with the atlas {atlas.path}: no parcel lies inside the brain"
+                message = f"no overlap with the atlas {atlas.image}: no parcel lies inside the brain"
                 remedy = "use an atlas in the space of the images, or correct the affine of one of them"
                 for run, _ in group:
                     problems[run.files.key] = Problem(str(run.files.image), run.files.key, message, remedy)
@@ -155,7 +156,8 @@ def _check_confounds(files: RunFiles, n_volumes: int, t_r: float, options: Prepr
     if table is None:
         if not confounds.needs_table(options) or any("confounds" in p.message for p in files.problems):
             return []
-        name = f"{bids.run_prefix(files.found)}_desc-confounds_timeseries.tsv"
+        is_bids = bids.is_preproc_bold(files.image.name if files.image else "")
+        name = f"{bids.run_prefix(files.found)}_desc-confounds_timeseries.tsv" if is_bids else hcp.MOVEMENT
         message = f"no confounds table ({name})"
         remedy = "copy it beside the image, or set preprocess.strategy to [], or exclude the run"
         return [Problem(str(files.image), files.key, message, remedy)]
@@ -188,6 +190,9 @@ def _check_confounds(files: RunFiles, n_volumes: int, t_r: float, options: Prepr
 
 def _count_rows(path: Path) -> tuple[list[str], int]:
     """Return the columns of a table and its number of rows, from its bytes."""
+    if hcp.is_movement(path):
+        table = hcp.read_movement(path)
+        return list(table), len(table)
     with path.open("rb") as stream:
         columns = stream.readline().decode("utf-8-sig").rstrip("\r\n").split("\t")
         body = stream.read().rstrip()

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from boldly import bids
-from boldly.config import DatasetOptions
+from boldly import bids, hcp
+from boldly.config import DatasetOptions, TaskOptions
 from boldly.records import InputError, Problem
 
 # Entities that name a product, not the recording it was made from.
@@ -97,11 +97,11 @@ def _subject_folders(derivatives: Path, dataset: str) -> list[Path]:
     if not folders:
         below = sorted({path.parent for pattern in ("*/sub-*", "*/*/sub-*") for path in derivatives.glob(pattern)})
         hint = f" (there are some in {', '.join(map(str, below[:5]))})" if below else ""
-        raise InputError(
-            Problem(
-                str(derivatives), dataset, f"no derivatives: not a single sub-* folder{hint}", f"correct {field}"
-            )
-        )
+        remedy = f"correct {field}"
+        if hcp.subject_folders(derivatives):
+            hint, remedy = " but folders of HCP subjects", f"set datasets.{dataset}.layout to hcp"
+        message = f"no derivatives: not a single sub-* folder{hint}"
+        raise InputError(Problem(str(derivatives), dataset, message, remedy))
     return folders
 
 
@@ -214,7 +214,8 @@ def _resolve(dataset: str, options: DatasetOptions, files: _Candidates) -> RunFi
     run.confounds = _only(files.confounds, run, "confounds tables")
     if options.role == "downstream":
         run.events = _only(files.events, run, "events tables")
-        if run.events is None and not files.events:
+        is_rest = isinstance(options.task, TaskOptions) and options.task.is_rest(run.found.get("task", ""))
+        if run.events is None and not files.events and not is_rest:
             folder = Path(str(options.bids)) / f"sub-{run.found['sub']}"
             run.problems.append(
                 Problem(
