@@ -1,12 +1,13 @@
 # make install   environment in .venv, versions pinned in envs/constraints.txt
 # make demo      simulated study -> whole workflow -> scores, figures, report
 # make test      unit, contract and workflow tests
+# make benchmarks   every table of benchmarks/README.md (hours; 20 GB of memory for nilearn's side of one)
 # make lint      ruff, mypy, snakefmt, import-linter, codespell, snakemake --lint
 # make test-cluster   reduced demo through a local Slurm (root; needs SLURM_KIT, the folder that starts one)
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: install demo test test-slow test-cluster lint clean
+.PHONY: install demo test test-slow test-cluster benchmarks lint clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -48,6 +49,10 @@ test-slow: install
 
 test-cluster: install
 	pytest -m cluster -s
+
+benchmarks: install
+	for name in parcellate shards scale train; do echo "benchmarks/$$name.py"; python benchmarks/$$name.py; done
+	python benchmarks/page.py
 
 lint: install
 	ruff check .
