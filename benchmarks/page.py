@@ -17,8 +17,8 @@ TABLES = Path("results/benchmarks")
 INTRODUCTION = """# Benchmarks
 
 One script for each headline figure. Each measures boldly and what it is compared with in one run, prints the table
-and writes it to `results/benchmarks/<name>.tsv`; `make benchmarks` runs all of them and writes this page. `ratio` is
-how many times better boldly is. All tables so far come from a machine with 2 CPU cores.
+and writes it to `results/benchmarks/<name>.tsv`; `make benchmarks` runs all of them and writes this page. `ratio`
+is how many times better boldly is. All tables so far come from a machine with 2 CPU cores.
 """
 
 
@@ -30,9 +30,8 @@ def main() -> None:
             continue
         table = pd.read_csv(path, sep="\t", keep_default_na=False)
         text = (ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or "").split("\n\nUsage:")
-        parts.append(
-            f"## {script.stem}\n\n`python {script}`\n\n{_markdown(text[0], set(table.iloc[:, 0]))}\n\n{_rows(table)}\n"
-        )
+        about = _markdown(text[0], set(table.iloc[:, 0]))
+        parts.append(f"## {script.stem}\n\n`python {script}`\n\n{about}\n\n{_rows(table)}\n")
     with atomic_path(HERE / "README.md") as temporary:
         temporary.write_text("\n".join(parts), encoding="utf-8")
 
