@@ -105,7 +105,15 @@ def test_a_batch_that_processes_cannot_share_is_refused(data, tmp_path):
         pretrain.run(name="toy", options=options(), data=data, output=tmp_path, processes=3)
 
 
-@pytest.mark.parametrize("deepspeed", [None, "config/deepspeed/zero2.json"], ids=["ddp", "zero2"])
+@pytest.mark.parametrize(
+    "deepspeed",
+    [
+        pytest.param(None, id="ddp"),
+        pytest.param("config/deepspeed/zero1.json", id="zero1", marks=pytest.mark.slow),
+        pytest.param("config/deepspeed/zero2.json", id="zero2"),
+        pytest.param("config/deepspeed/zero3.json", id="zero3", marks=pytest.mark.slow),
+    ],
+)
 def test_two_processes_agree_with_one(data, tmp_path, deepspeed):
     pretrain.run(name="one", options=options(dropout=0.0), data=data, output=tmp_path / "one")
     chosen = options(dropout=0.0, deepspeed=str(CHECKOUT / deepspeed) if deepspeed else None)
