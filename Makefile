@@ -2,12 +2,13 @@
 # make demo      simulated study -> whole workflow -> scores, figures, report
 # make test      unit, contract and workflow tests
 # make benchmarks   every table of benchmarks/README.md (hours; 20 GB of memory for nilearn's side of one)
+# make faults    docs/faults.md anew: what boldly says to every kind of bad input
 # make lint      ruff, mypy, snakefmt, import-linter, codespell, snakemake --lint
 # make test-cluster   reduced demo through a local Slurm (root; needs SLURM_KIT, the folder that starts one)
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: install demo test test-slow test-cluster benchmarks lint clean
+.PHONY: install demo test test-slow test-cluster benchmarks faults lint clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -62,6 +63,9 @@ lint: install
 	lint-imports
 	codespell
 	snakemake --lint
+
+faults: install
+	python -m tests.faults.matrix
 
 clean:
 	rm -rf .venv build .snakemake .pytest_cache .mypy_cache .ruff_cache

@@ -74,6 +74,7 @@ def test_the_names_of_shards_lead_back_to_dataset_subject_and_run() -> None:
         ("sub-01_task-rest_desc-confounds_regressors.tsv", ["confounds"]),
         ("sub-01_task-rest_desc-confounds_timeseries.json", []),
         ("sub-01_task-rest_events.tsv", ["events"]),
+        ("sub-01_task-rest_events.csv", ["events"]),
     ],
 )
 def test_kinds_of_files_are_told_by_their_names(name: str, kinds: list[str]) -> None:

@@ -76,6 +76,17 @@ def test_a_config_without_atlas_or_datasets_is_refused() -> None:
         ({"role": "downstream", "derivatives": "a"}, "bids"),
         ({"role": "downstream", "derivatives": "a", "bids": "b"}, "task"),
         ({"role": "both", "derivatives": "a"}, "upstream"),
+        ({"role": "downstream", "derivatives": "a", "layout": "hcp"}, "task"),
+        ({"role": "upstream", "derivatives": "a", "layout": "hcp", "resolution": "2"}, "of one resolution"),
+        ({"role": "upstream", "derivatives": "a", "image_suffix": "_clean"}, "for layout hcp"),
+        (
+            {"role": "upstream", "derivatives": "a", "task": {"drop": ["(cue"]}},
+            "'\\(cue' is not a regular expression",
+        ),
+        (
+            {"role": "upstream", "derivatives": "a", "task": {"rest": {"length_s": [50, 10]}}},
+            "shortest <= longest",
+        ),
     ],
 )
 def test_a_dataset_must_be_complete(options: dict[str, Any], message: str) -> None:

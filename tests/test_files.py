@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -45,6 +50,43 @@ def test_a_folder_replaces_a_folder_as_a_whole(tmp_path: Path) -> None:
         (temporary / "new").touch()
     assert [item.name for item in path.iterdir()] == ["new"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_said_of_the_final_name(tmp_path: Path) -> None:
+    def full(inner: str) -> None:
+        with atomic_path(tmp_path / "model") as temporary:
+            temporary.mkdir()
+            if inner:
+                with atomic_path(temporary / inner):
+                    raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    for inner in ("", "weights"):
+        with pytest.raises(OSError, match="No space left") as caught:
+            full(inner)
+        assert Path(caught.value.filename) == tmp_path / "model" / inner
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_that_writes_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    node = platform.node().replace(".", "_")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    stays = [
+        f".{node}-{os.getpid()}-0a0a0a0a.a.tsv",  # a process that is at work
+        f".{node}-{ended.pid}-0a0a0a0a.b.tsv",  # of another file
+        ".elsewhere-1-0a0a0a0a.a.tsv",  # of another node, new
+    ]
+    goes = [f".{node}-{ended.pid}-0a0a0a0a.a.tsv", f".{node}-{ended.pid}-0b0b0b0b.a.tsv", ".elsewhere-1-old.a.tsv"]
+    for name in stays + goes:
+        (tmp_path / name).write_text("half")
+    (tmp_path / goes[1]).unlink()
+    (tmp_path / goes[1]).mkdir()
+    os.utime(tmp_path / goes[2], (0, 0))
+    with atomic_path(path) as temporary:
+        temporary.write_text("whole")
+    assert {item.name for item in tmp_path.iterdir()} == {"a.tsv", *stays}
 
 
 def test_json_comes_back_and_refuses_what_json_has_no_word_for(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def sidecar(image: Path) -> Path:
 
 def timeseries_path(found: dict[str, str], space: str, atlas: str) -> Path:
     """Return the path of a run's parcel signals in a derivative dataset; labels have letters and digits only."""
-    label = re.sub("[^A-Za-z0-9]", "", atlas)
+    label = entities(atlas).get("atlas") or re.sub("[^A-Za-z0-9]", "", atlas)
     folder = Path(f"sub-{found['sub']}", *([f"ses-{found['ses']}"] if found.get("ses") else []), "func")
     return folder / f"{run_prefix(found)}_space-{space}_atlas-{label}_timeseries.tsv"
 
@@ -99,6 +99,11 @@ def timeseries_path(found: dict[str, str], space: str, atlas: str) -> Path:
 def shard_name(dataset: str, subject: str) -> str:
     """Return the name of a subject's tar."""
     return f"ds-{dataset}_sub-{subject}.tar"
+
+
+def runs_name(dataset: str) -> str:
+    """Return the name of a dataset's run table."""
+    return f"{dataset}_runs.tsv"
 
 
 def sample_key(run_key: str, number: int) -> str:

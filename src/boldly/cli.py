@@ -30,7 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0, or 1 for bad input, which is printed with file, entity and way out.
+        Exit status: 0, or 1 for bad input, which is printed with file, entity and way out, and for files that
+        cannot be read or written.
     """
     args = _parser().parse_args(arguments)
     logging.basicConfig(
@@ -43,6 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"boldly: {count} problem{'s' if count != 1 else ''} with the input", file=sys.stderr)
         for problem in error.problems:
             print(f"- {problem}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        # A full disk, a file that may not be read: no fault of the program, so no traceback.
+        where = f"\n    file: {error.filename}" if error.filename else ""
+        print(f"boldly: {error.strerror or error}{where}", file=sys.stderr)
         return 1
     return 0
 
@@ -123,12 +129,13 @@ def _split(args: argparse.Namespace) -> None:
 
 def _pretrain(args: argparse.Namespace) -> None:
     from boldly.config import PretrainOptions
+    from boldly.files import location
     from boldly.stages import pretrain
 
     pretrain.run(
         name=args.name,
         options=_options(PretrainOptions, args.options),
-        data=[(Path(split), Path(folder)) for split, folder in args.data],
+        data=[(Path(split), location(folder)) for split, folder in args.data],
         output=args.output,
         initial=args.initial,
         processes=args.processes,
@@ -171,7 +178,7 @@ def _figures(args: argparse.Namespace) -> None:
     from boldly.stages import figures
 
     tables = [
-        table for path in args.tables for table in (sorted(path.glob("*_qc.tsv")) if path.is_dir() else [path])
+        table for path in args.tables for table in (sorted(path.glob("sub-*_qc.tsv")) if path.is_dir() else [path])
     ]
     options = _options(FiguresOptions, args.options)
     figures.run(figure=args.figure, tables=tables, options=options, output=args.output)
@@ -201,6 +208,15 @@ def _export(args: argparse.Namespace) -> None:
         )
     else:
         export.lfb_shards(shard=args.input, folder=args.folder, output=args.output)
+
+
+def _import_weights(args: argparse.Namespace) -> None:
+    from boldly.stages import import_weights
+
+    if args.export:
+        import_weights.export(source=args.source, output=args.output)
+    else:
+        import_weights.run(source=args.source, output=args.output, heads=args.heads, labels=args.labels)
 
 
 def _inspect(args: argparse.Namespace) -> None:
@@ -316,7 +332,7 @@ def _add_learning(add: Callable, flag: Callable, path: Callable, options: Callab
     flag(
         sub,
         "data",
-        "split and shard folder of a dataset; once for each",
+        "split and shard folder of a dataset, or the folder's web address; once for each",
         nargs=2,
         action="append",
         metavar=("SPLIT", "FOLDER"),
@@ -368,6 +384,13 @@ def _add_tools(add: Callable, flag: Callable, path: Callable) -> None:
     flag(sub, "dataset", "name of the dataset (bids)", default="")
     path(sub, "folder", "folder to write to")
     path(sub, "output", "list of the files written and their checksums (JSON) to write")
+
+    sub = add("import-weights", _import_weights, "turn weights of Learning from Brains into a model, or back")
+    sub.add_argument("source", type=Path, help="run directory or pytorch_model.bin; with --export a model folder")
+    path(sub, "output", "model folder to write; with --export a run directory")
+    sub.add_argument("--export", action="store_true", help="write a model of variant lfb as a run directory")
+    flag(sub, "heads", "attention heads, where train_config.json is lost", type=int, default=None)
+    path(sub, "labels", "names of a decoder's states (labels.json of its shards)", default=None)
 
     sub = add("inspect", _inspect, "print what shards, time series, models and score tables hold")
     sub.add_argument("paths", nargs="+", type=Path, help="files or model folders")

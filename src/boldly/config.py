@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from boldly.files import is_url
 from boldly.records import InputError, Problem
 
 STAGES = (
@@ -30,10 +31,23 @@ STAGES = (
 )
 
 # Raised by one when the results of a stage change for the same input and options: reruns it and what follows.
-REVISIONS: dict[str, int] = dict.fromkeys(STAGES, 1)
+REVISIONS: dict[str, int] = {**dict.fromkeys(STAGES, 1), "shard": 2}
 
 Framework = Literal["autoencoding", "csm", "sequence_bert", "network_bert"]
 Variant = Literal["boldly", "lfb"]
+# What a user may wave through where a model meets data; the number of parcels must fit.
+ContractField = Literal[
+    "atlas",
+    "atlas_sha256",
+    "space",
+    "confounds",
+    "smoothing_fwhm_mm",
+    "high_pass_hz",
+    "low_pass_hz",
+    "detrend",
+    "standardize",
+    "order",
+]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]+$")]
 # The space of the images that the Human Connectome Project distributes.
 HCP_SPACE = "MNI152NLin6Asym"
@@ -194,7 +208,7 @@ class TaskOptions(Section):
     prefix_task: bool = Field(False, description="Put the BIDS task before the name: `MOTOR lf`.")
     labels: list[str] | None = Field(
         None,
-        description="The states in label order, upper and lower case as here; default: those found, alphabetically.",
+        description="The states in label order, in this upper and lower case; default: those found, by alphabet.",
     )
     minimum_s: float = Field(0.0, ge=0, description="Trials shorter than this are left out, s.")
     rest: RestOptions | None = Field(None, description="Random blocks of rest runs as trials; default: none.")
@@ -252,13 +266,22 @@ class DatasetOptions(Section):
     task: str | TaskOptions | None = Field(
         None, description="How events become trials: a YAML file or the options themselves (downstream)."
     )
-    shards: str | None = Field(None, description="Folder of ready-made tars, instead of derivatives.")
+    shards: str | None = Field(
+        None,
+        description="Folder of ready-made tars, instead of derivatives. Upstream also the http(s) address of one, "
+        "with the run table `<dataset>_runs.tsv` beside the tars.",
+    )
     ceilings: str | None = Field(
         None, description="Table of the best accuracies possible, known for simulated data only."
     )
     split: DownstreamSplitOptions | None = Field(
         None, description="Split of this dataset; default: split.downstream."
     )
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the shards stay at a web address."""
+        return self.shards is not None and is_url(self.shards)
 
     @model_validator(mode="before")
     @classmethod
@@ -270,6 +293,8 @@ class DatasetOptions(Section):
     def _one_source(self) -> Self:
         if (self.derivatives is None) == (self.shards is None):
             raise ValueError("give either derivatives or shards")
+        if self.role == "downstream" and self.is_remote:
+            raise ValueError("shards at a web address are for pretraining; download these, and name their folder")
         no_events = self.bids is None and self.layout != "hcp"
         if self.role == "downstream" and self.shards is None and (no_events or self.task is None):
             raise ValueError("a downstream dataset needs bids (events) and task (how events become trials)")
@@ -333,6 +358,9 @@ class ShardOptions(Section):
     """How samples are stored."""
 
     dtype: Literal["float16", "float32"] = Field("float16", description="Number type of the stored signals.")
+    t_r_s: float | None = Field(
+        None, gt=0, description="Resample all runs to this repetition time, s; null: as they were recorded."
+    )
 
 
 class ExportOptions(Section):
@@ -386,7 +414,7 @@ class PretrainOptions(OptimiserOptions):
 
     framework: Framework = Field(description="Objective and network.")
     variant: Variant = Field(
-        "boldly", description="Networks and objectives: of boldly, or (lfb) those of the published system as they were."
+        "boldly", description="Networks and objectives: of boldly, or (lfb) the published ones as they were."
     )
     layers: int = Field(4, ge=1, description="Layers (autoencoding: of encoder and of decoder).")
     width: int = Field(768, ge=8, description="Width of the hidden states.")
@@ -398,6 +426,12 @@ class PretrainOptions(OptimiserOptions):
     mask_fraction: float = Field(0.2, gt=0, lt=1, description="Share masked (the BERT frameworks).")
     mask_span: int = Field(4, ge=1, description="Length of the masked spans, frames (sequence_bert).")
     validation_windows: int = Field(512, ge=1, description="Windows per validation.")
+    stream_shards: int | None = Field(
+        None,
+        ge=1,
+        description="Read this many shards at a time, the next ones in the background; null: all stay in memory.",
+    )
+    stream_steps: int = Field(100, ge=1, description="Steps on these shards before the next (stream_shards).")
     deepspeed: str | None = Field(None, description="DeepSpeed JSON (config/deepspeed); null: none.")
     datasets: list[Name] | None = Field(None, description="Upstream datasets; default: all.")
     subjects_fraction: float = Field(
@@ -424,7 +458,7 @@ class PretrainOptions(OptimiserOptions):
         if self.variant != "lfb" and self.embedding_layers > 1:
             raise ValueError("embedding_layers above 1 need variant lfb")
         if self.variant == "lfb" and not shortest < longest <= _LFB_LONGEST:
-            raise ValueError(f"window_frames {list(self.window_frames)}: lfb needs shortest < longest <= {_LFB_LONGEST}")
+            raise ValueError(f"window_frames: lfb needs shortest < longest <= {_LFB_LONGEST}")
         return self
 
 
@@ -446,6 +480,9 @@ class AdaptOptions(OptimiserOptions):
     )
     freeze: list[Literal["embedder", "decoder", "unembedder"]] = Field(
         [], description="Parts not trained; pooler and head always are."
+    )
+    allow_mismatch: list[ContractField] = Field(
+        [], description="Fields in which the contracts of upstream model and shards may differ."
     )
     seeds: list[int] = Field([1234], min_length=1, description="Repetitions with other seeds.")
     datasets: list[Name] | None = Field(None, description="Downstream datasets; default: all.")
@@ -616,7 +653,7 @@ def parse(model: type[S], content: Any, where: str) -> S:
             if item["type"] == "extra_forbidden":
                 message, remedy = "unknown key", "remove it or correct its spelling (config/README.md lists all)"
             else:
-                message, remedy = item["msg"], "see config/README.md"
+                message, remedy = item["msg"].removeprefix("Value error, "), "see config/README.md"
             problems.append(Problem(where, field, message, remedy))
         raise InputError(problems) from None
 

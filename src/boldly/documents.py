@@ -21,6 +21,7 @@ from boldly.config import (
     ExclusionOptions,
     ExportOptions,
     FiguresOptions,
+    GridOptions,
     IndexOptions,
     ParcellateOptions,
     PreprocessOptions,
@@ -53,6 +54,7 @@ TABLES: dict[str, type[Section]] = {
     "split.upstream": UpstreamSplitOptions,
     "split.downstream": DownstreamSplitOptions,
     "pretrain.experiments.<name>": PretrainOptions,
+    "pretrain.grids.<name>": GridOptions,
     "adapt.experiments.<name>": AdaptOptions,
     "evaluate": EvaluateOptions,
     "figures": FiguresOptions,
@@ -136,10 +138,14 @@ def _type(option: dict[str, Any]) -> str:
     if "enum" in option:
         return ", ".join(f"`{value}`" for value in option["enum"])
     if option.get("type") == "array":
-        items = option.get("items") or option["prefixItems"][0]
-        return f"list of {_type(items)}" if "items" in option else f"{len(option['prefixItems'])} x {_type(items)}"
+        if "prefixItems" in option:
+            return f"{len(option['prefixItems'])} x {_type(option['prefixItems'][0])}"
+        return f"list of {_type(option['items']) if option.get('items') else 'values'}"
     if option.get("type") == "object":
-        return f"names to {_type(option['additionalProperties'])}"
+        values = option["additionalProperties"]
+        return f"names to {_type(values) if isinstance(values, dict) else 'values'}"
+    if "type" not in option:
+        return "value"
     limits = ", ".join(f"{sign} {option[word]:g}" for word, sign in _LIMITS.items() if word in option)
     return f"{_WORDS[option['type']]} {limits}".rstrip()
 

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import json
 import os
+import platform
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 import pandas as pd
+
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+_NODE = platform.node().replace(".", "_")
+_STALE_S = 86_400
 
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary sibling of `path` that takes its name when the block ends without an error.
 
-    The sibling may be written as a file or created as a folder. After an error nothing is left behind.
+    The sibling may be written as a file or created as a folder. After an error nothing is left behind. A process
+    that is killed leaves its sibling, whose name begins with a dot so that no pattern for results matches it; the
+    next one that writes the same path removes it.
 
     Parameters
     ----------
@@ -29,21 +39,72 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     ------
     Path
         The name to write to, in the same folder and with the same suffixes.
+
+    Raises
+    ------
+    OSError
+        With the final name where the error has none or that of the sibling, as for a full disk.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(path)
     # The suffixes stay last: numpy, nibabel and pandas choose format and compression by them.
-    temporary = path.with_name(f".{uuid4().hex[:8]}.{path.name}")
+    temporary = path.with_name(f".{_NODE}-{os.getpid()}-{uuid4().hex[:8]}.{path.name}")
     try:
         yield temporary
         if path.is_dir():
             shutil.rmtree(path)
         os.replace(temporary, path)
+    except OSError as error:
+        name = str(error.filename or temporary)
+        if error.errno in _DISK_ERRORS and name.startswith(str(temporary)):
+            raise OSError(error.errno, error.strerror, name.replace(str(temporary), str(path), 1)) from error
+        raise
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove what killed processes left of `path`: at once where this node ran them, elsewhere after a day."""
+    for sibling in path.parent.glob(f".*-*-*.{glob.escape(path.name)}"):
+        node, number = sibling.name[1:].split(".", 1)[0].rsplit("-", 2)[:2]
+        gone = node == _NODE and number.isdigit() and not _is_alive(int(number))
+        if gone or _age_s(sibling) > _STALE_S:
+            _remove(sibling)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def is_url(location: Path | str) -> bool:
+    """Tell whether a location is a web address, not a path."""
+    return str(location).startswith(("http://", "https://"))
+
+
+def location(text: str) -> Path | str:
+    """Return a path; a web address, which a path would change, as it is."""
+    return text if is_url(text) else Path(text)
 
 
 def write_json(path: Path | str, content: Any) -> None:
@@ -64,15 +125,15 @@ def write_tsv(path: Path | str, table: pd.DataFrame) -> None:
         table.to_csv(temporary, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
 
 
-def read_tsv(path: Path | str, text_columns: tuple[str, ...] = ()) -> pd.DataFrame:
+def read_tsv(path: Path | str, text_columns: tuple[str, ...] | Literal["all"] = ()) -> pd.DataFrame:
     """Read tab-separated values; ``n/a`` is missing.
 
     Parameters
     ----------
     path : Path or str
         The table.
-    text_columns : tuple of str
+    text_columns : tuple of str or "all"
         Columns that stay text although they may look like numbers (``run`` "01").
     """
-    dtypes: Any = dict.fromkeys(text_columns, "str")
+    dtypes: Any = "str" if text_columns == "all" else dict.fromkeys(text_columns, "str")
     return pd.read_csv(path, sep="\t", na_values=["n/a"], keep_default_na=False, dtype=dtypes)

@@ -139,6 +139,44 @@ class Score:
     kind: str = ""
 
 
+def read_table(
+    path: Path | str, columns: Sequence[str], text_columns: tuple[str, ...] | Literal["all"] = (), *, stage: str
+) -> pd.DataFrame:
+    """Read a table that another stage wrote.
+
+    Parameters
+    ----------
+    path : Path or str
+        The table.
+    columns : sequence of str
+        Columns that it must have.
+    text_columns : tuple of str or "all"
+        Columns that stay text.
+    stage : str
+        The stage that writes it, for the way out.
+
+    Raises
+    ------
+    InputError
+        For a file that is missing, cut, or not such a table.
+    """
+    problem = None
+    try:
+        # Every line that boldly writes has an end.
+        if not Path(path).read_bytes().endswith(b"\n"):
+            problem = "the table is cut: its last line has no end"
+        table = read_tsv(path, text_columns)
+        if missing := [name for name in columns if name not in table]:
+            problem = f"the table has no column {', '.join(missing)}"
+    except FileNotFoundError:
+        problem = "no such table"
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        problem = f"not a readable table: {error}"
+    if problem is not None:
+        raise InputError(Problem(str(path), "", problem, f"delete it and rerun {stage}"))
+    return table
+
+
 _TEXT_COLUMNS = tuple(field.name for field in dataclasses.fields(Run) if field.type == "str")
 
 
@@ -163,7 +201,8 @@ def read_runs(path: Path | str, *, subject: str | None = None, usable: bool = Fa
     usable : bool, default=False
         Only runs with status "ok".
     """
-    table = read_tsv(path, (*_TEXT_COLUMNS, "status"))
+    names = tuple(field.name for field in dataclasses.fields(Run))
+    table = read_table(path, names, (*_TEXT_COLUMNS, "status"), stage="index")
     table[list(_TEXT_COLUMNS)] = table[list(_TEXT_COLUMNS)].fillna("")
     if subject is not None:
         table = table[table["subject"] == subject]

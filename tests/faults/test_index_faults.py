@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,8 @@ from boldly import bids
 from boldly.config import AtlasOptions, DatasetOptions, IndexOptions, PreprocessOptions, TaskOptions
 from boldly.records import InputError, Problem
 from boldly.stages import index
+from tests.faults.damage import cut, without_columns
+from tests.faults.kinds import RUN_FAULTS
 
 KEY = "ds-x_sub-01_task-blocks_run-1"
 
@@ -41,106 +40,6 @@ def refused(study: Any, tmp_path: Path, **changes: Any) -> list[Problem]:
     assert list(table["message"]) == [problem.message for problem in problems]
     assert all(problem.where and problem.entity and problem.remedy for problem in problems)
     return problems
-
-
-def edit_header(path: Path, change: Callable[[Any], None]) -> None:
-    image: Any = nib.load(path)
-    change(image.header)
-    nib.save(image, path)
-
-
-def cut(path: Path, share: float = 0.5) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
-
-
-def cut_inside(path: Path) -> None:
-    """Write a sound gzip stream of half the image."""
-    content = gzip.decompress(path.read_bytes())
-    path.write_bytes(gzip.compress(content[: len(content) // 2]))
-
-
-def make_3d(path: Path) -> None:
-    image: Any = nib.load(path)
-    nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[..., 0], image.affine), path)
-
-
-def dangle(path: Path) -> None:
-    path.unlink()
-    path.symlink_to("../.git/annex/objects/MD5E-s1--0")
-
-
-def without_columns(path: Path, *names: str) -> None:
-    pd.read_csv(path, sep="\t").drop(columns=list(names)).to_csv(path, sep="\t", index=False, na_rep="n/a")
-
-
-def no_time(files: Any) -> None:
-    files.sidecar.unlink()
-    edit_header(files.bold, lambda header: header["pixdim"].__setitem__(4, 0.0))
-
-
-def time_of(files: Any, sidecar: Any, header: float) -> None:
-    files.sidecar.write_text(json.dumps({"RepetitionTime": sidecar}))
-    edit_header(files.bold, lambda h: h["pixdim"].__setitem__(4, header))
-
-
-# A change to the files of one run, the file the problem must name, its message and its way out.
-RUN_FAULTS: dict[str, tuple[Callable[[Any], Any], str, str, str]] = {
-    "empty image": (lambda f: f.bold.write_bytes(b""), "bold", "is empty", "again"),
-    "image without compression": (
-        lambda f: f.bold.write_bytes(gzip.decompress(f.bold.read_bytes())), "bold", "not gzip-compressed", "again",
-    ),
-    "text for an image": (
-        lambda f: f.bold.write_bytes(gzip.compress(b"text" * 500)), "bold", "not a NIfTI image", "again",
-    ),
-    "cut to its first bytes": (lambda f: cut(f.bold, 0.0005), "bold", "cut", "again"),
-    "cut image": (lambda f: cut(f.bold), "bold", "compressed image is cut", "again"),
-    "image that lost its last byte": (lambda f: cut(f.bold, 0.99999), "bold", "compressed image is cut", "again"),
-    "image with half its data": (lambda f: cut_inside(f.bold), "bold", "its header promises 46432", "again"),
-    "3-D image": (lambda f: make_3d(f.bold), "bold", "not 4-D, its shape is 8x9x8", "again"),
-    "dangling link": (lambda f: dangle(f.bold), "bold", "link to a file that is not there", "datalad get"),
-    "no confounds": (lambda f: f.confounds.unlink(), "bold", "no confounds table", "preprocess.strategy"),
-    "dangling confounds": (lambda f: dangle(f.confounds), "confounds", "not there", "datalad get"),
-    "empty confounds": (lambda f: f.confounds.write_text(""), "confounds", "is empty", "run fMRIPrep again"),
-    "confounds with a missing row": (
-        lambda f: f.confounds.write_text(f.confounds.read_text().rstrip("\n").rpartition("\n")[0] + "\n"),
-        "confounds", "has 39 rows, the image 40 volumes", "run fMRIPrep again",
-    ),
-    "missing column": (
-        lambda f: without_columns(f.confounds, "csf"),
-        "confounds", "no column 'csf' (found: ", "drop wm_csf from preprocess.strategy",
-    ),
-    "mask of another grid": (
-        lambda f: nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), f.mask),
-        "mask", "the run has 8x9x8 voxels", "mask that fMRIPrep wrote",
-    ),
-    "no repetition time": (no_time, "bold", "no repetition time", "RepetitionTime"),
-    "repetition time in ms": (
-        lambda f: time_of(f, 2000, 0), "sidecar", "2000 s is implausible (probably ms)", "in seconds",
-    ),
-    "tiny repetition time": (lambda f: time_of(f, 0.002, 0), "sidecar", "0.002 s is implausible", "in seconds"),
-    "repetition time as text": (
-        lambda f: time_of(f, "2.0", 2.0), "sidecar", "is '2.0', not a positive number", "correct the file",
-    ),
-    "two repetition times": (
-        lambda f: time_of(f, 2.0, 2.5), "sidecar", "differ: 2 s in the sidecar, 2.5 s in", "correct the wrong one",
-    ),
-    "broken sidecar": (lambda f: f.sidecar.write_text("{"), "sidecar", "not readable JSON", "correct the file"),
-    "no events": (
-        lambda f: f.events.unlink(), "", "no events table (sub-01_task-blocks_run-1_events.tsv)", "x.tasks",
-    ),
-    "empty events": (
-        lambda f: f.events.write_text(""), "events", "the events table is empty", "correct the events",
-    ),
-    "dangling events": (lambda f: dangle(f.events), "events", "no such file", "correct the events"),
-    "no column of states": (
-        lambda f: f.events.write_text("onset\tduration\n4\t10\n"),
-        "events", "no column 'trial_type' (found: onset, duration)", "column",
-    ),
-    "no column of durations": (
-        lambda f: f.events.write_text("onset\ttrial_type\n4\tfaces\n"), "events", "no column duration", "correct",
-    ),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", RUN_FAULTS)

@@ -20,7 +20,9 @@ def network(framework, **changes):
 def gpt2(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gpt2")
     torch.manual_seed(5)
-    GPT2LMHeadModel(GPT2Config(vocab_size=11, n_positions=9, n_embd=16, n_layer=3, n_head=2)).save_pretrained(folder)
+    GPT2LMHeadModel(GPT2Config(vocab_size=11, n_positions=9, n_embd=16, n_layer=3, n_head=2)).save_pretrained(
+        folder
+    )
     return folder
 
 

@@ -39,7 +39,7 @@ def test_memory_of_first_order_processes() -> None:
 def test_prediction_starts_as_the_first_order_process() -> None:
     network = build_network(NetworkConfig("csm", n_parcels=3, width=8, layers=1, heads=2), seed=1)
     assert isinstance(network, CausalNetwork)
-    network.eval().start_memory(MEMORY_S)
+    network.eval().start_dynamics(MEMORY_S)
     torch.nn.init.zeros_(network.unembedder.weight)  # type: ignore[union-attr]
     inputs = torch.randn(1, 5, 3)
     predicted = network.predict_next(

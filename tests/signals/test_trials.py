@@ -8,9 +8,25 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from boldly.config import TaskOptions
+from boldly.config import RestOptions, TaskOptions
 from boldly.records import InputError, Trial
-from boldly.signals.trials import RunEvents, label_names, read_events, trials_of_run
+from boldly.signals.trials import (
+    RunEvents,
+    events_of_run,
+    label_names,
+    read_events,
+    rest_blocks,
+    trials_of_run,
+)
+from tests.hcp_tree import preset
+
+# Tasks of the two sets of the multi-domain task battery (King et al., 2019), as its events name them.
+MDTB_SETS = (
+    "GoNoGo ToM actionObservation affective arithmetic checkerBoard emotional intervalTiming motorImagery "
+    "motorSequence nBack nBackPic spatialNavigation stroop verbGeneration visualSearch rest",
+    "CPRO prediction verbGeneration2 spatialNavigation2 spatialMap natureMovie romanceMovie landscapeMovie "
+    "motorSequence2 mentalRotation nBackPic2 emotionProcess respAlt visualSearch2 ToM2 actionObservation2 rest2",
+)
 
 
 def events(*rows: tuple[float, float, str | None], column: str = "trial_type") -> pd.DataFrame:
@@ -164,6 +180,109 @@ class TestNames:
             trials(table)
         assert spans(trials(table, drop=["cue"])) == [("a", 0, 5)]
 
+    def test_labels_lend_their_upper_and_lower_case_to_states(self):
+        names = ["motor lf", "Motor RH"]
+        task = TaskOptions(labels=names, prefix_task=True)
+        found = trials_of_run(
+            events((0, 5, "LF"), (10, 5, "rh")), task,
+            run_key="r", bids_task="MOTOR", labels=names, t_r=1.0, n_volumes=100,
+        )  # fmt: skip
+        assert [(trial.label, trial.label_name) for trial in found] == list(enumerate(names))
+
+    def test_blanks_around_a_state_do_not_count(self):
+        assert spans(trials(events((0, 5, "ToM2 ")), rename={"2$": ""})) == [("ToM", 0, 5)]
+
+
+class TestPresets:
+    def test_mdtb_gives_26_states_and_every_block_of_a_run(self):
+        # As in the scanner: 5 s of instruction and 30 s of a task, in rows of 2 s; nothing after the last block.
+        runs: list[RunEvents] = []
+        for names in MDTB_SETS:
+            rows: list[tuple[float, float, str | None]] = []
+            for number, name in enumerate(names.split()):
+                rows.append((35.0 * number, 5.0, "instruct"))
+                rows += [(35.0 * number + 5 + 2 * i, 2.0, name) for i in range(15)]
+            runs.append(RunEvents(events(*rows, column="taskName"), f"run-{len(runs)}", "a", 1.0, 601))
+        task = preset("mdtb")
+        labels = label_names(runs, task)
+        assert len(labels) == 26
+        assert labels == sorted({name.removesuffix("2") for names in MDTB_SETS for name in names.split()})
+        for run, names in zip(runs, MDTB_SETS, strict=True):
+            found = trials_of_run(
+                run.events, task, run_key=run.run_key, bids_task="a", labels=labels, t_r=1.0, n_volumes=601
+            )
+            assert [trial.label_name for trial in found] == [name.removesuffix("2") for name in names.split()]
+            assert {(trial.duration, trial.first - trial.onset) for trial in found} == {(30.0, 3.0)}
+            # The last block goes from 565 + 3 s to the end of the run at 598 of 601 s.
+            assert (found[-1].first, found[-1].stop) == (568, 598)
+
+    def test_hcp_has_20_states_and_leaves_out_single_events(self):
+        task = preset("hcp")
+        assert task.labels is not None
+        assert len(set(task.labels)) == 20
+        rows = [(0.0, 27.0, "0bk_body"), (1.0, 2.0, "0bk_cor"), (30.0, 2.5, "cue"), (33.0, 27.0, "2bk_body")]
+        found = trials_of_run(
+            events(*rows), task, run_key="r", bids_task="WM", labels=task.labels, t_r=0.72, n_volumes=405
+        )
+        # 2.88 s are 4 frames; 33 + 2.88 s lie between frames 49 and 50.
+        assert [(t.label_name, t.label, t.first) for t in found] == [("WM body", 15, 4), ("WM body", 15, 50)]
+
+
+class TestRest:
+    rest = RestOptions(state="REST rest", blocks=8, seed=7)
+
+    def blocks(self, key: str = "run-1", duration_s: float = 864.0, **changes: Any) -> pd.DataFrame:
+        rest = self.rest.model_copy(update=changes)
+        return rest_blocks(rest, run_key=key, duration_s=duration_s, column="trial_type")
+
+    def test_blocks_lie_apart_inside_the_run_and_have_the_lengths_asked_for(self):
+        for number in range(50):
+            # At most 8 x 50 s fit into 400 s.
+            table = self.blocks(f"run-{number}", duration_s=400.0)
+            ends = table["onset"] + table["duration"]
+            assert len(table) == 8
+            assert table["duration"].between(10, 50).all()
+            assert table["onset"].iloc[0] >= 0
+            assert ends.iloc[-1] <= 400 + 1e-9
+            assert (table["onset"].iloc[1:].to_numpy() >= ends.iloc[:-1].to_numpy() - 1e-9).all()
+
+    def test_blocks_depend_on_seed_and_run_alone(self):
+        assert self.blocks().equals(self.blocks())
+        assert not self.blocks().equals(self.blocks(seed=8))
+        assert not self.blocks().equals(self.blocks("run-2"))
+
+    def test_the_blocks_of_a_seed_stay_what_they_are(self):
+        # Other blocks would be other data: a change needs a new revision of stage shard.
+        table = self.blocks(blocks=2)
+        assert table["onset"].tolist() == [214.922, 733.407]
+        assert table["duration"].tolist() == [32.322, 12.086]
+
+    def test_blocks_fall_anywhere_in_the_run(self):
+        onsets = pd.concat([self.blocks(f"run-{n}", blocks=1)["onset"] for n in range(300)])
+        # Uniform up to 864 less 30 s on average: the mean is 417 s, its standard error 14 s.
+        assert onsets.mean() == pytest.approx(417, abs=60)
+        assert onsets.min() < 30
+        assert onsets.max() > 780
+
+    def test_fewer_blocks_where_they_do_not_fit(self):
+        assert 1 <= len(self.blocks(duration_s=80.0)) < 8
+        assert self.blocks(duration_s=9.0).empty
+
+    def test_rest_runs_need_no_events_and_their_blocks_are_never_merged_or_renamed(self):
+        task = TaskOptions(
+            rest=self.rest, merge_blocks=True, prefix_task=True, drop=["rest"], rename={"rest": "x"}, delay_s=3.0
+        )
+        known: dict[str, Any] = {"run_key": "r", "bids_task": "REST", "t_r": 0.72, "n_volumes": 1200}
+        table = events_of_run(None, task, **known)
+        found = trials_of_run(table, task, labels=["REST rest"], **known)
+        assert len(found) == 8
+        # Whole blocks: the last one ends before the run does, delay included.
+        assert all(trial.stop - trial.first >= trial.duration / 0.72 - 1 for trial in found)
+
+    def test_task_runs_beside_rest_runs_need_their_events(self):
+        with pytest.raises(InputError, match="no events table in the run table"):
+            events_of_run(None, TaskOptions(rest=self.rest), run_key="r", bids_task="WM", t_r=1.0, n_volumes=9)
+
 
 class TestReadEvents:
     def write(self, folder: Path, text: str) -> Path:
@@ -181,6 +300,21 @@ class TestReadEvents:
         assert table["trial_type"][0] == "01"
         assert pd.isna(table["trial_type"][1])
         assert pd.isna(table["duration"][1])
+
+    def test_commas_and_other_columns_are_read(self, tmp_path):
+        path = tmp_path / "sub-1_task-t_events.csv"
+        path.write_text("start,stop,mental_state\n9,12,b\n2.5,4,a\n")
+        table = read_events(path, TaskOptions(column="mental_state", onset_column="start", end_column="stop"))
+        assert list(table["onset"]) == [2.5, 9.0]
+        assert list(table["duration"]) == [1.5, 3.0]
+        assert list(table["mental_state"]) == ["a", "b"]
+        with pytest.raises(InputError, match=r"no column onset, duration \(found: start, stop, mental_state\)"):
+            read_events(path)
+
+    def test_an_end_before_its_onset_is_an_error(self, tmp_path):
+        path = self.write(tmp_path, "onset\tend\n0\t1\n5\t4\n")
+        with pytest.raises(InputError, match="row 2: end is '4'"):
+            read_events(path, TaskOptions(end_column="end"))
 
     @pytest.mark.parametrize(
         ("text", "message"),

@@ -32,7 +32,7 @@ def events(tmp_path: Path) -> Path:
     return tmp_path / "events.tsv"
 
 
-def record(key: str, events: Path | str = "", n_volumes: int = 40) -> Run:
+def record(key: str, events: Path | str = "", n_volumes: int = 40, confounds: str = "") -> Run:
     number = key.rpartition("-")[2]
     return Run(
         dataset="toy",
@@ -46,7 +46,7 @@ def record(key: str, events: Path | str = "", n_volumes: int = 40) -> Run:
         key=key,
         bold="bold.nii.gz",
         mask="",
-        confounds="",
+        confounds=confounds,
         events=str(events),
         t_r=T_R,
         n_volumes=n_volumes,
@@ -54,10 +54,18 @@ def record(key: str, events: Path | str = "", n_volumes: int = 40) -> Run:
 
 
 def run_stage(
-    folder: Path, series: list[RunSeries], events: Path | str = "", *, name: str = "a.tar", **changes: Any
+    folder: Path,
+    series: list[RunSeries],
+    events: Path | str = "",
+    *,
+    name: str = "a.tar",
+    confounds: dict[str, str] | None = None,
+    **changes: Any,
 ) -> list[Sample]:
     write_timeseries(folder / "sub-01_timeseries.safetensors", series, contract())
-    write_runs(folder / "runs.tsv", [record(key, events) for key in KEYS])
+    write_runs(
+        folder / "runs.tsv", [record(key, events, confounds=(confounds or {}).get(key, "")) for key in KEYS]
+    )
     (folder / "labels.json").write_text(json.dumps({"labels": LABELS if events else []}))
     options: dict[str, Any] = {
         "timeseries": folder / "sub-01_timeseries.safetensors",
@@ -174,6 +182,22 @@ def test_a_rerun_gives_the_same_bytes(tmp_path: Path, events: Path) -> None:
         series = [run_series(key) for key in (KEYS if name == "a.tar" else KEYS[::-1])]
         run_stage(tmp_path, series, events, name=name)
     assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+
+
+def test_trials_carry_what_a_decoder_could_use_in_place_of_the_brain(tmp_path: Path, events: Path) -> None:
+    # Displacement of frame i is i/10 mm, not known for the first and the second trial (8 to 12); 3 is scrubbed.
+    movement = np.arange(40) / 10
+    movement[[0, *range(8, 13)]] = np.nan
+    table = pd.DataFrame({"csf": 1.0, "framewise_displacement": movement})
+    table.to_csv(tmp_path / "confounds.tsv", sep="\t", index=False, na_rep="n/a")
+    series = [run_series(KEYS[0], np.delete(np.arange(40), 3)), run_series(KEYS[1])]
+    confounds = {KEYS[0]: str(tmp_path / "confounds.tsv")}
+    samples = run_stage(tmp_path, series, events, confounds=confounds)
+    facts = [(s.meta["position"], s.meta["mean_fd_mm"], s.meta["number"], s.meta["count"]) for s in samples]
+    # Trials from 4, 16 and 28 s at 2 s are frames 2, 4, 5, 6; 8 to 12; 14 to 18 of 40.
+    assert facts[:3] == [(0.05, 0.425, 0, 3), (0.2, None, 1, 3), (0.35, 1.6, 2, 3)]
+    assert [mean for _, mean, _, _ in facts[3:]] == [None, None, None]
+    assert "mean_fd_mm" not in run_stage(tmp_path, series)[0].meta
 
 
 def test_float32_keeps_every_bit(tmp_path: Path) -> None:

@@ -98,12 +98,17 @@ def subject_files(pattern):
     return files
 
 
+def files_at(path):
+    """A file, or those in a folder (the EVs of HCP), so that editing one of them reruns what reads it."""
+    return sorted(map(str, Path(path).iterdir())) if Path(path).is_dir() else [path]
+
+
 def run_files(column):
     """Input function: the files that a column of the run table names for the subject."""
 
     def files(wildcards):
         runs = subjects(wildcards.dataset).get(wildcards.subject, [])
-        return [getattr(run, column) for run in runs if getattr(run, column)]
+        return [path for run in runs if getattr(run, column) for path in files_at(getattr(run, column))]
 
     return files
 
@@ -120,8 +125,10 @@ def shard_folder(dataset):
 
 
 def shards(dataset):
-    """The tars of all subjects of a dataset: those that rules write, or ready-made ones."""
+    """The tars of all subjects of a dataset: those that rules write, or ready-made ones; none at a web address."""
     folder = shard_folder(dataset)
+    if CONFIG.datasets[dataset].is_remote:
+        return []
     if dataset in PREPARED:
         return [f"{folder}/{bids.shard_name(dataset, subject)}" for subject in subjects(dataset)]
     return [str(path) for subject in subjects(dataset) for path in subject_shards(folder, dataset, subject)]

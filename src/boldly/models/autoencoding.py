@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from boldly.models.network import Network, NetworkConfig, Outputs, real_frames, window_l1
+from boldly.models.network import Network, NetworkConfig, Outputs, Targets, real_frames, window_l1
 
 
 class _EncoderLayer(nn.Module):
@@ -95,9 +95,10 @@ class AutoencodingNetwork(Network):
         loss = window_l1(prediction, inputs, real_frames(inputs, valid), marked)
         return {"loss": loss.mean(), "window_loss": loss, "l1": loss}
 
-    def naive(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **_: Any) -> Outputs:
-        """Return the L1 per window (B,) of predicting zero."""
-        return {"l1_zero": window_l1(torch.zeros_like(inputs), inputs, real_frames(inputs, valid), marked)}
+    def targets(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Targets:
+        """Return all frames; seen is what teacher forcing shows."""
+        frames = real_frames(inputs, valid)
+        return Targets(frames, marked, frames & ~batch["masked"])
 
     def _encode(self, hidden: Tensor, valid: Tensor | None) -> tuple[list[Tensor], Tensor]:
         """Return the states (B, L, W) of all layers, and the mean of both directions' last outputs (B, W)."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertConfig, BertModel
 
-from boldly.models.network import Network, NetworkConfig, Outputs, real_frames, window_l1
+from boldly.models.network import Network, NetworkConfig, Outputs, Targets, real_frames, window_l1
 
 _FIRST, _SECOND = 0, 1
 
@@ -75,7 +75,8 @@ class MaskedNetwork(Network):
         """Return the L1 of the hidden values plus the weighted cross-entropy of the order of the windows."""
         follows, masked = batch.pop("follows"), batch["masked"]
         prediction, logit = self.fill_in(inputs=inputs, marked=marked, valid=valid, **batch)
-        l1 = window_l1(prediction, inputs, *self._targets(inputs, marked, masked, valid))
+        targets = self.targets(inputs, marked, valid, masked=masked)
+        l1 = window_l1(prediction, inputs, targets.frames, targets.marked)
         order = functional.binary_cross_entropy_with_logits(logit.float(), follows, reduction="none")
         loss = l1 + _ORDER_WEIGHT * order
         return {
@@ -86,18 +87,12 @@ class MaskedNetwork(Network):
             "order_accuracy": ((logit > 0) == (follows > 0.5)).float(),
         }
 
-    def naive(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Outputs:
-        """Return the L1 per window (B,) of predicting zero."""
-        targets = self._targets(inputs, marked, batch["masked"], valid)
-        return {"l1_zero": window_l1(torch.zeros_like(inputs), inputs, *targets)}
-
-    def _targets(
-        self, inputs: Tensor, marked: Tensor, masked: Tensor, valid: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return the frames (B, L) that count and the parcels (B, P) that do not."""
+    def targets(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Targets:
+        """Return what is hidden: frames, or parcels of all frames."""
+        masked, frames = batch["masked"], real_frames(inputs, valid)
         if self.sizes.framework == "network_bert":
-            return real_frames(inputs, valid), ~masked | marked
-        return masked, marked
+            return Targets(frames, ~masked | marked, None)
+        return Targets(masked, marked, frames & ~masked)
 
     def _read(
         self, frames: Tensor, seconds: Tensor, valid: Tensor | None, split: int

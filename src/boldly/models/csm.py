@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import GPT2Config, GPT2Model
 
-from boldly.models.network import Network, NetworkConfig, Outputs, real_frames, small_linear, window_l1
+from boldly.models.network import Network, NetworkConfig, Outputs, Targets, real_frames, small_linear, window_l1
 
-# Memory of a typical parcel, s: where the learned persistence starts if that of the data is not known.
+# Memory of a typical parcel, s: where predictions start if the dynamics of the data are not known.
 _TYPICAL_MEMORY_S = 5.0
 
 # The network also predicts frames this many steps ahead, without persistence. The next frame alone leaves hidden
@@ -26,24 +24,35 @@ _HORIZON_WEIGHT = 0.5
 class CausalNetwork(Network):
     """GPT-2 blocks with a next-frame loss at every position.
 
-    The prediction is ``exp(-t_r / memory)`` times the last frame, with a learned memory (s) per parcel as of a
-    first-order process, plus what the network adds. Every frame but the first is a target, where the reference
-    supervises one masked frame per sequence. Frames further ahead are predicted beside it.
+    The prediction is that of a vector autoregression, ``exp(-t_r / memory) coupling`` times the last frame, plus
+    what the blocks add. It is fitted beforehand and stays: the blocks would need thousands of steps to find it,
+    and steps of an optimiser blur it. Every frame but the first is a target, where the reference supervises one
+    masked frame per sequence. Frames further ahead are predicted beside it.
     """
 
     def __init__(self, sizes: NetworkConfig) -> None:
         super().__init__(sizes)
         self.decoder = gpt2_blocks(sizes)
         if not sizes.labels:
-            start = math.log(math.expm1(_TYPICAL_MEMORY_S))
-            self.memory = nn.Parameter(torch.full((sizes.n_parcels,), start))
+            self.register_buffer("memory", torch.tensor(_TYPICAL_MEMORY_S))
+            self.register_buffer("coupling", torch.eye(sizes.n_parcels))
+            self.memory: Tensor
+            self.coupling: Tensor
             self.far = nn.ModuleList(small_linear(sizes.width, sizes.n_parcels) for _ in _HORIZONS)
 
-    def start_memory(self, memory_s: NDArray[np.floating]) -> None:
-        """Start from the memory (P,) that the parcels have (s): a wrong one takes thousands of steps to mend."""
+    def start_dynamics(self, memory_s: float, coupling: NDArray[np.floating]) -> None:
+        """Set the vector autoregression that predictions start from; a decoder has none.
+
+        Parameters
+        ----------
+        memory_s : float
+            Time constant, s.
+        coupling : ndarray, shape (P, P)
+            ``exp(-t_r / memory_s)`` times this is what a frame, as a row, is multiplied with for the next.
+        """
         if self.head is None:
-            with torch.no_grad():
-                self.memory.copy_(torch.log(torch.expm1(torch.as_tensor(memory_s, dtype=torch.float32))))
+            self.memory.fill_(memory_s)
+            self.coupling.copy_(torch.as_tensor(coupling))
 
     def encode(
         self, inputs: Tensor, seconds: Tensor, t_r: Tensor, marked: Tensor, valid: Tensor | None = None
@@ -56,13 +65,13 @@ class CausalNetwork(Network):
 
     def predict_next(self, inputs: Tensor, seconds: Tensor, t_r: Tensor, marked: Tensor) -> Tensor:
         """Predict the frame after each frame (B, L, P)."""
-        return self._add_persistence(inputs, t_r, self.encode(inputs, seconds, t_r, marked)[-1])
+        return self._next_frames(inputs, t_r, marked, self.encode(inputs, seconds, t_r, marked)[-1])
 
     def objective(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Outputs:
         """Return the L1 of the next frames, plus the weighted L1 of frames further ahead."""
         hidden = self.encode(inputs, batch["seconds"], batch["t_r"], marked)[-1]
         frames = real_frames(inputs, valid)
-        prediction = self._add_persistence(inputs[:, :-1], batch["t_r"], hidden[:, :-1])
+        prediction = self._next_frames(inputs[:, :-1], batch["t_r"], marked, hidden[:, :-1])
         l1 = window_l1(prediction, inputs[:, 1:], frames[:, 1:], marked)
         far = sum(
             window_l1(layer(hidden[:, :-ahead]), inputs[:, ahead:], frames[:, ahead:], marked)
@@ -71,17 +80,17 @@ class CausalNetwork(Network):
         loss = l1 + _HORIZON_WEIGHT * far
         return {"loss": loss.mean(), "window_loss": loss, "l1": l1}
 
-    def _add_persistence(self, inputs: Tensor, t_r: Tensor, hidden: Tensor) -> Tensor:
-        persistence = torch.exp(-t_r[:, None] / functional.softplus(self.memory))  # (B, P)
-        return persistence[:, None] * inputs + self.predict_frames(hidden)
+    def _next_frames(self, inputs: Tensor, t_r: Tensor, marked: Tensor, hidden: Tensor) -> Tensor:
+        fading = torch.exp(-t_r / self.memory)[:, None]  # (B, 1)
+        last = inputs * (fading * ~marked)[:, None]
+        return last @ self.coupling + self.predict_frames(hidden)
 
-    def naive(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **_: Any) -> Outputs:
-        """Return the L1 per window (B,) of predicting zero and of predicting the last frame again."""
-        target, frames = inputs[:, 1:], real_frames(inputs, valid)[:, 1:]
-        return {
-            "l1_zero": window_l1(torch.zeros_like(target), target, frames, marked),
-            "l1_last_frame": window_l1(inputs[:, :-1], target, frames, marked),
-        }
+    def targets(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **_: Any) -> Targets:
+        """Return all frames but the first, each to be said from those before it."""
+        frames = real_frames(inputs, valid)
+        later = frames.clone()
+        later[:, 0] = False
+        return Targets(later, marked, frames)
 
 
 def gpt2_blocks(sizes: NetworkConfig) -> GPT2Model:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,24 @@ class NetworkConfig:
     labels: tuple[str, ...] = ()
     variant: str = "boldly"
     embedding_layers: int = 1
+
+
+class Targets(NamedTuple):
+    """What an objective asks for, and what may be known for it.
+
+    Attributes
+    ----------
+    frames : Tensor of bool, shape (B, L)
+        Frames that count.
+    marked : Tensor of bool, shape (B, P)
+        Parcels that do not count.
+    seen : Tensor of bool, shape (B, L), or None
+        Frames that a forecast of later ones may use; None: the objective is no matter of time.
+    """
+
+    frames: Tensor
+    marked: Tensor
+    seen: Tensor | None
 
 
 class TimeEmbedding(nn.Module):
@@ -232,9 +250,14 @@ class Network(nn.Module):
         """Return `loss` () and the losses of the windows (B,)."""
         raise NotImplementedError
 
-    def naive(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Outputs:
-        """Return the L1 of each window (B,) for predictions that need no network, `l1_zero` among them."""
+    def targets(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Targets:
+        """Return what the objective asks for."""
         raise NotImplementedError
+
+    def naive(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Outputs:
+        """Return the L1 of each window (B,) for predicting zero, as `l1_zero`."""
+        targets = self.targets(inputs, marked, valid, **batch)
+        return {"l1_zero": window_l1(torch.zeros_like(inputs), inputs, targets.frames, targets.marked)}
 
     def predict_frames(self, hidden: Tensor) -> Tensor:
         """Turn hidden states (B, L, W) into signals (B, L, P)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from boldly.files import read_json
 from boldly.provenance import Contract, check_same
 from boldly.records import InputError, Problem
+from boldly.samples.remote import shown
 from boldly.samples.shards import Sample, read_shard
 
 
@@ -55,19 +57,6 @@ class Corpus:
         """Number of frames of each sample, shape (R,)."""
         return np.diff(self.starts)
 
-    def memory_s(self) -> np.ndarray:
-        """Return how long each parcel remembers (s), shape (P,): the decay time of a first-order process.
-
-        From the autocorrelation from one frame to the next, between 0.01 and 0.99; the mean over samples.
-        """
-        decay = np.zeros(self.frames.shape[1])
-        for start, stop, t_r in zip(self.starts[:-1], self.starts[1:], self.t_r, strict=True):
-            frames = self.frames[start:stop].astype(np.float32)
-            power = np.maximum((frames**2).sum(axis=0), np.finfo(np.float32).tiny)
-            correlation = (frames[1:] * frames[:-1]).sum(axis=0) / power
-            decay += -t_r / np.log(np.clip(correlation, 0.01, 0.99))
-        return decay / len(self)
-
     def __len__(self) -> int:
         return len(self.keys)
 
@@ -91,15 +80,19 @@ class Corpus:
         )
 
 
-def load_corpus(paths: Iterable[Path], *, allow_mismatch: Collection[str] = ()) -> Corpus:
+def load_corpus(
+    paths: Iterable[Path | str], *, allow_mismatch: Collection[str] = (), threads: int = 1
+) -> Corpus:
     """Read shards into a corpus.
 
     Parameters
     ----------
-    paths : iterable of Path
-        Tars.
+    paths : iterable of Path or str
+        Tars, or their web addresses.
     allow_mismatch : collection of str
         Contract fields in which shards may differ.
+    threads : int, default=1
+        Shards that are read at the same time.
 
     Raises
     ------
@@ -115,13 +108,16 @@ def load_corpus(paths: Iterable[Path], *, allow_mismatch: Collection[str] = ()) 
     paths = list(paths)
     samples: list[Sample] = []
     seen: set[str] = set()
-    for path in paths:
-        for sample in read_shard(path):
-            _check_meets(sample, samples, seen, path, allow_mismatch)
-            samples.append(sample)
-            seen.add(sample.key)
+    with ThreadPoolExecutor(threads) as pool:
+        # One thread: as an iterator, so that nothing behind a wrong shard is read.
+        shards = map(read_shard, paths) if threads == 1 else pool.map(lambda path: list(read_shard(path)), paths)
+        for path, shard in zip(paths, shards, strict=True):
+            for sample in shard:
+                _check_meets(sample, samples, seen, shown(path), allow_mismatch)
+                samples.append(sample)
+                seen.add(sample.key)
     if not samples:
-        where = f"{len(paths)} shards, the first {paths[0]}" if paths else "no shards"
+        where = f"{len(paths)} shards, the first {shown(paths[0])}" if paths else "no shards"
         raise InputError(
             Problem(where, "", "not a single sample", "see the reasons in the run tables of results/index")
         )
@@ -141,24 +137,24 @@ def load_corpus(paths: Iterable[Path], *, allow_mismatch: Collection[str] = ()) 
 
 
 def _check_meets(
-    sample: Sample, samples: list[Sample], seen: set[str], path: Path, allow_mismatch: Collection[str]
+    sample: Sample, samples: list[Sample], seen: set[str], path: str, allow_mismatch: Collection[str]
 ) -> None:
     """Refuse a sample that does not go with those before it."""
     if not samples:
         return
     first = samples[0]
-    check_same(first.contract, sample.contract, str(path), sample.key, allow_mismatch)
+    check_same(first.contract, sample.contract, path, sample.key, allow_mismatch)
     if sample.bold.shape[1] != first.bold.shape[1]:
         message = f"{sample.bold.shape[1]} parcels, {first.key} has {first.bold.shape[1]}"
-        raise InputError(Problem(str(path), sample.key, message, "use shards of one atlas"))
+        raise InputError(Problem(path, sample.key, message, "use shards of one atlas"))
     if sample.key in seen:
-        raise InputError(Problem(str(path), sample.key, "the sample comes twice", "pass each shard once"))
+        raise InputError(Problem(path, sample.key, "the sample comes twice", "pass each shard once"))
     if ("label" in sample.meta, sample.meta.get("labels")) != ("label" in first.meta, first.meta.get("labels")):
         message = f"its labels are not those of {first.key}"
-        raise InputError(Problem(str(path), sample.key, message, "rerun shard for the whole dataset"))
+        raise InputError(Problem(path, sample.key, message, "rerun shard for the whole dataset"))
 
 
-def _label_names(samples: list[Sample], paths: list[Path]) -> tuple[str, ...]:
+def _label_names(samples: list[Sample], paths: list[Path | str]) -> tuple[str, ...]:
     if "label" not in samples[0].meta:
         return ()
     beside = Path(paths[0]).with_name("labels.json")

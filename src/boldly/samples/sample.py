@@ -25,9 +25,8 @@ class Sample:
     meta : dict
         dataset, subject, run_key, entities, t_r (s), n_volumes (frames of this sample), marked (parcel numbers),
         missing (scrubbed frames inside its span); for a trial also number, count (trials of the run), first and
-        stop (frames of the run), label, label_name, labels (all names, in label order), onset and duration (s), and
-        what a decoder could use in place of the brain: position (share of the run before it), mean_fd_mm (None where
-        framewise displacement is not known).
+        stop (frames of the run), label, label_name, labels (all names, in label order), onset and duration (s),
+        position (share of the run before it) and mean_fd_mm (over its frames; None where it is not known).
     contract : Contract
         How the signals came about.
     """

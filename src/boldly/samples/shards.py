@@ -12,13 +12,15 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from boldly import bids
+from boldly.files import is_url
 from boldly.provenance import Contract
 from boldly.samples import lfb_shards
+from boldly.samples.remote import join, shown, stream_members
 from boldly.samples.sample import Sample
 from boldly.samples.tars import Members, damaged, read_members, write_members
 
@@ -42,33 +44,40 @@ def write_shard(path: Path | str, samples: Iterable[Sample]) -> None:
 def read_shard(path: Path | str) -> Iterator[Sample]:
     """Yield the samples of a tar in their order; LfB's layout (`boldly.samples.lfb_shards`) is understood as well.
 
-    Arrays share memory with what was read and cannot be written to.
+    A tar at a web address is read while it arrives. Arrays share memory with what was read and cannot be written
+    to.
 
     Raises
     ------
     InputError
         For a file that is cut, or a sample with a missing, unknown or damaged member: a flipped byte is noticed.
     """
-    for key, members in read_members(path):
+    for key, members in stream_members(path) if isinstance(path, str) and is_url(path) else read_members(path):
         decode = lfb_shards.decode if lfb_shards.is_layout(members) else _decode
-        yield decode(path, key, members)
+        yield decode(shown(path), key, members)
 
 
-def subject_shards(folder: Path | str, dataset: str, subject: str) -> list[Path]:
+@overload
+def subject_shards(folder: Path, dataset: str, subject: str) -> list[Path]: ...
+@overload
+def subject_shards(folder: Path | str, dataset: str, subject: str) -> list[Path | str]: ...
+def subject_shards(folder: Path | str, dataset: str, subject: str) -> list[Path] | list[Path | str]:
     """Return the tars of a subject in a folder: the one that boldly writes, or LfB's, one for each run, sorted.
 
     Parameters
     ----------
     folder : Path or str
-        Folder of shards.
+        Folder of shards, or its web address: there only the name that boldly gives counts.
     dataset, subject : str
         Names.
 
     Returns
     -------
-    list of Path
+    list of Path or str
         The name that boldly gives if there is no file at all, so that errors name it.
     """
+    if is_url(folder):
+        return [join(str(folder), bids.shard_name(dataset, subject))]
     whole = Path(folder) / bids.shard_name(dataset, subject)
     return [whole] if whole.exists() else sorted(whole.parent.glob(f"{whole.stem}_*.tar")) or [whole]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from boldly.files import atomic_path
 from boldly.provenance import Contract
@@ -57,8 +57,9 @@ def write_timeseries(path: Path | str, series: list[RunSeries], contract: Contra
     about = {"contract": contract.to_json(), "runs": {run.key: run.meta for run in series}}
     # One entry: safetensors writes several in an order that changes from call to call.
     header = {"boldly": json.dumps(about, sort_keys=True)}
+    # Not save_file, which leaves a file of its own behind when it is killed.
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, header)
+        temporary.write_bytes(save(tensors, header))
 
 
 def read_timeseries(path: Path | str) -> tuple[list[RunSeries], Contract]:

@@ -96,8 +96,8 @@ def window_options(options: PretrainOptions, batch_size: int) -> WindowOptions:
 def _lfb_options(framework: Framework, wanted: WindowOptions) -> WindowOptions:
     """Return what LfB's objectives see: each window has its own length, below the longest (8.14), 10 to 49 frames.
 
-    Where its description is silent: the length of B is drawn as that of A; masks take the given share of the frames
-    of both together, or of the parcels, the same ones in both; coins for teacher forcing are tossed for each frame.
+    Where its description is silent: the length of B is drawn as that of A; masks take the given share of the
+    frames of both together, or of the parcels, the same ones in both; teacher forcing is drawn for each frame.
     """
     wanted = replace(wanted, longest=wanted.longest - 1, batch_size=1, stepped_onsets=True, restart_clock=True)
     match framework:
@@ -158,12 +158,19 @@ def gather(corpus: Corpus, cut: _Cut) -> tuple[Tensor, Bools]:
     valid : ndarray of bool, shape (B, L)
         Real frames.
     """
-    offset = np.arange(cut.length.max())
+    longest = int(cut.length.max())
+    offset = np.arange(longest)
     valid = offset < cut.length[:, None]
-    row = (corpus.starts[cut.run] + cut.onset)[:, None] + np.minimum(offset, cut.length[:, None] - 1)
-    frames = torch.from_numpy(corpus.frames)[torch.from_numpy(row)].float()
-    if not valid.all():
-        frames[torch.from_numpy(~valid)] = 0
+    first = corpus.starts[cut.run] + cut.onset
+    source = torch.from_numpy(corpus.frames)
+    if valid.all():
+        # Each window is one stretch of memory: all windows there could be, as rows that overlap.
+        n_frames, n_parcels = source.shape
+        stretches = source.as_strided((n_frames - longest + 1, longest * n_parcels), (n_parcels, 1))
+        return stretches[torch.from_numpy(first)].float().view(-1, longest, n_parcels), valid
+    row = first[:, None] + np.minimum(offset, cut.length[:, None] - 1)
+    frames = source[torch.from_numpy(row)].float()
+    frames[torch.from_numpy(~valid)] = 0
     return frames, valid
 
 
@@ -255,6 +262,10 @@ class Windows(Dataset[Batch]):
         """Return the run that each window is cut from (of a pair: its A), as numbers in the corpus."""
         return self._usable[self._draw_run(np.asarray(indices, np.int64))]
 
+    def keys(self, indices: Sequence[int]) -> list[str]:
+        """Return the keys of the samples that windows are cut from, sorted as in the corpus."""
+        return [self.corpus.keys[run] for run in sorted(set(self.runs(indices)))]
+
     def _uniform(self, index: Numbers, stream: int) -> Floats:
         return uniform(self.seed, index, stream)
 
@@ -336,7 +347,8 @@ class Windows(Dataset[Batch]):
         n_frames = batch["inputs"].shape[1]
         valid = batch["valid"].numpy() if "valid" in batch else np.ones((len(index), n_frames), bool)
         phase = self._below(index, _PHASE, options.mask_span)
-        span = (np.arange(n_frames) + phase[:, None]) // options.mask_span
+        # Counted over real frames, so that the padding that the rest of the batch brings has no say.
+        span = (valid.cumsum(axis=1) - 1 + phase[:, None]) // options.mask_span
         score = self._uniform(index[:, None] * _MOST_SPANS + span, _MASK)
         return _lowest(np.where(valid, score, np.inf), valid.sum(axis=1), options.mask_fraction)
 
@@ -357,8 +369,10 @@ def _lowest(score: Floats, available: Numbers, fraction: float) -> Bools:
     """Choose in each row the share of the available items with the lowest scores."""
     chosen = np.clip(np.rint(fraction * available), 1, available - 1)
     # A stable order keeps the items of one span, whose scores are equal, together.
-    rank = np.argsort(np.argsort(score, axis=1, kind="stable"), axis=1)
-    return rank < chosen[:, None]
+    order = np.argsort(score, axis=1, kind="stable")
+    lowest = np.zeros(score.shape, bool)
+    np.put_along_axis(lowest, order, np.arange(score.shape[1]) < chosen[:, None], axis=1)
+    return lowest
 
 
 class Trials(Dataset[Batch]):

@@ -174,7 +174,10 @@ def _integers(volumes: Volumes) -> NDArray[np.int32]:
     """Read the labels of an image in the file's order."""
     found = np.nan_to_num(volumes.values()[0], nan=0.0, posinf=0.0, neginf=0.0)
     labels = np.rint(found)
-    if np.abs(labels - found).max() > 1e-3 or np.abs(labels).max() > np.iinfo(np.int32).max:
+    if np.abs(labels).max() > np.iinfo(np.int32).max:
+        message = f"a label of {np.abs(labels).max():g}: labels go up to {np.iinfo(np.int32).max}"
+        raise InputError(Problem(str(volumes.path), volumes.entity, message, "number the parcels anew"))
+    if np.abs(labels - found).max() > 1e-3:
         message = "a 3-D atlas must have whole numbers, this one has weights"
         remedy = "give labels (3-D), or maps of weights as a 4-D image"
         raise InputError(Problem(str(volumes.path), volumes.entity, message, remedy))

@@ -22,7 +22,7 @@ from nilearn.interfaces.fmriprep.load_confounds_utils import add_suffix, prepare
 from boldly import bids, hcp
 from boldly.config import PreprocessOptions
 from boldly.files import write_tsv
-from boldly.records import InputError, Problem
+from boldly.records import InputError, Problem, read_table
 
 _BASES = {
     "motion": ["trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"],
@@ -154,7 +154,7 @@ def missing_problem(
 
 
 def read_confounds(path: Path | str) -> pd.DataFrame:
-    """Read a confounds table, one row per frame; what is no number becomes nan.
+    """Read a confounds table, one row per frame; what is no finite number becomes nan.
 
     Movement parameters of the Human Connectome Project come in the same terms (`boldly.hcp.read_movement`).
 
@@ -170,7 +170,7 @@ def read_confounds(path: Path | str) -> pd.DataFrame:
     except (OSError, pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         message = f"not a readable confounds table: {error}"
         raise InputError(Problem(str(path), "", message, "run fMRIPrep again, or exclude the run")) from None
-    return table.apply(pd.to_numeric, errors="coerce")
+    return table.apply(pd.to_numeric, errors="coerce").replace([np.inf, -np.inf], np.nan)
 
 
 def nuisance(table: pd.DataFrame, meta: Mapping[str, Any], options: PreprocessOptions) -> Nuisance:
@@ -256,7 +256,7 @@ def read_nuisance(path: Path | str) -> dict[str, tuple[np.ndarray, np.ndarray, t
         From run key to kept frames (T,) bool, regressors (T, R) float64, and their names.
     """
     # As text first: which parser of numbers is exact depends on the version of pandas, Python's always is.
-    table = pd.read_csv(path, sep="\t", dtype="str", na_values=["n/a"], keep_default_na=False)
+    table = read_table(path, _KEYS, "all", stage="preprocess")
     runs = {}
     for key, rows in table.groupby("key", sort=False):
         regressors = rows.drop(columns=list(_KEYS)).dropna(axis=1, how="all")

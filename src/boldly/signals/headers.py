@@ -85,7 +85,10 @@ def read_header(path: Path) -> Header:
     bytes_per_value = int(header["bitpix"]) // 8
     promised = _data_offset(header) + int(np.prod(shape, dtype=np.int64)) * bytes_per_value
     _check_size(path, file_bytes, promised)
-    affine = np.asarray(header.get_best_affine(), np.float64)
+    try:
+        affine = np.asarray(header.get_best_affine(), np.float64)
+    except ValueError as error:
+        raise HeaderError(f"the affine of the image is none: {error}") from None
     if not np.isfinite(affine).all() or np.linalg.det(affine[:3, :3]) == 0:
         raise HeaderError("the affine of the image cannot be inverted")
     return Header(Grid((shape[0], shape[1], shape[2]), affine), shape[3], _header_t_r(header))
@@ -152,7 +155,8 @@ def _check_inflated_size(path: Path, promised: int) -> None:
             while size <= promised and (chunk := stream.read(_CHUNK_BYTES)):
                 size += len(chunk)
     except EOFError:
-        raise HeaderError(f"the compressed image is cut, its header promises {promised} bytes") from None
+        message = "the compressed image is cut, or has bytes behind its end that are none of it"
+        raise HeaderError(f"{message}; its header promises {promised} bytes") from None
     except _DAMAGED as error:
         raise HeaderError(f"the compressed image is damaged: {error}") from None
     if size != promised:

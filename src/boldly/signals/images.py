@@ -223,7 +223,7 @@ def open_volumes(path: Path | str, entity: str = "") -> Volumes:
         raise problem("no such file")
     try:
         image = nib.load(path)
-    except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, OSError, EOFError) as error:
+    except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, OSError, EOFError, ValueError) as error:
         raise problem(f"not a readable NIfTI image: {error}") from None
     if not isinstance(image, nib.Nifti1Image):  # Nifti2Image is one, too
         raise problem(f"a {type(image).__name__}, not a NIfTI image")

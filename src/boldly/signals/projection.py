@@ -57,10 +57,13 @@ class Extracted:
         In image units.
     nonfinite : int
         Stored numbers that are NaN or infinite, within the parcels; they count as zero (as in nilearn).
+    empty : ndarray of bool, shape (T,)
+        Volumes that are zero, NaN or infinite in all voxels of the parcels.
     """
 
     signals: NDArray[np.float64]
     nonfinite: int
+    empty: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -105,13 +108,16 @@ class Projection:
             Signals, shape (T, P).
         """
         signals = np.empty((volumes.n_volumes, self.smoothed.shape[0]))
+        empty = np.zeros(volumes.n_volumes, bool)
         nonfinite = 0
+        nothing = -volumes.inter / volumes.slope
         for first, block in volumes.blocks(_BLOCK):
             taken = block.take(self.voxels, axis=1)
             if taken.dtype.kind == "f":
                 bad = ~np.isfinite(taken)
                 nonfinite += int(bad.sum())
-                taken[bad] = -volumes.inter / volumes.slope
+                taken[bad] = nothing
+            empty[first : first + len(block)] = ~(taken != nothing).any(axis=1)
             # Voxels first, so that a weight meets the numbers of a whole block side by side.
             values = np.empty(taken.shape[::-1])
             values[...] = taken.T
@@ -120,7 +126,7 @@ class Projection:
         signals *= volumes.slope
         if volumes.inter:
             signals += volumes.inter * (self.smoothed @ np.ones(len(self.voxels)))
-        return Extracted(signals if self.unmix is None else signals @ self.unmix, nonfinite)
+        return Extracted(signals if self.unmix is None else signals @ self.unmix, nonfinite, empty)
 
     def coverage(self, inside: NDArray[np.bool_] | None) -> NDArray[np.float32]:
         """Return the share of each parcel's (unsmoothed) weight that lies in the grid and in a brain mask.

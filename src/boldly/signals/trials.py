@@ -67,7 +67,8 @@ def events_of_run(
         As `read_events`, and for a task run without a file.
     """
     if task.rest is not None and task.is_rest(bids_task):
-        return rest_blocks(task.rest, run_key=run_key, duration_s=n_volumes * t_r - task.delay_s, column=task.column)
+        duration_s = n_volumes * t_r - task.delay_s
+        return rest_blocks(task.rest, run_key=run_key, duration_s=duration_s, column=task.column)
     if path is None:
         remedy = "add the events table to the BIDS folder and rerun index, or exclude the run"
         raise InputError(Problem("run table", run_key, "no events table in the run table", remedy))
@@ -77,8 +78,8 @@ def events_of_run(
 def rest_blocks(rest: RestOptions, *, run_key: str, duration_s: float, column: str) -> pd.DataFrame:
     """Draw blocks of rest, of random length, at random places, without overlap.
 
-    Lengths are uniform; all places that leave room for the other blocks are as likely. The blocks depend on nothing
-    but the arguments, so that a run has the same ones whatever other runs there are.
+    Lengths are uniform; all places that leave room for the other blocks are as likely. Nothing but the arguments
+    decides, so that a run has the same blocks whatever other runs there are.
 
     Parameters
     ----------
@@ -112,8 +113,8 @@ def read_events(path: Path, task: TaskOptions | None = None) -> pd.DataFrame:
     Parameters
     ----------
     path : Path
-        A BIDS ``*_events.tsv``, the same with commas (``*_events.csv``), or a folder of EVs as the Human Connectome
-        Project has them (`boldly.hcp.read_events`).
+        A BIDS ``*_events.tsv``, the same with commas (``*_events.csv``), or a folder of EVs as the Human
+        Connectome Project has them (`boldly.hcp.read_events`).
     task : TaskOptions, optional
         Names of the columns; default: those of BIDS.
 
@@ -213,9 +214,9 @@ def trials_of_run(
     The steps: rows whose state is ``n/a`` or whose original name matches `task.drop` are left out; names change by
     `task.rename` and `task.prefix_task`, and take the upper and lower case of `task.labels`; with
     `task.merge_blocks` consecutive rows of one state become one trial from the first onset to the last end - a row
-    that was left out between them ends the block, and the last block of a run is like any other (blocks of rest, by
-    `task.rest`, are neither renamed nor merged); trials shorter than `task.minimum_s` are left out (by their duration in the
-    table, also where the run ends before them). Frame i, at ``i * t_r``, belongs to a trial where
+    that was left out between them ends the block, and the last block of a run is like any other; trials shorter
+    than `task.minimum_s` are left out (by their duration in the table, also where the run ends before them).
+    Blocks of rest (`task.rest`) are neither renamed nor merged. Frame i, at ``i * t_r``, belongs to a trial where
     ``onset + delay <= i * t_r < end + delay``. Trials with fewer than two frames inside the run are left out.
 
     Parameters

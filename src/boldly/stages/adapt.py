@@ -144,7 +144,7 @@ def _load_upstream(options: AdaptOptions, model: Path | None, corpus: Corpus) ->
     if config.n_parcels != corpus.frames.shape[1]:
         message = f"takes {config.n_parcels} parcels, the shards have {corpus.frames.shape[1]}"
         raise InputError(Problem(str(model), "", message, "prepare both with the same atlas"))
-    check_same(load_contract(model), corpus.contract, str(model), corpus.datasets[0])
+    check_same(load_contract(model), corpus.contract, str(model), corpus.datasets[0], options.allow_mismatch)
     if options.scratch is not None:
         return _Upstream(model, config, None, None)
     return _Upstream(model, config, load_weights(model), file_sha256(model / WEIGHTS))

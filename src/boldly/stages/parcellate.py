@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boldly.config import AtlasOptions, ParcellateOptions, PreprocessOptions
-from boldly.files import read_tsv
 from boldly.provenance import Contract
-from boldly.records import InputError, Problem, Run, read_runs
+from boldly.records import InputError, Problem, Run, read_runs, read_table
 from boldly.samples.timeseries import RunSeries, write_timeseries
 from boldly.signals.atlas import Atlas, load_atlas
-from boldly.signals.cleaning import CleaningError, clean
+from boldly.signals.cleaning import Cleaned, CleaningError, clean
 from boldly.signals.confounds import read_nuisance
 from boldly.signals.images import open_volumes, read_mask
 from boldly.signals.projection import Projection, load_projection
@@ -70,7 +69,7 @@ def run(
     if not table:
         message = f"no run of subject {subject}"
         raise InputError(Problem(str(runs), f"sub-{subject}", message, "rerun index"))
-    quality = read_tsv(qc, ("key", "status"))
+    quality = read_table(qc, ("key", "status"), ("key", "status"), stage="preprocess")
     taken = set(quality.loc[quality["status"] == "ok", "key"])
     usable = [record for record in table if record.key in taken]
     parcels = load_atlas(atlas)
@@ -110,11 +109,13 @@ def _parcellate(
     coverage = _coverage(record, projection)
     uncovered = (coverage < options.min_coverage) | (coverage == 0)
     extracted = projection.extract(volumes)
+    _check_empty(record, extracted.empty & kept)
     try:
         cleaned = clean(extracted.signals, kept=kept, regressors=regressors, t_r=record.t_r, options=options)
     except CleaningError as error:
         raise InputError(Problem(record.bold, record.key, str(error), error.remedy)) from None
     marked = uncovered | cleaned.constant
+    _check_signal(record, cleaned, marked)
     cleaned.data[:, marked] = 0
     if extracted.nonfinite:
         logger.warning("%s: %d voxel values are not finite, taken as zero", record.key, extracted.nonfinite)
@@ -144,6 +145,27 @@ def _parcellate(
         coverage=coverage,
         meta=meta,
     )
+
+
+def _check_empty(record: Run, empty: NDArray[np.bool_]) -> None:
+    """Refuse a run with volumes in which nothing was recorded: as zeros they would look like a huge movement."""
+    if empty.any():
+        frames = np.flatnonzero(empty)
+        listed = ", ".join(map(str, frames[:10])) + (", ..." if len(frames) > 10 else "")
+        message = f"{len(frames)} of {len(empty)} volumes hold nothing but zeros or NaN: {listed}"
+        remedy = "compute the image again, scrub these frames, or exclude the run"
+        raise InputError(Problem(record.bold, record.key, message, remedy))
+
+
+def _check_signal(record: Run, cleaned: Cleaned, marked: NDArray[np.bool_]) -> None:
+    """Refuse a run of which nothing is left, or whose scale single precision cannot hold."""
+    if marked.all():
+        message = f"not one of {len(marked)} parcels has a signal that varies in time and is covered by the mask"
+        raise InputError(Problem(record.bold, record.key, message, "look at the image, and exclude the run"))
+    largest = max(float(np.abs(part).max(initial=0)) for part in (cleaned.mean, cleaned.std, cleaned.data))
+    if largest > float(np.finfo(np.float32).max):
+        message = f"signals of {largest:.3g} are beyond single precision: a wrong scale factor in the header?"
+        raise InputError(Problem(record.bold, record.key, message, "correct scl_slope, or exclude the run"))
 
 
 def _coverage(record: Run, projection: Projection) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from boldly.config import ExclusionOptions, PreprocessOptions
-from boldly.files import write_tsv
+from boldly.files import atomic_path, write_tsv
 from boldly.records import InputError, Problem, Run, Status, read_runs
 from boldly.signals import confounds
 from boldly.signals.confounds import Nuisance
@@ -95,8 +95,10 @@ def run(*, runs: Path, subject: str, options: PreprocessOptions, nuisance: Path,
             _LOG.warning("%s: excluded: %s", record.key, row.reason)
     if problems:
         raise InputError(problems)
-    confounds.write_nuisance(nuisance, kept)
-    _write_quality(qc, rows)
+    # Both or none: half a result would look like a whole one.
+    with atomic_path(nuisance) as first, atomic_path(qc) as second:
+        confounds.write_nuisance(first, kept)
+        _write_quality(second, rows)
 
 
 def quality(key: str, table: pd.DataFrame, regressors: Nuisance, exclude: ExclusionOptions) -> Quality:
@@ -168,6 +170,13 @@ def _read(record: Run, options: PreprocessOptions) -> tuple[pd.DataFrame, Nuisan
         raise InputError(problem)
     regressors = confounds.nuisance(table, meta, options)
     _check_finite(record, regressors)
+    still = [
+        name
+        for name, spread in zip(regressors.names, np.ptp(regressors.regressors, axis=0), strict=True)
+        if not spread
+    ]
+    if still and regressors.kept.any():
+        _LOG.warning("%s: confounds that do not vary in time: %s", record.key, ", ".join(still))
     return table, regressors
 
 

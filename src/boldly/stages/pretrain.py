@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import sys
@@ -9,19 +10,23 @@ from pathlib import Path
 
 import numpy as np
 
+from boldly import bids
 from boldly.config import PretrainOptions, parse
-from boldly.files import write_json
+from boldly.files import is_url, location, write_json
 from boldly.models.build import WEIGHTS, build_network, pretraining_config, save_network
 from boldly.models.csm import CausalNetwork
 from boldly.models.initial import initialise
 from boldly.provenance import check_same, environment, file_sha256
 from boldly.records import InputError, Problem
+from boldly.samples import remote
 from boldly.samples.corpus import Corpus, load_corpus
 from boldly.samples.shards import subject_shards
 from boldly.samples.splits import UpstreamSplit, read_split
+from boldly.samples.streams import StreamedWindows
 from boldly.samples.windows import Windows, window_options
 from boldly.training import distributed
 from boldly.training.checkpoints import CheckpointFolder
+from boldly.training.forecasts import fit_dynamics
 from boldly.training.journal import write_history
 from boldly.training.trainer import fit
 from boldly.training.validation import UpstreamValidation
@@ -35,7 +40,10 @@ _SHARE_SEED = 1
 # Validation windows of one length: few, so that many lengths are seen.
 _VALIDATION_BATCH = 32
 
-Data = list[tuple[Path, Path]]
+# Errors of forecasts that were fitted to the training subjects.
+_COMPARISONS = "comparisons.json"
+
+Data = list[tuple[Path, Path | str]]
 
 
 def run(
@@ -59,8 +67,10 @@ def run(
         Experiment.
     options : PretrainOptions
         Network and training.
-    data : list of (Path, Path)
-        Split JSON and shard folder of each dataset; those that `options.datasets` leaves out are not read.
+    data : list of (Path, Path or str)
+        Split JSON and shard folder of each dataset; those that `options.datasets` leaves out are not read. A
+        folder may be a web address: the tars as `boldly shard` writes them, the run table
+        ``<dataset>_runs.tsv`` beside.
     output : Path
         Folder for model.safetensors, config.json, contract.json, train_history.csv, eval_history.csv and
         manifest.json.
@@ -74,6 +84,11 @@ def run(
     InputError
         For damaged shards, shards of different contracts, runs that are too short, checkpoints of another config,
         and a loss that is no number.
+
+    Notes
+    -----
+    Training, checkpoints and manifest know shards by their checksums. Those at a web address are not read before
+    their turn comes: the sizes that the server tells and the checksum of the run table stand for them.
     """
     splits = [(read_split(split, "upstream"), shards) for split, shards in data]
     used = [item for item in splits if options.datasets is None or item[0].dataset in options.datasets]
@@ -82,8 +97,9 @@ def run(
     checkpoints = CheckpointFolder(output / "checkpoints")
     experiment = {
         "options": options.model_dump(mode="json"),
-        "training": {path.name: file_sha256(path) for path in training},
-        "validation": {path.name: file_sha256(path) for path in validation},
+        "training": _identities(training),
+        "validation": _identities(validation),
+        "run_tables": _run_tables(used),
         "initial": {path.name: file_sha256(path) for path in _weights(initial)},
     }
     if not distributed.inside():
@@ -93,41 +109,89 @@ def run(
         distributed.launch("boldly.stages.pretrain", [_pack(name, options, data, output, initial)], processes)
         return
 
-    corpus = load_corpus(training)
-    config = pretraining_config(options, corpus.frames.shape[1])
-    windows = Windows(
-        corpus, window_options(options, options.batch_size), options.seed, options.steps * options.batch_size
-    )
+    windows = _windows(training, options)
+    corpus = _corpus(windows, _first_step(checkpoints, options) * options.batch_size)
+    contract = corpus.contract
+    config = pretraining_config(options, contract.n_parcels)
     network = build_network(config, options.seed)
-    if isinstance(network, CausalNetwork):
-        network.start_memory(corpus.memory_s())
+    # Checkpoints hold what a fit would give.
+    if isinstance(network, CausalNetwork) and not checkpoints.steps():
+        network.start_dynamics(*fit_dynamics(corpus))
     if initial is not None:
         initialise(network, initial)
+    validate = _validation(validation, options, corpus, checkpoints)
+    # Streamed, it is a group of shards that must not stay in memory.
+    del corpus
     outcome = fit(
         network,
         windows,
         options,
         name=name,
-        validate=_validation(validation, options, corpus),
-        keys=lambda numbers: [corpus.keys[r] for r in sorted(set(windows.runs(numbers)))],
+        validate=validate,
+        keys=windows.keys,
         seed=options.seed,
         folder=output,
         deepspeed=options.deepspeed,
         track=options.track,
     )
+    if isinstance(windows, StreamedWindows):
+        windows.close()
     if not distributed.is_first():
         return
     write_history(output / "train_history.csv", outcome.train_rows)
     write_history(output / "eval_history.csv", outcome.eval_rows)
     about = {"experiment": name, **experiment, "step": outcome.step, "seconds": round(outcome.seconds, 1)}
     write_json(output / "manifest.json", {**about, "environment": environment()})
-    save_network(output, config, outcome.weights, corpus.contract)
+    save_network(output, config, outcome.weights, contract)
     checkpoints.delete()
     logger.info("%s: weights of step %d of %d, %.0f s", name, outcome.step, options.steps, outcome.seconds)
 
 
-def _paths(split: UpstreamSplit, subjects: tuple[str, ...], shards: Path) -> list[Path]:
+def _paths(split: UpstreamSplit, subjects: tuple[str, ...], shards: Path | str) -> list[Path | str]:
     return [path for subject in subjects for path in subject_shards(shards, split.dataset, subject)]
+
+
+def _identities(paths: list[Path | str]) -> dict[str, str]:
+    """Return what shards are known by: the checksum of a file, the size of one at a web address."""
+    told = remote.sizes([str(path) for path in paths if is_url(path)])
+    return {
+        remote.name_of(path): f"streamed, {told[str(path)]} bytes" if is_url(path) else file_sha256(path)
+        for path in paths
+    }
+
+
+def _run_tables(used: list[tuple[UpstreamSplit, Path | str]]) -> dict[str, str]:
+    """Return the checksums of the run tables beside shards at web addresses."""
+    urls = [remote.join(str(shards), bids.runs_name(split.dataset)) for split, shards in used if is_url(shards)]
+    return {remote.shown(url): hashlib.sha256(remote.fetch(url)).hexdigest() for url in urls}
+
+
+def _windows(paths: list[Path | str], options: PretrainOptions) -> Windows | StreamedWindows:
+    """Return the windows of the training, of a corpus in memory or of groups of shards."""
+    wanted = window_options(options, options.batch_size)
+    count = options.steps * options.batch_size
+    if options.stream_shards is None:
+        return Windows(load_corpus(paths), wanted, options.seed, count)
+    return StreamedWindows(
+        paths,
+        wanted,
+        options.seed,
+        count,
+        group_shards=options.stream_shards,
+        group_windows=options.stream_steps * options.batch_size,
+    )
+
+
+def _corpus(windows: Windows | StreamedWindows, number: int) -> Corpus:
+    """Return the runs that a window is cut from; streamed, those of its group."""
+    return (windows.at([number]) if isinstance(windows, StreamedWindows) else windows).corpus
+
+
+def _first_step(checkpoints: CheckpointFolder, options: PretrainOptions) -> int:
+    """Return the step whose shards are read first: the next one, once what the first shards tell is kept."""
+    done = checkpoints.steps()
+    is_known = (checkpoints.path / _COMPARISONS).exists()
+    return min(done[-1], options.steps - 1) if done and is_known else 0
 
 
 def _share(split: UpstreamSplit, options: PretrainOptions) -> tuple[str, ...]:
@@ -143,19 +207,23 @@ def _weights(initial: Path | None) -> list[Path]:
     return [path for path in (initial / WEIGHTS, initial / "pytorch_model.bin") if path.exists()]
 
 
-def _validation(paths: list[Path], options: PretrainOptions, training: Corpus) -> UpstreamValidation | None:
+def _validation(
+    paths: list[Path | str], options: PretrainOptions, training: Corpus, checkpoints: CheckpointFolder
+) -> UpstreamValidation | None:
     """Return the validation on the held-out subjects; None where no subject is held out."""
     if not paths:
         return None
     corpus = load_corpus(paths)
-    check_same(training.contract, corpus.contract, str(paths[0]), corpus.keys[0])
+    check_same(training.contract, corpus.contract, remote.shown(paths[0]), corpus.keys[0])
     windows = Windows(
         corpus,
         window_options(options, _VALIDATION_BATCH),
         options.seed + _VALIDATION_SEED,
         options.validation_windows,
     )
-    return UpstreamValidation(windows, _VALIDATION_BATCH)
+    return UpstreamValidation(
+        windows, _VALIDATION_BATCH, training=training, cache=checkpoints.path / _COMPARISONS
+    )
 
 
 def _check_share(name: str, options: PretrainOptions, processes: int) -> None:
@@ -184,7 +252,7 @@ def _worker(packed: str) -> int:
         run(
             name=content["name"],
             options=parse(PretrainOptions, content["options"], "options"),
-            data=[(Path(split), Path(shards)) for split, shards in content["data"]],
+            data=[(Path(split), location(shards)) for split, shards in content["data"]],
             output=Path(content["output"]),
             initial=Path(content["initial"]) if content["initial"] else None,
         )

@@ -73,7 +73,7 @@ def run(
     if role == "downstream" and task is None:
         remedy = "give datasets.<name>.task, or --task on the command line"
         raise InputError(Problem(str(runs), f"sub-{subject}", "no options that turn events into trials", remedy))
-    names: list[str] = read_json(labels)["labels"] if role == "downstream" else []
+    names = _label_names(labels) if role == "downstream" else []
     samples: list[Sample] = []
     problems: list[Problem] = []
     for item in sorted(series, key=lambda item: item.key):
@@ -90,6 +90,19 @@ def run(
         raise InputError(problems)
     write_shard(output, samples)
     logger.info("sub-%s: %d samples of %d runs", subject, len(samples), len(series))
+
+
+def _label_names(path: Path) -> list[str]:
+    try:
+        names = read_json(path)["labels"]
+        if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise ValueError("labels is no list of text")
+    except FileNotFoundError:
+        raise InputError(Problem(str(path), "", "no such file", "rerun index")) from None
+    except (ValueError, KeyError, TypeError) as error:
+        message = f"not a list of label names: {error}"
+        raise InputError(Problem(str(path), "", message, "delete it and rerun index")) from None
+    return names
 
 
 def _record(item: RunSeries, table: dict[str, Run], timeseries: Path, runs: Path) -> Run:

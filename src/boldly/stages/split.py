@@ -12,8 +12,7 @@ from typing import Literal
 import numpy as np
 
 from boldly.config import DownstreamSplitOptions, UpstreamSplitOptions
-from boldly.files import read_tsv
-from boldly.records import InputError, Problem, Run, read_runs
+from boldly.records import InputError, Problem, Run, read_runs, read_table
 from boldly.samples.splits import DownstreamSplit, Draw, Units, UpstreamSplit, write_split
 
 logger = logging.getLogger(__name__)
@@ -151,7 +150,7 @@ def _usable_runs(runs: Path, qc: list[Path]) -> list[Run]:
         return usable
     status: dict[str, str] = {}
     for path in qc:
-        table = read_tsv(path, ("key", "status"))
+        table = read_table(path, ("key", "status"), ("key", "status"), stage="preprocess")
         status.update(zip(table["key"], table["status"], strict=True))
     problems = [
         Problem(str(runs), record.key, "stands in no quality table", "rerun preprocess")

@@ -64,6 +64,8 @@ class CheckpointFolder:
                     for field, (old, new) in changes.items()
                 ]
             )
+        if changes:
+            self.delete()
         write_json(path, experiment)
 
     def steps(self) -> list[int]:

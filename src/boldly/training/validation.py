@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from boldly.files import read_json, write_json
 from boldly.models.lfb.network import LfbNetwork
-from boldly.models.network import Network
+from boldly.models.network import Network, Targets, window_l1
+from boldly.samples.corpus import Corpus
 from boldly.samples.windows import Batch, Trials, Windows
+from boldly.training.forecasts import NAMES, Forecasts, Group, fit_forecasts, forecast
 from boldly.training.journal import Processes, Row
 
 # Trials are short; so many fit any machine.
@@ -26,64 +30,141 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 class UpstreamValidation:
     """Losses of fixed windows, over all and by dataset, beside those of predictions that need no training.
 
-    A row has `loss`, its parts (`l1`, `order_loss`, `order_accuracy`), `l1_zero` and `l1_last_frame`, the `skill`
-    ``1 - l1 / l1_zero``, and `l1`, `l1_zero`, `l1_last_frame` of each dataset as ``<column>_<dataset>``. A number
-    is the mean over windows, each weighted alike.
+    A row has `loss`, its parts (`l1`, `order_loss`, `order_accuracy`), and the errors of comparisons: `l1_zero`
+    (predicting zero) and, where the objective has to do with time, `l1_last_frame`, `l1_ar1`, `l1_var` (see
+    `boldly.training.forecasts`). `skill` is ``1 - l1 / l1_zero``, `skill_ar1` is ``1 - l1 / l1_ar1``, and so on.
+    All errors and skills stand there for each dataset as well, as ``<column>_<dataset>``, and for each repetition
+    time of a dataset that has several, as ``<column>_<dataset>_<t_r>s``. A number is the mean over windows, each
+    weighted alike.
 
     Parameters
     ----------
     windows : Windows
-        The fixed windows.
+        The fixed windows, of held-out subjects.
     batch_size : int
         Windows per forward pass.
+    training : Corpus, optional
+        Runs of the training subjects, to fit the forecasts to; None: predicting zero is all there is to beat.
+    cache : Path, optional
+        JSON that keeps the errors of the comparisons, so that a training that goes on need not fit again.
     """
 
-    def __init__(self, windows: Windows, batch_size: int) -> None:
+    def __init__(
+        self, windows: Windows, batch_size: int, *, training: Corpus | None = None, cache: Path | None = None
+    ) -> None:
         self.windows = windows
         self.batch_size = batch_size
-        dataset_of_run = np.array(windows.corpus.datasets)
-        self.names, self._dataset = np.unique(
-            dataset_of_run[windows.runs(range(len(windows)))], return_inverse=True
-        )
+        self.training = training
+        self.cache = cache
+        corpus, runs = windows.corpus, windows.runs(range(len(windows)))
+        group_of_run = list(zip(corpus.datasets, corpus.t_r.tolist(), strict=True))
+        self.groups: list[Group] = sorted({group_of_run[run] for run in runs})
+        number = {group: place for place, group in enumerate(self.groups)}
+        self._group = np.array([number[group_of_run[run]] for run in runs])
+        self._comparisons = read_json(cache) if cache is not None and cache.exists() else None
 
     def __call__(self, network: nn.Module, processes: Processes) -> Row:
         """Validate a network; each process takes its share of the windows."""
+        if self._comparisons is None:
+            self._comparisons = self._compare(network, processes)
+            if self.cache is not None and processes.rank == 0:
+                write_json(self.cache, self._comparisons)
+        sums = self._sums(network, processes, self._losses)
+        return self._row({**self._comparisons, **sums})
+
+    def _compare(self, network: nn.Module, processes: Processes) -> dict[str, list[float]]:
+        """Return the errors of the predictions that need no training, summed over the windows of each group."""
+        fitted: Forecasts = {}
+        if self.training is not None and isinstance(network, Network):
+            fitted = fit_forecasts(self.training, self.groups)
+
+        def errors(network: nn.Module, batch: Batch, group: Tensor) -> dict[str, Tensor]:
+            assert isinstance(network, Network | LfbNetwork)
+            found = network.naive(**batch)
+            if isinstance(network, Network) and fitted:
+                found |= self._forecast_errors(network.targets(**batch), batch, group, fitted)
+            return {"windows": torch.ones_like(found["l1_zero"]), **found}
+
+        return self._sums(network, processes, errors)
+
+    def _sums(
+        self,
+        network: nn.Module,
+        processes: Processes,
+        measure: Callable[[nn.Module, Batch, Tensor], dict[str, Tensor]],
+    ) -> dict[str, list[float]]:
+        """Sum what is measured for each window (B,) over the windows of each group, in all processes."""
         sums: dict[str, Tensor] = {}
         device = next(network.parameters()).device
-        counts = torch.zeros(len(self.names), dtype=torch.float64, device=device)
-        for batch, dataset in self._share(processes, device):
-            counts.index_add_(0, dataset, torch.ones(len(dataset), dtype=torch.float64, device=device))
-            for name, values in self._losses(network, batch).items():
-                total = sums.setdefault(name, torch.zeros_like(counts))
-                total.index_add_(0, dataset, values.double())
+        for batch, group, counts in self._share(processes, device):
+            for name, values in measure(network, batch, group).items():
+                zeros = torch.zeros(len(self.groups), dtype=torch.float64, device=device)
+                sums.setdefault(name, zeros).index_add_(0, group, values.double() * counts)
         names = sorted(sums)
-        # A process without a share must still take part in the sum.
-        table = processes.total(torch.stack([counts, *(sums[name] for name in names)])).cpu().numpy()
-        return self._row(names, table)
+        table = processes.total(torch.stack([sums[name] for name in names])).cpu().tolist()
+        return dict(zip(names, table, strict=True))
 
-    def _share(self, processes: Processes, device: torch.device) -> Iterator[tuple[Batch, Tensor]]:
+    def _share(self, processes: Processes, device: torch.device) -> Iterator[tuple[Batch, Tensor, float]]:
+        """Yield the batches of this process, their groups (B,), and whether they count."""
         starts = range(0, len(self.windows), self.batch_size)
-        # Every process takes at least one batch, so that all know the columns.
-        for start in starts[processes.rank :: processes.count] or starts[:1]:
+        mine = starts[processes.rank :: processes.count]
+        # A process without a share must still know the columns and take part in the sums.
+        for start in mine or starts[:1]:
             numbers = range(start, min(start + self.batch_size, len(self.windows)))
             batch = to_device(self.windows.__getitems__(numbers), device)
-            yield batch, torch.from_numpy(self._dataset[numbers.start : numbers.stop]).to(device)
+            group = torch.from_numpy(self._group[numbers.start : numbers.stop]).to(device)
+            yield batch, group, float(bool(mine))
 
     @staticmethod
-    def _losses(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def _losses(network: nn.Module, batch: Batch, group: Tensor) -> dict[str, Tensor]:
         losses = {name: value for name, value in network(**batch).items() if name != "loss"}
-        losses["loss"] = losses.pop("window_loss")
-        assert isinstance(network, Network | LfbNetwork)
-        return {**losses, **network.naive(**batch)}
+        return {"loss": losses.pop("window_loss"), **losses}
 
-    def _row(self, names: list[str], table: np.ndarray) -> Row:
-        counts, values = table[0], table[1:]
-        overall = dict(zip(names, values.sum(axis=1) / counts.sum(), strict=True))
-        row: Row = {"loss": overall.pop("loss"), **overall, "skill": 1 - overall["l1"] / overall["l1_zero"]}
-        for name, by_dataset in zip(names, values / counts, strict=True):
-            if name.startswith("l1"):
-                row.update({f"{name}_{d}": value for d, value in zip(self.names, by_dataset, strict=True)})
-        return {**{name: float(value) for name, value in row.items()}, "criterion": float(row["loss"])}
+    def _forecast_errors(
+        self, targets: Targets, batch: Batch, group: Tensor, fitted: Forecasts
+    ) -> dict[str, Tensor]:
+        """Return the L1 per window (B,) of each forecast; none where the objective has nothing to do with time."""
+        if targets.seen is None:
+            return {}
+        inputs, split = batch["inputs"], batch.get("split", 0)
+        errors = {f"l1_{name}": inputs.new_zeros(len(inputs)) for name in NAMES}
+        for number in group.unique().tolist():
+            rows = (group == number).nonzero().squeeze(1)
+            frames, counted, marked = inputs[rows], targets.frames[rows], targets.marked[rows]
+            for name, coefficients in fitted[self.groups[number]].items():
+                there = coefficients.to(inputs.device) if coefficients is not None else None
+                said = forecast(frames, targets.seen[rows], there, split=split)
+                errors[f"l1_{name}"][rows] = window_l1(said, frames, counted, marked)
+        return errors
+
+    def _row(self, sums: dict[str, list[float]]) -> Row:
+        counts = np.array(sums["windows"])
+        values = {name: np.array(total) for name, total in sums.items() if name != "windows"}
+        row: Row = {"loss": float(values["loss"].sum() / counts.sum())}
+        row |= _with_skills({name: total.sum() / counts.sum() for name, total in values.items()}, "")
+        for suffix, chosen in self._parts():
+            means = {name: total[chosen].sum() / counts[chosen].sum() for name, total in values.items()}
+            errors = {name: mean for name, mean in means.items() if name.startswith("l1")}
+            row |= _with_skills(errors, suffix)
+        return {**row, "criterion": row["loss"]}
+
+    def _parts(self) -> Iterator[tuple[str, list[int]]]:
+        """Yield the end of the column names, and the groups, of each dataset and each of its repetition times."""
+        for dataset in sorted({dataset for dataset, _ in self.groups}):
+            numbers = [number for number, group in enumerate(self.groups) if group[0] == dataset]
+            yield f"_{dataset}", numbers
+            if len(numbers) > 1:
+                yield from ((f"_{dataset}_{self.groups[number][1]:g}s", [number]) for number in numbers)
+
+
+def _with_skills(means: dict[str, float], suffix: str) -> Row:
+    """Name means with a suffix; add the skill against each comparison."""
+    row = {f"{name}{suffix}": float(mean) for name, mean in means.items()}
+    for name, mean in means.items():
+        if name.startswith("l1_"):
+            skill = "skill" if name == "l1_zero" else name.replace("l1", "skill", 1)
+            row[f"{skill}{suffix}"] = float(1 - means["l1"] / mean)
+    return row
 
 
 class DecoderValidation:

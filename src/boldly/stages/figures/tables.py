@@ -35,7 +35,7 @@ def read_all_runs(paths: list[Path]) -> pd.DataFrame:
         One row per run: dataset, subject, key, t_r, n_volumes, status and reason (of index, else of
         preprocess), hours, and mean_fd_mm, mean_std_dvars, degrees_of_freedom where known.
     """
-    files = [file for path in paths for file in (sorted(path.glob("*_qc.tsv")) if path.is_dir() else [path])]
+    files = [file for path in paths for file in (sorted(path.glob("sub-*_qc.tsv")) if path.is_dir() else [path])]
     runs, qualities = [], []
     for file in files:
         table = _read(file)

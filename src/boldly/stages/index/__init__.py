@@ -17,11 +17,11 @@ from tqdm import tqdm
 
 from boldly import bids
 from boldly.config import AtlasOptions, DatasetOptions, IndexOptions, PreprocessOptions, TaskOptions
-from boldly.files import write_json, write_tsv
+from boldly.files import atomic_path, write_json, write_tsv
 from boldly.records import InputError, Problem, Run, write_runs
 from boldly.signals import trials
 from boldly.stages.index.checks import Checked, check_atlas, check_run
-from boldly.stages.index.ready import survey_shards
+from boldly.stages.index.ready import survey_remote, survey_shards
 from boldly.stages.index.survey import survey
 from boldly.stages.index.survey_hcp import survey_hcp
 from boldly.stages.index.times import RepetitionTimes
@@ -73,7 +73,8 @@ def run(
     problems_path = runs.with_name(f"{dataset}_problems.tsv")
     try:
         if dataset_options.shards is not None:
-            rows, names, problems = survey_shards(dataset, dataset_options, fewest)
+            ready = survey_remote if dataset_options.is_remote else survey_shards
+            rows, names, problems = ready(dataset, dataset_options, fewest)
             own: list[Problem] = []
         else:
             rows, names, problems, own = _index_images(dataset, dataset_options, preprocess, atlas, fewest)
@@ -88,8 +89,10 @@ def run(
     if stopping:
         raise InputError(stopping)
     _summarize(dataset, rows)
-    write_runs(runs, rows)
-    write_json(labels, {"labels": names})
+    # Both or none: half a result would look like a whole one.
+    with atomic_path(runs) as first, atomic_path(labels) as second:
+        write_runs(first, rows)
+        write_json(second, {"labels": names})
 
 
 def _index_images(
@@ -131,9 +134,7 @@ def _check_events(dataset: str, checked: Sequence[Checked], task: TaskOptions) -
             t_r = 1.0 if math.isnan(item.t_r) else item.t_r
             known: dict[str, Any] = {"t_r": t_r, "n_volumes": item.header.n_volumes}
             try:
-                table = trials.events_of_run(
-                    item.files.events, task, run_key=key, bids_task=bids_task, **known
-                )
+                table = trials.events_of_run(item.files.events, task, run_key=key, bids_task=bids_task, **known)
                 loaded[key] = trials.RunEvents(table, key, bids_task, **known)
                 found = trials.states([loaded[key]], task)
                 names |= set() if item.problems else found

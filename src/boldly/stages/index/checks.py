@@ -192,7 +192,7 @@ def _count_rows(path: Path) -> tuple[list[str], int]:
     """Return the columns of a table and its number of rows, from its bytes."""
     if hcp.is_movement(path):
         table = hcp.read_movement(path)
-        return list(table), len(table)
+        return [str(name) for name in table.columns], len(table)
     with path.open("rb") as stream:
         columns = stream.readline().decode("utf-8-sig").rstrip("\r\n").split("\t")
         body = stream.read().rstrip()

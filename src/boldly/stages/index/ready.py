@@ -6,13 +6,15 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tqdm import tqdm
 
 from boldly import bids
 from boldly.config import DatasetOptions
-from boldly.records import InputError, Problem, Run
+from boldly.records import InputError, Problem, Run, read_runs
 from boldly.samples.sample import Sample
+from boldly.samples import remote
 from boldly.samples.shards import read_shard
 
 
@@ -74,6 +76,62 @@ def survey_shards(
         records = [record for record in records if bids.entities(record.run_key).get("task") in options.tasks]
     labels, wrong = _labels(records, str(folder), dataset)
     return _runs(dataset, records, fewest_volumes), labels, problems + wrong
+
+
+def survey_remote(
+    dataset: str, options: DatasetOptions, fewest_volumes: int
+) -> tuple[list[Run], list[str], list[Problem]]:
+    """Read the run table beside shards at a web address; of the tars, ask only whether they are there.
+
+    Returns
+    -------
+    runs, labels, problems
+        As `survey_shards`; no labels.
+
+    Raises
+    ------
+    InputError
+        When there is no readable run table.
+    """
+    folder = str(options.shards)
+    url = remote.join(folder, bids.runs_name(dataset))
+    table, wanted, where = _fetched_runs(url), _wanted(options), remote.shown(url)
+    problems = [
+        Problem(where, dataset, f"runs of dataset {other}", "put there the table of this dataset")
+        for other in sorted({run.dataset for run in table} - {dataset})
+    ] + [
+        Problem(where, f"sub-{name}", "asked for, but has no run", f"correct datasets.{dataset}.subjects")
+        for name in sorted(wanted - {run.subject for run in table})
+    ]
+    nowhere = {"bold": "", "mask": "", "confounds": "", "events": ""}
+    runs = [
+        replace(run, **nowhere, **_shortness(run, fewest_volumes))
+        for run in table
+        if (not wanted or run.subject in wanted) and (options.tasks is None or run.task in options.tasks)
+    ]
+    subjects = sorted({run.subject for run in runs if run.status == "ok"})
+    try:
+        remote.sizes([remote.join(folder, bids.shard_name(dataset, subject)) for subject in subjects])
+    except InputError as error:
+        problems += error.problems
+    return runs, [], problems
+
+
+def _fetched_runs(url: str) -> list[Run]:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "runs.tsv"
+        path.write_bytes(remote.fetch(url))
+        try:
+            return read_runs(path)
+        except InputError as error:
+            better = {"where": remote.shown(url), "remedy": "copy the table of results/index there, beside the tars"}
+            raise InputError([replace(problem, **better) for problem in error.problems]) from None
+
+
+def _shortness(run: Run, fewest_volumes: int) -> dict[str, str]:
+    if run.status != "ok" or run.n_volumes >= fewest_volumes:
+        return {}
+    return {"status": "excluded", "reason": f"{run.n_volumes} volumes, fewer than {fewest_volumes}"}
 
 
 def _wanted(options: DatasetOptions) -> set[str]:

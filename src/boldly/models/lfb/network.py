@@ -1,0 +1,255 @@
+"""LfB's networks: what they read (`prepare`), what they put out (`predict`), and their losses (`forward`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from boldly.models.lfb import layout
+from boldly.models.lfb.embedder import Embedder, Unembedder
+from boldly.models.lfb.layout import Tokens
+from boldly.models.lfb.sequence import BertDecoder, GptDecoder, LinearDecoder, LstmDecoder
+from boldly.models.network import NetworkConfig, Outputs, classified, real_frames
+
+# Parameters that no gradient reaches, by objective. They are part of the published weights.
+_IDLE = {
+    "csm": ("embedder.cls_embed", "decoder.transformer.wte.", "decoder.pooler_layer."),
+    "sequence_bert": ("decoder.transformer.embeddings.word_embeddings.",),
+    "network_bert": ("decoder.transformer.embeddings.word_embeddings.",),
+    "autoencoding": (),
+}
+_IDLE_DECODING = (
+    "embedder.msk_embed",
+    "embedder.sep_embed",
+    "decoder.transformer.wte.",
+    "decoder.transformer.embeddings.word_embeddings.",
+    "decoder.is_next_head.",
+    "decoder.decoder.",
+    "unembedder.",
+)
+
+
+class LfbNetwork(nn.Module):
+    """A network of the published system; its parameters have the published names and shapes.
+
+    A batch is one of `boldly.samples.windows`. Marked parcels are read as the zeros that they are, and count in
+    the losses: the published system knows no such parcels.
+    """
+
+    def __init__(self, sizes: NetworkConfig) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.unembedder = Unembedder(sizes) if sizes.width != sizes.n_parcels else None
+
+    def forward(self, labels: Tensor | None = None, follows: Tensor | None = None, **batch: Any) -> Outputs:
+        """Return the loss of a batch, and for a decoder its logits.
+
+        The loss while pretraining is the mean over all masked values of the batch, as published, so that windows
+        with more of them weigh more; `window_loss` is that of each window.
+
+        Returns
+        -------
+        dict
+            `loss` (); pretraining: `window_loss`, `l1` and for pairs `order_loss`, `order_accuracy`, each (B,);
+            decoder: `logits` (B, classes).
+        """
+        tokens = self.prepare(**batch)
+        outputs = self.predict(tokens)
+        if self.sizes.labels:
+            return classified(outputs["decoding_logits"], labels)
+        return losses(tokens, outputs, follows)
+
+    def prepare(
+        self,
+        inputs: Tensor,
+        seconds: Tensor,
+        valid: Tensor | None = None,
+        masked: Tensor | None = None,
+        split: int = 0,
+        **_: Any,
+    ) -> Tokens:
+        """Lay out the tokens of a batch, given its draws (`masked`).
+
+        Parameters
+        ----------
+        inputs : Tensor, shape (B, L, P)
+            Frames; of pairs A in the first `split` places.
+        seconds : Tensor, shape (B, L)
+            Their times, s.
+        valid : Tensor of bool, shape (B, L), optional
+            Real frames, in front of the padding; None: all.
+        masked : Tensor of bool, optional
+            The draws. csm: one frame of each window (B, L); sequence_bert: frames (B, L); network_bert: parcels
+            (B, P); autoencoding: frames without teacher forcing (B, L). Decoders have none.
+        split : int
+            Places of A.
+        """
+        valid = real_frames(inputs, valid)
+        return self._lay_out(inputs * valid[..., None], seconds * valid, valid, masked, split)
+
+    def predict(self, tokens: Tokens) -> Outputs:
+        """Read tokens.
+
+        Returns
+        -------
+        dict
+            Under LfB's names, what there is of: `outputs` (B, T, P), for decoders the hidden states (B, T, W);
+            `pooler_outputs` (B, W); `is_next_logits` (B,), large where B does not follow A; `decoding_logits`
+            (B, classes).
+        """
+        raise NotImplementedError
+
+    def naive(self, follows: Tensor | None = None, **batch: Any) -> Outputs:
+        """Return the L1 of each window (B,) for predicting zero, as `l1_zero`."""
+        tokens = self.prepare(**batch)
+        assert tokens.targets is not None
+        return {"l1_zero": masked_l1(torch.zeros_like(tokens.targets), tokens)[0]}
+
+    def _lay_out(
+        self, inputs: Tensor, seconds: Tensor, valid: Tensor, masked: Tensor | None, split: int
+    ) -> Tokens:
+        raise NotImplementedError
+
+    def _unembed(self, hidden: Tensor) -> Tensor:
+        return hidden if self.unembedder is None else self.unembedder(hidden)
+
+    def _rest_idle_weights(self) -> None:
+        """Take weights that no gradient reaches out of training, so that processes need not look for them."""
+        idle = _IDLE_DECODING if self.sizes.labels else _IDLE[self.sizes.framework]
+        for name, parameter in self.named_parameters():
+            if name.startswith(idle):
+                parameter.requires_grad_(False)
+
+
+class LfbTransformer(LfbNetwork):
+    """GPT-2 (csm) or BERT (sequence_bert, network_bert)."""
+
+    def __init__(self, sizes: NetworkConfig) -> None:
+        super().__init__(sizes)
+        self.embedder = Embedder(sizes)
+        self.decoder = GptDecoder(sizes) if sizes.framework == "csm" else BertDecoder(sizes)
+        self._rest_idle_weights()
+
+    def predict(self, tokens: Tokens) -> Outputs:
+        """Read tokens; see `LfbNetwork.predict`."""
+        embedded = self.embedder(tokens.inputs_embeds, tokens.t_rs)
+        hidden = self.decoder(embedded, tokens.attention_mask, tokens.token_type_ids)
+        if self.sizes.labels:
+            pooled = self.decoder.pool(hidden, tokens.attention_mask)
+            logits = self.decoder.decoding_head(pooled)
+            return {"outputs": hidden, "pooler_outputs": pooled, "decoding_logits": logits}
+        outputs = {"outputs": self._unembed(hidden)}
+        if isinstance(self.decoder, BertDecoder):
+            pooled = self.decoder.pool(hidden, tokens.attention_mask)
+            outputs |= {"pooler_outputs": pooled, "is_next_logits": self.decoder.is_next_head(pooled).squeeze(-1)}
+        return outputs
+
+    def _lay_out(
+        self, inputs: Tensor, seconds: Tensor, valid: Tensor, masked: Tensor | None, split: int
+    ) -> Tokens:
+        embedder = self.embedder
+        if self.sizes.labels:
+            return layout.with_cls(inputs, seconds, valid, embedder.cls_embed)
+        assert masked is not None
+        if self.sizes.framework == "csm":
+            return layout.causal(inputs, seconds, masked, embedder.msk_embed)
+        vectors = {"msk": embedder.msk_embed, "sep": embedder.sep_embed, "cls": embedder.cls_embed}
+        return layout.paired(inputs, seconds, valid, split, masked, **vectors)
+
+
+class LfbAutoencoder(LfbNetwork):
+    """LSTM encoder and LSTM generator; windows are padded to the longest length, the encoder reads that too."""
+
+    def __init__(self, sizes: NetworkConfig) -> None:
+        super().__init__(sizes)
+        self.embedder = Embedder(sizes)
+        self.decoder = LstmDecoder(sizes)
+        self._rest_idle_weights()
+
+    def predict(self, tokens: Tokens) -> Outputs:
+        """Read tokens; see `LfbNetwork.predict`."""
+        frames = self.embedder(tokens.inputs_embeds, tokens.t_rs)
+        if self.sizes.labels:
+            pooled = self.decoder.pool(frames)
+            return {"pooler_outputs": pooled, "decoding_logits": self.decoder.decoding_head(pooled)}
+        return {"outputs": self._unembed(self.decoder(frames, tokens.forced))}
+
+    def _lay_out(
+        self, inputs: Tensor, seconds: Tensor, valid: Tensor, masked: Tensor | None, split: int
+    ) -> Tokens:
+        missing = self.sizes.window_frames - inputs.shape[1]
+        inputs = functional.pad(inputs, (0, 0, 0, missing))
+        valid = functional.pad(valid, (0, missing))
+        return Tokens(
+            inputs_embeds=inputs,
+            t_rs=functional.pad(seconds, (0, missing)),
+            attention_mask=valid,
+            modelling_mask=valid[..., None],
+            targets=inputs,
+            forced=None if masked is None else functional.pad(~masked, (0, missing)),
+        )
+
+
+class LfbLinear(LfbNetwork):
+    """The linear baseline; its unembedder has weights but no use."""
+
+    def __init__(self, sizes: NetworkConfig) -> None:
+        super().__init__(sizes)
+        self.decoder = LinearDecoder(sizes)
+        self._rest_idle_weights()
+
+    def predict(self, tokens: Tokens) -> Outputs:
+        """Read tokens; see `LfbNetwork.predict`."""
+        return {"decoding_logits": self.decoder.decoding_head(self.decoder.pool(tokens.inputs_embeds))}
+
+    def _lay_out(
+        self, inputs: Tensor, seconds: Tensor, valid: Tensor, masked: Tensor | None, split: int
+    ) -> Tokens:
+        missing = self.sizes.window_frames - inputs.shape[1]
+        return Tokens(functional.pad(inputs, (0, 0, 0, missing)), seconds, valid)
+
+
+NETWORKS: dict[str, type[LfbNetwork]] = {
+    "autoencoding": LfbAutoencoder,
+    "csm": LfbTransformer,
+    "sequence_bert": LfbTransformer,
+    "network_bert": LfbTransformer,
+    "linear": LfbLinear,
+}
+
+
+def losses(tokens: Tokens, outputs: Outputs, follows: Tensor | None = None) -> Outputs:
+    """Return `loss` and its parts (see `LfbNetwork.forward`).
+
+    Parameters
+    ----------
+    tokens, outputs
+        What was read and put out.
+    follows : Tensor, shape (B,), optional
+        1 where B follows A; the published label is 1 where it does not (8.12).
+    """
+    l1, loss = masked_l1(outputs["outputs"], tokens)
+    if follows is None:
+        return {"loss": loss, "window_loss": l1, "l1": l1}
+    logit, label = outputs["is_next_logits"].float(), 1 - follows
+    order = functional.binary_cross_entropy_with_logits(logit, label, reduction="none")
+    return {
+        "loss": loss + order.mean(),
+        "window_loss": l1 + order,
+        "l1": l1,
+        "order_loss": order,
+        "order_accuracy": ((logit > 0) == (label > 0.5)).float(),
+    }
+
+
+def masked_l1(prediction: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor]:
+    """Return the mean absolute error over the masked values: of each window (B,), and of all together ()."""
+    assert tokens.targets is not None
+    assert tokens.modelling_mask is not None
+    chosen = tokens.modelling_mask.expand_as(tokens.targets)
+    error = ((prediction.float() - tokens.targets).abs() * chosen).sum(dim=(1, 2))
+    count = chosen.sum(dim=(1, 2))
+    return error / count.clamp_min(1), error.sum() / count.sum().clamp_min(1)

@@ -1,0 +1,212 @@
+"""Forecasts that need no network: what a pretraining has to beat on held-out subjects.
+
+Each says the next frame from the one before: the same frame again, a first-order process per parcel (AR(1)), or a
+vector autoregression (VAR) with ridge. They are fitted to the training runs of a dataset and repetition time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from boldly.samples.corpus import Corpus
+
+Matrix = NDArray[np.float64]
+# Dataset and repetition time, s.
+Group = tuple[str, float]
+# For each group and forecast what multiplies a frame: nothing, numbers (P,), or a matrix (P, P).
+Forecasts = dict[Group, dict[str, Tensor | None]]
+
+NAMES = ("last_frame", "ar1", "var")
+
+# Ridge penalties, as multiples of the mean power of a parcel.
+_PENALTIES = 10.0 ** np.arange(-3.5, 1.01, 0.5)
+
+# Time constants to choose from, s; the last one is as good as none.
+_MEMORIES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 1000.0)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over pairs of neighbouring frames x, y: x'x and x'y, each (P, P), and y'y summed over parcels."""
+
+    now: Matrix
+    lagged: Matrix
+    power: float
+
+    def faded(self, factor: float) -> Moments:
+        """Return the moments with x multiplied by a number."""
+        return Moments(factor**2 * self.now, factor * self.lagged, self.power)
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(self.now + other.now, self.lagged + other.lagged, self.power + other.power)
+
+
+def fit_forecasts(corpus: Corpus, wanted: Iterable[Group]) -> Forecasts:
+    """Fit the forecasts of some datasets and repetition times.
+
+    A group without training runs takes those of its dataset, a dataset without any takes all.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Training runs.
+    wanted : iterable of (str, float)
+        Dataset and repetition time (s).
+
+    Returns
+    -------
+    Forecasts
+        In float32.
+    """
+    datasets = np.array(corpus.datasets)
+    found: Forecasts = {}
+    for dataset, t_r in wanted:
+        of_dataset = datasets == dataset
+        choices = (of_dataset & (corpus.t_r == t_r), of_dataset, np.ones(len(corpus), bool))
+        runs = next(np.flatnonzero(chosen) for chosen in choices if chosen.any())
+        halves = [_moments(corpus, half) for half in _halves(corpus, runs)]
+        var = torch.from_numpy(fit_var(halves)[0]).float()
+        found[dataset, t_r] = {"last_frame": None, "ar1": _fit_ar1(sum_of(halves)), "var": var}
+    return found
+
+
+def fit_dynamics(corpus: Corpus) -> tuple[float, Matrix]:
+    """Fit one VAR to all runs whatever their repetition time: ``y = exp(-t_r / memory) x coupling``.
+
+    Memory and ridge are those that err least on subjects left out of the fit.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Training runs.
+
+    Returns
+    -------
+    memory_s : float
+        The coupling fades with this time constant, s.
+    coupling : ndarray, shape (P, P)
+        What frames, as rows, are multiplied with.
+    """
+    t_rs = np.unique(corpus.t_r).tolist()
+    halves = [
+        {t_r: _moments(corpus, half[corpus.t_r[half] == t_r]) for t_r in t_rs}
+        for half in _halves(corpus, np.arange(len(corpus)))
+    ]
+    fits = {}
+    # With one repetition time all memories say the same.
+    for memory_s in _MEMORIES_S if len(t_rs) > 1 else _MEMORIES_S[-1:]:
+        parts = [sum_of([half[t].faded(math.exp(-t / memory_s)) for t in t_rs]) for half in halves]
+        coupling, error = fit_var(parts)
+        fits[memory_s] = error, coupling
+    best = min(fits, key=lambda memory_s: fits[memory_s][0])
+    return best, fits[best][1]
+
+
+def forecast(frames: Tensor, seen: Tensor, coefficients: Tensor | None, *, split: int = 0) -> Tensor:
+    """Forecast each frame of windows from the frames before it; what is not seen is forecast as well.
+
+    Parameters
+    ----------
+    frames : Tensor, shape (B, L, P)
+        Signals.
+    seen : Tensor of bool, shape (B, L)
+        Frames that the forecast may use.
+    coefficients : Tensor, optional
+        See `fit_forecasts`.
+    split : int
+        First frame of the second window of pairs: it starts anew. 0: no pairs.
+
+    Returns
+    -------
+    Tensor, shape (B, L, P)
+        The first frame of a window is forecast as zero.
+    """
+    said = torch.zeros_like(frames)
+    for place in range(1, frames.shape[1]):
+        if place == split:
+            continue
+        before = torch.where(seen[:, place - 1, None], frames[:, place - 1], said[:, place - 1])
+        if coefficients is None:
+            said[:, place] = before
+        else:
+            said[:, place] = before * coefficients if coefficients.ndim == 1 else before @ coefficients
+    return said
+
+
+def fit_var(parts: list[Moments]) -> tuple[Matrix, float]:
+    """Solve the normal equations of a VAR, with the ridge that errs least on the parts left out of the fit.
+
+    Parameters
+    ----------
+    parts : list of Moments
+        Of different subjects, so that the ridge is that for subjects never seen.
+
+    Returns
+    -------
+    coupling : ndarray, shape (P, P)
+        What frames, as rows, are multiplied with.
+    error : float
+        Squared error on the parts left out, summed; with a single part that of the fit itself.
+    """
+    whole = sum_of(parts)
+    penalties = _PENALTIES * max(np.trace(whole.now) / len(whole.now), np.finfo(float).tiny)
+    errors = np.zeros(len(penalties))
+    for number, held_out in enumerate(parts):
+        rest = [part for other, part in enumerate(parts) if other != number]
+        errors += _held_out_errors(sum_of(rest or parts), held_out, penalties)
+    best = penalties[int(errors.argmin())]
+    coupling = np.linalg.solve(whole.now + best * np.eye(len(whole.now)), whole.lagged)
+    return coupling, float(errors.min())
+
+
+def sum_of(parts: list[Moments]) -> Moments:
+    """Add moments up."""
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = whole + part
+    return whole
+
+
+def _held_out_errors(fitted: Moments, held_out: Moments, penalties: Matrix) -> Matrix:
+    """Return the squared error on held-out moments for each penalty, with one decomposition for all."""
+    values, vectors = np.linalg.eigh(fitted.now)
+    lagged = vectors.T @ fitted.lagged
+    now = vectors.T @ held_out.now @ vectors
+    lagged_held_out = vectors.T @ held_out.lagged
+    errors = []
+    for penalty in penalties:
+        solution = lagged / (values + penalty)[:, None]
+        errors.append(held_out.power - 2 * np.vdot(solution, lagged_held_out) + np.vdot(solution, now @ solution))
+    return np.array(errors)
+
+
+def _fit_ar1(moments: Moments) -> Tensor:
+    power = np.maximum(np.diag(moments.now), np.finfo(float).tiny)
+    return torch.from_numpy(np.diag(moments.lagged) / power).float()
+
+
+def _halves(corpus: Corpus, runs: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Part runs by subject where there are several, else by run."""
+    subjects = np.unique(np.array(corpus.subjects)[runs], return_inverse=True)[1]
+    part = (subjects if subjects.max() > 0 else np.arange(len(runs))) % 2
+    return [half for half in (runs[part == 0], runs[part == 1]) if len(half)]
+
+
+def _moments(corpus: Corpus, runs: NDArray[np.int64]) -> Moments:
+    """Read runs one after the other."""
+    n_parcels = corpus.frames.shape[1]
+    now, lagged, power = np.zeros((n_parcels, n_parcels)), np.zeros((n_parcels, n_parcels)), 0.0
+    for run in runs:
+        frames = corpus.frames[corpus.starts[run] : corpus.starts[run + 1]].astype(np.float64)
+        before, after = frames[:-1], frames[1:]
+        now += before.T @ before
+        lagged += before.T @ after
+        power += float(np.vdot(after, after))
+    return Moments(now, lagged, power)

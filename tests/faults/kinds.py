@@ -1,0 +1,403 @@
+"""Kinds of damaged and odd input: what is done to the input of a stage, and what boldly says about it."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import nibabel as nib
+import numpy as np
+
+from boldly.config import (
+    AtlasOptions,
+    DownstreamSplitOptions,
+    ExclusionOptions,
+    ParcellateOptions,
+    PreprocessOptions,
+)
+from boldly.samples.timeseries import read_timeseries, write_timeseries
+from tests.faults import chain
+from tests.faults.damage import (
+    append,
+    append_latin1,
+    as_folder,
+    cut,
+    cut_inside,
+    dangle,
+    edit_bytes,
+    edit_image,
+    edit_table,
+    fill,
+    flip,
+    keep_volumes,
+    latin1,
+    link_to_itself,
+    make_3d,
+    move_qform,
+    no_rotation,
+    no_time,
+    rewrite,
+    set_cells,
+    time_of,
+    without_columns,
+)
+
+DERIVATIVES = Path("study/bids/derivatives/fmriprep")
+RUN = chain.Chain().run()
+BOLD, MASK, SIDECAR, CONFOUNDS, EVENTS = RUN.bold, RUN.mask, RUN.sidecar, RUN.confounds, RUN.events
+TWIN = BOLD.with_name(BOLD.name.replace("run-1", "run-01"))
+
+# A change to the files of one run, the file the problem must name, its message and its way out.
+RUN_FAULTS: dict[str, tuple[Callable[[Any], Any], str, str, str]] = {
+    "empty image": (lambda f: f.bold.write_bytes(b""), "bold", "is empty", "again"),
+    "image without compression": (
+        lambda f: f.bold.write_bytes(gzip.decompress(f.bold.read_bytes())), "bold", "not gzip-compressed", "again",
+    ),
+    "text for an image": (
+        lambda f: f.bold.write_bytes(gzip.compress(b"text" * 500)), "bold", "not a NIfTI image", "again",
+    ),
+    "cut to its first bytes": (lambda f: cut(f.bold, 0.0005), "bold", "cut", "again"),
+    "cut image": (lambda f: cut(f.bold), "bold", "compressed image is cut", "again"),
+    "image that lost its last byte": (lambda f: cut(f.bold, 0.99999), "bold", "compressed image is cut", "again"),
+    "image with half its data": (lambda f: cut_inside(f.bold), "bold", "its header promises 46432", "again"),
+    "3-D image": (lambda f: make_3d(f.bold), "bold", "not 4-D, its shape is 8x9x8", "again"),
+    "dangling link": (lambda f: dangle(f.bold), "bold", "link to a file that is not there", "datalad get"),
+    "no confounds": (lambda f: f.confounds.unlink(), "bold", "no confounds table", "preprocess.strategy"),
+    "dangling confounds": (lambda f: dangle(f.confounds), "confounds", "not there", "datalad get"),
+    "empty confounds": (lambda f: f.confounds.write_text(""), "confounds", "is empty", "run fMRIPrep again"),
+    "confounds with a missing row": (
+        lambda f: f.confounds.write_text(f.confounds.read_text().rstrip("\n").rpartition("\n")[0] + "\n"),
+        "confounds", "has 39 rows, the image 40 volumes", "run fMRIPrep again",
+    ),
+    "missing column": (
+        lambda f: without_columns(f.confounds, "csf"),
+        "confounds", "no column 'csf' (found: ", "drop wm_csf from preprocess.strategy",
+    ),
+    "mask of another grid": (
+        lambda f: nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), f.mask),
+        "mask", "the run has 8x9x8 voxels", "mask that fMRIPrep wrote",
+    ),
+    "no repetition time": (no_time, "bold", "no repetition time", "RepetitionTime"),
+    "repetition time in ms": (
+        lambda f: time_of(f, 2000, 0), "sidecar", "2000 s is implausible (probably ms)", "in seconds",
+    ),
+    "tiny repetition time": (lambda f: time_of(f, 0.002, 0), "sidecar", "0.002 s is implausible", "in seconds"),
+    "repetition time as text": (
+        lambda f: time_of(f, "2.0", 2.0), "sidecar", "is '2.0', not a positive number", "correct the file",
+    ),
+    "two repetition times": (
+        lambda f: time_of(f, 2.0, 2.5), "sidecar", "differ: 2 s in the sidecar, 2.5 s in", "correct the wrong one",
+    ),
+    "broken sidecar": (lambda f: f.sidecar.write_text("{"), "sidecar", "not readable JSON", "correct the file"),
+    "no events": (
+        lambda f: f.events.unlink(), "", "no events table (sub-01_task-blocks_run-1_events.tsv)", "x.tasks",
+    ),
+    "empty events": (
+        lambda f: f.events.write_text(""), "events", "the events table is empty", "correct the events",
+    ),
+    "dangling events": (lambda f: dangle(f.events), "events", "no such file", "correct the events"),
+    "no column of states": (
+        lambda f: f.events.write_text("onset\tduration\n4\t10\n"),
+        "events", "no column 'trial_type' (found: onset, duration)", "column",
+    ),
+    "no column of durations": (
+        lambda f: f.events.write_text("onset\ttrial_type\n4\tfaces\n"), "events", "no column duration", "correct",
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One kind of fault.
+
+    Attributes
+    ----------
+    kind : str
+        In words.
+    stage : str
+        The stage that meets it.
+    change : callable
+        What happens to the input, in the current directory.
+    says : str
+        Part of what boldly says.
+    where : Path or None
+        The file that it names; for `outcome` reason and warning, the run is named instead.
+    outcome : {"error", "reason", "warning"}
+        The stage stops; it excludes the run with a reason in its table; it goes on and says so in its log.
+    options : dict
+        Changes to the arguments of the stage.
+    """
+
+    kind: str
+    stage: str
+    change: Callable[[], object]
+    says: str
+    where: Path | None = None
+    outcome: Literal["error", "reason", "warning"] = "error"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def _index() -> list[Fault]:
+    found = [
+        Fault(kind, "index", partial(change, RUN), says, getattr(RUN, role) if role else Path("study/bids/sub-01"))
+        for kind, (change, role, says, _) in RUN_FAULTS.items()
+    ]
+    # fmt: off
+    return [
+        *found,
+        Fault("one-volume run", "index", lambda: keep_volumes(BOLD, 1), "1 volumes, fewer than 10",
+            outcome="reason"),
+        Fault("bytes after the compressed image", "index", lambda: append(BOLD, b"garbage"),
+            "or has bytes behind its end", BOLD),
+        Fault("flipped byte in a compressed header", "index", lambda: flip(BOLD, 0.0001), "not gzip", BOLD),
+        Fault("run that is there twice", "index",
+            lambda: shutil.copy(BOLD, TWIN), "several images of one run", TWIN),
+        Fault("sidecar that is not UTF-8", "index",
+            lambda: latin1(SIDECAR, '{"RepetitionTime": 2, "Site": "Zürich"}'), "not readable JSON", SIDECAR),
+        Fault("negative repetition time", "index", lambda: SIDECAR.write_text('{"RepetitionTime": -2}'),
+            "RepetitionTime is -2", SIDECAR),
+        Fault("repetition time that is no number", "index",
+            lambda: SIDECAR.write_text('{"RepetitionTime": NaN}'), "RepetitionTime is nan", SIDECAR),
+        Fault("header with more volumes than any file has", "index",
+            lambda: edit_bytes(BOLD, lambda b: b.__setitem__(slice(48, 50), b"\xff\x7f")), "its header promises",
+            BOLD),
+        Fault("header whose number of volumes overflowed", "index",
+            lambda: edit_bytes(BOLD, lambda b: b.__setitem__(slice(48, 50), b"\xff\xff")), "not 4-D", BOLD),
+        Fault("qform 500 mm off", "index", lambda: move_qform(BOLD), "affines differ", MASK),
+        Fault("affine of NaN", "index",
+            lambda: edit_bytes(BOLD, lambda b: b.__setitem__(slice(280, 284), np.float32(np.nan).tobytes())),
+            "affine of the image cannot be inverted", BOLD),
+        Fault("qform without a rotation", "index", lambda: edit_bytes(BOLD, no_rotation),
+            "the affine of the image is none", BOLD),
+        Fault("confounds header that is not UTF-8", "index", lambda: append_latin1(CONFOUNDS), "cannot be read",
+            CONFOUNDS),
+        Fault("folder in place of the image", "index", lambda: as_folder(BOLD), "Is a directory", BOLD),
+        Fault("link to itself", "index", lambda: link_to_itself(BOLD), "Too many levels of symbolic links",
+            BOLD),
+        Fault("events that are not UTF-8", "index",
+            lambda: latin1(EVENTS, "onset\tduration\ttrial_type\n4\t10\tgesicht-ü\n"),
+            "not a readable events table", EVENTS),
+        Fault("onset that is no number", "index", lambda: set_cells(EVENTS, "onset", "soon", slice(1, 2)),
+            "row 2: onset is 'soon'", EVENTS),
+        Fault("negative duration", "index", lambda: set_cells(EVENTS, "duration", "-10", slice(0, 1)),
+            "duration is '-10'", EVENTS),
+        Fault("events after the end of the run", "index", lambda: set_cells(EVENTS, "onset", "4000"),
+            "no trial of two frames", outcome="reason"),
+        Fault("no subject left", "index",
+            lambda: [path.rename(DERIVATIVES / f"gone-{path.name}") for path in list(DERIVATIVES.iterdir())],
+            "not a single sub-* folder", DERIVATIVES),
+    ]
+    # fmt: on
+
+
+def _atlas() -> list[Fault]:
+    image, _, record = chain.OUTPUTS["atlas"]
+    own = chain.ATLAS
+    names = own.with_name("atlas-slabs_dseg.tsv")
+    named = {"atlas": chain.FETCHED}
+
+    def offline(**_: Any) -> Any:
+        raise ConnectionError("no route to host")
+
+    # fmt: off
+    return [
+        Fault("no network", "atlas", lambda: chain.offer(offline), "could not be fetched: ConnectionError",
+            image),
+        Fault("fetched atlas that is not there", "index", lambda: record.unlink(), "not fetched yet", record,
+            options=named),
+        Fault("fetched atlas that was changed", "index", lambda: append(image, b"\0"),
+            "its checksum is not the one in", image, options=named),
+        Fault("record of a fetched atlas that is cut", "index", lambda: cut(record),
+            "not a readable record", record, options=named),
+        Fault("atlas with another checksum than in the config", "index", lambda: None,
+            "not the one of the config", own, options={"atlas": AtlasOptions(path=str(own), sha256="0" * 64)}),
+        Fault("atlas that is cut", "index", lambda: cut(own), "not a readable NIfTI image", own),
+        Fault("atlas of weights in three dimensions", "parcellate",
+            lambda: edit_image(own, lambda d: d.__imul__(0.5)), "must have whole numbers", own),
+        Fault("atlas whose labels overflow", "parcellate",
+            lambda: edit_image(own, lambda d: d.__imul__(2**40), np.float64), "labels go up to 2147483647", own),
+        Fault("atlas without a label", "parcellate", lambda: edit_image(own, fill(0, ...)),
+            "no label but 0", own),
+        Fault("table of names that is not UTF-8", "parcellate",
+            lambda: latin1(names, "index\tname\n1\tgröße\n"), "not a table", names),
+        Fault("table of names with a parcel missing", "parcellate",
+            lambda: rewrite(names, lambda t: t.rsplit("\n", 2)[0] + "\n"), "no row for the labels 6",
+            names),
+    ]
+    # fmt: on
+
+
+def _preprocess() -> list[Fault]:
+    runs = chain.RUNS
+    n = "non_steady_state_outlier00"
+    # fmt: off
+    return [
+        Fault("constant confounds", "preprocess", lambda: set_cells(CONFOUNDS, "csf", "800"),
+            "do not vary in time: csf", outcome="warning"),
+        Fault("confounds with a hole", "preprocess", lambda: set_cells(CONFOUNDS, "csf", "n/a", slice(7, 9)),
+            "no number in column csf at 2 frames, the first 7", CONFOUNDS),
+        Fault("confounds with text", "preprocess", lambda: set_cells(CONFOUNDS, "rot_x", "?", slice(3, 4)),
+            "no number in column rot_x", CONFOUNDS),
+        Fault("infinite confounds", "preprocess", lambda: set_cells(CONFOUNDS, "csf", "1e999", slice(3, 4)),
+            "no number in column csf", CONFOUNDS),
+        Fault("confounds that are not UTF-8", "preprocess",
+            lambda: append(CONFOUNDS, "größe\n".encode("latin-1")), "not a readable confounds table", CONFOUNDS),
+        Fault("confounds that grew after index", "preprocess",
+            lambda: append(CONFOUNDS, CONFOUNDS.read_bytes().splitlines(True)[-1]),
+            "has 41 rows, the image 40 volumes", CONFOUNDS),
+        Fault("confounds that went away after index", "preprocess", lambda: CONFOUNDS.unlink(),
+            "not a readable confounds table", CONFOUNDS),
+        Fault("no frame in the steady state", "preprocess",
+            lambda: edit_table(CONFOUNDS, lambda t: t.insert(0, n, "1")), "0 degrees of freedom are left",
+            outcome="reason"),
+        Fault("too much movement", "preprocess", lambda: set_cells(CONFOUNDS, "framewise_displacement", "3"),
+            "mean FD 3 mm is over 0.5 mm", outcome="reason",
+            options={"options": PreprocessOptions(exclude=ExclusionOptions(mean_fd_mm=0.5))}),
+        Fault("run table that is cut", "preprocess", lambda: cut(chain.RUNS), "the table is cut", runs),
+        Fault("run table without its columns", "preprocess",
+            lambda: edit_table(chain.RUNS, lambda t: t.pop("t_r")), "no column t_r",
+            runs),
+        Fault("run table that is not UTF-8", "preprocess", lambda: append(chain.RUNS, b"\xff\n"),
+            "not a readable table", runs),
+    ]
+    # fmt: on
+
+
+def _parcellate() -> list[Fault]:
+    nuisance, qc = chain.NUISANCE, chain.QC
+    # fmt: off
+    return [
+        Fault("volumes of NaN", "parcellate", lambda: edit_image(BOLD, fill(np.nan, ..., slice(3, 5))),
+            "2 of 40 volumes hold nothing but zeros or NaN: 3, 4", BOLD),
+        Fault("volume of zeros", "parcellate", lambda: edit_image(BOLD, fill(0, ..., 39), np.int16),
+            "1 of 40 volumes hold nothing but zeros or NaN: 39", BOLD),
+        Fault("voxels of NaN", "parcellate", lambda: edit_image(BOLD, fill(np.nan, 3, 4, 4, slice(2, 7))),
+            "5 voxel values are not finite, taken as zero", outcome="warning"),
+        Fault("parcel of zeros", "parcellate",
+            lambda: edit_image(BOLD, fill(0, slice(None), slice(0, 2)), np.int16), "1 of 6 parcels are zeros",
+            outcome="warning", options={"options": ParcellateOptions(smoothing_fwhm_mm=None)}),
+        Fault("image that does not vary in time", "parcellate",
+            lambda: edit_image(BOLD, lambda d: d.__setitem__(..., d[..., :1].copy()), np.int16),
+            "not one of 6 parcels has a signal", BOLD),
+        Fault("scale factor beyond single precision", "parcellate",
+            lambda: edit_bytes(BOLD, lambda b: b.__setitem__(slice(112, 116), np.float32(1e37).tobytes())),
+            "beyond single precision", BOLD),
+        Fault("flipped byte in the image", "parcellate", lambda: flip(BOLD), "the compressed file is damaged",
+            BOLD),
+        Fault("image cut after index", "parcellate", lambda: cut(BOLD), "the compressed file is cut", BOLD),
+        Fault("bytes behind the image", "parcellate", lambda: append(BOLD, b"garbage"), "no longer compressed",
+            BOLD),
+        Fault("image that went away after index", "parcellate", lambda: BOLD.unlink(), "no such file", BOLD),
+        Fault("image of another length than its confounds", "parcellate", lambda: keep_volumes(BOLD, 39),
+            "39 volumes, its nuisance table 40 frames", BOLD),
+        Fault("empty brain mask", "parcellate", lambda: edit_image(MASK, fill(0, ...), np.uint8),
+            "the brain mask is empty", MASK),
+        Fault("brain mask beside the atlas", "parcellate",
+            lambda: edit_image(MASK, lambda d: d.__setitem__(..., 1 - d), np.uint8),
+            "no parcel of the atlas lies within the brain mask", MASK),
+        Fault("nuisance table that is cut", "parcellate", lambda: cut(chain.NUISANCE), "the table is cut",
+            nuisance),
+        Fault("nuisance table without a run", "parcellate",
+            lambda: edit_table(chain.NUISANCE, lambda t: t.__setitem__("key", "another")),
+            "no rows of this run", nuisance),
+        Fault("quality table that is empty", "parcellate", lambda: chain.QC.write_text(""),
+            "not a readable table", qc),
+        Fault("quality table that went away", "parcellate", lambda: chain.QC.unlink(), "no such table", qc),
+        Fault("damaged projection in the cache", "parcellate",
+            lambda: [cut(p) for p in Path("cache").glob("*/smoothed_data.npy")], "it is built again",
+            outcome="warning"),
+    ]
+    # fmt: on
+
+
+def _shard() -> list[Fault]:
+    series, labels = chain.SERIES, chain.LABELS
+
+    def edit_series(value: float) -> None:
+        runs, contract = read_timeseries(chain.SERIES)
+        runs[0].data.setflags(write=True)
+        runs[0].data[3, 2] = value
+        write_timeseries(chain.SERIES, runs, contract)
+
+    # fmt: off
+    return [
+        Fault("time series that are cut", "shard", lambda: cut(chain.SERIES), "not a readable time series file",
+            series),
+        Fault("time series of NaN", "shard", lambda: edit_series(np.nan), "signals that are not finite", series),
+        Fault("time series beyond float16", "shard", lambda: edit_series(7e4), "beyond the range of float16",
+            series),
+        Fault("time series of another subject", "shard",
+            lambda: chain.SERIES.write_bytes(Path("parcellate/sub-02_timeseries.safetensors").read_bytes()),
+            "is not in the run table", series),
+        Fault("label names that are cut", "shard", lambda: cut(chain.LABELS), "not a list of label names",
+            labels),
+        Fault("label names that went away", "shard", lambda: chain.LABELS.unlink(), "no such file", labels),
+        Fault("state that index did not see", "shard",
+            lambda: set_cells(EVENTS, "trial_type", "houses", slice(0, 1)), "states outside the labels: houses",
+            EVENTS),
+        Fault("events that went away after index", "shard", lambda: EVENTS.unlink(), "no such file", EVENTS),
+    ]
+    # fmt: on
+
+
+def _split() -> list[Fault]:
+    runs, qc = chain.RUNS, chain.QC
+    three = DownstreamSplitOptions(train=[3], validation=0, test=1, draws=1)
+    # fmt: off
+    return [
+        Fault("fewer subjects than asked for", "split", lambda: None,
+            "leave 1 for training, but train asks for 3", runs, options={"downstream": three}),
+        Fault("quality table without a run", "split",
+            lambda: rewrite(chain.QC, lambda t: t.rsplit("\n", 2)[0] + "\n"), "stands in no quality table",
+            runs),
+        Fault("quality table that is cut", "split", lambda: cut(chain.QC), "the table is cut", qc),
+        Fault("no usable run", "split", lambda: set_cells(chain.RUNS, "status", "excluded"), "no usable run",
+            runs),
+        Fault("run table that went away", "split", lambda: chain.RUNS.unlink(), "no such table", runs),
+    ]
+    # fmt: on
+
+
+def _export() -> list[Fault]:
+    shard, series = chain.SHARD, chain.SERIES
+    # fmt: off
+    return [
+        Fault("shard that is cut", "export_lfb", lambda: cut(chain.SHARD), "damaged shard", shard),
+        Fault("shard with a flipped byte", "export_lfb", lambda: flip(chain.SHARD, 0.04), "damaged shard", shard),
+        Fault("time series of another atlas", "export_bids",
+            lambda: edit_image(chain.ATLAS, lambda d: d.__setitem__((0, 0, 0), 1), np.int16),
+            "another image than", series),
+    ]
+    # fmt: on
+
+
+def _config() -> list[Fault]:
+    config, task = chain.CONFIG, Path("study/task.yaml")
+
+    def change(old: str, new: str) -> Callable[[], object]:
+        return lambda: rewrite(chain.CONFIG, lambda text: text.replace(old, new))
+
+    # fmt: off
+    return [
+        Fault("config with an unknown key", "config", change("role:", "rolle:"), "unknown key", config),
+        Fault("config that is not YAML", "config", change("  x:", "\tx: {"), "not YAML", config),
+        Fault("config that is not UTF-8", "config", lambda: latin1(chain.CONFIG, "# Zürich\n"), "not YAML",
+            config),
+        Fault("config that is empty", "config", lambda: chain.CONFIG.write_text(""), "valid dictionary", config),
+        Fault("config with an atlas that nobody knows", "config",
+            change("{path: study/atlas-slabs_dseg.nii.gz}", "{name: schafer}"),
+            "difumo, schaefer, aal, harvard-oxford", config),
+        Fault("config with a variable that is not set", "config", change("study/bids/", "${BOLDLY_NOWHERE}/"),
+            "names an environment variable that is not set", Path("config")),
+        Fault("task file that went away", "config", lambda: task.unlink(), "no such file",
+            "study/task.yaml"),
+    ]
+    # fmt: on
+
+
+FAULTS = [*_config(), *_atlas(), *_index(), *_preprocess(), *_parcellate(), *_shard(), *_split(), *_export()]

@@ -1,0 +1,176 @@
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional
+
+from boldly.config import AdaptOptions, PretrainOptions, parse
+from boldly.models.build import build_network
+from boldly.models.lfb.network import LfbNetwork
+from boldly.records import InputError
+from tests.models.lfb import reference
+from tests.models.lfb.reference import DECODING, FRAMEWORKS, PRETRAINING, P, W
+
+
+def network(name, **changes) -> Any:
+    built = build_network(reference.sizes(name, **changes), seed=0)
+    assert isinstance(built, LfbNetwork)
+    built.load_state_dict(reference.weights(name))
+    return built.eval()
+
+
+def batch(name):
+    return reference.trial_batch() if name in DECODING else reference.pretraining_batch(name)
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_every_published_weight_exists_with_its_shape_and_no_other(name):
+    built = build_network(reference.sizes(name), seed=0)
+    assert {key: tuple(value.shape) for key, value in built.state_dict().items()} == reference.shapes(name)
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_the_published_weights_get_gradients_and_the_idle_ones_none(name):
+    built = network(name)
+    built(**batch(name))["loss"].backward()
+    none = {key for key, parameter in built.named_parameters() if parameter.grad is None}
+    assert none == reference.idle(name)
+    # With several processes torch must know beforehand which they are.
+    assert none == {key for key, parameter in built.named_parameters() if not parameter.requires_grad}
+
+
+@pytest.mark.parametrize("name", [name for name in FRAMEWORKS if "emb2" not in name])
+def test_the_unembedder_is_absent_where_width_and_parcels_agree(name):
+    built = build_network(dataclasses.replace(reference.sizes(name), n_parcels=W), seed=0)
+    assert not any(key.startswith("unembedder") for key in built.state_dict())
+
+
+@pytest.mark.parametrize("name", ["BERT", "NetBERT"])
+def test_the_loss_of_a_pair_compares_the_next_output_and_asks_whether_b_does_not_follow(name):
+    built, given = network(name), batch(name)
+    follows = given.pop("follows")
+    tokens = built.prepare(**given)
+    outputs = built.predict(tokens)
+    split, valid, masked = given["split"], given["valid"], given["masked"]
+    errors = []
+    for row in range(len(valid)):
+        n_a, n_b = int(valid[row, :split].sum()), int(valid[row, split:].sum())
+        frames = [(t, t) for t in range(n_a)] + [(split + t, n_a + 1 + t) for t in range(n_b)]
+        for source, place in frames:
+            for p in range(P):
+                if masked[row, p if name == "NetBERT" else source]:
+                    errors.append(abs(outputs["outputs"][row, place + 1, p] - given["inputs"][row, source, p]))
+    pooled = outputs["pooler_outputs"]
+    logit = built.decoder.is_next_head(pooled)[:, 0]
+    order = functional.binary_cross_entropy_with_logits(logit, 1 - follows)
+    found = built(**given, follows=follows)
+    torch.testing.assert_close(found["loss"], torch.stack(errors).mean() + order, atol=1e-5, rtol=1e-5)
+    assert found["window_loss"].shape == (len(valid),)
+
+
+@pytest.mark.parametrize("name", ["decoding_BERT", "decoding_NetBERT"])
+def test_bert_decoders_read_the_first_frame(name):
+    built, given = network(name), batch(name)
+    tokens = built.prepare(**{key: value for key, value in given.items() if key != "labels"})
+    outputs = built.predict(tokens)
+    pooled = torch.tanh(built.decoder.pooler_layer[0](outputs["outputs"][:, 0]))
+    torch.testing.assert_close(outputs["pooler_outputs"], pooled)
+    torch.testing.assert_close(outputs["decoding_logits"], built.decoder.decoding_head(pooled))
+
+
+@pytest.mark.parametrize("name", ["CSM", "BERT", "NetBERT", "decoding_GPT", "decoding_BERT"])
+def test_transformers_do_not_read_padding(name):
+    built, given = network(name), batch(name)
+    expected = built(**given)["loss"]
+    changed = {**given, "inputs": given["inputs"].masked_fill(~given["valid"][..., None], 9.0)}
+    torch.testing.assert_close(built(**changed)["loss"], expected)
+
+
+def test_the_autoencoder_reads_padding_up_to_the_longest_window():
+    built, given = network("decoding_autoencoder"), reference.trial_batch()
+    short = {
+        key: value[:1, :9] if key in ("inputs", "seconds", "valid") else value[:1] for key, value in given.items()
+    }
+    torch.testing.assert_close(built(**short)["logits"], built(**given)["logits"][:1], atol=1e-5, rtol=1e-5)
+    shorter_windows = network("decoding_autoencoder", window_frames=9)
+    assert not torch.allclose(shorter_windows(**short)["logits"], built(**short)["logits"], atol=1e-3)
+
+
+def plain_lstm(lstm, frames, h, c, suffix=""):
+    """Run one direction of an LSTM over (L, W), frame by frame."""
+    w_ih, w_hh, b_ih, b_hh = (
+        getattr(lstm, f"{part}_l0{suffix}") for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    )
+    outputs = []
+    for x in frames:
+        i, f, g, o = (w_ih @ x + b_ih + w_hh @ h + b_hh).chunk(4)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        outputs.append(h)
+    return torch.stack(outputs), h, c
+
+
+def test_the_autoencoder_restores_what_a_loop_restores():
+    built, given = network("autoencoder"), batch("autoencoder")
+    tokens = built.prepare(**given)
+    embedded = built.embedder(tokens.inputs_embeds, tokens.t_rs)
+    found = built.predict(tokens)["outputs"]
+    encoder, generator = built.decoder.encoder, built.decoder.decoder
+    for row in range(2):
+        hidden = embedded[row]
+        zero = torch.zeros(W)
+        ahead, back = (zero, zero), (zero, zero)
+        for number, lstm in enumerate(encoder.lstms):
+            out_ahead, *ahead = plain_lstm(lstm, hidden, *ahead)
+            out_back, *back = plain_lstm(lstm, hidden.flip(0), *back, "_reverse")
+            if number < len(encoder.lstms) - 1:
+                hidden = encoder.layer_norms[number](hidden + (out_ahead + out_back.flip(0)) / 2)
+        h = torch.tanh(encoder.pooler_layer[1]((ahead[0] + back[0]) / 2))
+        c = (ahead[1] + back[1]) / 2
+        restored = h
+        for t in range(embedded.shape[1]):
+            x = embedded[row, t] if tokens.forced[row, t] else restored
+            for number, lstm in enumerate(generator.lstms):
+                out, h, c = plain_lstm(lstm, x[None], h, c)
+                x = generator.layer_norms[number](x + out[0]) if number == 0 else out[0]
+            restored = generator.linear_output_layer[1](x)
+            torch.testing.assert_close(found[row, t], built.unembedder(restored), atol=1e-5, rtol=1e-4)
+    error = (found - tokens.inputs_embeds).abs()[tokens.attention_mask]
+    torch.testing.assert_close(built(**given)["loss"], error.mean())
+
+
+def test_the_linear_baseline_reads_padding_as_zeros():
+    built, given = network("decoding_LinearBaseline"), reference.trial_batch()
+    time, classes = built.decoder.timseries_model[0], built.decoder.decoding_head[0]
+    for row, n in enumerate(given["valid"].sum(dim=1)):
+        mean = sum(time.weight[0, t] * given["inputs"][row, t] for t in range(n)) + time.bias
+        torch.testing.assert_close(built(**given)["logits"][row], classes(mean), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_the_same_batch_gives_the_same_losses_whatever_comes_beside_them(name):
+    built, given = network(name), batch(name)
+    windows = built(**given)["window_loss"]
+    one = {key: value[:1] if isinstance(value, torch.Tensor) else value for key, value in given.items()}
+    torch.testing.assert_close(built(**one)["window_loss"], windows[:1], atol=1e-5, rtol=1e-5)
+    assert built.naive(**given)["l1_zero"].shape == windows.shape
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "message"),
+    [
+        (
+            PretrainOptions,
+            {"framework": "csm", "embedding_layers": 2},
+            "embedding_layers above 1 need variant lfb",
+        ),
+        (PretrainOptions, {"framework": "csm", "variant": "lfb", "window_frames": (50, 50)}, "shortest < longest"),
+        (PretrainOptions, {"framework": "csm", "variant": "lfb", "window_frames": (50, 255)}, "longest <= 254"),
+        (AdaptOptions, {"baseline": "mean_mlp", "variant": "lfb"}, "variant is for the linear baseline"),
+        (AdaptOptions, {"pretrained": "csm", "variant": "lfb"}, "that of its upstream experiment"),
+    ],
+)
+def test_options_that_the_variant_has_not_are_refused(model, values, message):
+    with pytest.raises(InputError, match=message):
+        parse(model, values, "config")

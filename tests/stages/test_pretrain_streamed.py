@@ -1,0 +1,136 @@
+"""Pretraining on shards that are read when their turn comes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from boldly.bids import runs_name
+from boldly.config import PretrainOptions
+from boldly.files import read_json
+from boldly.provenance import file_sha256
+from boldly.records import InputError
+from boldly.samples import remote
+from boldly.samples.streams import StreamedWindows
+from boldly.stages import pretrain
+from boldly.training.trainer import Interrupted
+from tests.training import synthetic
+from tests.web import Server, serving
+
+
+def options(**changes: Any) -> PretrainOptions:
+    values: dict[str, Any] = {"framework": "csm", "layers": 1, "width": 16, "heads": 2, "steps": 24}
+    values |= {"batch_size": 8, "evaluate_every": 4, "checkpoint_every": 4, "validation_windows": 16}
+    values |= {"window_frames": (6, 12), "learning_rate": 1e-3, "stream_shards": 2, "stream_steps": 3, "track": []}
+    return PretrainOptions.model_validate(values | changes)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> list:
+    found = synthetic.upstream_study(tmp_path_factory.mktemp("upstream"), n_subjects=5)
+    for split, folder in found:
+        (folder / runs_name(split.stem)).write_text(f"stands for the table of {split.stem}\n")
+    return found
+
+
+@pytest.fixture
+def server(data: list) -> Iterator[Server]:
+    with serving(data[0][1].parent) as server:
+        yield server
+
+
+def at(server: Server, data: list) -> list:
+    return [(split, f"{server.url}/{folder.name}") for split, folder in data]
+
+
+def test_a_training_from_an_address_is_that_from_the_folder(data: list, server: Server, tmp_path: Path) -> None:
+    for name, source in (("folder", data), ("address", at(server, data))):
+        pretrain.run(name="toy", options=options(), data=source, output=tmp_path / name)
+    for name in ("model.safetensors", "config.json", "contract.json", "train_history.csv", "eval_history.csv"):
+        assert (tmp_path / "folder" / name).read_bytes() == (tmp_path / "address" / name).read_bytes()
+    folder, address = (read_json(tmp_path / name / "manifest.json") for name in ("folder", "address"))
+    shard = data[0][1] / "ds-one_sub-00.tar"
+    assert folder["training"][shard.name] == file_sha256(shard)
+    # The checksum of a shard cannot be known before it is read.
+    assert address["training"][shard.name] == f"streamed, {shard.stat().st_size} bytes"
+    assert address["training"].keys() == folder["training"].keys()
+    table = data[0][1] / "one_runs.tsv"
+    assert address["run_tables"][f"{server.url}/one/one_runs.tsv"] == file_sha256(table)
+
+
+def test_an_interrupted_training_goes_on_with_the_group_at_hand(
+    data: list, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = at(server, data)
+    pretrain.run(name="toy", options=options(), data=source, output=tmp_path / "whole")
+    stop_at, read = 13, []
+    cut, load = StreamedWindows.__getitems__, StreamedWindows._read
+
+    def interrupt(self, indices):
+        if indices[0] == stop_at * 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return cut(self, indices)
+
+    def remember(self, group):
+        read.append(group)
+        return load(self, group)
+
+    monkeypatch.setattr(StreamedWindows, "__getitems__", interrupt)
+    with pytest.raises(Interrupted):
+        pretrain.run(name="toy", options=options(), data=source, output=tmp_path / "again")
+    monkeypatch.setattr(StreamedWindows, "__getitems__", cut)
+    monkeypatch.setattr(StreamedWindows, "_read", remember)
+    pretrain.run(name="toy", options=options(), data=source, output=tmp_path / "again")
+    # 24 steps, 3 for each of 8 groups; the checkpoint is that of step 12 or 13, in the fifth group.
+    assert len(read) == 4
+    for name in ("model.safetensors", "train_history.csv", "eval_history.csv"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_a_shard_that_is_absent_is_named_before_the_training(data: list, server: Server, tmp_path: Path) -> None:
+    source = [(split, url + "x") for split, url in at(server, data)]
+    with pytest.raises(InputError) as error:
+        pretrain.run(name="toy", options=options(), data=source, output=tmp_path)
+    # Eight training subjects, all at once.
+    assert len(error.value.problems) == 8
+    assert f"{server.url}/onex/ds-one_sub-00.tar" in str(error.value)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_server_that_fails_half_way_is_named_and_the_training_can_go_on(
+    data: list, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "_WAITS_S", (0.0,))
+    source = at(server, data)
+    pretrain.run(name="toy", options=options(), data=source, output=tmp_path / "whole")
+    cut = StreamedWindows.__getitems__
+
+    def fail(self, indices):
+        if indices[0] == 10 * 8:
+            server.busy = dict.fromkeys(server.asked, 10_000)
+        return cut(self, indices)
+
+    monkeypatch.setattr(StreamedWindows, "__getitems__", fail)
+    with pytest.raises(InputError, match=f"(?s)the server answers 503.*{server.url}/"):
+        pretrain.run(name="toy", options=options(), data=source, output=tmp_path / "again")
+    server.busy = {}
+    monkeypatch.setattr(StreamedWindows, "__getitems__", cut)
+    pretrain.run(name="toy", options=options(), data=source, output=tmp_path / "again")
+    one, other = (pd.read_csv(tmp_path / name / "train_history.csv") for name in ("whole", "again"))
+    pd.testing.assert_frame_equal(one, other)
+
+
+@pytest.mark.slow
+def test_two_processes_agree_with_one(data: list, server: Server, tmp_path: Path) -> None:
+    source = at(server, data)
+    for processes in (1, 2):
+        output = tmp_path / str(processes)
+        pretrain.run(name="toy", options=options(dropout=0.0), data=source, output=output, processes=processes)
+    one, two = (pd.read_csv(tmp_path / name / "train_history.csv") for name in ("1", "2"))
+    pd.testing.assert_frame_equal(one, two, rtol=1e-4)

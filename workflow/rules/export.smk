@@ -1,0 +1,69 @@
+"""export: prepared data for other tools, for those layouts that the config names.
+
+Input: shards (lfb), time series and atlas (bids)
+Output: data/lfb/{role}/ds-{dataset}_sub-{subject}_*.tar, one tar of pickled arrays per run, for Learning from Brains;
+results/export/{dataset}/, a BIDS derivative with a TSV and a JSON file per run; and a list of files per subject
+"""
+
+
+rule export:
+    input:
+        export_files,
+
+
+rule export_lfb:
+    """Write the samples of a subject for Learning from Brains."""
+    input:
+        lambda wildcards: f"data/{dataset_role(wildcards)}/{bids.shard_name(wildcards.dataset, wildcards.subject)}",
+    output:
+        "results/export/{dataset}_sub-{subject}_lfb.json",
+    log:
+        "results/logs/export/{dataset}_sub-{subject}_lfb.log",
+    benchmark:
+        "results/usage/export/{dataset}_sub-{subject}_lfb.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        folder=lambda wildcards: f"data/lfb/{dataset_role(wildcards)}",
+    shell:
+        "boldly export"
+        " --layout lfb"
+        " --input {input:q}"
+        " --folder {params.folder:q}"
+        " --output {output:q}"
+        " 2> {log:q}"
+
+
+rule export_bids:
+    """Write the time series of a subject as TSV and JSON."""
+    input:
+        timeseries="results/parcellate/{dataset}/sub-{subject}_timeseries.safetensors",
+        atlas=atlas_files(),
+    output:
+        "results/export/{dataset}_sub-{subject}_bids.json",
+    log:
+        "results/logs/export/{dataset}_sub-{subject}_bids.log",
+    benchmark:
+        "results/usage/export/{dataset}_sub-{subject}_bids.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        atlas=options("atlas"),
+        folder="results/export/{dataset}",
+    shell:
+        "boldly export"
+        " --layout bids"
+        " --input {input.timeseries:q}"
+        " --atlas {params.atlas:q}"
+        " --dataset {wildcards.dataset:q}"
+        " --folder {params.folder:q}"
+        " --output {output:q}"
+        " 2> {log:q}"
