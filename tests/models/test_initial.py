@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
+from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, GPT2Model
 
 from boldly.files import write_json
 from boldly.models.build import build_network, save_network
@@ -67,6 +67,18 @@ def test_an_old_bin_file_with_old_names_gives_the_same(bert, tmp_path):
     initialise(one, bert)
     initialise(two, tmp_path)
     torch.testing.assert_close(one.state_dict(), two.state_dict())
+
+
+def test_the_faithful_network_takes_the_first_positions_too(tmp_path):
+    torch.manual_seed(5)
+    config = GPT2Config(vocab_size=11, n_positions=600, n_embd=16, n_layer=2, n_head=2)
+    source = GPT2LMHeadModel(config)
+    source.save_pretrained(tmp_path)
+    started = network("csm", variant="lfb")
+    initialise(started, tmp_path)
+    (blocks,) = [module for module in started.modules() if isinstance(module, GPT2Model)]
+    torch.testing.assert_close(blocks.wpe.weight, source.transformer.wpe.weight[: len(blocks.wpe.weight)])
+    torch.testing.assert_close(blocks.h[1].state_dict(), source.transformer.h[1].state_dict())
 
 
 class Payload:

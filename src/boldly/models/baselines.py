@@ -14,7 +14,7 @@ from boldly.models.network import NetworkConfig, Outputs, classified, parcel_sca
 class LinearBaseline(nn.Module):
     """A linear map over time (window to one value), then a linear map over parcels, as in the reference.
 
-    It starts from the mean over time: random weights would average the signal away, and few steps not bring it back.
+    It starts from the mean over time: random weights would average the signal away, which few steps cannot mend.
     """
 
     def __init__(self, sizes: NetworkConfig) -> None:

@@ -19,6 +19,8 @@ _MODELS: dict[type[nn.Module], str] = {GPT2Model: "gpt2", BertModel: "bert"}
 _BIN = "pytorch_model.bin"
 # Vectors of words: there are none here.
 _WORDS = ("wte.weight", "embeddings.word_embeddings.weight")
+# Vectors of positions (of the faithful networks alone): the first ones are taken.
+_POSITIONS = ("wpe.weight", "embeddings.position_embeddings.weight")
 # What the original BERT files call the parameters of LayerNorm.
 _OLD_NAMES = {"gamma": "weight", "beta": "bias"}
 
@@ -89,6 +91,10 @@ def _read(folder: Path) -> dict[str, Tensor]:
 
 def _fill(module: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
     own = {name: tensor for name, tensor in module.state_dict().items() if name not in _WORDS}
+    weights = {
+        name: tensor[: len(own[name])] if name in _POSITIONS and name in own else tensor
+        for name, tensor in weights.items()
+    }
     wrong = []
     for name, tensor in own.items():
         if name not in weights:
