@@ -103,3 +103,11 @@ def test_functional_files_are_found_with_and_without_sessions(tmp_path: Path) ->
     assert bids.subject_folders(tmp_path) == [tmp_path / "sub-01"]
     found = [str(path.relative_to(tmp_path / "sub-01")) for path in bids.functional_files(tmp_path / "sub-01")]
     assert found == ["func/b", "ses-1/func/c", "ses-2/func/a"]
+
+
+@pytest.mark.parametrize(("atlas", "label"), [("atlas-demo_probseg", "demo"), ("difumo-64-2mm", "difumo642mm")])
+def test_time_series_have_the_name_of_their_atlas(atlas: str, label: str) -> None:
+    found = {"sub": "01", "ses": "b", "task": "rest", "acq": "", "dir": "", "run": "02"}
+    assert bids.timeseries_path(found, "T1w", atlas) == Path(
+        f"sub-01/ses-b/func/sub-01_ses-b_task-rest_run-02_space-T1w_atlas-{label}_timeseries.tsv"
+    )

@@ -13,6 +13,7 @@ from boldly.config import (
     REVISIONS,
     STAGES,
     AdaptOptions,
+    AtlasOptions,
     Config,
     DatasetOptions,
     PretrainOptions,
@@ -243,6 +244,42 @@ def test_a_wrong_task_file_is_an_error_that_names_it(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message) as caught:
             load_config(config, CHECKOUT)
         assert caught.value.problems[0].where == str(task)
+
+
+@pytest.mark.parametrize(
+    ("content", "image"),
+    [
+        ({"path": "mine_dseg.nii.gz", "name": "Mine"}, "mine_dseg.nii.gz"),
+        ({"name": "difumo"}, "data/atlas/difumo-1024-2mm.nii.gz"),
+        ({"name": "difumo", "dimension": 64, "resolution_mm": 3}, "data/atlas/difumo-64-3mm.nii.gz"),
+        ({"name": "schaefer", "variant": "17networks"}, "data/atlas/schaefer-400-17networks-2mm.nii.gz"),
+        ({"name": "aal", "cache": "/shared"}, "/shared/aal-3v2.nii.gz"),
+        ({"name": "harvard-oxford"}, "data/atlas/harvard-oxford-cort-maxprob-thr25-2mm.nii.gz"),
+    ],
+)
+def test_an_atlas_is_an_image_or_one_that_is_fetched(content: dict[str, Any], image: str) -> None:
+    options = parse(AtlasOptions, content, "config")
+    assert options.image == image
+    assert (options.fetched == []) == ("path" in content)
+    # What is passed on to stages as JSON means the same.
+    assert parse(AtlasOptions, options.model_dump_json(), "--atlas") == options
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "give the path of an image"),
+        ({"name": "schafer"}, "difumo, schaefer, aal, harvard-oxford"),
+        ({"name": "difumo", "dimension": 100}, r"dimension: 100 \(possible: 64, 128, 256, 512, 1024\)"),
+        ({"name": "aal", "dimension": 116}, "nothing, aal has no dimension"),
+        ({"name": "aal", "labels": "names.tsv"}, "comes with it"),
+        ({"path": "a.nii.gz", "dimension": 64}, "only for an atlas that is fetched"),
+        ({"path": "a.nii.gz", "sha256": "abc"}, "pattern"),
+    ],
+)
+def test_an_atlas_that_does_not_exist_is_an_error(content: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse(AtlasOptions, content, "config")
 
 
 def test_variables_in_paths_are_expanded_or_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,15 @@ def test_a_contract_comes_back_as_it_was() -> None:
 def test_a_contract_of_other_fields_is_refused() -> None:
     with pytest.raises(TypeError):
         Contract.from_json(contract().to_json().replace('"space"', '"place"'))
+
+
+def test_a_contract_from_before_resampling_is_read_and_keeps_its_checksum() -> None:
+    fields = json.loads(contract().to_json())
+    del fields["t_r_s"]
+    old = {name: value for name, value in fields.items() if name != "version"}
+    sha256 = hashlib.sha256(json.dumps(old, sort_keys=True).encode()).hexdigest()
+    assert Contract.from_json(json.dumps(fields)) == contract()
+    assert contract().sha256 == sha256
 
 
 def test_every_field_but_the_version_is_compared() -> None:
@@ -55,7 +65,7 @@ def test_a_mismatch_lists_every_difference_unless_it_is_allowed() -> None:
         check_same(contract(), other, "a.tar", "ds-toy_sub-01")
     problem = caught.value.problems[0]
     assert (problem.where, problem.entity) == ("a.tar", "ds-toy_sub-01")
-    assert "--allow-mismatch" in problem.remedy
+    assert "allow_mismatch" in problem.remedy
     with pytest.raises(InputError) as caught:
         check_same(contract(), other, "a.tar", "", allow=["space"])
     assert "space:" not in str(caught.value)

@@ -149,7 +149,8 @@ class AtlasOptions(Section):
             raise ValueError(f"give the path of an image, or one of these as name: {', '.join(ATLASES)}")
         if self.labels is not None:
             raise ValueError("labels: the table of a fetched atlas comes with it; leave it out")
-        for (field, value), values in zip(fields.items(), ATLASES[self.name], strict=True):
+        choices: tuple[tuple[Any, ...], ...] = ATLASES[self.name]
+        for (field, value), values in zip(fields.items(), choices, strict=True):
             if value is not None and value not in values:
                 allowed = ", ".join(map(str, sorted(values))) or f"nothing, {self.name} has no {field}"
                 raise ValueError(f"{field}: {value} (possible: {allowed})")

@@ -43,6 +43,8 @@ class Contract:
         The operations on a run, in their order.
     version : str
         Version of boldly that wrote it. Informative: it is not compared.
+    t_r_s : float or None
+        Repetition time that all runs were resampled to, s; None where each has that of its recording.
     """
 
     atlas: str
@@ -57,6 +59,7 @@ class Contract:
     standardize: str
     order: tuple[str, ...] = ("smooth", "extract", "detrend", "filter", "regress", "scale", "scrub")
     version: str = boldly.__version__
+    t_r_s: float | None = None
 
     def to_json(self) -> str:
         """Return the contract as one line of JSON with sorted keys."""
@@ -73,6 +76,9 @@ class Contract:
     def sha256(self) -> str:
         """Checksum of the compared fields."""
         content = {k: v for k, v in dataclasses.asdict(self).items() if k not in _NOT_COMPARED}
+        # The contracts of earlier versions do not have it, and keep their checksums.
+        if self.t_r_s is None:
+            del content["t_r_s"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -109,7 +115,7 @@ def check_same(one: Contract, other: Contract, where: str, entity: str, allow: C
                 where,
                 entity,
                 "its contract differs from the one it meets: " + "; ".join(wrong),
-                "prepare both with the same config, or accept a difference with --allow-mismatch <field>",
+                "prepare both with the same config, or accept a difference by name (allow_mismatch)",
             )
         )
 

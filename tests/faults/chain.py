@@ -116,7 +116,7 @@ class Chain:
         index.run(dataset=DATASET, runs=RUNS, labels=LABELS, **(arguments | self.options))
 
     def _preprocess(self, subject: str) -> None:
-        outputs = {"nuisance": _of(NUISANCE, subject), "qc": _of(QC, subject)}
+        outputs: dict[str, Any] = {"nuisance": _of(NUISANCE, subject), "qc": _of(QC, subject)}
         preprocess.run(runs=RUNS, subject=subject, **({"options": PreprocessOptions()} | self.options), **outputs)
 
     def _parcellate(self, subject: str) -> None:
@@ -125,12 +125,17 @@ class Chain:
             "options": ParcellateOptions(),
             "preprocess": PreprocessOptions(),
         }
-        inputs = {"runs": RUNS, "nuisance": _of(NUISANCE, subject), "qc": _of(QC, subject), "cache": Path("cache")}
+        inputs: dict[str, Any] = {
+            "runs": RUNS,
+            "nuisance": _of(NUISANCE, subject),
+            "qc": _of(QC, subject),
+            "cache": Path("cache"),
+        }
         parcellate.run(subject=subject, output=_of(SERIES, subject), **inputs, **(arguments | self.options))
 
     def _shard(self, subject: str) -> None:
         arguments: dict[str, Any] = {"role": "downstream", "task": TaskOptions(), "options": ShardOptions()}
-        inputs = {"timeseries": _of(SERIES, subject), "runs": RUNS, "labels": LABELS}
+        inputs: dict[str, Any] = {"timeseries": _of(SERIES, subject), "runs": RUNS, "labels": LABELS}
         output = _of(SHARD, subject)
         shard.run(subject=subject, window_frames=10, output=output, **inputs, **(arguments | self.options))
 

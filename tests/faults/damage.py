@@ -79,16 +79,17 @@ def append(path: Path, content: bytes) -> None:
     path.write_bytes(path.read_bytes() + content)
 
 
-def flip(path: Path, share: float = 0.5) -> None:
+def flip(path: Path, at: int | None = None) -> None:
+    """Turn over all bits of a byte, of that in the middle if no other is named."""
     content = bytearray(path.read_bytes())
-    content[int(len(content) * share)] ^= 0xFF
+    content[len(content) // 2 if at is None else at] ^= 0xFF
     path.write_bytes(bytes(content))
 
 
 def edit_image(path: Path, change: Callable[[np.ndarray], object], dtype: type = np.float32) -> None:
     """Change the numbers of an image, in place."""
     image: Any = nib.load(path)
-    data = np.asarray(image.dataobj).astype(dtype)
+    data: np.ndarray = np.asarray(image.dataobj).astype(dtype)
     change(data)
     changed = nib.Nifti1Image(data, image.affine)
     changed.header.set_zooms(image.header.get_zooms())

@@ -154,7 +154,7 @@ def _index() -> list[Fault]:
             outcome="reason"),
         Fault("bytes after the compressed image", "index", lambda: append(BOLD, b"garbage"),
             "or has bytes behind its end", BOLD),
-        Fault("flipped byte in a compressed header", "index", lambda: flip(BOLD, 0.0001), "not gzip", BOLD),
+        Fault("flipped byte in a compressed header", "index", lambda: flip(BOLD, 1), "not gzip", BOLD),
         Fault("run that is there twice", "index",
             lambda: shutil.copy(BOLD, TWIN), "several images of one run", TWIN),
         Fault("sidecar that is not UTF-8", "index",
@@ -309,7 +309,7 @@ def _parcellate() -> list[Fault]:
             "not a readable table", qc),
         Fault("quality table that went away", "parcellate", lambda: chain.QC.unlink(), "no such table", qc),
         Fault("damaged projection in the cache", "parcellate",
-            lambda: [cut(p) for p in Path("cache").glob("*/smoothed_data.npy")], "it is built again",
+            lambda: cut(next(Path("cache").glob("*/smoothed_data.npy"))), "it is built again",
             outcome="warning"),
     ]
     # fmt: on
@@ -368,7 +368,8 @@ def _export() -> list[Fault]:
     # fmt: off
     return [
         Fault("shard that is cut", "export_lfb", lambda: cut(chain.SHARD), "damaged shard", shard),
-        Fault("shard with a flipped byte", "export_lfb", lambda: flip(chain.SHARD, 0.04), "damaged shard", shard),
+        Fault("shard with a flipped byte", "export_lfb", lambda: flip(chain.SHARD, 512 + 128 + 40),
+            "the checksum of bold.npy", shard),
         Fault("time series of another atlas", "export_bids",
             lambda: edit_image(chain.ATLAS, lambda d: d.__setitem__((0, 0, 0), 1), np.int16),
             "another image than", series),
@@ -394,8 +395,7 @@ def _config() -> list[Fault]:
             "difumo, schaefer, aal, harvard-oxford", config),
         Fault("config with a variable that is not set", "config", change("study/bids/", "${BOLDLY_NOWHERE}/"),
             "names an environment variable that is not set", Path("config")),
-        Fault("task file that went away", "config", lambda: task.unlink(), "no such file",
-            "study/task.yaml"),
+        Fault("task file that went away", "config", task.unlink, "no such file", task),
     ]
     # fmt: on
 

@@ -198,6 +198,25 @@ def test_numbers_that_are_not_finite_count_as_zero_as_in_nilearn(
     extracted = build_projection(atlas, volumes.grid, fwhm).extract(volumes)
     assert_same(extracted.signals, masker(atlas, fwhm).fit_transform(str(tmp_path / "0.nii")))
     assert 70 < extracted.nonfinite <= 72
+    assert not extracted.empty.any()
+
+
+@pytest.mark.parametrize("inter", [0.0, 5.0])
+def test_volumes_of_which_nothing_was_recorded_are_told(tmp_path: Path, kind: str, inter: float) -> None:
+    atlas = write_atlas(kind, tmp_path, AFFINES["cubic"])
+    data = write_run(tmp_path / "bold.nii", AFFINES["cubic"], dtype=np.float32)
+    # What the header adds to the stored numbers counts: zero is what a viewer shows as zero.
+    data[..., 4], data[..., 7], data[..., 9] = -inter, np.nan, 3
+    image = nib.Nifti1Image(data, AFFINES["cubic"])
+    image.header.set_slope_inter(1, inter)
+    nib.save(image, tmp_path / "bold.nii")
+    stored = bytearray((tmp_path / "bold.nii").read_bytes())
+    stored[352:] = data.tobytes(order="F")
+    (tmp_path / "bold.nii").write_bytes(stored)
+    volumes = open_volumes(tmp_path / "bold.nii")
+    assert volumes.inter == inter
+    extracted = build_projection(atlas, volumes.grid, None).extract(volumes)
+    assert np.flatnonzero(extracted.empty).tolist() == [4, 7]
 
 
 def test_coverage_is_the_share_of_weight_in_the_mask(tmp_path: Path, kind: str) -> None:

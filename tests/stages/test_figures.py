@@ -222,6 +222,14 @@ def test_losses_have_their_reference_lines(tmp_path):
     assert (table[table["part"] == "L1 of zeros"]["loss"] == 0.798).all()
 
 
+def test_losses_show_what_linear_forecasts_reach(tmp_path):
+    train, evaluated = history(tmp_path, "csm")
+    pd.read_csv(evaluated).assign(l1_ar1=0.77, l1_var=0.76).to_csv(evaluated, index=False)
+    assert {"L1 of AR(1)", "L1 of VAR"} <= set(draw("upstream_losses", [train, evaluated], tmp_path)["part"])
+    written = words(picture("upstream_losses", [train, evaluated]))
+    assert "L1 of zeros 0.798 · AR(1) 0.770 · VAR 0.760" in written
+
+
 def test_a_long_training_curve_is_averaged_not_cut(tmp_path):
     paths = history(tmp_path, "csm")
     train = draw("upstream_losses", paths, tmp_path).query("part == 'train'")

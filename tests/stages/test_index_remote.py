@@ -17,19 +17,23 @@ from tests.web import Server, serving
 
 
 def record(subject: str, n_volumes: int = 40, dataset: str = "toy") -> Run:
-    fields = {"session": "", "acquisition": "", "direction": "", "space": "T1w", "mask": "", "confounds": ""}
     key = f"ds-{dataset}_sub-{subject}_task-rest_run-1"
     return Run(
         dataset=dataset,
         subject=subject,
+        session="",
         task="rest",
+        acquisition="",
+        direction="",
         run="01",
+        space="T1w",
         key=key,
         bold=f"elsewhere/sub-{subject}_bold.nii.gz",
+        mask="",
+        confounds="",
         events="",
         t_r=2.0,
         n_volumes=n_volumes,
-        **fields,
     )
 
 

@@ -158,9 +158,7 @@ def test_histories_are_written_while_training(corpus, tmp_path):
     assert table["step"].tolist() == list(range(1, 14))
     evaluation = pd.read_csv(tmp_path / "eval_history.csv")
     assert evaluation["step"].tolist() == [6, 12]
-    assert {"loss", "l1", "l1_zero", "l1_last_frame", "skill", "l1_a", "l1_b", "l1_zero_a"} <= set(
-        evaluation.columns
-    )
+    assert {"loss", "l1", "l1_zero", "skill", "skill_a", "l1_a", "l1_b", "l1_zero_a"} <= set(evaluation.columns)
 
 
 def test_the_learning_rate_rises_and_falls_linearly(corpus):

@@ -33,7 +33,7 @@ def test_a_training_from_an_address_needs_no_local_shard(snakemake: Snakemake, t
             "pretrain": {"experiments": {"csm": csm}},
         }
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-        arguments = (tmp_path, "--cores", "1", MODEL)
+        arguments = (tmp_path, "--cores", "1")
         dry = snakemake(*arguments, "--dry-run", config=tmp_path / "config.yaml")
         assert dry.returncode == 0, dry.stderr
         assert server.requests == []

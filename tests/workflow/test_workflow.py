@@ -80,6 +80,32 @@ def test_report_is_written(done: Path, snakemake: Snakemake) -> None:
     assert (done / "report.html").stat().st_size > 100_000
 
 
+def test_exports_are_written_for_the_layouts_of_the_config(
+    done: Path, snakemake: Snakemake, tmp_path: Path
+) -> None:
+    config = tmp_path / "export.yaml"
+    config.write_text(f"{TINY.read_text()}export: {{layouts: [lfb, bids]}}\n")
+    lists = [f"results/export/demo01_sub-01_{layout}.json" for layout in ("lfb", "bids")]
+    run = snakemake(done, "--cores", "2", *lists, config=config)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert len(list((done / "data/lfb/upstream").glob("ds-demo01_sub-01_*.tar"))) == 2
+    assert len(list((done / "results/export/demo01/sub-01/func").glob("*_atlas-demo_timeseries.tsv"))) == 2
+
+
+def test_an_atlas_by_name_is_fetched_here_unless_its_files_are_there(
+    study: Path, snakemake: Snakemake, tmp_path: Path
+) -> None:
+    config = tmp_path / "named.yaml"
+    atlas = f"atlas: {{name: difumo, dimension: 64, cache: {tmp_path}}}"
+    config.write_text("\n".join([atlas, *TINY.read_text().splitlines()[2:]]))
+    plan = snakemake(study, "--cores", "1", "--dry-run", "atlas", config=config)
+    assert "rule fetch_atlas" in plan.stdout + plan.stderr
+    for name in ("difumo-64-2mm.nii.gz", "difumo-64-2mm_labels.tsv", "difumo-64-2mm_atlas.json"):
+        (tmp_path / name).touch()
+    plan = snakemake(study, "--cores", "1", "--dry-run", "atlas", config=config)
+    assert "Nothing to be done" in plan.stdout + plan.stderr
+
+
 def test_stage_by_hand_writes_the_same_bytes(done: Path, tmp_path: Path) -> None:
     shard = sorted((done / "data/upstream").glob("*.tar"))[0]
     subject = shard.stem.split("_sub-")[1]

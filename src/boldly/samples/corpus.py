@@ -80,9 +80,7 @@ class Corpus:
         )
 
 
-def load_corpus(
-    paths: Iterable[Path | str], *, allow_mismatch: Collection[str] = (), threads: int = 1
-) -> Corpus:
+def load_corpus(paths: Iterable[Path | str], *, allow_mismatch: Collection[str] = (), threads: int = 1) -> Corpus:
     """Read shards into a corpus.
 
     Parameters

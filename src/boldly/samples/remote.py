@@ -144,7 +144,6 @@ def sizes(urls: Sequence[str]) -> dict[str, int | None]:
     InputError
         With every file that is not there.
     """
-
     found: dict[str, int | None] = {}
     problems: list[Problem] = []
     with ThreadPoolExecutor(_THREADS) as pool:

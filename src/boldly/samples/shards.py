@@ -76,8 +76,9 @@ def subject_shards(folder: Path | str, dataset: str, subject: str) -> list[Path]
     list of Path or str
         The name that boldly gives if there is no file at all, so that errors name it.
     """
-    if is_url(folder):
-        return [join(str(folder), bids.shard_name(dataset, subject))]
+    if isinstance(folder, str) and is_url(folder):
+        address: list[Path | str] = [join(folder, bids.shard_name(dataset, subject))]
+        return address
     whole = Path(folder) / bids.shard_name(dataset, subject)
     return [whole] if whole.exists() else sorted(whole.parent.glob(f"{whole.stem}_*.tar")) or [whole]
 

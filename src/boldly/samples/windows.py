@@ -148,30 +148,48 @@ def uniform(seed: int, index: int | Numbers, stream: int) -> Floats:
     return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def gather(corpus: Corpus, cut: _Cut) -> tuple[Tensor, Bools]:
-    """Copy the frames of windows out of a corpus.
+class _Frames:
+    """Copies windows out of a corpus, by way of memory used again: fresh memory costs more than the copy."""
 
-    Returns
-    -------
-    frames : Tensor of float32, shape (B, L, P)
-        L is the longest length; behind the end of shorter windows stand zeros.
-    valid : ndarray of bool, shape (B, L)
-        Real frames.
-    """
-    longest = int(cut.length.max())
-    offset = np.arange(longest)
-    valid = offset < cut.length[:, None]
-    first = corpus.starts[cut.run] + cut.onset
-    source = torch.from_numpy(corpus.frames)
-    if valid.all():
-        # Each window is one stretch of memory: all windows there could be, as rows that overlap.
-        n_frames, n_parcels = source.shape
-        stretches = source.as_strided((n_frames - longest + 1, longest * n_parcels), (n_parcels, 1))
-        return stretches[torch.from_numpy(first)].float().view(-1, longest, n_parcels), valid
-    row = first[:, None] + np.minimum(offset, cut.length[:, None] - 1)
-    frames = source[torch.from_numpy(row)].float()
-    frames[torch.from_numpy(~valid)] = 0
-    return frames, valid
+    def __init__(self, corpus: Corpus) -> None:
+        self._starts = corpus.starts
+        self._source = torch.from_numpy(corpus.frames)
+        self._room = self._source.new_empty(0)
+
+    def __call__(self, *cuts: _Cut) -> tuple[Tensor, list[Bools]]:
+        """Return windows, the cuts side by side.
+
+        Returns
+        -------
+        frames : Tensor of float32, shape (B, L, P)
+            L is the sum of the longest lengths of each cut; behind the end of shorter windows stand zeros.
+        valid : list of ndarray of bool, shape (B, length)
+            Real frames of each cut.
+        """
+        longest = [int(cut.length.max()) for cut in cuts]
+        frames = torch.empty(len(cuts[0].run), sum(longest), self._source.shape[1])
+        parts = frames.split(longest, dim=1)
+        return frames, [self._copy(cut, part) for cut, part in zip(cuts, parts, strict=True)]
+
+    def _copy(self, cut: _Cut, frames: Tensor) -> Bools:
+        longest, n_parcels = frames.shape[1:]
+        offset = np.arange(longest)
+        valid = offset < cut.length[:, None]
+        first = self._starts[cut.run] + cut.onset
+        if valid.all():
+            # Each window is one stretch of memory: all windows there could be, as rows that overlap.
+            shape = (len(self._source) - longest + 1, longest * n_parcels)
+            rows, index = self._source.as_strided(shape, (n_parcels, 1)), first
+        else:
+            rows, index = self._source, (first[:, None] + np.minimum(offset, cut.length[:, None] - 1)).ravel()
+        if self._room.numel() < frames.numel():
+            self._room = self._source.new_empty(frames.numel())
+        room = self._room[: frames.numel()].view(len(index), -1)
+        torch.index_select(rows, 0, torch.from_numpy(index), out=room)
+        frames.copy_(room.view(frames.shape))
+        if not valid.all():
+            frames[torch.from_numpy(~valid)] = 0
+        return valid
 
 
 def _batch(frames: Tensor, valid: Bools, seconds: Floats, t_r: Floats, marked: Bools) -> Batch:
@@ -214,6 +232,7 @@ class Windows(Dataset[Batch]):
 
     def __init__(self, corpus: Corpus, options: WindowOptions, seed: int, count: int) -> None:
         self.corpus = corpus
+        self._frames = _Frames(corpus)
         self.options = options
         self.seed = seed
         self.count = count
@@ -292,22 +311,21 @@ class Windows(Dataset[Batch]):
         available = self.corpus.lengths[run]
         length = np.minimum(self._draw_length(index, _LENGTH), available)
         cut = _Cut(run, self._draw_onset(index, _ONSET, available - length, length), length)
-        frames, valid = gather(self.corpus, cut)
+        frames, (valid,) = self._frames(cut)
         t_r = self.corpus.t_r[run]
         seconds = np.arange(frames.shape[1]) * t_r[:, None]
         return _batch(frames, valid, seconds, t_r, self.corpus.marked[run])
 
     def _pairs(self, index: Numbers) -> Batch:
         first, second, gap, follows = self._draw_pairs(index)
-        frames_a, valid_a = gather(self.corpus, first)
-        frames_b, valid_b = gather(self.corpus, second)
+        frames, (valid_a, valid_b) = self._frames(first, second)
         t_r = self.corpus.t_r[first.run]
         # The clock of A goes on in B, as if B followed: elapsed time does not give the answer away.
         seconds_a = np.arange(valid_a.shape[1]) * t_r[:, None]
         start_b = (first.length + gap) * t_r * (not self.options.restart_clock)
         seconds_b = start_b[:, None] + np.arange(valid_b.shape[1]) * self.corpus.t_r[second.run][:, None]
         batch = _batch(
-            torch.cat([frames_a, frames_b], dim=1),
+            frames,
             np.concatenate([valid_a, valid_b], axis=1),
             np.concatenate([seconds_a, seconds_b], axis=1),
             t_r,
@@ -403,6 +421,7 @@ class Trials(Dataset[Batch]):
         shortest_crop: float = 1.0,
     ) -> None:
         self.corpus = corpus
+        self._frames = _Frames(corpus)
         self.longest = longest
         self.seed = seed
         self.count = len(corpus) if count is None else count
@@ -425,7 +444,7 @@ class Trials(Dataset[Batch]):
             share = self.shortest_crop + (1 - self.shortest_crop) * uniform(self.seed, index, _LENGTH)
             length = np.maximum(np.rint(length * share).astype(np.int64), 1)
             onset = (uniform(self.seed, index, _ONSET) * (available - length + 1)).astype(np.int64)
-        frames, valid = gather(self.corpus, _Cut(trial, onset, length))
+        frames, (valid,) = self._frames(_Cut(trial, onset, length))
         t_r = self.corpus.t_r[trial]
         seconds = np.arange(frames.shape[1]) * t_r[:, None]
         batch = _batch(frames, valid, seconds, t_r, self.corpus.marked[trial])

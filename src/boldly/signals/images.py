@@ -21,6 +21,13 @@ from numpy.typing import NDArray
 
 from boldly.records import InputError, Problem
 
+_UNREADABLE = (
+    nib.filebasedimages.ImageFileError,
+    nib.spatialimages.HeaderDataError,
+    OSError,
+    EOFError,
+    ValueError,
+)
 # Decompressed at a time: the stream copies what it reads, in the processor's cache if it is not more.
 _CHUNK_BYTES = 1 << 20
 
@@ -223,7 +230,7 @@ def open_volumes(path: Path | str, entity: str = "") -> Volumes:
         raise problem("no such file")
     try:
         image = nib.load(path)
-    except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, OSError, EOFError, ValueError) as error:
+    except _UNREADABLE as error:
         raise problem(f"not a readable NIfTI image: {error}") from None
     if not isinstance(image, nib.Nifti1Image):  # Nifti2Image is one, too
         raise problem(f"a {type(image).__name__}, not a NIfTI image")

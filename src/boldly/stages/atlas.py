@@ -162,16 +162,19 @@ def _image_bytes(maps: Any) -> bytes:
 def _names(bunch: Any, image: nib.Nifti1Image) -> pd.DataFrame:
     """Return the number and name of each parcel, from the forms that nilearn gives them in.
 
-    Label atlases have a look-up table by value, the background among its rows. Maps have a table in their order
-    (DiFuMo: component and names), or a list of names that may begin with a background that no map stands for.
+    Label atlases have a look-up table by value, the background among its rows (AAL: two lists). Maps have a table
+    in their order (DiFuMo), or a list of names that may begin with a background that no map stands for.
     """
     if len(image.shape) == 4 and image.shape[3] > 1:
         labels = bunch.labels
         names = list(labels["difumo_names"] if isinstance(labels, pd.DataFrame) else labels)
-        names = names[len(names) - image.shape[3] :]
+        if len(names) == image.shape[3] + 1 and names[0] == "Background":
+            names = names[1:]
         if len(names) != image.shape[3]:
             raise ValueError(f"{len(names)} names for {image.shape[3]} maps")
         return pd.DataFrame({"index": range(1, len(names) + 1), "name": names})
-    known = dict(zip(bunch.lut["index"].astype(int), bunch.lut["name"].astype(str), strict=True))
+    # AAL's look-up table has the values sorted and the names not: right only where its file happens to be sorted.
+    pairs = (bunch.indices, bunch.labels) if "indices" in bunch else (bunch.lut["index"], bunch.lut["name"])
+    known = {int(value): str(name) for value, name in zip(*pairs, strict=True)}
     values = [int(value) for value in np.unique(np.asarray(image.dataobj)) if value != 0]
     return pd.DataFrame({"index": values, "name": [known.get(value, f"parcel-{value}") for value in values]})

@@ -110,32 +110,37 @@ def run(
         return
 
     windows = _windows(training, options)
-    corpus = _corpus(windows, _first_step(checkpoints, options) * options.batch_size)
+    done = checkpoints.steps()
+    # What the first shards tell about forecasts is kept: a training that goes on starts with those at hand.
+    is_known = not validation or (checkpoints.path / _COMPARISONS).exists()
+    corpus = _corpus(windows, done[-1] * options.batch_size if done and is_known else 0)
     contract = corpus.contract
     config = pretraining_config(options, contract.n_parcels)
     network = build_network(config, options.seed)
     # Checkpoints hold what a fit would give.
-    if isinstance(network, CausalNetwork) and not checkpoints.steps():
+    if isinstance(network, CausalNetwork) and not done:
         network.start_dynamics(*fit_dynamics(corpus))
     if initial is not None:
         initialise(network, initial)
     validate = _validation(validation, options, corpus, checkpoints)
     # Streamed, it is a group of shards that must not stay in memory.
     del corpus
-    outcome = fit(
-        network,
-        windows,
-        options,
-        name=name,
-        validate=validate,
-        keys=windows.keys,
-        seed=options.seed,
-        folder=output,
-        deepspeed=options.deepspeed,
-        track=options.track,
-    )
-    if isinstance(windows, StreamedWindows):
-        windows.close()
+    try:
+        outcome = fit(
+            network,
+            windows,
+            options,
+            name=name,
+            validate=validate,
+            keys=windows.keys,
+            seed=options.seed,
+            folder=output,
+            deepspeed=options.deepspeed,
+            track=options.track,
+        )
+    finally:
+        if isinstance(windows, StreamedWindows):
+            windows.close()
     if not distributed.is_first():
         return
     write_history(output / "train_history.csv", outcome.train_rows)
@@ -172,6 +177,10 @@ def _windows(paths: list[Path | str], options: PretrainOptions) -> Windows | Str
     count = options.steps * options.batch_size
     if options.stream_shards is None:
         return Windows(load_corpus(paths), wanted, options.seed, count)
+    turns = -(-options.steps // options.stream_steps) * options.stream_shards
+    if turns < len(paths):
+        message = "%d of %d shards at most have their turn in %d steps: raise stream_shards, or lower stream_steps"
+        logger.warning(message, turns, len(paths), options.steps)
     return StreamedWindows(
         paths,
         wanted,
@@ -183,15 +192,10 @@ def _windows(paths: list[Path | str], options: PretrainOptions) -> Windows | Str
 
 
 def _corpus(windows: Windows | StreamedWindows, number: int) -> Corpus:
-    """Return the runs that a window is cut from; streamed, those of its group."""
-    return (windows.at([number]) if isinstance(windows, StreamedWindows) else windows).corpus
-
-
-def _first_step(checkpoints: CheckpointFolder, options: PretrainOptions) -> int:
-    """Return the step whose shards are read first: the next one, once what the first shards tell is kept."""
-    done = checkpoints.steps()
-    is_known = (checkpoints.path / _COMPARISONS).exists()
-    return min(done[-1], options.steps - 1) if done and is_known else 0
+    """Return the runs that a window is cut from; streamed, those of its group (behind the end, of the last)."""
+    if isinstance(windows, StreamedWindows):
+        windows = windows.at([min(number, len(windows) - 1)])
+    return windows.corpus
 
 
 def _share(split: UpstreamSplit, options: PretrainOptions) -> tuple[str, ...]:
@@ -221,9 +225,7 @@ def _validation(
         options.seed + _VALIDATION_SEED,
         options.validation_windows,
     )
-    return UpstreamValidation(
-        windows, _VALIDATION_BATCH, training=training, cache=checkpoints.path / _COMPARISONS
-    )
+    return UpstreamValidation(windows, _VALIDATION_BATCH, training=training, cache=checkpoints.path / _COMPARISONS)
 
 
 def _check_share(name: str, options: PretrainOptions, processes: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from boldly.provenance import Contract
 from boldly.records import InputError, Problem, Run, Trial, read_runs
 from boldly.samples.shards import Sample, write_shard
 from boldly.samples.timeseries import RunSeries, read_timeseries
+from boldly.signals import resampling
 from boldly.signals.confounds import read_confounds
 from boldly.signals.trials import events_of_run, trials_of_run
 
@@ -78,16 +80,20 @@ def run(
     problems: list[Problem] = []
     for item in sorted(series, key=lambda item: item.key):
         try:
-            record = _record(item, table, timeseries, runs)
+            recorded = _record(item, table, timeseries, runs)
             _check_range(item, options, timeseries)
+            item, record = _at_t_r(item, recorded, contract, options.t_r_s)
             if task is not None and role == "downstream":
-                samples += _trial_samples(item, record, contract, task, names, options)
+                samples += _trial_samples(item, record, recorded, contract, task, names, options)
             else:
                 samples += _run_samples(item, record, contract, window_frames, options)
         except InputError as error:
             problems += error.problems
     if problems:
         raise InputError(problems)
+    if options.t_r_s is not None:
+        contract = replace(contract, t_r_s=options.t_r_s)
+        samples = [replace(sample, contract=contract) for sample in samples]
     write_shard(output, samples)
     logger.info("sub-%s: %d samples of %d runs", subject, len(samples), len(series))
 
@@ -123,6 +129,34 @@ def _check_range(item: RunSeries, options: ShardOptions, timeseries: Path) -> No
         raise InputError(Problem(str(timeseries), item.key, message, remedy))
 
 
+def _at_t_r(item: RunSeries, recorded: Run, contract: Contract, t_r: float | None) -> tuple[RunSeries, Run]:
+    """Bring a run to a repetition time (s); scrubbing takes the new frames that lie nearest to scrubbed ones."""
+    if t_r is None:
+        return item, recorded
+    if resampling.is_same(recorded.t_r, t_r):
+        return item, replace(recorded, t_r=t_r)
+    nearest = _nearest_frames(recorded, t_r)
+    record = replace(recorded, t_r=t_r, n_volumes=len(nearest))
+    if not len(item.frames):
+        return item, record
+    frames = np.flatnonzero(np.isin(nearest, item.frames))
+    whole = resampling.fill_gaps(item.data, item.frames, recorded.n_volumes)
+    data = resampling.resample(whole, recorded.t_r, t_r)[frames]
+    mean, std = item.mean, item.std
+    if contract.standardize == "zscore" and len(frames) > 1:
+        centre, spread = data.mean(axis=0), data.std(axis=0, ddof=1)
+        spread[spread < np.finfo(np.float32).eps] = 1
+        data = (data - centre) / spread
+        # As before, data * std + mean is the cleaned signal.
+        mean, std = mean + centre * std, std * spread
+    return replace(item, data=data, frames=frames, mean=mean, std=std), record
+
+
+def _nearest_frames(recorded: Run, t_r: float) -> NDArray[np.int64]:
+    """Return for each frame at a repetition time the recorded one that lies nearest."""
+    return np.rint(resampling.positions(recorded.n_volumes, recorded.t_r, t_r)).astype(np.int64)
+
+
 def _run_samples(
     item: RunSeries, record: Run, contract: Contract, window_frames: int, options: ShardOptions
 ) -> Iterator[Sample]:
@@ -134,11 +168,17 @@ def _run_samples(
 
 
 def _trial_samples(
-    item: RunSeries, record: Run, contract: Contract, task: TaskOptions, names: list[str], options: ShardOptions
+    item: RunSeries,
+    record: Run,
+    recorded: Run,
+    contract: Contract,
+    task: TaskOptions,
+    names: list[str],
+    options: ShardOptions,
 ) -> Iterator[Sample]:
     """Yield the trials of a run, cut from the frames that scrubbing left."""
     trials = _trials(record, task, names)
-    movement = _movement(record)
+    movement = _movement(recorded)[_nearest_frames(recorded, record.t_r)]
     dropped = 0
     for trial in trials:
         rows = slice(*np.searchsorted(item.frames, [trial.first, trial.stop]).tolist())

@@ -67,6 +67,8 @@ class UpstreamValidation:
         """Validate a network; each process takes its share of the windows."""
         if self._comparisons is None:
             self._comparisons = self._compare(network, processes)
+            # Of a corpus that is streamed it is one group, which must not stay in memory.
+            self.training = None
             if self.cache is not None and processes.rank == 0:
                 write_json(self.cache, self._comparisons)
         sums = self._sums(network, processes, self._losses)

@@ -15,6 +15,9 @@ from boldly.stages.figures.tables import read_histories
 
 _POINTS = 300  # longer training curves are averaged to as many points
 
+# Predictions that need no network: columns of eval_history.csv, and what their curves are called.
+_COMPARED = {"l1_zero": "L1 of zeros", "l1_ar1": "L1 of AR(1)", "l1_var": "L1 of VAR"}
+
 
 def upstream_losses(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     """Draw one panel per experiment, losses of different objectives having different units.
@@ -23,8 +26,9 @@ def upstream_losses(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     ----------
     paths : list of Path
         ``<experiment>/train_history.csv`` and ``<experiment>/eval_history.csv``. Of the latter, the columns ``l1``
-        (the part of the loss that is an error of prediction, where it is not all) and ``l1_zero`` (that error when
-        zero is predicted) are drawn where they are.
+        (the part of the loss that is an error of prediction, where it is not all) and ``l1_zero``, ``l1_ar1`` and
+        ``l1_var`` (that error of zeros, of a first-order process per parcel and of a vector autoregression) are
+        drawn where they are.
     """
     histories = read_histories(paths)
     colours = style.colours(histories)
@@ -49,7 +53,7 @@ def upstream_losses(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
 def _lines(part: str, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the curves of a history by label."""
     curves = {part: _thinned(table[["step", "loss"]])}
-    for column, label in (("l1", "validation L1"), ("l1_zero", "L1 of zeros")):
+    for column, label in (("l1", "validation L1"), *_COMPARED.items()):
         if column in table.columns and not np.allclose(table[column], table["loss"]):
             curves[label] = _thinned(table[["step", column]].rename(columns={column: "loss"}))
     return curves
@@ -67,6 +71,8 @@ def _draw(axes: Axes, name: str, curves: dict[str, pd.DataFrame], colour: str) -
         "validation": {"color": colour, "linewidth": 1.4, "marker": "o", "markersize": 2.2},
         "validation L1": {"color": colour, "linewidth": 1.0, "linestyle": (0, (1, 1))},
         "L1 of zeros": {"color": style.GREY, "linewidth": 0.8, "linestyle": (0, (4, 2))},
+        "L1 of AR(1)": {"color": style.GREY, "linewidth": 0.6, "linestyle": (0, (4, 1, 1, 1))},
+        "L1 of VAR": {"color": style.GREY, "linewidth": 0.8, "linestyle": (0, (1, 2))},
     }
     for label, curve in curves.items():
         look = dict(looks[label])
@@ -102,10 +108,19 @@ def _label(axes: Axes, name: str, curves: dict[str, pd.DataFrame], colour: str) 
     title = style.wrapped(style.spelled(name), 24)
     axes.set_title(title, pad=12)
     style.subtitle(axes, losses, shade)
-    for label in ("validation L1", "L1 of zeros"):
-        if label in last:
-            tint = style.GREY if label == "L1 of zeros" else shade
-            axes.annotate(
-                f"{label} {last[label]:.3f}", (1, last[label]), (0, 2), xycoords=("axes fraction", "data"),
-                textcoords="offset points", fontsize=5.8, color=tint, ha="right",
-            )  # fmt: skip
+    compared = [f"{label} {last[label]:.3f}" for label in _COMPARED.values() if label in last]
+    if compared:
+        text = " · ".join([compared[0], *(part.removeprefix("L1 of ") for part in compared[1:])])
+        _write(axes, text, max(last[label] for label in _COMPARED.values() if label in last), style.GREY)
+    if "validation L1" in last:
+        _write(
+            axes, f"validation L1 {last['validation L1']:.3f}", last["validation L1"], shade, above=not compared
+        )
+
+
+def _write(axes: Axes, text: str, height: float, colour: str, *, above: bool = True) -> None:
+    """Write a small line at the right end of a curve."""
+    axes.annotate(
+        text, (1, height), (0, 2 if above else -2), xycoords=("axes fraction", "data"), textcoords="offset points",
+        fontsize=5.8, color=colour, ha="right", va="bottom" if above else "top",
+    )  # fmt: skip

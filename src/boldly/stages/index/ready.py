@@ -13,8 +13,8 @@ from tqdm import tqdm
 from boldly import bids
 from boldly.config import DatasetOptions
 from boldly.records import InputError, Problem, Run, read_runs
-from boldly.samples.sample import Sample
 from boldly.samples import remote
+from boldly.samples.sample import Sample
 from boldly.samples.shards import read_shard
 
 
@@ -103,9 +103,8 @@ def survey_remote(
         Problem(where, f"sub-{name}", "asked for, but has no run", f"correct datasets.{dataset}.subjects")
         for name in sorted(wanted - {run.subject for run in table})
     ]
-    nowhere = {"bold": "", "mask": "", "confounds": "", "events": ""}
     runs = [
-        replace(run, **nowhere, **_shortness(run, fewest_volumes))
+        replace(_long_enough(run, fewest_volumes), bold="", mask="", confounds="", events="")
         for run in table
         if (not wanted or run.subject in wanted) and (options.tasks is None or run.task in options.tasks)
     ]
@@ -124,14 +123,16 @@ def _fetched_runs(url: str) -> list[Run]:
         try:
             return read_runs(path)
         except InputError as error:
-            better = {"where": remote.shown(url), "remedy": "copy the table of results/index there, beside the tars"}
-            raise InputError([replace(problem, **better) for problem in error.problems]) from None
+            where, remedy = remote.shown(url), "copy the table of results/index there, beside the tars"
+            problems = [replace(problem, where=where, remedy=remedy) for problem in error.problems]
+            raise InputError(problems) from None
 
 
-def _shortness(run: Run, fewest_volumes: int) -> dict[str, str]:
+def _long_enough(run: Run, fewest_volumes: int) -> Run:
+    """Return a run, excluded if it is too short."""
     if run.status != "ok" or run.n_volumes >= fewest_volumes:
-        return {}
-    return {"status": "excluded", "reason": f"{run.n_volumes} volumes, fewer than {fewest_volumes}"}
+        return run
+    return replace(run, status="excluded", reason=f"{run.n_volumes} volumes, fewer than {fewest_volumes}")
 
 
 def _wanted(options: DatasetOptions) -> set[str]:

@@ -1,0 +1,356 @@
+"""Training against a plain re-statement of the reference's way (`reference_training.py`), in one run, on a CPU.
+
+Sizes are the defaults: 1,024 parcels, width 768, 4 layers (autoencoding 2 + 2), 12 heads, batches of 32 windows of
+10 to 50 frames; both windows of a pair have 10 to 50 frames together, on either side. Data are generated: 64 slow
+latent processes that drive each other, mixed into the parcels, half of the variance noise; subjects share dynamics
+and mixing. Both sides read the same runs, ours from shards, theirs from tars with pickles. Sides take turns, and a
+figure is that of the fastest turn of each side, the one least disturbed by whatever else the machine does. Our
+steps are timed on windows of the mean length: those of a batch share a length, those of the reference do not.
+Ours computes in bfloat16 where a matrix product is faster in it, the reference in float32 as it does on a CPU.
+
+windows per second: delivered by the loader, batches of 32 (`pairs`: for the BERT frameworks).
+targets per second: supervised frames of CSM, through whole training steps with their loading: each frame but the
+    first of a window (frames further ahead, which ours predicts as well, are not counted), or one frame.
+samples per second: windows or pairs through whole training steps with their loading.
+time to reference error: the reference trains with its settings (learning rate 5e-4, warm-up 1 %, linear decay,
+    weight decay 0.1, dropout 0.1, beta2 0.9) for the named number of steps; its error is the L1 of its own
+    objective, one frame said from those before it, on fixed windows of held-out subjects. Ours has as many steps
+    with the same schedule and is asked after the fit of its dynamics and after each step, until its error on the
+    same frames is not larger. Time of loading, fit and steps counts, time of asking does not. Ours starts from a
+    linear fit, and the generated data are close to linear: `no fit` leaves that start out.
+    At the small size the reference has time to settle; at the default size it shows its first steps only.
+
+Usage: python benchmarks/train.py [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import reference_training as reference
+import torch
+from torch import Tensor, nn
+
+from boldly.bids import shard_name
+from boldly.config import Framework, PretrainOptions
+from boldly.files import write_tsv
+from boldly.models.build import build_network, pretraining_config
+from boldly.models.csm import CausalNetwork
+from boldly.provenance import Contract
+from boldly.samples.corpus import Corpus, load_corpus
+from boldly.samples.shards import Sample, write_shard
+from boldly.samples.windows import Batch, Windows, window_options
+from boldly.training.forecasts import fit_dynamics
+
+TABLE = Path("results/benchmarks/train.tsv")
+T_R = 2.0
+N_FRAMES = 300
+FRAMEWORKS: tuple[Framework, ...] = ("csm", "sequence_bert", "network_bert", "autoencoding")
+
+Row = tuple[str, float, float, str]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is measured."""
+
+    n_parcels: int = 1024
+    width: int = 768
+    layers: int = 4
+    heads: int = 12
+    batch: int = 32
+    n_runs: int = 96
+    turns: int = 6
+    steps_to_error: int = 60
+
+
+DEFAULT = Sizes()
+SMALL = Sizes(n_parcels=256, width=192, layers=4, heads=12, steps_to_error=600)
+QUICK = Sizes(n_parcels=64, width=48, layers=2, heads=4, n_runs=12, turns=2, steps_to_error=20)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The same runs for both sides: three quarters for training, the others held out."""
+
+    corpus: Corpus
+    held_out: Corpus
+    tars: list[Path]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="small sizes; the table is not written")
+    arguments = parser.parse_args()
+    dtype = faster_dtype()
+    print(f"{torch.get_num_threads()} threads; ours in {str(dtype).removeprefix('torch.')}", flush=True)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="boldly-benchmark-") as folder:
+        sizes = QUICK if arguments.quick else DEFAULT
+        data = generate(Path(folder) / "default", sizes)
+        rows += loading(data, sizes)
+        for framework in FRAMEWORKS:
+            rows += training(framework, data, sizes, dtype)
+        if arguments.quick:
+            rows += time_to_error(data, sizes, dtype)
+        else:
+            rows += time_to_error(generate(Path(folder) / "small", SMALL), SMALL, dtype)
+            rows += time_to_error(data, sizes, dtype)
+    table = pd.DataFrame(rows, columns=["metric", "ours", "reference", "unit"])
+    faster = np.where(table["unit"] == "s", table["reference"] / table["ours"], table["ours"] / table["reference"])
+    table.insert(3, "ratio", faster)
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
+    if not arguments.quick:
+        write_tsv(TABLE, table)
+
+
+def faster_dtype() -> torch.dtype:
+    """Return bfloat16 where this processor multiplies matrices faster in it than in float32."""
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        frames, weights = torch.randn(1024, 768).to(dtype), torch.randn(768, 768).to(dtype)
+        seconds[dtype] = min(_seconds(partial(torch.mm, frames, weights)) for _ in range(10))
+    return min(seconds, key=seconds.__getitem__)
+
+
+def loading(data: Data, sizes: Sizes) -> list[Row]:
+    """Measure the loaders."""
+    kinds: tuple[tuple[Framework, str], ...] = (("csm", ""), ("sequence_bert", " (pairs)"))
+    rows = []
+    for framework, label in kinds:
+        seconds, other = loading_times(data, framework, sizes)
+        rows.append((f"windows per second{label}", sizes.batch / seconds, sizes.batch / other, "1/s"))
+        print(rows[-1], flush=True)
+    return rows
+
+
+def loading_times(data: Data, framework: Framework, sizes: Sizes) -> tuple[float, float]:
+    """Return the seconds that a batch takes on both sides."""
+    count, options = 10, options_of(framework, sizes)
+    theirs = reference.batches(data.tars, sizes.batch, pairs=framework != "csm")
+
+    def ours() -> None:
+        # The same windows at each turn: a turn of short ones would be the fastest.
+        deque(islice(our_batches(data, options, sizes), count), maxlen=0)
+
+    seconds, other = take_turns(ours, lambda: next(theirs), 10 * sizes.turns)
+    return seconds / count, other
+
+
+def training(framework: Framework, data: Data, sizes: Sizes, dtype: torch.dtype) -> list[Row]:
+    """Measure whole steps."""
+    options = options_of(framework, sizes)
+    network = build_network(pretraining_config(options, sizes.n_parcels), 1)
+    plain = reference_network(framework, sizes)
+    step, other_step = (stepper(one, options) for one in (network, plain))
+    mean = sum(options.window_frames) // 2
+    windows = our_batches(data, options.model_copy(update={"window_frames": (mean, mean)}), sizes)
+    theirs = reference.batches(data.tars, sizes.batch, pairs="bert" in framework)
+
+    def ours() -> None:
+        batch = next(windows)
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            loss = network(**batch)["loss"]
+        step(loss)
+
+    seconds, other = take_turns(ours, lambda: other_step(plain(next(theirs))), sizes.turns)
+    rows: list[Row] = [(f"samples per second ({framework})", sizes.batch / seconds, sizes.batch / other, "1/s")]
+    if framework == "csm":
+        targets = (mean - 1) * sizes.batch
+        rows.insert(0, ("targets per second", targets / seconds, sizes.batch / other, "1/s"))
+    print(rows, flush=True)
+    return rows
+
+
+def time_to_error(data: Data, sizes: Sizes, dtype: torch.dtype) -> list[Row]:
+    """Measure how long it takes to be as good as the reference after some steps."""
+    places, batch = held_out_frames(data, sizes)
+    options = options_of("csm", sizes)
+    plain = reference_network("csm", sizes)
+    theirs = reference.batches(data.tars, sizes.batch, pairs=False, seed=1)
+    take = stepper(plain, options, beta2=0.9)
+    started = time.perf_counter()
+    for _ in range(sizes.steps_to_error):
+        take(plain(next(theirs)))
+    other = time.perf_counter() - started
+    plain.eval()
+    with torch.inference_mode():
+        rows = (slice(start, start + sizes.batch) for start in range(0, len(places), sizes.batch))
+        parts = [plain.masked_error(batch["inputs"][r], batch["seconds"][r], places[r]) for r in rows]
+    goal = float(torch.cat(parts).mean())
+
+    size = f"{sizes.n_parcels} parcels, width {sizes.width}, {sizes.steps_to_error} steps of the reference"
+    print(f"{size}: its L1 {goal:.4f}, that of zeros {zeros(batch, places):.4f}", flush=True)
+    measured: list[Row] = []
+    for label, fit in (("", True), ("no fit, ", False)):
+        seconds, steps, error = until(goal, data, sizes, dtype, fit=fit)
+        print(f"{label}ours {error:.4f} after {steps} steps, {seconds:.2f} s; theirs {other:.1f} s", flush=True)
+        name = f"time to reference error ({label}{size})"
+        measured.append((name, seconds if error <= goal else np.nan, other, "s"))
+    return measured
+
+
+def until(goal: float, data: Data, sizes: Sizes, dtype: torch.dtype, *, fit: bool) -> tuple[float, int, float]:
+    """Train ours until its error is not above the goal; return seconds, steps and error."""
+    places, batch = held_out_frames(data, sizes)
+    options = options_of("csm", sizes)
+    started = time.perf_counter()
+    network = build_network(pretraining_config(options, sizes.n_parcels), 1)
+    assert isinstance(network, CausalNetwork)
+    if fit:
+        network.start_dynamics(*fit_dynamics(data.corpus))
+    take = stepper(network, options)
+    windows = our_batches(data, options, sizes)
+    seconds, steps, error = time.perf_counter() - started, 0, error_of(network, batch, places)
+    while error > goal and steps < sizes.steps_to_error:
+        started = time.perf_counter()
+        window = next(windows)
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            loss = network(**window)["loss"]
+        take(loss)
+        seconds, steps = seconds + time.perf_counter() - started, steps + 1
+        error = error_of(network, batch, places)
+    return seconds, steps, error
+
+
+def held_out_frames(data: Data, sizes: Sizes, count: int = 256) -> tuple[Tensor, Batch]:
+    """Return windows of held-out subjects and the number of the frame to be said in each."""
+    options = options_of("csm", sizes)
+    windows = Windows(data.held_out, window_options(options, sizes.batch), 99, count)
+    batch = windows.__getitems__(range(count))
+    lengths = batch["valid"].sum(dim=1).numpy()
+    places = 1 + (np.random.default_rng(3).random(count) * (lengths - 1)).astype(int)
+    longest = reference.LONGEST - batch["inputs"].shape[1]
+    batch["inputs"] = nn.functional.pad(batch["inputs"], (0, 0, 0, longest))
+    batch["seconds"] = nn.functional.pad(batch["seconds"], (0, longest))
+    return torch.from_numpy(places), batch
+
+
+@torch.inference_mode()
+def error_of(network: CausalNetwork, batch: Batch, places: Tensor) -> float:
+    """Return the L1 of one frame of each window, said from those before it."""
+    network.eval()
+    rows = torch.arange(len(places))
+    said = network.predict_next(batch["inputs"], batch["seconds"], batch["t_r"], batch["marked"])
+    error = (said[rows, places - 1] - batch["inputs"][rows, places]).abs().mean()
+    network.train()
+    return float(error)
+
+
+def zeros(batch: Batch, places: Tensor) -> float:
+    """Return the L1 of predicting zero."""
+    return float(batch["inputs"][torch.arange(len(places)), places].abs().mean())
+
+
+def options_of(framework: Framework, sizes: Sizes) -> PretrainOptions:
+    """Return our options; pairs have half the frames for each window."""
+    pairs = "bert" in framework
+    return PretrainOptions(
+        framework=framework,
+        width=sizes.width,
+        heads=sizes.heads,
+        layers=max(1, sizes.layers // 2) if framework == "autoencoding" else sizes.layers,
+        batch_size=sizes.batch,
+        window_frames=(5, 25) if pairs else (10, 50),
+        mask_fraction=0.1 if framework == "network_bert" else 0.2,
+        steps=sizes.steps_to_error,
+        learning_rate=5e-4,
+    )
+
+
+def our_batches(data: Data, options: PretrainOptions, sizes: Sizes) -> Iterator[Batch]:
+    """Cut batch after batch."""
+    windows = Windows(data.corpus, window_options(options, sizes.batch), 1, 1 << 40)
+    for start in range(0, len(windows), sizes.batch):
+        yield windows.__getitems__(range(start, start + sizes.batch))
+
+
+def reference_network(framework: Framework, sizes: Sizes) -> reference.ReferenceNetwork:
+    options = options_of(framework, sizes)
+    torch.manual_seed(1)
+    return reference.ReferenceNetwork(
+        framework, sizes.n_parcels, sizes.width, options.layers, sizes.heads, options.dropout
+    )
+
+
+def stepper(network: nn.Module, options: PretrainOptions, beta2: float = 0.999) -> Callable[[Tensor], None]:
+    """Return what turns a loss into a step: gradients, clipping, AdamW, learning rate."""
+    optimiser = torch.optim.AdamW(
+        network.parameters(), options.learning_rate, (options.beta1, beta2), weight_decay=options.weight_decay,
+        fused=True,
+    )  # fmt: skip
+    warmup = max(1, round(options.warmup_fraction * options.steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: min((step + 1) / warmup, max(0.0, 1 - step / options.steps))
+    )
+
+    def step(loss: Tensor) -> None:
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), options.gradient_clip)
+        optimiser.step()
+        schedule.step()
+
+    return step
+
+
+def take_turns(ours: Callable[[], object], other: Callable[[], object], turns: int) -> tuple[float, float]:
+    """Return the fewest seconds of both; the first turn warms up."""
+    seconds = [(_seconds(ours), _seconds(other)) for _ in range(turns + 1)]
+    return min(first for first, _ in seconds[1:]), min(second for _, second in seconds[1:])
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def generate(folder: Path, sizes: Sizes) -> Data:
+    """Write runs of as many subjects, as shards and as the reference's tars."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(20240607)
+    n_latent = min(64, sizes.n_parcels // 4)
+    turn = np.linalg.qr(rng.standard_normal((n_latent, n_latent)))[0]
+    dynamics = 0.6 * np.eye(n_latent) + 0.35 * turn
+    mixing = rng.standard_normal((n_latent, sizes.n_parcels)) / np.sqrt(n_latent)
+    contract = Contract("generated", "0" * 64, sizes.n_parcels, "none", {}, None, None, None, True, "zscore")
+    shards, tars = [], []
+    for number in range(sizes.n_runs):
+        frames = simulate(rng, dynamics, mixing)
+        key = f"ds-bench_sub-{number:03d}_task-rest"
+        meta = {"dataset": "bench", "subject": f"{number:03d}", "run_key": key, "t_r": T_R, "entities": {}}
+        meta |= {"marked": [], "n_volumes": N_FRAMES}
+        nothing, one = np.zeros(sizes.n_parcels, np.float32), np.ones(sizes.n_parcels, np.float32)
+        shards.append(folder / shard_name("bench", f"{number:03d}"))
+        write_shard(shards[-1], [Sample(key, frames.astype(np.float16), nothing, one, meta, contract)])
+        tars.append(folder / f"reference-{number:03d}.tar")
+        reference.write_run(tars[-1], frames, T_R)
+    cut = 3 * sizes.n_runs // 4
+    return Data(load_corpus(shards[:cut]), load_corpus(shards[cut:]), tars[:cut])
+
+
+def simulate(rng: np.random.Generator, dynamics: np.ndarray, mixing: np.ndarray) -> np.ndarray:
+    """Return one run (T, P), z-scored: half of its variance is noise of single frames."""
+    burn_in = 50
+    latent = np.zeros((burn_in + N_FRAMES, len(dynamics)))
+    for t in range(1, len(latent)):
+        latent[t] = latent[t - 1] @ dynamics + rng.standard_normal(len(dynamics))
+    signal = latent[burn_in:] @ mixing
+    signal /= signal.std()
+    data = signal + rng.standard_normal(signal.shape)
+    return ((data - data.mean(axis=0)) / data.std(axis=0)).astype(np.float32)
+
+
+if __name__ == "__main__":
+    main()

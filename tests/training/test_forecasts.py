@@ -1,0 +1,169 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from boldly.config import PretrainOptions
+from boldly.models.build import build_network, pretraining_config
+from boldly.samples.windows import Windows, window_options
+from boldly.training.forecasts import fit_dynamics, fit_forecasts, forecast
+from boldly.training.journal import Processes
+from boldly.training.validation import UpstreamValidation
+from tests.training import synthetic
+
+P = 6
+NOISE = 0.5
+
+
+def coupling(t_r=1.0, memory_s=1e9):
+    """A rotation of pairs of parcels, so that each says what the next one will be."""
+    matrix = 0.8 * np.roll(np.eye(P), 1, axis=1)
+    return matrix * np.exp(-t_r / memory_s)
+
+
+def study(lengths, *, t_r=2.0, memory_s=1e9, datasets=None, seed=0):
+    """A corpus whose runs follow the coupling."""
+    corpus = synthetic.corpus(lengths, t_r=t_r, datasets=datasets, n_parcels=P)
+    rng, runs = np.random.default_rng(seed), []
+    for length, step in zip(lengths, corpus.t_r, strict=True):
+        frames = rng.standard_normal((length, P))
+        for t in range(1, length):
+            frames[t] = frames[t - 1] @ coupling(step, memory_s) + NOISE * frames[t]
+        runs.append(frames)
+    return dataclasses.replace(corpus, frames=np.concatenate(runs).astype(np.float16))
+
+
+def test_the_var_of_a_group_is_that_of_its_runs():
+    fitted = fit_forecasts(study([4000, 4000], seed=1), [("toy", 2.0)])["toy", 2.0]
+    # 8,000 frames: standard error of a coefficient about 0.01.
+    np.testing.assert_allclose(fitted["var"].numpy(), coupling(), atol=0.06)
+    assert fitted["ar1"].abs().max() < 0.1
+    assert fitted["last_frame"] is None
+
+
+def test_groups_have_fits_of_their_own_and_unknown_ones_take_what_is_nearest():
+    one = study([3000, 3000, 60], datasets=["a", "b", "b"])
+    halved = dataclasses.replace(one, frames=np.concatenate([one.frames[:3000], one.frames[3000:][::-1]]))
+    fitted = fit_forecasts(halved, [("a", 2.0), ("b", 2.0), ("a", 9.0), ("new", 2.0)])
+    assert not torch.allclose(fitted["a", 2.0]["var"], fitted["b", 2.0]["var"], atol=0.2)
+    assert torch.equal(fitted["a", 9.0]["var"], fitted["a", 2.0]["var"])
+    whole = fit_forecasts(dataclasses.replace(halved, datasets=("all",) * 3), [("all", 2.0)])
+    assert torch.equal(fitted["new", 2.0]["var"], whole["all", 2.0]["var"])
+
+
+def test_the_ridge_is_larger_where_data_are_few():
+    few, many = (fit_forecasts(study([n, n]), [("toy", 2.0)])["toy", 2.0]["var"] for n in (12, 3000))
+    assert few.norm() < many.norm()
+    held_out = torch.from_numpy(study([500], seed=5).frames).float()[None]
+    seen = torch.ones(1, 500, dtype=torch.bool)
+    error = (forecast(held_out, seen, few) - held_out).abs().mean()
+    assert error < held_out.abs().mean()
+
+
+def test_what_is_not_seen_is_forecast_from_the_forecast():
+    frames = torch.randn(2, 6, P)
+    seen = torch.tensor([True, True, False, False, True, True]).expand(2, 6)
+    decay = torch.full((P,), 0.5)
+    said = forecast(frames, seen, decay, split=5)
+    for place, expected in ((1, frames[:, 0] / 2), (2, frames[:, 1] / 2), (3, frames[:, 1] / 4)):
+        torch.testing.assert_close(said[:, place], expected)
+    torch.testing.assert_close(said[:, 4], frames[:, 1] / 8)
+    assert not said[:, 0].any()
+    assert not said[:, 5].any()  # a pair's second window starts anew
+    torch.testing.assert_close(forecast(frames, seen, None)[:, 3], frames[:, 1])
+
+
+def test_dynamics_of_several_repetition_times_fade_with_time():
+    corpus = study([4000] * 4, t_r=[1.0, 1.0, 4.0, 4.0], memory_s=4.0)
+    memory_s, found = fit_dynamics(corpus)
+    assert memory_s == 4.0
+    np.testing.assert_allclose(found, coupling(), atol=0.06)
+    steady = fit_dynamics(study([4000] * 4, t_r=[1.0, 1.0, 4.0, 4.0]))
+    assert steady[0] > 100
+
+
+def test_csm_starts_from_the_dynamics():
+    options = PretrainOptions(framework="csm", layers=1, width=8, heads=2)
+    network = build_network(pretraining_config(options, P), 1).eval()
+    network.start_dynamics(3.0, coupling())
+    torch.nn.init.zeros_(network.unembedder.weight)
+    inputs = torch.randn(1, 5, P)
+    marked = torch.zeros(1, P, dtype=torch.bool)
+    said = network.predict_next(inputs, torch.arange(5.0)[None] * 2, torch.tensor([2.0]), marked)
+    expected = inputs @ torch.from_numpy(coupling()).float() * np.exp(-2 / 3)
+    torch.testing.assert_close(said, expected)
+
+
+def validation(framework="csm", cache=None, training=None):
+    training = training or study([300] * 4, t_r=[2.0, 2.0, 0.8, 2.0], datasets=["a", "a", "a", "b"])
+    options = PretrainOptions(framework=framework, layers=1, width=8, heads=2, window_frames=(6, 12))
+    held_out = dataclasses.replace(training, frames=study([300] * 4, seed=9).frames)
+    windows = Windows(held_out, window_options(options, 8), 99, 40)
+    network = build_network(pretraining_config(options, P), 1).eval()
+    return UpstreamValidation(windows, 8, training=training, cache=cache), network
+
+
+@torch.inference_mode()
+def test_validation_compares_by_dataset_and_repetition_time():
+    compare, network = validation()
+    row = compare(network, Processes())
+    for part in ("", "_a", "_b", "_a_2s", "_a_0.8s"):
+        for other in ("zero", "last_frame", "ar1", "var"):
+            skill = f"skill{part}" if other == "zero" else f"skill_{other}{part}"
+            assert row[skill] == pytest.approx(1 - row[f"l1{part}"] / row[f"l1_{other}{part}"])
+    assert "l1_b_2s" not in row
+    # Predicted from its neighbour a parcel is left with the noise alone.
+    assert row["l1_var"] == pytest.approx(NOISE * np.sqrt(2 / np.pi), rel=0.05)
+    assert row["l1_var"] < row["l1_ar1"] <= row["l1_zero"] * 1.02
+    batch = compare.windows.__getitems__(range(40))
+    frames, valid = batch["inputs"], batch["valid"]
+    again = (frames[:, 1:] - frames[:, :-1]).abs().mean(dim=2) * valid[:, 1:]
+    assert row["l1_last_frame"] == pytest.approx(float((again.sum(1) / valid[:, 1:].sum(1)).mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize("framework", ["autoencoding", "sequence_bert", "network_bert"])
+@torch.inference_mode()
+def test_other_objectives_compare_with_what_they_could_see(framework):
+    compare, network = validation(framework)
+    row = compare(network, Processes())
+    if framework == "network_bert":
+        assert not any(name.startswith("l1_var") for name in row)  # parcels are hidden at all times
+    else:
+        assert row["l1_var"] < row["l1_ar1"]
+
+
+@torch.inference_mode()
+def test_comparisons_are_kept_and_not_fitted_again(tmp_path, monkeypatch):
+    first, network = validation(cache=tmp_path / "comparisons.json")
+    row = first(network, Processes())
+
+    def fail(*arguments):
+        raise AssertionError("fitted again")
+
+    monkeypatch.setattr("boldly.training.validation.fit_forecasts", fail)
+    assert first(network, Processes()) == row
+    again, _ = validation(cache=tmp_path / "comparisons.json")
+    assert again(network, Processes()) == row
+    assert json.loads((tmp_path / "comparisons.json").read_text())["l1_var"]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")  # what a process without a share knows by itself
+@torch.inference_mode()
+def test_comparisons_add_up_over_processes_even_without_a_share():
+    compare, network = validation()
+    alone = compare(network, Processes())
+    tables = []
+
+    def keep(table):
+        tables.append(table.clone())
+        return table
+
+    count = 7  # more processes than the five batches
+    for rank in range(count):
+        one, _ = validation()
+        one(network, Processes(rank, count, keep))
+    totals = iter([sum(tables[0::2]), sum(tables[1::2])])
+    both, _ = validation()
+    assert both(network, Processes(0, count, lambda table: next(totals))) == pytest.approx(alone)
