@@ -38,7 +38,8 @@ class Handler(SimpleHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.send_header("Content-Length", str(len(content) - start))
+        if web.lengths:
+            self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         # A cut connection: fewer bytes than announced, then nothing.
         cut = web.cut.get(name, 0) >= web.asked[name]
@@ -54,8 +55,8 @@ class Server(ThreadingHTTPServer):
         GET requests by file name; `requests` are their paths, `starts` names and first bytes of answers.
     busy, cut : dict of str to int
         How many of the first requests for a file are answered with 503, or with half of what is left of it.
-    ranges : bool
-        Whether the server knows ranges.
+    ranges, lengths : bool
+        Whether the server knows ranges, and tells the sizes of files.
     """
 
     daemon_threads = True
@@ -66,7 +67,7 @@ class Server(ThreadingHTTPServer):
         self.asked: Counter[str] = Counter()
         self.busy: dict[str, int] = {}
         self.cut: dict[str, int] = {}
-        self.ranges = True
+        self.ranges = self.lengths = True
         super().__init__(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
 
     @property

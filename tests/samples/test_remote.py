@@ -58,6 +58,14 @@ def test_a_cut_connection_is_taken_up_where_it_broke(server: Server, shard: Path
     assert server.starts == [(NAME, 0), (NAME, half if ranges else 0)]
 
 
+def test_without_a_size_the_end_of_the_tar_tells_what_is_cut(server: Server, shard: Path) -> None:
+    server.lengths = False
+    assert len(read(server)) == 3
+    server.cut = {NAME: 2}
+    with pytest.raises(InputError, match="not a complete tar"):
+        read(server)
+
+
 def test_a_busy_server_is_asked_again(server: Server) -> None:
     server.busy = {NAME: 3}
     assert len(read(server)) == 3

@@ -74,6 +74,16 @@ def test_windows_lie_in_their_runs_and_lengths_cover_the_range(corpus):
     assert max(lengths) == 12  # the longest length occurs too (defect 8.14)
 
 
+@pytest.mark.parametrize("options", [SINGLE, PAIRED], ids=["single", "paired"])
+def test_a_batch_stays_what_it_is_when_the_next_one_is_cut(corpus, options):
+    windows = Windows(corpus, options, seed=5, count=100)
+    first = windows.__getitems__(range(8))["inputs"]
+    kept = first.clone()
+    for start in range(8, 80, 8):
+        windows.__getitems__(range(start, start + 8))
+    assert torch.equal(first, kept)
+
+
 def test_runs_are_drawn_in_proportion_to_their_frames(corpus):
     drawn = Windows(corpus, SINGLE, seed=1, count=1).runs(range(20_000))
     share = np.bincount(drawn, minlength=4) / len(drawn)

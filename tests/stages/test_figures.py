@@ -230,6 +230,17 @@ def test_losses_show_what_linear_forecasts_reach(tmp_path):
     assert "L1 of zeros 0.798 · AR(1) 0.770 · VAR 0.760" in written
 
 
+@pytest.mark.parametrize("l1", [0.75, 0.79, 0.7981, 0.85])
+@pytest.mark.parametrize("forecasts", [{}, {"l1_ar1": 0.797, "l1_var": 0.76}])
+def test_the_labels_of_losses_never_overlap(l1, forecasts, tmp_path):
+    train, evaluated = history(tmp_path, "sequence_bert", parts=True)
+    pd.read_csv(evaluated).assign(l1=l1, **forecasts).to_csv(evaluated, index=False)
+    figure = picture("upstream_losses", [train, evaluated])
+    figure.draw_without_rendering()
+    one, other = [text.get_window_extent() for text in figure.axes[0].texts if "L1" in text.get_text()]
+    assert not one.overlaps(other)
+
+
 def test_a_long_training_curve_is_averaged_not_cut(tmp_path):
     paths = history(tmp_path, "csm")
     train = draw("upstream_losses", paths, tmp_path).query("part == 'train'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -91,6 +92,15 @@ def test_an_interrupted_training_goes_on_with_the_group_at_hand(
     assert len(read) == 4
     for name in ("model.safetensors", "train_history.csv", "eval_history.csv"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_shards_that_never_have_their_turn_are_told(
+    data: list, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        pretrain.run(name="toy", options=options(steps=4), data=data, output=tmp_path)
+    # Two groups of two shards.
+    assert "4 of 8 shards at most have their turn in 4 steps" in caplog.text
 
 
 def test_a_shard_that_is_absent_is_named_before_the_training(data: list, server: Server, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import yaml
 
 from boldly.records import write_runs
@@ -17,7 +16,6 @@ from tests.workflow.conftest import Snakemake
 MODEL = "results/models/upstream/csm/model.safetensors"
 
 
-@pytest.mark.slow
 def test_a_training_from_an_address_needs_no_local_shard(snakemake: Snakemake, tmp_path: Path) -> None:
     folder = tmp_path / "web"
     subjects = [f"{number:02d}" for number in range(1, 5)]

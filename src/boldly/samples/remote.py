@@ -78,7 +78,8 @@ class WebStream(io.RawIOBase):
         self.url = url
         self._reached = 0
         self._response: HTTPResponse | None = None
-        self._identity: tuple[int | None, str | None] | None = None
+        # Size and ETag, as far as the server tells.
+        self._identity: tuple[int | None, str | None] = (None, None)
 
     def readable(self) -> bool:
         """Tell that this is a stream to read."""
@@ -99,7 +100,7 @@ class WebStream(io.RawIOBase):
         try:
             response = self._response or self._connect()
             count = response.readinto(buffer)
-            size = (self._identity or (None,))[0]
+            size = self._identity[0]
             if not count and len(buffer) and size is not None and self._reached < size:
                 raise ConnectionError(f"cut after {self._reached} of {size} bytes")
         except (OSError, HTTPException):
@@ -112,9 +113,10 @@ class WebStream(io.RawIOBase):
         response: HTTPResponse = urlopen(Request(self.url, headers=headers), timeout=_TIMEOUT_S)
         self._response = response
         identity = (_size(response), response.headers["ETag"])
-        if self._identity not in (None, identity):
-            message = "changed while it was read"
-            raise InputError(Problem(shown(self.url), "", message, "start again when the file is complete"))
+        for before, now in zip(self._identity, identity, strict=True):
+            if before is not None and now is not None and before != now:
+                message = "changed while it was read"
+                raise InputError(Problem(shown(self.url), "", message, "start again when the file is complete"))
         self._identity = identity
         skip = 0 if response.status == 206 else self._reached
         while skip:

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 from isal import igzip, isal_zlib
 from isal.igzip_lib import IsalError
+from numpy.typing import NDArray
 
 from boldly.signals.images import Grid
 
@@ -91,6 +92,7 @@ def read_header(path: Path) -> Header:
         raise HeaderError(f"the affine of the image is none: {error}") from None
     if not np.isfinite(affine).all() or np.linalg.det(affine[:3, :3]) == 0:
         raise HeaderError("the affine of the image cannot be inverted")
+    _check_shear(affine, np.asarray(header.get_zooms()[:3], np.float64))
     return Header(Grid((shape[0], shape[1], shape[2]), affine), shape[3], _header_t_r(header))
 
 
@@ -171,3 +173,16 @@ def _absent(path: Path) -> HeaderError:
             f"fetch its content (git-annex: `datalad get {path}`), or exclude the run",
         )
     return HeaderError("no such file")
+
+
+def _check_shear(affine: NDArray[np.float64], zooms: NDArray[np.float64]) -> None:
+    """Refuse an affine with oblique axes or lengths that are not the voxel size, as fMRIPrep 20.2.0 wrote."""
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    axes = affine[:3, :3] / lengths
+    if np.allclose(axes.T @ axes, np.eye(3), atol=1e-3) and np.allclose(lengths, zooms, rtol=1e-2):
+        return
+    by_affine, by_header = (" x ".join(f"{length:.3g}" for length in sizes) for sizes in (lengths, zooms))
+    raise HeaderError(
+        f"the affine is sheared or disagrees with the voxel size (affine {by_affine} mm, header {by_header} mm), "
+        "a known defect of fMRIPrep 20.2.0; prepare the run with a later fMRIPrep"
+    )

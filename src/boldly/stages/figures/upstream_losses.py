@@ -108,14 +108,16 @@ def _label(axes: Axes, name: str, curves: dict[str, pd.DataFrame], colour: str) 
     title = style.wrapped(style.spelled(name), 24)
     axes.set_title(title, pad=12)
     style.subtitle(axes, losses, shade)
-    compared = [f"{label} {last[label]:.3f}" for label in _COMPARED.values() if label in last]
+    # The higher of the two texts stands above its curves and the lower one below, so that they never meet.
+    compared = {label: last[label] for label in _COMPARED.values() if label in last}
+    l1 = last.get("validation L1")
+    compared_on_top = l1 is None or (bool(compared) and max(compared.values()) >= l1)
     if compared:
-        text = " · ".join([compared[0], *(part.removeprefix("L1 of ") for part in compared[1:])])
-        _write(axes, text, max(last[label] for label in _COMPARED.values() if label in last), style.GREY)
-    if "validation L1" in last:
-        _write(
-            axes, f"validation L1 {last['validation L1']:.3f}", last["validation L1"], shade, above=not compared
-        )
+        text = " · ".join(f"{label} {loss:.3f}" for label, loss in compared.items()).replace("· L1 of ", "· ")
+        height = max(compared.values()) if compared_on_top else min(compared.values())
+        _write(axes, text, height, style.GREY, above=compared_on_top)
+    if l1 is not None:
+        _write(axes, f"validation L1 {l1:.3f}", l1, shade, above=not (compared and compared_on_top))
 
 
 def _write(axes: Axes, text: str, height: float, colour: str, *, above: bool = True) -> None:

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from boldly.signals.headers import HeaderError, read_header
+
+TURNED = np.array([[0.0, -2, 0, 5], [2, 0, 0, 1], [0, 0, 3, 0], [0, 0, 0, 1]])
+
+
+def save(path, affine, zooms=None):
+    image = nib.Nifti1Image(np.zeros((4, 4, 4, 3), np.int16), None)
+    image.header.set_sform(affine, 1)
+    image.header.set_zooms((*(zooms or np.linalg.norm(affine[:3, :3], axis=0)), 2.0))
+    nib.save(image, path)
+    return path
+
+
+def test_a_turned_affine_is_read(tmp_path):
+    assert np.allclose(read_header(save(tmp_path / "bold.nii", TURNED)).grid.affine, TURNED)
+
+
+def test_a_sheared_affine_is_refused_with_the_defect(tmp_path):
+    sheared = TURNED.copy()
+    sheared[0, 2] = 0.3
+    with pytest.raises(HeaderError, match=r"sheared.*fMRIPrep 20\.2\.0"):
+        read_header(save(tmp_path / "bold.nii", sheared))
+
+
+def test_an_affine_of_another_voxel_size_than_the_header_is_refused(tmp_path):
+    with pytest.raises(HeaderError, match="affine 2 x 2 x 3 mm, header 2 x 2 x 2 mm"):
+        read_header(save(tmp_path / "bold.nii", TURNED, zooms=(2.0, 2.0, 2.0)))
