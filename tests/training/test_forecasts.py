@@ -1,20 +1,31 @@
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from boldly.config import PretrainOptions
-from boldly.models.build import build_network, pretraining_config
+from boldly.models import build
+from boldly.models.build import pretraining_config
 from boldly.samples.windows import Windows, window_options
-from boldly.training.forecasts import fit_dynamics, fit_forecasts, forecast
+from boldly.training import forecasts
+from boldly.training.forecasts import fit_dynamics, forecast
 from boldly.training.journal import Processes
 from boldly.training.validation import UpstreamValidation
 from tests.training import synthetic
 
 P = 6
 NOISE = 0.5
+
+
+def build_network(config, seed) -> Any:
+    return build.build_network(config, seed)
+
+
+def fit_forecasts(corpus, wanted) -> Any:
+    return forecasts.fit_forecasts(corpus, wanted)
 
 
 def coupling(t_r=1.0, memory_s=1e9):

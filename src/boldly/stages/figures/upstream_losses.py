@@ -97,7 +97,7 @@ def _limits(curves: dict[str, pd.DataFrame]) -> tuple[float, float]:
     values = pd.concat(parts)
     low, high = float(values.min()), float(values.max())
     margin = 0.08 * max(high - low, 0.01 * abs(high), 1e-6)
-    return low - margin, high + margin
+    return low - 2 * margin, high + margin  # room for the text below the lowest curve
 
 
 def _label(axes: Axes, name: str, curves: dict[str, pd.DataFrame], colour: str) -> None:
