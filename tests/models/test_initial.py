@@ -108,8 +108,9 @@ def test_a_language_model_of_another_kind_is_refused(gpt2, framework):
 
 
 def test_a_network_of_boldly_gives_all_its_weights(tmp_path):
-    source = build_network(NetworkConfig(framework="csm", **SIZES), seed=7)
-    save_network(tmp_path, source.sizes, source.state_dict(), synthetic.contract(16))
+    sizes = NetworkConfig("csm", n_parcels=16, width=16, layers=2, heads=2)
+    source = build_network(sizes, seed=7)
+    save_network(tmp_path, sizes, source.state_dict(), synthetic.contract(16))
     started = network("csm")
     initialise(started, tmp_path)
     torch.testing.assert_close(started.state_dict(), source.state_dict())

@@ -268,7 +268,7 @@ def test_a_run_without_nuisance_rows_is_refused(subject: Subject) -> None:
 def test_an_atlas_that_does_not_overlap_is_refused(subject: Subject) -> None:
     affine = AFFINE.copy()
     affine[:3, 3] = 400
-    nib.save(nib.Nifti1Image(labels(), affine), subject.atlas.path)
+    nib.save(nib.Nifti1Image(labels(), affine), str(subject.atlas.path))
     with pytest.raises(InputError, match="the atlas has no voxel within"):
         subject.parcellate()
 
