@@ -66,7 +66,7 @@ def test_the_names_of_shards_lead_back_to_dataset_subject_and_run() -> None:
         (BOLD, ["bold"]),
         (BOLD.removesuffix(".gz"), ["bold"]),
         (BOLD.replace(".nii.gz", ".json"), []),
-        (BOLD.replace("desc-preproc", "desc-smoothAROMAnonaggr"), []),
+        (BOLD.replace("desc-preproc", "desc-smoothAROMAnonaggr"), ["aroma"]),
         ("sub-01_task-rest_space-fsLR_den-91k_bold.dtseries.nii", []),
         ("sub-01_task-rest_space-T1w_desc-brain_mask.nii.gz", ["mask"]),
         ("sub-01_task-rest_space-T1w_desc-aseg_dseg.nii.gz", []),
@@ -80,6 +80,7 @@ def test_the_names_of_shards_lead_back_to_dataset_subject_and_run() -> None:
 def test_kinds_of_files_are_told_by_their_names(name: str, kinds: list[str]) -> None:
     tests = {
         "bold": bids.is_preproc_bold,
+        "aroma": bids.is_aroma_bold,
         "mask": bids.is_brain_mask,
         "confounds": bids.is_confounds_table,
         "events": bids.is_events_table,

@@ -16,9 +16,11 @@ from boldly.config import (
     AtlasOptions,
     Config,
     DatasetOptions,
+    PreprocessOptions,
     PretrainOptions,
     ShardOptions,
     TaskOptions,
+    apply_preset,
     load_config,
     parse,
     resolve,
@@ -244,6 +246,76 @@ def test_a_wrong_task_file_is_an_error_that_names_it(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message) as caught:
             load_config(config, CHECKOUT)
         assert caught.value.problems[0].where == str(task)
+
+
+PRESETS = sorted((CHECKOUT / "config" / "confounds").glob("*.yaml"))
+
+
+def preprocess_of(tmp_path: Path, preprocess: dict[str, Any], **sections: Any) -> PreprocessOptions:
+    content = {**SMALLEST, "preprocess": preprocess, **sections}
+    return load_config(write(tmp_path / "config.yaml", content), CHECKOUT).preprocess
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_a_preset_means_the_same_as_its_options_written_out(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written_out = preprocess_of(tmp_path, yaml.safe_load(path.read_text(encoding="utf-8")))
+    named = preprocess_of(tmp_path, {"preset": path.stem})
+    assert named.model_dump_json() == written_out.model_dump_json()
+    assert named.regression() == written_out.regression()
+    # What is resolved once stays as it is.
+    assert apply_preset(named, CHECKOUT) is named
+
+
+def test_the_preset_of_the_reference_is_the_default(tmp_path: Path) -> None:
+    assert preprocess_of(tmp_path, {"preset": "lfb"}) == PreprocessOptions()
+
+
+def test_options_beside_a_preset_count_more_even_where_they_are_the_defaults(tmp_path: Path) -> None:
+    own = write(tmp_path / "mine.yaml", {"motion": "full", "fd_threshold_mm": 0.5, "exclude": {"mean_fd_mm": 0.4}})
+    beside = {"motion": "basic", "fd_threshold_mm": None, "exclude": {"maximum_fd_mm": 5}}
+    found = preprocess_of(tmp_path, {"preset": str(own), **beside})
+    assert (found.motion, found.fd_threshold_mm) == ("basic", None)
+    assert (found.exclude.mean_fd_mm, found.exclude.maximum_fd_mm) == (0.4, 5)
+    assert preprocess_of(tmp_path, {"preset": str(own)}).motion == "full"
+
+
+def test_a_wrong_preset_is_an_error_with_the_way_out(tmp_path: Path) -> None:
+    own = write(tmp_path / "mine.yaml", {"motions": "full"})
+    chained = write(tmp_path / "chained.yaml", {"preset": "36p"})
+    for preset, message in (
+        ("37p", "no preset '37p' .there are: 24p, 36p, acompcor, compcor, lfb, none, scrubbing, simple."),
+        (str(tmp_path / "absent.yaml"), "no such file"),
+        (str(own), "motions: unknown key"),
+        (str(chained), "cannot start from another"),
+    ):
+        with pytest.raises(InputError, match=message):
+            preprocess_of(tmp_path, {"preset": preset})
+
+
+def test_aroma_images_are_not_smoothed_again(tmp_path: Path) -> None:
+    aroma = {"strategy": ["high_pass", "wm_csf", "ica_aroma"], "ica_aroma": "full"}
+    own = write(tmp_path / "aroma.yaml", aroma)
+    for preprocess in (aroma, {"preset": str(own)}):
+        with pytest.raises(InputError, match=r"smoothing_fwhm_mm: .* set it to null"):
+            preprocess_of(tmp_path, preprocess)
+        assert preprocess_of(tmp_path, preprocess, parcellate={"smoothing_fwhm_mm": None}).takes_aroma_images
+    assert not preprocess_of(tmp_path, {"preset": str(own), "ica_aroma": "basic"}).takes_aroma_images
+
+
+def test_aroma_images_are_not_in_what_hcp_distributes(tmp_path: Path) -> None:
+    datasets = {"a": {"role": "upstream", "derivatives": "hcp", "layout": "hcp"}}
+    sections = {"datasets": datasets, "parcellate": {"smoothing_fwhm_mm": None}}
+    with pytest.raises(InputError, match="layout hcp has no ICA-AROMA images"):
+        preprocess_of(tmp_path, {"strategy": ["ica_aroma"], "ica_aroma": "full"}, **sections)
+
+
+def test_contracts_name_the_kind_of_aroma_only_where_images_are_aromas() -> None:
+    assert "ica_aroma" not in PreprocessOptions().regression()
+    full = PreprocessOptions(strategy=["ica_aroma"], ica_aroma="full")
+    assert full.regression()["ica_aroma"] == "full"
 
 
 @pytest.mark.parametrize(

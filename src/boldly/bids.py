@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import re
 from pathlib import Path
 
@@ -26,7 +28,13 @@ def entities(name: str) -> dict[str, str]:
     >>> entities("sub-01_task-rest_run-02_desc-preproc_bold.nii.gz")
     {'sub': '01', 'task': 'rest', 'run': '02', 'desc': 'preproc'}
     """
-    return dict(_ENTITY.findall(name))
+    return dict(_pairs(name))
+
+
+# Each name is asked for several times while a dataset is indexed.
+@functools.lru_cache(maxsize=1 << 12)
+def _pairs(name: str) -> list[tuple[str, str]]:
+    return _ENTITY.findall(name)
 
 
 def run_prefix(found: dict[str, str]) -> str:
@@ -58,12 +66,18 @@ def subject_folders(derivatives: Path) -> list[Path]:
 
 def functional_files(subject: Path) -> list[Path]:
     """Return all files in a subject's func folders, with sessions or without, sorted."""
-    return sorted(path for pattern in ("func/*", "ses-*/func/*") for path in subject.glob(pattern))
+    folders = [folder / "func" for folder in (subject, *sorted(subject.glob("ses-*")))]
+    return [folder / name for folder in folders if folder.is_dir() for name in sorted(os.listdir(folder))]
 
 
 def is_preproc_bold(name: str) -> bool:
     """Tell whether a name is that of a preprocessed BOLD image (in any space)."""
     return entities(name).get("desc") == "preproc" and name.endswith(("_bold.nii.gz", "_bold.nii"))
+
+
+def is_aroma_bold(name: str) -> bool:
+    """Tell whether a name is that of a BOLD image smoothed and cleaned with ICA-AROMA (fMRIPrep before 23.1)."""
+    return entities(name).get("desc") == "smoothAROMAnonaggr" and name.endswith(("_bold.nii.gz", "_bold.nii"))
 
 
 def is_brain_mask(name: str) -> bool:

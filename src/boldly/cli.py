@@ -13,7 +13,7 @@ from boldly import __version__
 from boldly.records import InputError
 
 if TYPE_CHECKING:
-    from boldly.config import Section, TaskOptions
+    from boldly.config import PreprocessOptions, Section, TaskOptions
 
 S = TypeVar("S", bound="Section")
 Command = Callable[[argparse.Namespace], None]
@@ -54,14 +54,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _index(args: argparse.Namespace) -> None:
-    from boldly.config import AtlasOptions, DatasetOptions, IndexOptions, PreprocessOptions
+    from boldly.config import AtlasOptions, DatasetOptions, IndexOptions
     from boldly.stages import index
 
     index.run(
         dataset=args.dataset,
         dataset_options=_options(DatasetOptions, args.dataset_options, "--dataset-options"),
         options=_options(IndexOptions, args.options),
-        preprocess=_options(PreprocessOptions, args.preprocess, "--preprocess"),
+        preprocess=_preprocess_options(args.preprocess, "--preprocess"),
         window_frames=args.window_frames,
         atlas=_options(AtlasOptions, args.atlas, "--atlas"),
         runs=args.runs,
@@ -70,15 +70,14 @@ def _index(args: argparse.Namespace) -> None:
 
 
 def _preprocess(args: argparse.Namespace) -> None:
-    from boldly.config import PreprocessOptions
     from boldly.stages import preprocess
 
-    options = _options(PreprocessOptions, args.options)
+    options = _preprocess_options(args.options)
     preprocess.run(runs=args.runs, subject=args.subject, options=options, nuisance=args.nuisance, qc=args.qc)
 
 
 def _parcellate(args: argparse.Namespace) -> None:
-    from boldly.config import AtlasOptions, ParcellateOptions, PreprocessOptions
+    from boldly.config import AtlasOptions, ParcellateOptions
     from boldly.stages import parcellate
 
     parcellate.run(
@@ -88,9 +87,10 @@ def _parcellate(args: argparse.Namespace) -> None:
         qc=args.qc,
         atlas=_options(AtlasOptions, args.atlas, "--atlas"),
         options=_options(ParcellateOptions, args.options),
-        preprocess=_options(PreprocessOptions, args.preprocess, "--preprocess"),
+        preprocess=_preprocess_options(args.preprocess, "--preprocess"),
         cache=args.cache,
         output=args.output,
+        quality=args.quality,
     )
 
 
@@ -177,17 +177,17 @@ def _figures(args: argparse.Namespace) -> None:
     from boldly.config import FiguresOptions
     from boldly.stages import figures
 
-    tables = [
-        table for path in args.tables for table in (sorted(path.glob("sub-*_qc.tsv")) if path.is_dir() else [path])
-    ]
     options = _options(FiguresOptions, args.options)
-    figures.run(figure=args.figure, tables=tables, options=options, output=args.output)
+    figures.run(figure=args.figure, tables=args.tables, options=options, output=args.output, key=args.key)
 
 
 def _simulate(args: argparse.Namespace) -> None:
     from boldly.stages import simulate
 
-    simulate.run(args.output, size=args.size, seed=args.seed, workers=args.workers)
+    if args.headers_only:
+        simulate.run_headers(args.output, subjects=args.subjects)
+    else:
+        simulate.run(args.output, size=args.size, seed=args.seed, workers=args.workers)
 
 
 def _atlas(args: argparse.Namespace) -> None:
@@ -229,6 +229,12 @@ def _options(model: type[S], text: str, where: str = "--options") -> S:
     from boldly.config import parse
 
     return parse(model, text, where)
+
+
+def _preprocess_options(text: str, where: str = "--options") -> PreprocessOptions:
+    from boldly.config import PreprocessOptions, apply_preset
+
+    return apply_preset(_options(PreprocessOptions, text, where), Path())
 
 
 def _task(text: str | None) -> TaskOptions | None:
@@ -302,6 +308,7 @@ def _add_preparation(add: Callable, flag: Callable, path: Callable, options: Cal
     options(sub, "preprocess", "preprocess, for the contract,")
     path(sub, "cache", "folder of projection matrices, shared by all jobs")
     path(sub, "output", "safetensors file to write")
+    path(sub, "quality", "table of signal quality per run to write")
 
     sub = add("shard", _shard, "write a subject's samples as a WebDataset tar")
     path(sub, "timeseries", "time series of the subject")
@@ -362,7 +369,8 @@ def _add_learning(add: Callable, flag: Callable, path: Callable, options: Callab
 
     sub = add("figures", _figures, "draw a figure from tables")
     flag(sub, "figure", "name of the figure")
-    path(sub, "tables", "the tables it is drawn from; of a folder all its quality tables", nargs="+")
+    path(sub, "tables", "the tables it is drawn from, or folders that hold them", nargs="+")
+    flag(sub, "key", "key of the one run to draw (carpet)", required=False)
     options(sub)
     path(sub, "output", "PNG file to write; PDF and TSV lie beside")
 
@@ -373,6 +381,10 @@ def _add_tools(add: Callable, flag: Callable, path: Callable) -> None:
     flag(sub, "size", "how large", choices=["demo", "tiny"], default="demo")
     flag(sub, "seed", "seed of everything random", type=int, default=1234)
     flag(sub, "workers", "processes", type=int, default=2)
+    sub.add_argument(
+        "--headers-only", action="store_true", help="a tree of 34 datasets and 11,980 runs without data, instead"
+    )
+    flag(sub, "subjects", "subjects of that tree", type=int, default=1726)
 
     sub = add("atlas", _atlas, "fetch a published atlas into its cache folder (needs network)")
     flag(sub, "atlas", "config section atlas as JSON", metavar="JSON")

@@ -329,6 +329,11 @@ class ExclusionOptions(Section):
 class PreprocessOptions(Section):
     """Nuisance regressors, in the terms of `nilearn.interfaces.fmriprep.load_confounds`."""
 
+    preset: str | None = Field(
+        None,
+        description="Strategy to start from: a name in config/confounds, or the path of a file of your own; "
+        "options beside it count more.",
+    )
     strategy: list[Literal["motion", "wm_csf", "global_signal", "compcor", "high_pass", "ica_aroma"]] = Field(
         ["motion", "wm_csf", "global_signal"], description="Parts of the regression; empty: none."
     )
@@ -339,9 +344,22 @@ class PreprocessOptions(Section):
         "anat_combined", description="Kind of components."
     )
     n_compcor: int | Literal["all"] = Field(6, description="Components per mask.")
+    ica_aroma: Literal["basic", "full"] = Field(
+        "basic", description="basic: regress the noise components out; full: take fMRIPrep's AROMA images."
+    )
     fd_threshold_mm: float | None = Field(None, gt=0, description="Scrub frames that move more, mm.")
     std_dvars_threshold: float | None = Field(None, gt=0, description="Scrub frames with larger std DVARS.")
     exclude: ExclusionOptions = Field(ExclusionOptions(), description="Thresholds for whole runs.")
+
+    @property
+    def takes_aroma_images(self) -> bool:
+        """Whether the images are those that fMRIPrep smoothed and cleaned with ICA-AROMA."""
+        return "ica_aroma" in self.strategy and self.ica_aroma == "full"
+
+    def regression(self) -> dict[str, Any]:
+        """Return what of it changes a run's signals, for contracts; what is not in use is left out of it."""
+        unused = {"preset", "exclude"} | (set() if self.takes_aroma_images else {"ica_aroma"})
+        return self.model_dump(mode="json", exclude=unused)
 
 
 class ParcellateOptions(Section):
@@ -579,6 +597,28 @@ class Config(Section):
     figures: FiguresOptions = Field(FiguresOptions(), description="Stage figures.")
 
     @model_validator(mode="after")
+    def _smoothed_once(self) -> Self:
+        if wrong := self.aroma_conflicts():
+            raise ValueError("; ".join(wrong))
+        return self
+
+    def aroma_conflicts(self) -> list[str]:
+        """Say what does not go together with the images that fMRIPrep smoothed and cleaned with ICA-AROMA."""
+        if not self.preprocess.takes_aroma_images:
+            return []
+        wrong = [
+            f"datasets.{name}: layout hcp has no ICA-AROMA images; drop ica_aroma from preprocess.strategy"
+            for name, options in self.datasets.items()
+            if options.layout == "hcp" and options.derivatives is not None
+        ]
+        if self.parcellate.smoothing_fwhm_mm is not None:
+            wrong.append(
+                "parcellate.smoothing_fwhm_mm: with preprocess.ica_aroma full the images are smoothed already; "
+                "set it to null"
+            )
+        return wrong
+
+    @model_validator(mode="after")
     def _names_meet(self) -> Self:
         wrong = []
         for name, options in self.adapt.experiments.items():
@@ -660,20 +700,20 @@ def parse(model: type[S], content: Any, where: str) -> S:
 
 
 def resolve(config: Config, checkout: Path) -> Config:
-    """Complete a config: expand ``${VARIABLE}`` in paths, read the task files of datasets, find DeepSpeed files.
+    """Complete a config: expand ``${VARIABLE}`` in paths, read presets and task files, find DeepSpeed files.
 
     Parameters
     ----------
     config : Config
         As read.
     checkout : Path
-        Where the files lie that boldly comes with (config/tasks, config/deepspeed): relative paths count from the
-        working directory first, then from there.
+        Where the files lie that boldly comes with (config/confounds, config/tasks, config/deepspeed): relative
+        paths count from the working directory first, then from there.
 
     Raises
     ------
     InputError
-        For an environment variable that is not set, or a task file that is absent or wrong.
+        For an environment variable that is not set, or a preset or task file that is absent or wrong.
     """
     config = _expand_variables(config)
     datasets = dict(config.datasets)
@@ -688,7 +728,52 @@ def resolve(config: Config, checkout: Path) -> Config:
             path = _find(experiment.deepspeed, checkout)
             experiments[name] = experiment.model_copy(update={"deepspeed": path})
     pretrain = config.pretrain.model_copy(update={"experiments": experiments})
-    return config.model_copy(update={"datasets": datasets, "pretrain": pretrain})
+    preprocess = apply_preset(config.preprocess, checkout)
+    resolved = config.model_copy(update={"datasets": datasets, "pretrain": pretrain, "preprocess": preprocess})
+    if wrong := resolved.aroma_conflicts():
+        where = str(config.preprocess.preset)
+        raise InputError([Problem(where, "preprocess", text, "see config/README.md") for text in wrong])
+    return resolved
+
+
+def apply_preset(options: PreprocessOptions, checkout: Path) -> PreprocessOptions:
+    """Write the preset out: the values of its file, then those given beside it; `preset` itself becomes None.
+
+    Parameters
+    ----------
+    options : PreprocessOptions
+        As read.
+    checkout : Path
+        Where config/confounds lies (see `resolve`).
+
+    Raises
+    ------
+    InputError
+        For an unknown name, or a file that is absent or wrong.
+    """
+    if options.preset is None:
+        return options
+    path = _preset_path(options.preset, checkout)
+    base = parse(PreprocessOptions, _read_yaml(path, "preprocess.preset"), path)
+    if base.preset is not None:
+        message, remedy = "a preset cannot start from another one", "write its options out"
+        raise InputError(Problem(path, "preset", message, remedy))
+    content, own = (section.model_dump(exclude_unset=True) for section in (base, options))
+    exclude = {**content.get("exclude", {}), **own.get("exclude", {})}
+    return parse(PreprocessOptions, {**content, **own, "exclude": exclude, "preset": None}, path)
+
+
+def _preset_path(preset: str, checkout: Path) -> str:
+    """Return the file of a preset: a name has neither a folder nor an ending."""
+    if Path(preset).suffix or Path(preset).name != preset:
+        return _find(preset, checkout)
+    folder = Path("config", "confounds")
+    path = _find(str(folder / f"{preset}.yaml"), checkout)
+    if not Path(path).is_file():
+        known = {file.stem for place in (folder, checkout / folder) for file in place.glob("*.yaml")}
+        message = f"no preset '{preset}' (there are: {', '.join(sorted(known)) or 'none'})"
+        raise InputError(Problem("config", "preprocess.preset", message, "correct it, or give the path of a file"))
+    return path
 
 
 def load_config(path: Path | str, checkout: Path) -> Config:
@@ -717,9 +802,10 @@ def _expand_variables(config: Config) -> Config:
         name: expand(options, ("derivatives", "bids", "shards", "ceilings"), f"datasets.{name}")
         for name, options in config.datasets.items()
     }
+    preprocess = expand(config.preprocess, ("preset",), "preprocess")
     if problems:
         raise InputError(problems)
-    return config.model_copy(update={"atlas": atlas, "datasets": datasets})
+    return config.model_copy(update={"atlas": atlas, "datasets": datasets, "preprocess": preprocess})
 
 
 def _find(path: str, checkout: Path) -> str:

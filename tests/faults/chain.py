@@ -42,6 +42,7 @@ RUNS, LABELS = Path("index/x_runs.tsv"), Path("index/x_labels.json")
 PROBLEMS = Path("index/x_problems.tsv")
 NUISANCE, QC = Path("preprocess/sub-01_nuisance.tsv"), Path("preprocess/sub-01_qc.tsv")
 SERIES, SHARD = Path("parcellate/sub-01_timeseries.safetensors"), Path("shard/ds-x_sub-01.tar")
+SIGNAL_QUALITY = Path("parcellate/sub-01_quality.tsv")
 SPLIT, ATLAS, CONFIG = Path("split/x.json"), Path("study/atlas-slabs_dseg.nii.gz"), Path("study/config.yaml")
 FETCHED = AtlasOptions.model_validate({"name": "schaefer", "dimension": 100, "cache": "atlas"})
 
@@ -51,7 +52,7 @@ OUTPUTS: dict[str, tuple[Path, ...]] = {
     "atlas": tuple(map(Path, FETCHED.fetched)),
     "index": (RUNS, LABELS),
     "preprocess": (NUISANCE, QC),
-    "parcellate": (SERIES,),
+    "parcellate": (SERIES, SIGNAL_QUALITY),
     "shard": (SHARD,),
     "split": (SPLIT,),
     "export_lfb": (Path("export_lfb/sub-01.json"),),
@@ -131,7 +132,8 @@ class Chain:
             "qc": _of(QC, subject),
             "cache": Path("cache"),
         }
-        parcellate.run(subject=subject, output=_of(SERIES, subject), **inputs, **(arguments | self.options))
+        outputs: dict[str, Any] = {"output": _of(SERIES, subject), "quality": _of(SIGNAL_QUALITY, subject)}
+        parcellate.run(subject=subject, **inputs, **outputs, **(arguments | self.options))
 
     def _shard(self, subject: str) -> None:
         arguments: dict[str, Any] = {"role": "downstream", "task": TaskOptions(), "options": ShardOptions()}

@@ -85,6 +85,7 @@ def run_series(key: str, frames: np.ndarray | int = 40, seed: int = 0, **changes
         "mean": np.full(N_PARCELS, 1000, np.float32),
         "std": np.full(N_PARCELS, 2, np.float32),
         "coverage": np.ones(N_PARCELS, np.float32),
+        "tsnr": np.full(N_PARCELS, 50, np.float32),
         "meta": {"t_r": 2.0, "marked": []},
     }
     return RunSeries(**(fields | changes))

@@ -184,3 +184,13 @@ def test_what_cannot_be_cleaned_says_why(changes: dict[str, Any], opts: dict[str
     with pytest.raises(CleaningError, match=message) as caught:
         scaled(drifting_signals()[0], options(**opts), **changes)
     assert caught.value.remedy
+
+
+def test_tsnr_is_that_of_the_kept_frames_before_cleaning() -> None:
+    signals, regressors = drifting_signals()
+    signals[:, 1] = 7.0
+    kept = kept_frames("inner")
+    found = clean(signals, kept=kept, regressors=regressors, t_r=2.0, options=ParcellateOptions()).tsnr
+    expected = signals[kept].mean(axis=0) / signals[kept].std(axis=0)
+    np.testing.assert_allclose(np.delete(found, 1), np.delete(expected, 1))
+    assert np.isnan(found[1])

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from nilearn.interfaces.fmriprep import load_confounds
+from nilearn.interfaces.fmriprep import load_confounds, load_confounds_strategy
 
-from boldly.config import PreprocessOptions
+from boldly.config import PreprocessOptions, apply_preset
 from boldly.files import read_tsv
 from boldly.records import InputError
 from boldly.signals.confounds import (
@@ -25,6 +25,43 @@ from boldly.signals.confounds import (
     read_nuisance,
     write_nuisance,
 )
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+# What each file of config/confounds is in nilearn's own words: one of its strategies, or its arguments.
+PRESETS: dict[str, str | dict[str, Any]] = {
+    "none": {"strategy": ()},
+    "simple": "simple",
+    "scrubbing": "scrubbing",
+    "compcor": "compcor",
+    "lfb": {
+        "strategy": ("motion", "wm_csf", "global_signal"),
+        "motion": "basic",
+        "wm_csf": "basic",
+        "global_signal": "basic",
+    },
+    "24p": {"strategy": ("motion",), "motion": "full"},
+    "36p": {
+        "strategy": ("motion", "wm_csf", "global_signal"),
+        "motion": "full",
+        "wm_csf": "full",
+        "global_signal": "full",
+    },
+    "acompcor": {
+        "strategy": ("high_pass", "motion", "compcor"),
+        "motion": "derivatives",
+        "compcor": "anat_separated",
+        "n_compcor": 5,
+    },
+}
+N_REGRESSORS = {"none": 0, "lfb": 9, "24p": 24, "36p": 36}
+
+
+def with_movement(path: Path) -> None:
+    """Have frames that each threshold of a preset scrubs, and a segment that is too short to be kept."""
+    table = pd.read_csv(path, sep="\t")
+    table.loc[[10, 13], "framewise_displacement"] = 0.9
+    table.loc[30, "std_dvars"] = 2.5
+    table.to_csv(path, sep="\t", index=False, na_rep="n/a")
 
 
 def load(path: Path, **options: Any) -> Nuisance:
@@ -53,6 +90,44 @@ class TestAgainstNilearn:
         assert list(found.names) == list(expected.columns)
         np.testing.assert_array_equal(found.regressors, expected.to_numpy())
         np.testing.assert_array_equal(np.flatnonzero(found.kept), np.arange(40) if mask is None else mask)
+
+    @pytest.mark.parametrize("preset", sorted(path.stem for path in (CHECKOUT / "config/confounds").iterdir()))
+    @pytest.mark.parametrize("study_options", [{}, {"non_steady": 3}, {"old_confounds": True}], ids=str)
+    def test_presets_are_what_nilearn_loads(self, write_study, preset, study_options):
+        files = write_study(**study_options).run()
+        with_movement(files.confounds)
+        theirs = PRESETS[preset]
+        if isinstance(theirs, str):
+            expected, mask = load_confounds_strategy(str(files.bold), theirs)
+        else:
+            expected, mask = load_confounds(str(files.bold), **theirs)
+        options = apply_preset(PreprocessOptions(preset=preset), CHECKOUT)
+        table, meta = read_confounds(files.confounds), read_meta(files.confounds)
+        assert missing_columns(table.columns, options, meta=meta, duration_s=600) == {}
+        found = nuisance(table, meta, options)
+        columns = [] if expected is None else list(expected.columns)
+        assert list(found.names) == columns
+        assert len(columns) == N_REGRESSORS.get(preset, len(columns))
+        if columns:
+            np.testing.assert_array_equal(found.regressors, expected.to_numpy())
+        np.testing.assert_array_equal(np.flatnonzero(found.kept), np.arange(40) if mask is None else mask)
+
+    @pytest.mark.parametrize("kind", ["basic", "full"])
+    def test_ica_aroma_is_that_of_load_confounds(self, write_study, kind):
+        files = write_study(non_steady=2).run()
+        table = pd.read_csv(files.confounds, sep="\t")
+        table["aroma_motion_02"] = np.random.default_rng(2).normal(size=len(table))
+        table.to_csv(files.confounds, sep="\t", index=False, na_rep="n/a")
+        image = files.bold
+        if kind == "full":
+            image = image.rename(image.with_name(image.name.replace("desc-preproc", "desc-smoothAROMAnonaggr")))
+        strategy = ["high_pass", "wm_csf", "ica_aroma"]
+        expected, mask = load_confounds(str(image), tuple(strategy), ica_aroma=kind)
+        found = load(files.confounds, strategy=strategy, ica_aroma=kind)
+        assert list(found.names) == list(expected.columns)
+        assert ("aroma_motion_02" in found.names) == (kind == "basic")
+        np.testing.assert_array_equal(found.regressors, expected.to_numpy())
+        np.testing.assert_array_equal(np.flatnonzero(found.kept), mask)
 
     def test_scrubbed_frames_are_those_of_load_confounds(self, study):
         files = study.run()
@@ -170,6 +245,21 @@ class TestMissingColumns:
         assert missing_columns(["csf"], options, duration_s=100) == {}
         assert missing_columns(["csf"], options, duration_s=300) == {"strategy high_pass": ["cosine*"]}
 
+    def test_noise_components_are_missed_only_where_they_are_regressed_out(self):
+        basic, full = (PreprocessOptions(strategy=["ica_aroma"], ica_aroma=kind) for kind in ("basic", "full"))
+        assert missing_columns(["csf"], basic) == {"strategy ica_aroma": ["aroma_motion_*"]}
+        assert missing_columns(["aroma_motion_01"], basic) == {}
+        assert missing_columns(["csf"], full) == {}
+
+    @pytest.mark.parametrize("preset", sorted(PRESETS))
+    def test_only_presets_with_components_need_the_json(self, study, preset):
+        files = study.run()
+        files.confounds_json.unlink()
+        options = apply_preset(PreprocessOptions(preset=preset), CHECKOUT)
+        columns = read_confounds(files.confounds).columns
+        missing = missing_columns(columns, options, meta=read_meta(files.confounds), duration_s=600)
+        assert list(missing) == (["strategy compcor"] if "compcor" in preset else [])
+
     def test_an_empty_strategy_needs_no_table(self):
         assert not needs_table(PreprocessOptions(strategy=[]))
 
@@ -179,6 +269,10 @@ class TestMissingColumns:
         assert "sub-03 run-2: confounds table has no columns 'csf', 'white_matter'" in text
         assert "(found: global_signal, trans_x)" in text
         assert "drop wm_csf from preprocess.strategy, or exclude the run" in text
+
+    def test_the_problem_says_which_fmriprep_runs_ica_aroma(self):
+        missing = missing_columns(["csf"], PreprocessOptions(strategy=["ica_aroma"]))
+        assert "23.1 and newer no longer run it" in missing_problem(missing, ["csf"], "x.tsv", "").remedy
 
     def test_the_spelling_of_old_fmriprep_is_recognised(self):
         available = ["CSF", "WhiteMatter", "FramewiseDisplacement"]
@@ -209,12 +303,12 @@ class TestFiles:
         }
         write_nuisance(tmp_path / "n.tsv", runs)
         table = read_tsv(tmp_path / "n.tsv")
-        assert list(table.columns) == ["key", "frame", "kept", "csf", "rot_x"]
+        assert list(table.columns) == ["key", "frame", "kept", "framewise_displacement", "csf", "rot_x"]
         assert table.loc[table["key"] == "a", "rot_x"].isna().all()
 
     def test_a_subject_without_runs_has_an_empty_table(self, tmp_path):
         write_nuisance(tmp_path / "n.tsv", {})
-        assert (tmp_path / "n.tsv").read_text() == "key\tframe\tkept\n"
+        assert (tmp_path / "n.tsv").read_text() == "key\tframe\tkept\tframewise_displacement\n"
         assert read_nuisance(tmp_path / "n.tsv") == {}
 
     def test_an_empty_table_or_broken_json_is_an_error(self, tmp_path):

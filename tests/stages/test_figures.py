@@ -15,8 +15,11 @@ from matplotlib.text import Text
 from boldly.config import Config, FiguresOptions, parse
 from boldly.files import read_tsv, write_tsv
 from boldly.records import InputError, Run, Score, write_runs, write_scores
+from boldly.samples.timeseries import write_timeseries
+from boldly.signals.confounds import Nuisance, write_nuisance
 from boldly.stages import figures
 from boldly.stages.figures import style, tables
+from tests.samples import examples
 
 REPORT = Path(__file__).resolve().parents[2] / "workflow" / "report"
 OPTIONS = FiguresOptions(dpi=60)  # small: only looked at by tests
@@ -140,8 +143,42 @@ def words(figure: Figure) -> str:
     return "\n".join(text.get_text() for text in figure.findobj(Text) if isinstance(text, Text))
 
 
+def carpet_inputs(folder: Path, dataset: str) -> list[Path]:
+    """A run table, and the folders of a dataset with nuisance tables and time series."""
+    runs = run_table(folder, dataset, 2, 2)
+    qc, parcellate = folder / "preprocess" / dataset, folder / "parcellate" / dataset
+    keys = read_tsv(runs)["key"]
+    for subject, of_subject in keys.groupby(keys.str.extract("sub-([0-9]+)", expand=False)):
+        moved = np.r_[np.nan, np.linspace(0.1, 0.9, 11)]
+        kept = np.arange(12) != 5
+        write_nuisance(
+            qc / f"sub-{subject}_nuisance.tsv",
+            {key: Nuisance(kept, np.zeros((12, 0)), (), displacement_mm=moved) for key in of_subject},
+        )
+        series = [examples.run_series(key, frames=np.flatnonzero(kept)) for key in of_subject]
+        write_timeseries(parcellate / f"sub-{subject}_timeseries.safetensors", series, examples.contract())
+    return [runs, qc, parcellate]
+
+
+def test_a_carpet_shows_any_run_with_its_motion(tmp_path):
+    paths = carpet_inputs(tmp_path, "one")
+    key = read_tsv(paths[0])["key"].iloc[-1]
+    output = tmp_path / "figures" / "x.png"
+    figures.run(figure="carpet", tables=paths, options=OPTIONS, output=output, key=key)
+    table = read_tsv(output.with_suffix(".tsv"))
+    assert set(table["key"]) == {key}
+    assert table["kept"].tolist() == [1] * 5 + [0] + [1] * 6
+    assert table["framewise_displacement_mm"].iloc[-1] == pytest.approx(0.9)
+    with pytest.raises(InputError, match="no run in use has this key"):
+        figures.run(figure="carpet", tables=paths, options=OPTIONS, output=output, key="ds-one_sub-99")
+    with pytest.raises(InputError, match="the figure is of many runs"):
+        figures.run(figure="quality", tables=paths, options=OPTIONS, output=output, key=key)
+
+
 def inputs(name: str, folder: Path) -> list[Path]:
     """What the rule of a figure gives it."""
+    if name == "carpet":
+        return [path for dataset in ("one", "two") for path in carpet_inputs(folder, dataset)]
     if name in ("upstream_data", "quality", "excluded"):
         runs = [run_table(folder, "one", 5, 2, n_excluded=1), run_table(folder, "two", 8, 3)]
         return [*runs, *(qc_folder(folder / path.stem, path) for path in runs)]
@@ -217,17 +254,18 @@ def test_losses_have_their_reference_lines(tmp_path):
     paths = history(tmp_path, "csm") + history(tmp_path, "sequence_bert", parts=True)
     table = draw("upstream_losses", paths, tmp_path)
     parts = table.groupby("experiment")["part"].unique()
-    assert set(parts["csm"]) == {"train", "validation", "L1 of zeros"}
-    assert set(parts["sequence_bert"]) == {"train", "validation", "validation L1", "L1 of zeros"}
-    assert (table[table["part"] == "L1 of zeros"]["loss"] == 0.798).all()
+    assert set(parts["csm"]) == {"train", "validation", "zeros"}
+    assert set(parts["sequence_bert"]) == {"train", "validation", "validation L1", "zeros"}
+    assert (table[table["part"] == "zeros"]["loss"] == 0.798).all()
 
 
 def test_losses_show_what_linear_forecasts_reach(tmp_path):
     train, evaluated = history(tmp_path, "csm")
     pd.read_csv(evaluated).assign(l1_ar1=0.77, l1_var=0.76).to_csv(evaluated, index=False)
-    assert {"L1 of AR(1)", "L1 of VAR"} <= set(draw("upstream_losses", [train, evaluated], tmp_path)["part"])
+    assert {"AR(1)", "VAR"} <= set(draw("upstream_losses", [train, evaluated], tmp_path)["part"])
     written = words(picture("upstream_losses", [train, evaluated]))
-    assert "L1 of zeros 0.798 · AR(1) 0.770 · VAR 0.760" in written
+    assert "zeros 0.798\n" in f"{written}\n"
+    assert "AR(1) 0.770 · VAR 0.760" in written
 
 
 @pytest.mark.parametrize("l1", [0.75, 0.79, 0.7981, 0.85])
@@ -237,8 +275,11 @@ def test_the_labels_of_losses_never_overlap(l1, forecasts, tmp_path):
     pd.read_csv(evaluated).assign(l1=l1, **forecasts).to_csv(evaluated, index=False)
     figure = picture("upstream_losses", [train, evaluated])
     figure.draw_without_rendering()
-    one, other = [text.get_window_extent() for text in figure.axes[0].texts if "L1" in text.get_text()]
-    assert not one.overlaps(other)
+    boxes = [text.get_window_extent() for text in (*figure.axes[0].texts, figure.axes[0]._left_title)]
+    assert len(boxes) == (4 if forecasts else 3)
+    for number, one in enumerate(boxes):
+        assert not any(one.overlaps(other) for other in boxes[number + 1 :])
+        assert one.y0 >= figure.axes[0].get_window_extent().y1
 
 
 def test_a_long_training_curve_is_averaged_not_cut(tmp_path):
@@ -376,6 +417,9 @@ def test_captions_follow_the_config():
         "each run tested in turn",
     ):
         assert words_ in text
+    assert "Preset" not in text
+    changed["preprocess"]["preset"] = "24p"
+    assert "Preset 24p. Regressors: motion; motion full." in render("workflow.rst", changed)
     assert "the same person trains and tests" in text
     assert "smoothed" not in text
     assert "0.25 mm" in render("quality.rst", changed)

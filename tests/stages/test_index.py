@@ -151,6 +151,31 @@ class TestNames:
         assert [row.status for row in rows] == ["ok"] * 4
         assert rows[0].bold == str(files.bold)
 
+    def test_aroma_images_are_taken_where_the_strategy_says_so(self, write_study, run_index):
+        study = write_study(space="MNI152NLin6Asym", resolution="2")
+        options = study.dataset_options(space="MNI152NLin6Asym")
+        aroma = PreprocessOptions(strategy=["wm_csf", "ica_aroma"], ica_aroma="full")
+        with pytest.raises(InputError, match=r"no ICA-AROMA image(?s:.*)23\.1 and newer no longer run it"):
+            run_index(options, preprocess=aroma)
+        for files in study.files.values():
+            # As fMRIPrep 20.2 spells it: no resolution in the image's name, but in that of the mask.
+            name = files.bold.name.replace("_res-2_desc-preproc", "_desc-smoothAROMAnonaggr")
+            shutil.copy(files.bold, files.bold.with_name(name))
+        rows = run_index(options, preprocess=aroma)
+        assert all("_desc-smoothAROMAnonaggr_bold" in row.bold and row.status == "ok" for row in rows)
+        assert [row.mask for row in rows] == [str(files.mask) for files in study.files.values()]
+        assert all("_desc-preproc_bold" in row.bold for row in run_index(options))
+
+    def test_a_run_without_its_aroma_image_is_named(self, study, run_index):
+        first, *others = study.files.values()
+        for files in others:
+            files.bold.rename(files.bold.with_name(files.bold.name.replace("preproc", "smoothAROMAnonaggr")))
+        aroma = PreprocessOptions(strategy=["ica_aroma"], ica_aroma="full")
+        rows = run_index(study.dataset_options(), options=IndexOptions(on_error="exclude"), preprocess=aroma)
+        assert [row.status for row in rows] == ["error", "ok", "ok", "ok"]
+        assert "no ICA-AROMA image" in rows[0].reason
+        assert first.bold.exists()
+
     def test_the_resolution_chooses_between_images_and_masks(self, write_study, run_index):
         study = write_study(resolution="2")
         for path in list(study.derivatives.rglob("*_res-2_*")):

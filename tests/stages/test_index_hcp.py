@@ -230,7 +230,7 @@ def samples_of(folder: Path, root: Path, subject: str) -> list[Sample]:
     preprocess.run(runs=runs, subject=subject, options=MOTION, nuisance=nuisance, qc=qc)
     parcellate.run(
         runs=runs, subject=subject, nuisance=nuisance, qc=qc, atlas=atlas, options=ParcellateOptions(),
-        preprocess=MOTION, cache=folder / "cache", output=series,
+        preprocess=MOTION, cache=folder / "cache", output=series, quality=folder / "quality.tsv",
     )  # fmt: skip
     shard.run(
         timeseries=series, runs=runs, subject=subject, role="downstream", task=preset("hcp"),

@@ -57,6 +57,7 @@ class Subject:
             preprocess=PreprocessOptions(),
             cache=path / "cache",
             output=path / "out" / "sub-01_timeseries.safetensors",
+            quality=path / "out" / "sub-01_quality.tsv",
         )
         return read_timeseries(path / "out" / "sub-01_timeseries.safetensors")[0]
 

@@ -62,6 +62,18 @@ def test_second_run_has_nothing_to_do(done: Path, snakemake: Snakemake) -> None:
     assert "Nothing to be done" in again.stdout + again.stderr
 
 
+def test_a_subject_who_comes_is_indexed(done: Path, snakemake: Snakemake) -> None:
+    newcomer = done / "study/demo02/derivatives/fmriprep/sub-99"
+    newcomer.mkdir()
+    try:
+        dry = snakemake(done, "--cores", "2", "--dry-run", "index")
+    finally:
+        newcomer.rmdir()
+    plan = dry.stdout + dry.stderr
+    assert plan.count("checkpoint index_dataset:") == 1
+    assert "results/index/demo02_runs.tsv" in plan
+
+
 def test_changing_adapt_never_reruns_parcellate(done: Path, snakemake: Snakemake, tmp_path: Path) -> None:
     config = tmp_path / "changed.yaml"
     text = TINY.read_text()

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import os
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -18,6 +19,10 @@ try:
     CONFIG = settings.resolve(settings.parse(settings.Config, config, "config"), CHECKOUT)
 except records.InputError as error:
     raise WorkflowError("\n".join(f"- {problem}" for problem in error.problems)) from None
+
+# The report's captions print the config: a preset with what it stands for.
+if preset := config.get("preprocess", {}).get("preset"):
+    config["preprocess"] = {**CONFIG.preprocess.model_dump(mode="json"), "preset": preset}
 
 REVISIONS = settings.REVISIONS
 PREPARED = [name for name, dataset in CONFIG.datasets.items() if dataset.derivatives]
@@ -56,6 +61,14 @@ def index_atlas(wildcards):
 
 def dataset_options(wildcards):
     return CONFIG.datasets[wildcards.dataset].model_dump_json(exclude={"split", "ceilings"})
+
+
+def subject_listing(wildcards):
+    """Checksum of the folders in the derivatives, so that a subject who comes or goes makes index look again."""
+    derivatives = CONFIG.datasets[wildcards.dataset].derivatives
+    found = os.scandir(derivatives) if derivatives and Path(derivatives).is_dir() else ()
+    names = sorted(entry.name for entry in found if entry.is_dir())
+    return hashlib.sha256(repr(names).encode()).hexdigest()[:16]
 
 
 def dataset_role(wildcards):
@@ -250,6 +263,20 @@ def quality_tables(wildcards):
     return quality_of(PREPARED)
 
 
+def signal_tables(wildcards):
+    """The tables of the signals' quality of all subjects."""
+    return [
+        f"results/parcellate/{dataset}/sub-{subject}_quality.tsv"
+        for dataset in PREPARED
+        for subject in subjects(dataset)
+    ]
+
+
+def subject_of(wildcards):
+    """The subject that a run key names."""
+    return bids.entities(wildcards.key)["sub"]
+
+
 def upstream_quality_tables(wildcards):
     return quality_of(UPSTREAM)
 
@@ -268,7 +295,7 @@ def figure_files():
     """The figures that the config has data for."""
     names = ["upstream_data"] if UPSTREAM else []
     if PREPARED:
-        names += ["quality", "excluded"]
+        names += ["quality", "excluded", "carpet"]
     if PRETRAIN:
         names.append("upstream_losses")
     if DOWNSTREAM and ADAPT:

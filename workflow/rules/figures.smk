@@ -48,6 +48,7 @@ rule figure_quality:
     """Motion quality of all runs, and the runs that are excluded."""
     input:
         qc=quality_tables,
+        signals=signal_tables,
         runs=expand("results/index/{dataset}_runs.tsv", dataset=PREPARED),
     output:
         png=report(
@@ -67,13 +68,13 @@ rule figure_quality:
         runtime=10,
     params:
         options=options("figures"),
-        qc=expand("results/preprocess/{dataset}", dataset=PREPARED),
+        folders=expand("results/{stage}/{dataset}", stage=["preprocess", "parcellate"], dataset=PREPARED),
         figure=subpath(output.png, basename=True, strip_suffix=".png"),
         revision=REVISIONS["figures"],
     shell:
         "boldly figures"
         " --figure {params.figure}"
-        " --tables {input.runs:q} {params.qc:q}"
+        " --tables {input.runs:q} {params.folders:q}"
         " --options {params.options:q}"
         " --output {output.png:q}"
         " 2> {log:q}"
@@ -91,6 +92,58 @@ use rule figure_quality as figure_excluded with:
         "results/logs/figures/excluded.log",
     benchmark:
         "results/usage/figures/excluded.tsv"
+
+
+use rule figure_quality as figure_carpet with:
+    output:
+        png=report(
+            "results/figures/carpet.png",
+            caption="../report/carpet.rst",
+            category="Data",
+        ),
+        others=multiext("results/figures/carpet", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/carpet.log",
+    benchmark:
+        "results/usage/figures/carpet.tsv"
+
+
+rule figure_carpet_of_run:
+    """Signals and motion of one run: snakemake results/figures/carpet/<dataset>/<run key>.png."""
+    input:
+        runs="results/index/{dataset}_runs.tsv",
+        nuisance=lambda wildcards: f"results/preprocess/{wildcards.dataset}/sub-{subject_of(wildcards)}_nuisance.tsv",
+        series=lambda wildcards: f"results/parcellate/{wildcards.dataset}/sub-{subject_of(wildcards)}_timeseries.safetensors",
+    output:
+        png="results/figures/carpet/{dataset}/{key}.png",
+        others=multiext("results/figures/carpet/{dataset}/{key}", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/carpet_{dataset}_{key}.log",
+    benchmark:
+        "results/usage/figures/carpet_{dataset}_{key}.tsv"
+    wildcard_constraints:
+        key="ds-[^/]+",
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        options=options("figures"),
+        folders=lambda wildcards: expand(
+            "results/{stage}/{dataset}",
+            stage=["preprocess", "parcellate"],
+            dataset=wildcards.dataset,
+        ),
+        revision=REVISIONS["figures"],
+    shell:
+        "boldly figures"
+        " --figure carpet"
+        " --key {wildcards.key:q}"
+        " --tables {input.runs:q} {params.folders:q}"
+        " --options {params.options:q}"
+        " --output {output.png:q}"
+        " 2> {log:q}"
 
 
 rule figure_upstream_losses:

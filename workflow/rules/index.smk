@@ -25,7 +25,7 @@ checkpoint index_dataset:
         "results/usage/index/{dataset}.tsv"
     conda:
         "../../envs/cpu.yaml"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=2000,
         runtime=60,
@@ -35,6 +35,7 @@ checkpoint index_dataset:
         options=options("index"),
         preprocess=options("preprocess"),
         window=SHORTEST_WINDOW,
+        subjects=subject_listing,
         revision=REVISIONS["index"],
     shell:
         "boldly index"

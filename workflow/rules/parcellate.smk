@@ -1,7 +1,7 @@
 """parcellate: cleaned time series of each parcel.
 
 Input: preprocessed BOLD images and brain masks, nuisance regressors, atlas
-Output: results/parcellate/{dataset}/sub-{subject}_timeseries.safetensors, one (T, P) array per run
+Output: results/parcellate/{dataset}/sub-{subject}_timeseries.safetensors, one (T, P) array per run; _quality.tsv
 
 Smoothing and extraction are one matrix product; the matrix is built once per atlas, grid and kernel and kept in
 results/parcellate/cache, where all jobs find it.
@@ -30,7 +30,8 @@ rule parcellate_subject:
         qc="results/preprocess/{dataset}/sub-{subject}_qc.tsv",
         atlas=atlas_files(),
     output:
-        "results/parcellate/{dataset}/sub-{subject}_timeseries.safetensors",
+        timeseries="results/parcellate/{dataset}/sub-{subject}_timeseries.safetensors",
+        quality="results/parcellate/{dataset}/sub-{subject}_quality.tsv",
     log:
         "results/logs/parcellate/{dataset}_sub-{subject}.log",
     benchmark:
@@ -58,5 +59,6 @@ rule parcellate_subject:
         " --options {params.options:q}"
         " --preprocess {params.preprocess:q}"
         " --cache {params.cache:q}"
-        " --output {output:q}"
+        " --output {output.timeseries:q}"
+        " --quality {output.quality:q}"
         " 2> {log:q}"

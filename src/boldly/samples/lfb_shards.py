@@ -39,7 +39,7 @@ def contract(n_parcels: int) -> Contract:
         space="MNI152NLin2009cAsym",
         confounds=PreprocessOptions(
             strategy=["motion", "wm_csf", "global_signal"], motion="basic", wm_csf="basic", global_signal="basic"
-        ).model_dump(mode="json", exclude={"exclude"}),
+        ).regression(),
         smoothing_fwhm_mm=3.0,
         high_pass_hz=0.008,
         low_pass_hz=None,

@@ -32,6 +32,8 @@ class RunSeries:
         What standardization removed, in image units: ``data * std + mean`` restores the cleaned signal.
     coverage : ndarray of float32, shape (P,)
         Share of each parcel's weight inside the brain mask.
+    tsnr : ndarray of float32, shape (P,)
+        Temporal signal-to-noise ratio of each parcel before cleaning; nan where it does not vary.
     meta : dict
         t_r (s), entities, `marked` (numbers of parcels below min_coverage); must be JSON.
     """
@@ -42,10 +44,11 @@ class RunSeries:
     mean: np.ndarray
     std: np.ndarray
     coverage: np.ndarray
+    tsnr: np.ndarray
     meta: dict[str, Any] = field(default_factory=dict)
 
 
-_PARTS = ("data", "frames", "mean", "std", "coverage")
+_PARTS = ("data", "frames", "mean", "std", "coverage", "tsnr")
 
 
 def write_timeseries(path: Path | str, series: list[RunSeries], contract: Contract) -> None:
@@ -62,8 +65,8 @@ def write_timeseries(path: Path | str, series: list[RunSeries], contract: Contra
         temporary.write_bytes(save(tensors, header))
 
 
-def read_timeseries(path: Path | str) -> tuple[list[RunSeries], Contract]:
-    """Read what `write_timeseries` wrote.
+def read_timeseries(path: Path | str, *, key: str | None = None) -> tuple[list[RunSeries], Contract]:
+    """Read what `write_timeseries` wrote; with a key, that run alone (an empty list if it is not there).
 
     Raises
     ------
@@ -75,8 +78,9 @@ def read_timeseries(path: Path | str) -> tuple[list[RunSeries], Contract]:
             about = json.loads(stream.metadata()["boldly"])
             contract = Contract.from_json(about["contract"])
             series = [
-                RunSeries(key, meta=meta, **{part: stream.get_tensor(f"{key}/{part}") for part in _PARTS})
-                for key, meta in about["runs"].items()
+                RunSeries(name, meta=meta, **{part: stream.get_tensor(f"{name}/{part}") for part in _PARTS})
+                for name, meta in about["runs"].items()
+                if key in (None, name)
             ]
     except (SafetensorError, FileNotFoundError, ValueError, KeyError, TypeError) as error:
         problem = Problem(

@@ -45,12 +45,16 @@ class Cleaned:
         ``data * std + mean`` is the cleaned signal in image units, around the mean of the signal before cleaning.
     constant : ndarray of bool, shape (P,)
         Parcels that do not vary in time, or no longer do.
+    tsnr : ndarray of float64, shape (P,)
+        Temporal signal-to-noise ratio before all cleaning: mean over standard deviation (of the population) of the
+        kept frames; nan where a parcel does not vary.
     """
 
     data: Array
     mean: Array
     std: Array
     constant: NDArray[np.bool_]
+    tsnr: Array
 
 
 class CleaningError(ValueError):
@@ -103,6 +107,7 @@ def clean(
     if not np.isfinite(regressors[kept]).all():
         raise CleaningError("nuisance regressors are not finite", "rerun preprocess, or exclude the run")
     spread = signals[kept].std(axis=0)
+    tsnr = np.divide(signals[kept].mean(axis=0), spread, out=np.full_like(spread, np.nan), where=spread > 0)
     constant = np.ptp(signals[kept], axis=0) <= _CONSTANT * np.abs(signals[kept]).max(axis=0)
     sos = _filter(t_r, options)
     if sos is None:
@@ -125,7 +130,7 @@ def clean(
     constant |= signals.std(axis=0) <= _CONSTANT * spread
     data, mean, std = _scale(signals, baseline, options.standardize)
     data[:, constant] = 0
-    return Cleaned(data, mean, std, constant)
+    return Cleaned(data, mean, std, constant, tsnr)
 
 
 def _interpolate(values: Array, kept: NDArray[np.bool_], t_r: float) -> Array:

@@ -11,23 +11,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-# nilearn's public `load_confounds` starts from an image and searches for the table beside it by its own reading of
-# names (one spelling of run numbers, and every "tsv" in the path is taken for a suffix). The index has found the
-# table already, so the per-component functions that it is made of are called on the table directly. nilearn is
-# pinned to a minor release, and a test compares the result with `load_confounds`.
-from nilearn.interfaces.fmriprep import load_confounds_components as components
-from nilearn.interfaces.fmriprep.load_confounds_compcor import find_compcor
-from nilearn.interfaces.fmriprep.load_confounds_utils import add_suffix, prepare_output
-
 from boldly import bids, hcp
 from boldly.config import PreprocessOptions
 from boldly.files import write_tsv
 from boldly.records import InputError, Problem, read_table
 
+# nilearn's public `load_confounds` starts from an image and searches for the table beside it by its own reading of
+# names (one spelling of run numbers, and every "tsv" in the path is taken for a suffix). The index has found the
+# table already, so the per-component functions that it is made of are called on the table directly. nilearn is
+# pinned to a minor release, and a test compares the result with `load_confounds`. It is imported where it is used,
+# since that takes longer than indexing 500 runs.
+
 _BASES = {
     "motion": ["trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"],
     "wm_csf": ["csf", "white_matter"],
     "global_signal": ["global_signal"],
+}
+_SUFFIXES = {
+    "basic": [""],
+    "derivatives": ["", "_derivative1"],
+    "power2": ["", "_power2"],
+    "full": ["", "_derivative1", "_power2", "_derivative1_power2"],
 }
 # Prefixes of component columns; where a tuple stands, one of them is enough (fMRIPrep 1.4 spells all "a").
 _COMPCOR_PREFIXES: dict[str, list[tuple[str, ...]]] = {
@@ -40,7 +44,8 @@ _COMPCOR_PREFIXES: dict[str, list[tuple[str, ...]]] = {
 _COSINE_PERIOD_S = 128.0
 # Full scrubbing (Power et al., 2014): kept segments have at least this many frames. nilearn's default.
 _SHORTEST_SEGMENT = 5
-_KEYS = ("key", "frame", "kept")
+_MOVEMENT = "framewise_displacement"
+_KEYS = ("key", "frame", "kept", _MOVEMENT)
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,14 @@ class Nuisance:
         Of zero mean over the kept frames.
     names : tuple of str, length R
         Columns of the confounds table, sorted.
+    displacement_mm : ndarray of float64, shape (T,), optional
+        Framewise displacement, for looking at; never regressed out.
     """
 
     kept: np.ndarray
     regressors: np.ndarray
     names: tuple[str, ...]
+    displacement_mm: np.ndarray | None = None
 
     @property
     def degrees_of_freedom(self) -> int:
@@ -112,13 +120,16 @@ def missing_columns(
     needed: dict[str, list[str]] = {}
     for part in parts(options):
         if part in _BASES:
-            needed[f"strategy {part}"] = sorted(add_suffix(_BASES[part], getattr(options, part)))
+            needed[f"strategy {part}"] = sorted(
+                f"{name}{suffix}" for name in _BASES[part] for suffix in _SUFFIXES[getattr(options, part)]
+            )
     for option, column in _quality_columns(options).items():
         needed[option] = [column]
     missing = {option: [name for name in names if name not in available] for option, names in needed.items()}
     if "compcor" in options.strategy:
         missing["strategy compcor"] = _missing_components(available, options, meta or {})
-    if "ica_aroma" in options.strategy and not any("aroma" in name for name in available):
+    regresses_aroma = "ica_aroma" in options.strategy and not options.takes_aroma_images
+    if regresses_aroma and not any("aroma" in name for name in available):
         missing["strategy ica_aroma"] = ["aroma_motion_*"]
     if (
         "high_pass" in parts(options)
@@ -145,6 +156,8 @@ def missing_problem(
         ]
         if "strategy compcor" in missing:
             ways.append("put the confounds table's JSON file beside it (it says what each component is)")
+        if "strategy ica_aroma" in missing:
+            ways.append("run fMRIPrep 20.2 to 23.0 with --use-aroma (23.1 and newer no longer run it)")
         remedy = f"{', '.join(ways)}, or exclude the run"
         if hcp.is_movement(Path(where)):
             remedy = f"HCP comes with movement alone: {', '.join(ways)}"
@@ -179,7 +192,7 @@ def nuisance(table: pd.DataFrame, meta: Mapping[str, Any], options: PreprocessOp
     The first value of derivatives, which is undefined, is taken from the second frame; regressors get zero mean
     over the kept frames. Frames marked as before the steady state are never kept; with a threshold, neither are
     frames over it, nor segments of fewer than 5 frames between them. ICA-AROMA is its noise components as
-    regressors (nilearn's "basic"), since the images are not AROMA's.
+    regressors ("basic"), or nothing more where the images are AROMA's ("full").
 
     Parameters
     ----------
@@ -195,6 +208,9 @@ def nuisance(table: pd.DataFrame, meta: Mapping[str, Any], options: PreprocessOp
     Nuisance
         With zeros in place of regressors where not a single frame is kept.
     """
+    from nilearn.interfaces.fmriprep import load_confounds_components as components
+    from nilearn.interfaces.fmriprep.load_confounds_utils import prepare_output
+
     selected = [components._load_non_steady_state(table)]
     if options.fd_threshold_mm is not None or options.std_dvars_threshold is not None:
         quality = table.reindex(columns=["framewise_displacement", "std_dvars"])
@@ -235,13 +251,14 @@ def read_meta(confounds: Path | str) -> dict[str, Any]:
 
 
 def write_nuisance(path: Path | str, runs: Mapping[str, Nuisance]) -> None:
-    """Write the nuisance table of a subject: key, frame, kept (0 or 1), then regressors (n/a where it lacks one).
+    """Write the nuisance table of a subject: key, frame, kept (0 or 1), framewise_displacement (mm), regressors.
 
-    Numbers are written so that they read back exactly. Regressor columns are sorted by name.
+    What a run lacks is n/a. Numbers are written so that they read back exactly. Regressors are sorted by name.
     """
     tables = []
     for key, run in runs.items():
         table = pd.DataFrame({"key": key, "frame": np.arange(len(run.kept)), "kept": run.kept.astype(int)})
+        table[_MOVEMENT] = np.nan if run.displacement_mm is None else run.displacement_mm
         tables.append(table.join(pd.DataFrame(run.regressors, columns=list(run.names))))
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(_KEYS))
     write_tsv(path, table[[*_KEYS, *sorted(set(table.columns) - set(_KEYS))]])
@@ -265,9 +282,22 @@ def read_nuisance(path: Path | str) -> dict[str, tuple[np.ndarray, np.ndarray, t
     return runs
 
 
+def read_movement(path: Path | str, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read the kept frames (T,) bool and the framewise displacement (T,) in mm, nan where unknown, of a run.
+
+    Both are empty where `write_nuisance` wrote no such run.
+    """
+    table = read_table(path, _KEYS, "all", stage="preprocess")
+    rows = table[table["key"] == key]
+    return rows["kept"].to_numpy() == "1", rows[_MOVEMENT].astype(np.float64).to_numpy()
+
+
 def _component(
     table: pd.DataFrame, part: str, meta: Mapping[str, Any], options: PreprocessOptions
 ) -> pd.DataFrame:
+    from nilearn.interfaces.fmriprep import load_confounds_components as components
+    from nilearn.interfaces.fmriprep.load_confounds_compcor import find_compcor
+
     match part:
         case "motion":
             return components._load_motion(table, options.motion)
@@ -278,7 +308,7 @@ def _component(
         case "high_pass":
             return components._load_high_pass(table)
         case "ica_aroma":
-            return components._load_ica_aroma(table, "basic")
+            return components._load_ica_aroma(table, options.ica_aroma)
         case "compcor":
             return table[find_compcor(meta, options.compcor, options.n_compcor)]
     raise ValueError(f"unknown part of the strategy: {part}")
@@ -288,6 +318,8 @@ def _missing_components(
     available: Collection[str], options: PreprocessOptions, meta: Mapping[str, Any]
 ) -> list[str]:
     """Return the CompCor columns that are named in the JSON but not there, or the families that nobody names."""
+    from nilearn.interfaces.fmriprep.load_confounds_compcor import find_compcor
+
     try:
         chosen = find_compcor(meta, options.compcor, options.n_compcor)
     except KeyError as error:

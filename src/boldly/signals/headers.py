@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import logging
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import nibabel as nib
 import numpy as np
@@ -19,9 +23,14 @@ _NIFTI2_BYTES = 540
 # Its stub calls IsalError an instance.
 _DAMAGED: tuple[type[Exception], ...] = (OSError, IsalError)  # type: ignore[assignment]
 _GZIP_MAGIC = b"\x1f\x8b"
+_START_BYTES = 1 << 14
 _CHUNK_BYTES = 1 << 22
 _SECONDS_PER_UNIT = {0: 1.0, 8: 1.0, 16: 1e-3, 24: 1e-6}
 _TIME_BITS = 0b111000
+# nibabel logs what it mends in a header.
+_SILENT = logging.getLogger(f"{__name__}.silent")
+_SILENT.addHandler(logging.NullHandler())
+_SILENT.propagate = False
 
 
 class HeaderError(ValueError):
@@ -69,14 +78,53 @@ def read_header(path: Path) -> Header:
         For a dangling link, an unreadable, empty or cut file, no NIfTI image, or an image that is not 4-D.
     """
     try:
-        file_bytes = path.stat().st_size
-        if file_bytes == 0:
-            raise HeaderError("the image is empty (0 bytes)")
-        start = _first_bytes(path)
+        with path.open("rb") as stream:
+            file_bytes = os.fstat(stream.fileno()).st_size
+            if file_bytes == 0:
+                raise HeaderError("the image is empty (0 bytes)")
+            start = _first_bytes(path, stream)
+            image_bytes = file_bytes if path.suffix != ".gz" else _gzip_size(stream)
     except FileNotFoundError:
         raise _absent(path) from None
     except OSError as error:
         raise HeaderError(f"the image cannot be read: {error.strerror or error}") from None
+    described, promised = _describe(start)
+    _check_size(path, image_bytes, promised)
+    return _checked(start, described)
+
+
+def is_sound_on(path: Path, grid: Grid) -> bool:
+    """Tell whether a file begins as a sound 3-D NIfTI image on a grid (its data are not looked at).
+
+    Quicker than `boldly.signals.images.open_volumes`, which says what is wrong with those that are not.
+    """
+    try:
+        with path.open("rb") as stream:
+            found = _sound_grid(_first_bytes(path, stream))
+    except (OSError, HeaderError):
+        return False
+    return found is not None and found.matches(grid)
+
+
+# The runs of a dataset mostly share a few headers: what they say is worked out once.
+@functools.lru_cache
+def _sound_grid(start: bytes) -> Grid | None:
+    try:
+        header = _parse(start)
+        header.check_fix(logger=_SILENT)
+        affine = np.asarray(header.get_best_affine(), np.float64)
+        dtype, shape = header.get_data_dtype(), tuple(int(n) for n in header.get_data_shape())
+    except (HeaderError, ValueError, nib.spatialimages.HeaderDataError):
+        return None
+    is_number = dtype.kind in "iuf" and dtype.itemsize <= 8
+    is_affine = np.isfinite(affine).all() and np.linalg.det(affine[:3, :3]) != 0
+    sound = is_number and is_affine and len(shape) == 3 and min(shape) >= 1
+    return Grid((shape[0], shape[1], shape[2]), affine) if sound else None
+
+
+@functools.lru_cache
+def _describe(start: bytes) -> tuple[tuple[int, ...], int]:
+    """Return the shape of an image, and the bytes that its header promises."""
     header = _parse(start)
     shape = tuple(int(n) for n in header["dim"][1 : header["dim"][0] + 1])
     while len(shape) > 4 and shape[-1] == 1:
@@ -84,8 +132,12 @@ def read_header(path: Path) -> Header:
     if len(shape) != 4 or min(shape) < 1:
         raise HeaderError(f"the image is not 4-D, its shape is {'x'.join(map(str, shape))}")
     bytes_per_value = int(header["bitpix"]) // 8
-    promised = _data_offset(header) + int(np.prod(shape, dtype=np.int64)) * bytes_per_value
-    _check_size(path, file_bytes, promised)
+    return shape, _data_offset(header) + int(np.prod(shape, dtype=np.int64)) * bytes_per_value
+
+
+@functools.lru_cache
+def _checked(start: bytes, shape: tuple[int, ...]) -> Header:
+    header = _parse(start)
     try:
         affine = np.asarray(header.get_best_affine(), np.float64)
     except ValueError as error:
@@ -96,19 +148,20 @@ def read_header(path: Path) -> Header:
     return Header(Grid((shape[0], shape[1], shape[2]), affine), shape[3], _header_t_r(header))
 
 
-def _first_bytes(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        if path.suffix != ".gz":
-            return stream.read(_NIFTI2_BYTES)
-        if stream.read(2) != _GZIP_MAGIC:
+def _first_bytes(path: Path, stream: IO[bytes]) -> bytes:
+    """Return the header of an image, without the data behind it."""
+    start = stream.read(_START_BYTES)
+    if path.suffix == ".gz":
+        if start[:2] != _GZIP_MAGIC:
             raise HeaderError("the image's name ends in .gz, but it is not gzip-compressed")
-        stream.seek(0)
         # The header is in the first bytes of the deflate stream: no need of a reader that buffers megabytes.
         inflate = isal_zlib.decompressobj(wbits=31)
         try:
-            return inflate.decompress(stream.read(1 << 14), _NIFTI2_BYTES)
+            start = inflate.decompress(start, _NIFTI2_BYTES)
         except _DAMAGED as error:
             raise HeaderError(f"the compressed image is damaged: {error}") from None
+    is_second = start[:4] in (struct.pack("<i", _NIFTI2_BYTES), struct.pack(">i", _NIFTI2_BYTES))
+    return start[: _NIFTI2_BYTES if is_second else _NIFTI1_BYTES]
 
 
 def _parse(start: bytes) -> nib.Nifti1Header:
@@ -134,20 +187,19 @@ def _header_t_r(header: nib.Nifti1Header) -> float:
     return round(t_r, 5) if np.isfinite(t_r) and t_r > 0 else 0.0
 
 
-def _check_size(path: Path, file_bytes: int, promised: int) -> None:
+def _check_size(path: Path, image_bytes: int, promised: int) -> None:
     if path.suffix != ".gz":
-        if file_bytes != promised:
+        if image_bytes != promised:
             raise HeaderError(
-                f"the image has {file_bytes} bytes, its header promises {promised}: it is cut or damaged"
+                f"the image has {image_bytes} bytes, its header promises {promised}: it is cut or damaged"
             )
-    elif _gzip_size(path) != promised % 2**32:
+    elif image_bytes != promised % 2**32:
         _check_inflated_size(path, promised)
 
 
-def _gzip_size(path: Path) -> int:
-    with path.open("rb") as stream:
-        stream.seek(-4, 2)
-        return int(struct.unpack("<I", stream.read(4))[0])
+def _gzip_size(stream: IO[bytes]) -> int:
+    stream.seek(-4, os.SEEK_END)
+    return int(struct.unpack("<I", stream.read(4))[0])
 
 
 def _check_inflated_size(path: Path, promised: int) -> None:

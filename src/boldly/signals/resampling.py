@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import kaiser_beta, kaiserord
 
 Array = NDArray[np.floating]
 
@@ -36,6 +35,9 @@ def resample(data: Array, t_r: float, new_t_r: float) -> Array:
     """
     if is_same(t_r, new_t_r):
         return data
+    # Its import takes longer than a subject's shard; most datasets keep their repetition time.
+    from scipy.signal import kaiser_beta, kaiserord
+
     n_frames, shortening = len(data), min(1.0, t_r / new_t_r)
     taps, _ = kaiserord(_ATTENUATION_DB, _TRANSITION)
     reach = taps / 2 / shortening

@@ -1,15 +1,18 @@
-"""Stage parcellate: from BOLD images to cleaned time series of parcels, one file per subject."""
+"""Stage parcellate: from BOLD images to cleaned time series of parcels and their quality, per subject."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from boldly.config import AtlasOptions, ParcellateOptions, PreprocessOptions
+from boldly.files import atomic_path, write_tsv
 from boldly.provenance import Contract
 from boldly.records import InputError, Problem, Run, read_runs, read_table
 from boldly.samples.timeseries import RunSeries, write_timeseries
@@ -20,6 +23,7 @@ from boldly.signals.images import open_volumes, read_mask
 from boldly.signals.projection import Projection, load_projection
 
 logger = logging.getLogger(__name__)
+_DECIMALS = 4
 
 
 def run(
@@ -33,6 +37,7 @@ def run(
     preprocess: PreprocessOptions,
     cache: Path,
     output: Path,
+    quality: Path,
 ) -> None:
     """Extract and clean the parcels' signals of all usable runs of a subject.
 
@@ -59,6 +64,9 @@ def run(
         Folder of projections, shared by all jobs.
     output : Path
         The time series (`boldly.samples.timeseries`). A subject without usable runs gets a file without arrays.
+    quality : Path
+        Output: one row per run with the median and the lowest temporal signal-to-noise ratio of its parcels before
+        cleaning (those that are marked left out), the median coverage of all parcels, and the number marked.
 
     Raises
     ------
@@ -69,8 +77,8 @@ def run(
     if not table:
         message = f"no run of subject {subject}"
         raise InputError(Problem(str(runs), f"sub-{subject}", message, "rerun index"))
-    quality = read_table(qc, ("key", "status"), ("key", "status"), stage="preprocess")
-    taken = set(quality.loc[quality["status"] == "ok", "key"])
+    motion = read_table(qc, ("key", "status"), ("key", "status"), stage="preprocess")
+    taken = set(motion.loc[motion["status"] == "ok", "key"])
     usable = [record for record in table if record.key in taken]
     parcels = load_atlas(atlas)
     contract = _contract(usable or table, subject, runs, parcels, options, preprocess)
@@ -89,7 +97,23 @@ def run(
             problems += error.problems
     if problems:
         raise InputError(problems)
-    write_timeseries(output, series, contract)
+    # Both or none: half a result would look like a whole one.
+    with atomic_path(output) as first, atomic_path(quality) as second:
+        write_timeseries(first, series, contract)
+        write_tsv(second, quality_table(series))
+
+
+def quality_table(series: Sequence[RunSeries]) -> pd.DataFrame:
+    """Return a row per run: key, median_tsnr, lowest_tsnr, median_coverage, n_marked."""
+    rows = []
+    for run in series:
+        marked = run.meta["marked"]
+        tsnr = np.delete(run.tsnr, marked)
+        tsnr = tsnr[np.isfinite(tsnr)]
+        measures = [np.median(tsnr), tsnr.min()] if len(tsnr) else [np.nan, np.nan]
+        measures.append(np.median(run.coverage))
+        rows.append((run.key, *(round(float(value), _DECIMALS) for value in measures), len(marked)))
+    return pd.DataFrame(rows, columns=["key", "median_tsnr", "lowest_tsnr", "median_coverage", "n_marked"])
 
 
 def _parcellate(
@@ -143,6 +167,7 @@ def _parcellate(
         mean=cleaned.mean.astype(np.float32),
         std=cleaned.std.astype(np.float32),
         coverage=coverage,
+        tsnr=cleaned.tsnr.astype(np.float32),
         meta=meta,
     )
 
@@ -198,7 +223,7 @@ def _contract(
         atlas_sha256=atlas.sha256,
         n_parcels=atlas.n_parcels,
         space=spaces[0],
-        confounds=preprocess.model_dump(mode="json", exclude={"exclude"}),
+        confounds=preprocess.regression(),
         smoothing_fwhm_mm=options.smoothing_fwhm_mm,
         high_pass_hz=options.high_pass_hz,
         low_pass_hz=options.low_pass_hz,

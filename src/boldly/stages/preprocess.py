@@ -90,7 +90,8 @@ def run(*, runs: Path, subject: str, options: PreprocessOptions, nuisance: Path,
         row = quality(record.key, table, regressors, options.exclude)
         rows.append(row)
         if row.status == "ok":
-            kept[record.key] = regressors
+            movement = _column(table, "framewise_displacement")
+            kept[record.key] = dataclasses.replace(regressors, displacement_mm=movement)
         else:
             _LOG.warning("%s: excluded: %s", record.key, row.reason)
     if problems:

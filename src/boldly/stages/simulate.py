@@ -10,16 +10,13 @@ import logging
 import multiprocessing
 import shutil
 import time
-import zlib
 from collections.abc import Iterable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from tqdm import tqdm
 
@@ -28,11 +25,13 @@ from boldly import bids
 from boldly.files import atomic_path, read_json, write_json, write_tsv
 from boldly.records import InputError, Problem
 from boldly.signals.synthesis import anatomy as brain_of_all
-from boldly.signals.synthesis import study
+from boldly.signals.synthesis import corpus, study
 from boldly.signals.synthesis.account import account
 from boldly.signals.synthesis.ceilings import Decoder, observed_correct
 from boldly.signals.synthesis.confounds import confounds_table
+from boldly.signals.synthesis.files import write_nifti
 from boldly.signals.synthesis.study import DATASETS, DatasetPlan, RunPlan, Size
+from boldly.signals.synthesis.tree import Tree, write_config
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +47,6 @@ _INT16_STEP = 8.0
 _FLOAT32_STEP = 2.0
 _BIDS_VERSION = "1.8.0"
 _LAYOUT = "simulated, not fMRIPrep's output; laid out as that of fMRIPrep 23.2"
-_MNI_CODE = 4
-# zlib's code for the largest window within a gzip header.
-_GZIP_WINDOW = 31
 _CEILING_SUBJECTS: dict[Size, int] = {"demo": 500, "tiny": 60}
 _CEILING_TRIALS = 20
 
@@ -101,6 +97,48 @@ def run(output: Path, *, size: Size = "demo", seed: int = 1234, workers: int = 2
     write_json(output / STUDY, settings)
     (output / _UNFINISHED).unlink()
     logger.info("wrote %s (size %s, seed %d) in %.0f s", output, size, seed, time.monotonic() - started)
+
+
+def run_headers(output: Path, *, subjects: int = corpus.SUBJECTS) -> None:
+    """Write a tree of the preprint's size to try index and job graph on: real names, sidecars and tables, no data.
+
+    34 datasets and by default 1,726 subjects with 11,980 runs: sessions or none, run numbers padded, plain or
+    absent, several spaces and resolutions, CIFTI, surface and AROMA files beside, and some defective runs (empty,
+    cut, links to absent files, no image in the space). ``config.yaml`` is the config; images are zeros; files of
+    the same content are hard links, so that editing one edits all.
+
+    Parameters
+    ----------
+    output : Path
+        Folder of the tree.
+    subjects : int, default=1726
+        Number of subjects, runs in proportion.
+
+    Raises
+    ------
+    InputError
+        When the folder holds anything else, or subjects are fewer than datasets.
+    """
+    output = Path(output)
+    settings = {"study": "boldly headers", "subjects": subjects, "version": boldly.__version__}
+    if _finished(output) == settings:
+        logger.info("%s already holds this tree (%d subjects)", output, subjects)
+        return
+    if subjects < corpus.N_DATASETS:
+        message = f"{subjects} subjects for {corpus.N_DATASETS} datasets"
+        raise InputError(Problem("--subjects", "simulate", message, f"give {corpus.N_DATASETS} or more"))
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(Problem(str(output), "simulate", "it holds other files", "choose another with --output"))
+    started = time.monotonic()
+    tree, datasets = Tree(output), corpus.plan(subjects)
+    _write_atlas(output)
+    for dataset in tqdm(datasets, desc="simulate", unit="dataset", disable=None):
+        tree.write_dataset(dataset)
+    write_config(output / "config.yaml", datasets, ATLAS)
+    write_json(output / STUDY, settings)
+    runs = sum(sum(dataset.runs.values()) for dataset in datasets)
+    logger.info("wrote %s (%d runs) in %.0f s", output, runs, time.monotonic() - started)
+    logger.info("next: snakemake --directory %s --configfile %s/config.yaml --cores 2 index", output, output)
 
 
 def _check(seed: int, workers: int) -> None:
@@ -195,7 +233,7 @@ def _write_atlas(output: Path) -> None:
     anatomy = brain_of_all.anatomy()
     image = np.zeros((*anatomy.brain.shape, anatomy.maps.shape[1]), dtype=np.float32, order="F")
     image[anatomy.brain] = anatomy.maps
-    _write_nifti(output / ATLAS, image)
+    write_nifti(output / ATLAS, image)
     names = brain_of_all.parcel_names()
     rows = [{"index": k, "name": name, "network": network} for k, (name, network) in enumerate(names, start=1)]
     write_tsv(output / ATLAS.replace(".nii.gz", ".tsv"), pd.DataFrame(rows))
@@ -260,7 +298,7 @@ def _write_derivatives(
     image[brain] = stored.T
     in_space = f"{prefix}_space-{SPACE}"
     slope = step if dataset.dtype == "int16" else None
-    _write_nifti(folder / f"{in_space}_desc-preproc_bold.nii.gz", image, t_r=dataset.t_r, slope=slope)
+    write_nifti(folder / f"{in_space}_desc-preproc_bold.nii.gz", image, t_r=dataset.t_r, slope=slope)
     sidecar = {
         "RepetitionTime": dataset.t_r,
         "SkullStripped": True,
@@ -268,39 +306,9 @@ def _write_derivatives(
         "TaskName": plan.task,
     }
     write_json(folder / f"{in_space}_desc-preproc_bold.json", sidecar)
-    _write_nifti(folder / f"{in_space}_desc-brain_mask.nii.gz", brain.astype(np.uint8))
+    write_nifti(folder / f"{in_space}_desc-brain_mask.nii.gz", brain.astype(np.uint8))
     columns, metadata = confounds_table(bold, scan.motion, dataset.t_r)
     # More digits than the images' precision would only make the tables larger.
     table = pd.DataFrame({name: np.char.mod("%.7g", column) for name, column in columns.items()})
     write_tsv(folder / f"{prefix}_desc-confounds_timeseries.tsv", table.replace("nan", None))
     write_json(folder / f"{prefix}_desc-confounds_timeseries.json", metadata)
-
-
-def _write_nifti(path: Path, data: NDArray[Any], *, t_r: float | None = None, slope: float | None = None) -> None:
-    """Write a compressed image in template space; the same data give the same bytes.
-
-    Parameters
-    ----------
-    path : Path
-        Final name.
-    data : array
-        Numbers as stored.
-    t_r : float, optional
-        Repetition time of a 4-D image, s.
-    slope : float, optional
-        Intensity of one stored unit; default: numbers are intensities.
-    """
-    image = nib.Nifti1Image(data, brain_of_all.anatomy().affine)
-    image.header.set_xyzt_units("mm", "sec" if t_r is not None else None)
-    if t_r is not None:
-        image.header.set_zooms((*image.header.get_zooms()[:3], t_r))
-    if slope is not None:
-        image.header.set_slope_inter(slope, 0.0)
-    image.header["descrip"] = b"simulated by boldly, no brain data"
-    image.set_sform(image.affine, _MNI_CODE)
-    image.set_qform(image.affine, _MNI_CODE)
-    with atomic_path(path) as temporary:
-        # A header without name and time, so that the same data give the same bytes. Noise repeats itself only
-        # where the image is empty: looking for runs is as good as looking for matches, and faster.
-        packer = zlib.compressobj(1, zlib.DEFLATED, _GZIP_WINDOW, 9, zlib.Z_RLE)
-        temporary.write_bytes(packer.compress(image.to_bytes()) + packer.flush())

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from boldly.config import FiguresOptions
 from boldly.records import InputError, Problem
 from boldly.stages.figures import style
+from boldly.stages.figures.carpet import carpet
 from boldly.stages.figures.downstream_accuracy import downstream_accuracy
 from boldly.stages.figures.downstream_confusion import downstream_confusion
 from boldly.stages.figures.downstream_curves import downstream_curves
@@ -19,10 +20,11 @@ from boldly.stages.figures.quality import quality
 from boldly.stages.figures.upstream_data import upstream_data
 from boldly.stages.figures.upstream_losses import upstream_losses
 
-FIGURES: dict[str, Callable[[list[Path]], tuple[Figure, pd.DataFrame]]] = {
+FIGURES: dict[str, Callable[..., tuple[Figure, pd.DataFrame]]] = {
     "upstream_data": upstream_data,
     "quality": quality,
     "excluded": excluded,
+    "carpet": carpet,
     "upstream_losses": upstream_losses,
     "downstream_accuracy": downstream_accuracy,
     "downstream_curves": downstream_curves,
@@ -30,7 +32,7 @@ FIGURES: dict[str, Callable[[list[Path]], tuple[Figure, pd.DataFrame]]] = {
 }
 
 
-def run(*, figure: str, tables: list[Path], options: FiguresOptions, output: Path) -> None:
+def run(*, figure: str, tables: list[Path], options: FiguresOptions, output: Path, key: str | None = None) -> None:
     """Draw a figure.
 
     Parameters
@@ -43,6 +45,8 @@ def run(*, figure: str, tables: list[Path], options: FiguresOptions, output: Pat
         Resolution.
     output : Path
         PNG to write; the PDF and the drawn table (.tsv) get the same name beside it.
+    key : str, optional
+        The one run that figure carpet shows.
 
     Raises
     ------
@@ -52,9 +56,11 @@ def run(*, figure: str, tables: list[Path], options: FiguresOptions, output: Pat
     if figure not in FIGURES:
         problem = Problem("--figure", figure, "no such figure", f"take one of {', '.join(FIGURES)}")
         raise InputError(problem)
+    if key and figure != "carpet":
+        raise InputError(Problem("--key", figure, "the figure is of many runs", "leave --key out, or draw carpet"))
     missing = [path for path in tables if not path.exists()]
     if missing:
         raise InputError(Problem(str(path), figure, "no such table", "run the stage before") for path in missing)
     with style.styled():
-        picture, drawn = FIGURES[figure](tables)
+        picture, drawn = FIGURES[figure](tables, **({"key": key} if key else {}))
         style.save(picture, drawn, output, options.dpi)

@@ -1,4 +1,4 @@
-"""Figure quality: motion and degrees of freedom of all runs, and why runs are excluded."""
+"""Figure quality: motion, degrees of freedom and signal quality of all runs, and why runs are excluded."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from boldly.stages.figures import style
 from boldly.stages.figures.tables import kinds_of_reasons, read_all_runs
 
 _PANELS = {
-    "mean_fd_mm": "mean framewise displacement, mm",
-    "mean_std_dvars": "mean standardized DVARS",
+    "mean_fd_mm": "mean FD, mm",
+    "mean_std_dvars": "mean std DVARS",
     "degrees_of_freedom": "degrees of freedom",
+    "median_tsnr": "median tSNR",
+    "median_coverage": "median coverage",
 }
 _REASONS = 6
 _DOTS = 150  # more runs than this are drawn as a sample of them, evenly taken from the sorted values
@@ -45,7 +47,9 @@ def quality(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         style.grid_lines(axes, "x")
-        if measure != "mean_std_dvars":
+        if measure == "median_coverage":
+            axes.set_xlim(0, 1.05)
+        elif measure != "mean_std_dvars":
             axes.set_xlim(left=0)
     panels[0, 0].set_yticks(range(len(datasets)), datasets, fontsize=5.5 if len(datasets) > 20 else 6.5)
     _draw_reasons(parts[1, 0].subplots(), reasons, len(excluded), len(runs))

@@ -38,6 +38,9 @@ _OTHERS = ("#56B4E9", "#8C564B", "#B8A600", "#5D3A9B", "#3F3F3F")
 # From near white to blue, lightness falling evenly; readable without colour vision and on grey paper.
 BLUES: Colormap = LinearSegmentedColormap.from_list("blues", ["#F5F8FC", "#9CC3E3", "#2F7ABF", "#08306B"])
 
+# For signals: black is low, white is high.
+GREYS: Colormap = LinearSegmentedColormap.from_list("greys", ["#000000", "#FFFFFF"])
+
 _SPELLINGS = {
     "sequence bert": "Sequence-BERT",
     "network bert": "Network-BERT",
@@ -137,11 +140,11 @@ def ink_on(shade: tuple[float, float, float, float]) -> str:
     return "white" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.55 else INK
 
 
-def subtitle(axes: Axes, text: str, colour: str) -> None:
-    """Write a small line between the title (set with ``pad=12``) and the axes."""
+def subtitle(axes: Axes, text: str, colour: str, *, above: float = 0.0) -> None:
+    """Write a small line between the title (set with ``pad=12`` and more) and the axes, points `above` these."""
     axes.annotate(
-        text, (0, 1), (0, 3), xycoords="axes fraction", textcoords="offset points", fontsize=5.8, color=colour,
-        in_layout=False,
+        text, (0, 1), (0, 3 + above), xycoords="axes fraction", textcoords="offset points", fontsize=5.8,
+        color=colour, in_layout=False,
     )  # fmt: skip
 
 

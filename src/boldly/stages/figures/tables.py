@@ -13,7 +13,8 @@ from boldly.records import InputError, Problem, read_scores
 
 _RUN_COLUMNS = ("dataset", "subject", "key", "t_r", "n_volumes", "status", "reason")
 _QC_COLUMNS = ("key", "status", "reason", "mean_fd_mm", "mean_std_dvars", "degrees_of_freedom")
-_MEASURES = _QC_COLUMNS[3:]
+_SIGNAL_COLUMNS = ("key", "median_tsnr", "median_coverage")
+_MEASURES = (*_QC_COLUMNS[3:], *_SIGNAL_COLUMNS[1:])
 _SCORE_COLUMNS = ("dataset", "experiment", "kind", "n", "metric", "value", "ci_low", "ci_high")
 DRAWN_SCORES = ["dataset", "experiment", "kind", "n", "value", "ci_low", "ci_high", "n_trials"]
 REFERENCES = {"chance": "chance", "ceiling_mean_signal": "best mean-signal", "ceiling_any": "best possible"}
@@ -26,23 +27,26 @@ def read_all_runs(paths: list[Path]) -> pd.DataFrame:
     Parameters
     ----------
     paths : list of Path
-        Run tables of index, and quality tables of preprocess or folders that hold them, in any order. Quality of
-        runs that are in no run table is left out.
+        Run tables of index, and quality tables of preprocess and parcellate or folders that hold them, in any
+        order. Quality of runs that are in no run table is left out.
 
     Returns
     -------
     DataFrame
         One row per run: dataset, subject, key, t_r, n_volumes, status and reason (of index, else of
-        preprocess), hours, and mean_fd_mm, mean_std_dvars, degrees_of_freedom where known.
+        preprocess), hours, and mean_fd_mm, mean_std_dvars, degrees_of_freedom, median_tsnr, median_coverage where
+        known.
     """
-    files = [file for path in paths for file in (sorted(path.glob("sub-*_qc.tsv")) if path.is_dir() else [path])]
-    runs, qualities = [], []
+    files = [file for path in paths for file in (_quality_tables(path) if path.is_dir() else [path])]
+    runs, qualities, signals = [], [], []
     for file in files:
         table = _read(file)
         if set(_RUN_COLUMNS) <= set(table.columns):
             runs.append(table[list(_RUN_COLUMNS)])
         elif set(_QC_COLUMNS) <= set(table.columns):
             qualities.append(table[list(_QC_COLUMNS)])
+        elif set(_SIGNAL_COLUMNS) <= set(table.columns):
+            signals.append(table[list(_SIGNAL_COLUMNS)])
         else:
             raise unsuitable(file, "neither a run table nor a quality table", table)
     if not runs:
@@ -50,6 +54,8 @@ def read_all_runs(paths: list[Path]) -> pd.DataFrame:
     joined = pd.concat(runs, ignore_index=True)
     quality = pd.concat([pd.DataFrame(columns=list(_QC_COLUMNS)), *qualities], ignore_index=True)
     joined = joined.merge(quality, on="key", how="left", suffixes=("", "_qc"), validate="one_to_one")
+    signal = pd.concat([pd.DataFrame(columns=list(_SIGNAL_COLUMNS)), *signals], ignore_index=True)
+    joined = joined.merge(signal, on="key", how="left", validate="one_to_one")
     later = (joined["status"] == "ok") & joined["status_qc"].notna() & (joined["status_qc"] != "ok")
     for column in ("status", "reason"):
         joined[column] = joined[column].mask(later, joined[f"{column}_qc"])
@@ -58,6 +64,10 @@ def read_all_runs(paths: list[Path]) -> pd.DataFrame:
     for measure in _MEASURES:
         joined[measure] = pd.to_numeric(joined[measure])
     return joined.drop(columns=["status_qc", "reason_qc"]).sort_values("key", ignore_index=True)
+
+
+def _quality_tables(folder: Path) -> list[Path]:
+    return sorted(path for pattern in ("sub-*_qc.tsv", "sub-*_quality.tsv") for path in folder.glob(pattern))
 
 
 def read_all_scores(paths: list[Path]) -> pd.DataFrame:

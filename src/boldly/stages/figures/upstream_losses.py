@@ -13,10 +13,11 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from boldly.stages.figures import style
 from boldly.stages.figures.tables import read_histories
 
+_LINE = 7.5  # points, height of a line under the title
 _POINTS = 300  # longer training curves are averaged to as many points
 
 # Predictions that need no network: columns of eval_history.csv, and what their curves are called.
-_COMPARED = {"l1_zero": "L1 of zeros", "l1_ar1": "L1 of AR(1)", "l1_var": "L1 of VAR"}
+_COMPARED = {"l1_zero": "zeros", "l1_ar1": "AR(1)", "l1_var": "VAR"}
 
 
 def upstream_losses(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
@@ -70,9 +71,9 @@ def _draw(axes: Axes, name: str, curves: dict[str, pd.DataFrame], colour: str) -
         "train": {"color": colour, "alpha": 0.4, "linewidth": 0.8},
         "validation": {"color": colour, "linewidth": 1.4, "marker": "o", "markersize": 2.2},
         "validation L1": {"color": colour, "linewidth": 1.0, "linestyle": (0, (1, 1))},
-        "L1 of zeros": {"color": style.GREY, "linewidth": 0.8, "linestyle": (0, (4, 2))},
-        "L1 of AR(1)": {"color": style.GREY, "linewidth": 0.6, "linestyle": (0, (4, 1, 1, 1))},
-        "L1 of VAR": {"color": style.GREY, "linewidth": 0.8, "linestyle": (0, (1, 2))},
+        "zeros": {"color": style.GREY, "linewidth": 0.8, "linestyle": (0, (4, 2))},
+        "AR(1)": {"color": style.GREY, "linewidth": 0.6, "linestyle": (0, (4, 1, 1, 1))},
+        "VAR": {"color": style.GREY, "linewidth": 0.8, "linestyle": (0, (1, 2))},
     }
     for label, curve in curves.items():
         look = dict(looks[label])
@@ -97,32 +98,20 @@ def _limits(curves: dict[str, pd.DataFrame]) -> tuple[float, float]:
     values = pd.concat(parts)
     low, high = float(values.min()), float(values.max())
     margin = 0.08 * max(high - low, 0.01 * abs(high), 1e-6)
-    return low - 2 * margin, high + margin  # room for the text below the lowest curve
+    return low - margin, high + margin
 
 
 def _label(axes: Axes, name: str, curves: dict[str, pd.DataFrame], colour: str) -> None:
-    """Write the last losses under the title, and the names of the other curves on their right ends."""
+    """Write the last value of each curve under the title: inside the panel text would meet the curves."""
     last = {label: float(curve["loss"].iloc[-1]) for label, curve in curves.items()}
     shade = style.for_text(colour)
     losses = " · ".join(f"{label} {last[label]:.3f}" for label in ("validation", "train") if label in last)
     title = style.wrapped(style.spelled(name), 24)
-    axes.set_title(title, pad=12)
-    style.subtitle(axes, losses, shade)
-    # The higher of the two texts stands above its curves and the lower one below, so that they never meet.
-    compared = {label: last[label] for label in _COMPARED.values() if label in last}
-    l1 = last.get("validation L1")
-    compared_on_top = l1 is None or (bool(compared) and max(compared.values()) >= l1)
-    if compared:
-        text = " · ".join(f"{label} {loss:.3f}" for label, loss in compared.items()).replace("· L1 of ", "· ")
-        height = max(compared.values()) if compared_on_top else min(compared.values())
-        _write(axes, text, height, style.GREY, above=compared_on_top)
-    if l1 is not None:
-        _write(axes, f"validation L1 {l1:.3f}", l1, shade, above=not (compared and compared_on_top))
-
-
-def _write(axes: Axes, text: str, height: float, colour: str, *, above: bool = True) -> None:
-    """Write a small line at the right end of a curve."""
-    axes.annotate(
-        text, (1, height), (0, 2 if above else -2), xycoords=("axes fraction", "data"), textcoords="offset points",
-        fontsize=5.8, color=colour, ha="right", va="bottom" if above else "top",
-    )  # fmt: skip
+    l1 = [("L1", last["validation L1"])] if "validation L1" in last else []
+    others = [(label, last[label]) for label in _COMPARED.values() if label in last]
+    lines = [" · ".join(f"{label} {loss:.3f}" for label, loss in part) for part in (l1 + others[:1], others[1:])]
+    axes.set_title(title, pad=12 + _LINE * sum(map(bool, lines)))
+    for number, (text, ink) in enumerate(
+        reversed([(losses, shade), *((line, style.GREY) for line in lines if line)])
+    ):
+        style.subtitle(axes, text, ink, above=_LINE * number)

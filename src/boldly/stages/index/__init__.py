@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -22,13 +23,15 @@ from boldly.records import InputError, Problem, Run, write_runs
 from boldly.signals import trials
 from boldly.stages.index.checks import Checked, check_atlas, check_run
 from boldly.stages.index.ready import survey_remote, survey_shards
-from boldly.stages.index.survey import survey
+from boldly.stages.index.survey import RunFiles, survey
 from boldly.stages.index.survey_hcp import survey_hcp
 from boldly.stages.index.times import RepetitionTimes
 
 _LOG = logging.getLogger(__name__)
-# Checks wait for the file system, not for the processor.
+# For checks of a slow file system; they are used when the first checks last so many times their processor time.
 _THREADS = 8
+_WAITING = 3
+_FIRST = 32
 
 
 def run(
@@ -99,13 +102,14 @@ def _index_images(
     dataset: str, options: DatasetOptions, preprocess: PreprocessOptions, atlas: AtlasOptions, fewest: int
 ) -> tuple[list[Run], list[str], list[Problem], list[Problem]]:
     """Return rows, label names, problems of the dataset and problems of its runs."""
-    files, problems = (survey_hcp if options.layout == "hcp" else survey)(dataset, options)
+    if options.layout == "hcp":
+        files, problems = survey_hcp(dataset, options)
+    else:
+        files, problems = survey(dataset, options, aroma=preprocess.takes_aroma_images)
     roots = [Path(root) for root in (options.derivatives, options.bids) if root is not None]
     check = partial(check_run, times=RepetitionTimes(roots), preprocess=preprocess, fewest_volumes=fewest)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        checked = list(
-            tqdm(pool.map(check, files), desc=f"{dataset}: runs", total=len(files), unit="run", disable=None)
-        )
+    found = tqdm(_check_all(check, files), desc=f"{dataset}: runs", total=len(files), unit="run", disable=None)
+    checked = list(found)
     try:
         outside = check_atlas(atlas, [item for item in checked if not item.excluded])
     except InputError as error:
@@ -116,6 +120,20 @@ def _index_images(
         checked, names = _check_events(dataset, checked, options.task)
     rows = [_row(dataset, options, item) for item in checked]
     return rows, names, problems, [problem for item in checked for problem in item.problems]
+
+
+def _check_all(check: Callable[[RunFiles], Checked], files: Sequence[RunFiles]) -> Iterator[Checked]:
+    """Yield the checked runs in order; with threads where the first of them wait for the file system.
+
+    On a quick one threads would only wait for each other.
+    """
+    wall, busy = time.monotonic(), time.process_time()
+    yield from map(check, files[:_FIRST])
+    if time.monotonic() - wall < _WAITING * (time.process_time() - busy):
+        yield from map(check, files[_FIRST:])
+        return
+    with ThreadPoolExecutor(_THREADS) as pool:
+        yield from pool.map(check, files[_FIRST:])
 
 
 def _with(item: Checked, problem: Problem | None) -> Checked:

@@ -16,7 +16,7 @@ from boldly.config import AtlasOptions, PreprocessOptions
 from boldly.records import InputError, Problem
 from boldly.signals import confounds
 from boldly.signals.atlas import open_atlas
-from boldly.signals.headers import Header, HeaderError, read_header
+from boldly.signals.headers import Header, HeaderError, is_sound_on, read_header
 from boldly.signals.images import Grid, open_volumes, read_mask
 from boldly.stages.index.survey import RunFiles
 from boldly.stages.index.times import RepetitionTimes
@@ -139,7 +139,7 @@ def _hits(one: Grid, chosen: NDArray[np.bool_], other: Grid, target: NDArray[np.
 
 
 def _check_mask(files: RunFiles, grid: Grid) -> list[Problem]:
-    if files.mask is None:
+    if files.mask is None or is_sound_on(files.mask, grid):
         return []
     try:
         mask = open_volumes(files.mask, files.key)
@@ -156,7 +156,8 @@ def _check_confounds(files: RunFiles, n_volumes: int, t_r: float, options: Prepr
     if table is None:
         if not confounds.needs_table(options) or any("confounds" in p.message for p in files.problems):
             return []
-        is_bids = bids.is_preproc_bold(files.image.name if files.image else "")
+        image = files.image.name if files.image else ""
+        is_bids = bids.is_preproc_bold(image) or bids.is_aroma_bold(image)
         name = f"{bids.run_prefix(files.found)}_desc-confounds_timeseries.tsv" if is_bids else hcp.MOVEMENT
         message = f"no confounds table ({name})"
         remedy = "copy it beside the image, or set preprocess.strategy to [], or exclude the run"

@@ -13,6 +13,11 @@ from boldly.records import InputError, Problem
 
 # Entities that name a product, not the recording it was made from.
 _OF_PRODUCT = {"space", "cohort", "res", "den", "hemi", "desc", "label"}
+_NO_AROMA = "no ICA-AROMA image (*_desc-smoothAROMAnonaggr_bold.nii.gz)"
+_AROMA_REMEDY = (
+    "run fMRIPrep 20.2 to 23.0 with --use-aroma (23.1 and newer no longer run it), or drop ica_aroma from "
+    "preprocess.strategy"
+)
 _EXCLUDE = "or exclude the run (index.on_error: exclude)"
 
 
@@ -44,13 +49,14 @@ class RunFiles:
 @dataclasses.dataclass
 class _Candidates:
     images: list[Path] = dataclasses.field(default_factory=list)
+    not_aroma: list[Path] = dataclasses.field(default_factory=list)
     masks: list[Path] = dataclasses.field(default_factory=list)
     confounds: list[Path] = dataclasses.field(default_factory=list)
     events: list[Path] = dataclasses.field(default_factory=list)
 
 
-def survey(dataset: str, options: DatasetOptions) -> tuple[list[RunFiles], list[Problem]]:
-    """Find the runs of a dataset and their files.
+def survey(dataset: str, options: DatasetOptions, *, aroma: bool = False) -> tuple[list[RunFiles], list[Problem]]:
+    """Find the runs of a dataset and their files, with the images that ICA-AROMA cleaned where `aroma` says so.
 
     Returns
     -------
@@ -72,8 +78,11 @@ def survey(dataset: str, options: DatasetOptions) -> tuple[list[RunFiles], list[
     candidates: dict[tuple[str, ...], _Candidates] = defaultdict(_Candidates)
     tasks: set[str] = set()
     for folder in chosen:
-        tasks |= _collect(bids.functional_files(folder), options.tasks, candidates)
+        tasks |= _collect(bids.functional_files(folder), options.tasks, candidates, aroma=aroma)
+    lacking = [files for files in candidates.values() if files.not_aroma and not files.images]
     candidates = {identity: files for identity, files in candidates.items() if files.images}
+    if lacking and not candidates:
+        raise InputError(Problem(str(derivatives), dataset, _NO_AROMA, _AROMA_REMEDY))
     if options.role == "downstream":
         _collect_events(Path(str(options.bids)), dataset, candidates)
     problems = _absent(dataset, options, candidates, tasks, derivatives)
@@ -81,7 +90,16 @@ def survey(dataset: str, options: DatasetOptions) -> tuple[list[RunFiles], list[
     if problems and not any(_in_space(files, options.space) for files in candidates.values()):
         raise InputError(problems)
     runs = [_resolve(dataset, options, files) for files in candidates.values()]
+    runs += [_without_aroma(dataset, files.not_aroma[0]) for files in lacking]
     return sorted(runs, key=lambda run: run.key), problems
+
+
+def _without_aroma(dataset: str, image: Path) -> RunFiles:
+    found = bids.entities(image.name)
+    key = bids.run_key(dataset, found)
+    return RunFiles(
+        found, key, problems=[Problem(str(image.parent), key, _NO_AROMA, f"{_AROMA_REMEDY}, {_EXCLUDE}")]
+    )
 
 
 def applies(found: dict[str, str], image: dict[str, str]) -> bool:
@@ -106,7 +124,11 @@ def _subject_folders(derivatives: Path, dataset: str) -> list[Path]:
 
 
 def _collect(
-    paths: Iterable[Path], tasks: Sequence[str] | None, into: dict[tuple[str, ...], _Candidates]
+    paths: Iterable[Path],
+    tasks: Sequence[str] | None,
+    into: dict[tuple[str, ...], _Candidates],
+    *,
+    aroma: bool,
 ) -> set[str]:
     """Sort a subject's files into the runs; return all tasks that have an image."""
     seen = set()
@@ -115,7 +137,8 @@ def _collect(
         # Single echoes and phase images stand beside the combined magnitude image that is meant.
         if "echo" in found or found.get("part", "mag") != "mag":
             continue
-        is_image = bids.is_preproc_bold(path.name)
+        is_plain = bids.is_preproc_bold(path.name)
+        is_image = bids.is_aroma_bold(path.name) if aroma else is_plain
         if is_image:
             seen.add(found.get("task", ""))
         if tasks is not None and found.get("task") not in tasks:
@@ -123,6 +146,8 @@ def _collect(
         files = into[bids.run_identity(found)]
         if is_image:
             files.images.append(path)
+        elif is_plain:
+            files.not_aroma.append(path)
         elif bids.is_brain_mask(path.name):
             files.masks.append(path)
         elif bids.is_confounds_table(path.name):
@@ -210,6 +235,9 @@ def _resolve(dataset: str, options: DatasetOptions, files: _Candidates) -> RunFi
         return run
     run.found = bids.entities(run.image.name)
     same_grid = [p for p in files.masks if all(_entity(p, e) == _entity(run.image, e) for e in ("space", "res"))]
+    if not same_grid and bids.is_aroma_bold(run.image.name):
+        # fMRIPrep leaves the resolution, always 2 mm, out of the names of these images, not of their masks.
+        same_grid = [p for p in files.masks if (_entity(p, "space"), _entity(p, "res")) == (options.space, "2")]
     run.mask = _only(same_grid, run, "brain masks")
     run.confounds = _only(files.confounds, run, "confounds tables")
     if options.role == "downstream":

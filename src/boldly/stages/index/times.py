@@ -36,6 +36,7 @@ class RepetitionTimes:
 
     def __init__(self, roots: Iterable[Path]) -> None:
         self._roots = tuple(roots)
+        self._read: dict[Path, object] = {}
         self._listed: dict[Path, list[tuple[Path, dict[str, str]]]] = {}
 
     def of(self, run: RunFiles, image: Path, header: Header) -> tuple[float, list[Problem]]:
@@ -78,11 +79,13 @@ class RepetitionTimes:
     def _stated(self, image: Path) -> tuple[float | None, Path | None]:
         for path in self._sidecars(image):
             try:
-                content = json.loads(path.read_text(encoding="utf-8"))
+                if path not in self._read:
+                    self._read[path] = json.loads(path.read_bytes())
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
                 raise _SidecarError(path, f"the sidecar is not readable JSON: {error}") from None
+            content = self._read[path]
             value = content.get("RepetitionTime") if isinstance(content, dict) else None
             if value is None:
                 continue

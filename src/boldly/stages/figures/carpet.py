@@ -1,0 +1,96 @@
+"""Figure carpet: the signals of all parcels over time, and how the head moved, as in Power 2017."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from boldly.records import InputError, Problem
+from boldly.samples.timeseries import read_timeseries
+from boldly.signals.confounds import read_movement
+from boldly.stages.figures import style
+from boldly.stages.figures.tables import read_all_runs
+
+_RANGE = 2.5  # standard deviations from black to white
+
+
+def carpet(paths: list[Path], key: str | None = None) -> tuple[Figure, pd.DataFrame]:
+    """Draw one run of each dataset: framewise displacement, and below it the cleaned signals of the parcels.
+
+    Frames that were scrubbed are orange.
+
+    Parameters
+    ----------
+    paths : list of Path
+        Run tables of the datasets, and their folders in results/preprocess and results/parcellate.
+    key : str, optional
+        The run to draw; default: of each dataset the run in use that moved most.
+
+    Raises
+    ------
+    InputError
+        If there is no such run in use.
+    """
+    folders = [path for path in paths if path.is_dir()]
+    runs = read_all_runs(paths)
+    used = runs[runs["status"] == "ok"]
+    if key is not None:
+        chosen = used[used["key"] == key]
+    else:
+        order = used.sort_values(["mean_fd_mm", "key"], ascending=[False, True])
+        chosen = order.drop_duplicates("dataset").sort_values("dataset")
+    if chosen.empty:
+        reason = "".join(runs.loc[runs["key"] == key, "reason"]) or "no run in use has this key"
+        raise InputError(Problem("results/index", key or "", reason, "take the key of a run with status ok"))
+    n_columns = min(2, len(chosen))
+    n_rows = -(-len(chosen) // n_columns)
+    figure = style.new_figure(style.PAGE, 2.0 * n_rows)
+    parts = figure.subfigures(n_rows, n_columns, squeeze=False).flat
+    drawn = [_draw(part, run, folders) for part, run in zip(parts, chosen.itertuples(), strict=False)]
+    return figure, pd.concat(drawn, ignore_index=True)
+
+
+def _draw(part: Figure, run: pd.Series, folders: list[Path]) -> pd.DataFrame:
+    nuisance = _find(folders, run, "nuisance.tsv")
+    kept, movement = read_movement(nuisance, run.key)
+    series = read_timeseries(_find(folders, run, "timeseries.safetensors"), key=run.key)[0]
+    if not series or len(kept) < series[0].frames.max(initial=-1) + 1:
+        raise InputError(Problem(str(nuisance), run.key, "not the frames of its time series", "rerun parcellate"))
+    n_parcels = series[0].data.shape[1]
+    carpet = np.full((n_parcels, len(kept)), np.nan, np.float32)
+    carpet[:, series[0].frames] = series[0].data.T
+    seconds = np.arange(len(kept)) * run.t_r
+    top, below = part.subplots(2, 1, sharex=True, height_ratios=[1, 3])
+    _draw_movement(top, seconds, movement, run.key)
+    grey = style.GREYS.with_extremes(bad=style.ALERT)
+    below.imshow(
+        np.ma.masked_invalid(carpet), aspect="auto", cmap=grey, vmin=-_RANGE, vmax=_RANGE, interpolation="nearest",
+        extent=(0, len(kept) * run.t_r, n_parcels, 0),
+    )  # fmt: skip
+    below.set(xlabel="s", ylabel=f"{n_parcels} parcels", yticks=[])
+    columns = {"key": run.key, "second": seconds, "kept": kept.astype(int), "framewise_displacement_mm": movement}
+    return pd.DataFrame(columns)
+
+
+def _draw_movement(axes: Axes, seconds: np.ndarray, movement: np.ndarray, title: str) -> None:
+    axes.plot(seconds, movement, color=style.INK, linewidth=0.6)
+    axes.set_title(title, fontsize=6)
+    axes.set_ylabel("FD, mm", fontsize=6)
+    axes.set_ylim(bottom=0)
+    axes.tick_params(axis="x", length=0)
+    style.grid_lines(axes)
+    if not np.isfinite(movement).any():
+        axes.text(0.5, 0.5, "no framewise displacement", transform=axes.transAxes, ha="center", color=style.GREY)
+
+
+def _find(folders: list[Path], run: pd.Series, ending: str) -> Path:
+    """Return the file of a run's subject in one of the folders of its dataset."""
+    name = f"sub-{run.subject}_{ending}"
+    found = [folder / name for folder in folders if folder.name == run.dataset and (folder / name).exists()]
+    if not found:
+        raise InputError(Problem(name, run.key, "no such file in the folders given", "run parcellate"))
+    return found[0]
