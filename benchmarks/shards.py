@@ -25,6 +25,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -58,24 +59,25 @@ def compare(folder: Path, n_runs: int) -> pd.DataFrame:
     ours, reference = folder / "ours.tar", folder / "reference.tar"
     for dtype in ("float32", "float16"):
         samples = list(generate(n_runs, dtype))
-        digests = {sample.key: hashlib.sha256(sample.bold).digest() for sample in samples}
+        digests = {sample.key: hashlib.sha256(sample.bold.data).digest() for sample in samples}
         megabytes = sum(sample.bold.nbytes for sample in samples) / 1e6
 
-        def rates(one: Callable[[], object], other: Callable[[], object], size: float = megabytes) -> list[float]:
+        def rates(
+            one: Callable[[], object], other: Callable[[], object], size: float = megabytes
+        ) -> tuple[float, float]:
             seconds = np.array([[_seconds(action) for action in (one, other)] for _ in range(REPEATS)])
-            return list(size / np.median(seconds, axis=0))
+            mine, theirs = size / np.median(seconds, axis=0)
+            return float(mine), float(theirs)
 
-        writing = rates(lambda s=samples: write_shard(ours, s), lambda s=samples: write_pickles(reference, s))
+        writing = rates(partial(write_shard, ours, samples), partial(write_pickles, reference, samples))
         rows.append((f"write {dtype}", *writing, "MB/s"))
         reading = rates(lambda: read(read_shard(ours)), lambda: read(read_pickles(reference)))
         rows.append((f"read {dtype}", *reading, "MB/s"))
         if dtype == "float32":
-            verified = rates(
-                lambda: read(read_shard(ours)), lambda d=digests: read(_verified(read_pickles(reference), d))
-            )
+            verified = rates(lambda: read(read_shard(ours)), partial(_read_verified, reference, digests))
             rows.append(("read float32, checksums in both", *verified, "MB/s"))
-            sizes = [path.stat().st_size / 1e6 / megabytes for path in (ours, reference)]
-            rows.append(("size float32", *sizes, "bytes"))
+            size, other = (path.stat().st_size / 1e6 / megabytes for path in (ours, reference))
+            rows.append(("size float32", size, other, "bytes"))
     table = pd.DataFrame(rows, columns=["metric", "ours", "reference", "unit"])
     faster = table["ours"] / table["reference"]
     table.insert(3, "ratio", faster.where(table["unit"] == "MB/s", 1 / faster))
@@ -128,13 +130,14 @@ def read_pickles(path: Path) -> Iterator[tuple[str, np.ndarray]]:
                 yield member.name.partition(".")[0], content
 
 
-def _verified(
-    samples: Iterator[tuple[str, np.ndarray]], digests: dict[str, bytes]
-) -> Iterator[tuple[str, np.ndarray]]:
-    for key, bold in samples:
-        if hashlib.sha256(bold).digest() != digests[key]:
-            raise ValueError(f"{key}: the checksum does not match")
-        yield key, bold
+def _read_verified(path: Path, digests: dict[str, bytes]) -> int:
+    def verified() -> Iterator[tuple[str, np.ndarray]]:
+        for key, bold in read_pickles(path):
+            if hashlib.sha256(bold.data).digest() != digests[key]:
+                raise ValueError(f"{key}: the checksum does not match")
+            yield key, bold
+
+    return read(verified())
 
 
 def read(samples: Iterator[Sample] | Iterator[tuple[str, np.ndarray]]) -> int:

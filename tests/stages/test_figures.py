@@ -275,7 +275,8 @@ def test_the_labels_of_losses_never_overlap(l1, forecasts, tmp_path):
     pd.read_csv(evaluated).assign(l1=l1, **forecasts).to_csv(evaluated, index=False)
     figure = picture("upstream_losses", [train, evaluated])
     figure.draw_without_rendering()
-    boxes = [text.get_window_extent() for text in (*figure.axes[0].texts, figure.axes[0]._left_title)]
+    (title,) = (text for text in figure.axes[0].findobj(Text) if text.get_text() == "Sequence-BERT")
+    boxes = [text.get_window_extent() for text in (*figure.axes[0].texts, title)]
     assert len(boxes) == (4 if forecasts else 3)
     for number, one in enumerate(boxes):
         assert not any(one.overlaps(other) for other in boxes[number + 1 :])

@@ -58,7 +58,10 @@ def test_every_run_of_a_real_looking_tree_is_used_or_has_its_reason(tmp_path, mo
     if number % 2:
         assert sum(bool(run.defect) for run in planned) >= 4
     for run in planned:
-        row = rows[tuple(run.entities[key] for key in ("sub", "ses", "task", "dir", "run"))]
+        subject, session, task, direction, number_of_run = (
+            run.entities[key] for key in ("sub", "ses", "task", "dir", "run")
+        )
+        row = rows[subject, session, task, direction, number_of_run]
         if run.defect:
             assert row.status == "error"
             assert row.reason.startswith(REASONS[run.defect])

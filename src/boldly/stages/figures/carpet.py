@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from boldly.records import InputError, Problem
 from boldly.samples.timeseries import read_timeseries
@@ -50,11 +50,11 @@ def carpet(paths: list[Path], key: str | None = None) -> tuple[Figure, pd.DataFr
     n_rows = -(-len(chosen) // n_columns)
     figure = style.new_figure(style.PAGE, 2.0 * n_rows)
     parts = figure.subfigures(n_rows, n_columns, squeeze=False).flat
-    drawn = [_draw(part, run, folders) for part, run in zip(parts, chosen.itertuples(), strict=False)]
+    drawn = [_draw(part, run, folders) for part, (_, run) in zip(parts, chosen.iterrows(), strict=False)]
     return figure, pd.concat(drawn, ignore_index=True)
 
 
-def _draw(part: Figure, run: pd.Series, folders: list[Path]) -> pd.DataFrame:
+def _draw(part: SubFigure, run: pd.Series, folders: list[Path]) -> pd.DataFrame:
     nuisance = _find(folders, run, "nuisance.tsv")
     kept, movement = read_movement(nuisance, run.key)
     series = read_timeseries(_find(folders, run, "timeseries.safetensors"), key=run.key)[0]
