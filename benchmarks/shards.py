@@ -4,7 +4,8 @@ Both hold the same 100 runs of 300 frames and 1,024 parcels. Ours is `boldly.sam
 checksums (SHA-256) and those of the meta data written and, when reading, verified; written beside the final name
 and renamed. The reference is `webdataset.TarWriter`, which pickles array and meta data, and a plain loop over the
 tar that unpickles, without checksum. Files are in the page cache of the system: what is measured is the processor.
-Ratios below one are the price of the checksums. Median of five, MB of arrays (10**6 bytes).
+Ours is slower throughout: most of that is the price of the checksums, not all of it, as the row with checksums on
+both sides shows. Median of five, MB of arrays (10**6 bytes).
 
 write float32: writing of float32 arrays.
 read float32: reading of all samples, with a look at each byte, since ours are used where they were read.

@@ -31,7 +31,10 @@ STAGES = (
 )
 
 # Raised by one when the results of a stage change for the same input and options: reruns it and what follows.
-REVISIONS: dict[str, int] = {**dict.fromkeys(STAGES, 1), "shard": 2}
+REVISIONS: dict[str, int] = {
+    **dict.fromkeys(STAGES, 1),
+    **{"preprocess": 2, "parcellate": 2, "shard": 2, "figures": 2},
+}
 
 Framework = Literal["autoencoding", "csm", "sequence_bert", "network_bert"]
 Variant = Literal["boldly", "lfb"]

@@ -62,7 +62,7 @@ def _draw(part: SubFigure, run: pd.Series, folders: list[Path]) -> pd.DataFrame:
         raise InputError(Problem(str(nuisance), run.key, "not the frames of its time series", "rerun parcellate"))
     n_parcels = series[0].data.shape[1]
     carpet = np.full((n_parcels, len(kept)), np.nan, np.float32)
-    carpet[:, series[0].frames] = series[0].data.T
+    carpet[:, series[0].frames] = _scaled(series[0].data).T
     seconds = np.arange(len(kept)) * run.t_r
     top, below = part.subplots(2, 1, sharex=True, height_ratios=[1, 3])
     _draw_movement(top, seconds, movement, run.key)
@@ -71,9 +71,15 @@ def _draw(part: SubFigure, run: pd.Series, folders: list[Path]) -> pd.DataFrame:
         np.ma.masked_invalid(carpet), aspect="auto", cmap=grey, vmin=-_RANGE, vmax=_RANGE, interpolation="nearest",
         extent=(0, len(kept) * run.t_r, n_parcels, 0),
     )  # fmt: skip
-    below.set(xlabel="s", ylabel=f"{n_parcels} parcels", yticks=[])
+    below.set(xlabel="time, s", ylabel=f"{n_parcels} parcels", yticks=[])
     columns = {"key": run.key, "second": seconds, "kept": kept.astype(int), "framewise_displacement_mm": movement}
     return pd.DataFrame(columns)
+
+
+def _scaled(data: np.ndarray) -> np.ndarray:
+    """Return signals (T, P) in standard deviations, however they were standardized; constant ones are zero."""
+    spread = data.std(axis=0)
+    return (data - data.mean(axis=0)) / np.where(spread > 0, spread, 1)
 
 
 def _draw_movement(axes: Axes, seconds: np.ndarray, movement: np.ndarray, title: str) -> None:
