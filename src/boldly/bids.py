@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 from pathlib import Path
@@ -108,6 +109,23 @@ def timeseries_path(found: dict[str, str], space: str, atlas: str) -> Path:
     label = entities(atlas).get("atlas") or re.sub("[^A-Za-z0-9]", "", atlas)
     folder = Path(f"sub-{found['sub']}", *([f"ses-{found['ses']}"] if found.get("ses") else []), "func")
     return folder / f"{run_prefix(found)}_space-{space}_atlas-{label}_timeseries.tsv"
+
+
+def source_image(raw: Path, found: dict[str, str]) -> Path | None:
+    """Return the raw image that a preprocessed run was made from; None if it is not there."""
+    folder = raw / f"sub-{found['sub']}" / (f"ses-{found['ses']}" if found.get("ses") else "") / "func"
+    paths = (folder / f"{run_prefix(found)}_bold{suffix}" for suffix in (".nii.gz", ".nii"))
+    return next((path for path in paths if path.exists()), None)
+
+
+def fmriprep_version(derivatives: Path) -> str:
+    """Return the version in the description of fMRIPrep derivatives; empty if it is not said."""
+    try:
+        about = json.loads((derivatives / "dataset_description.json").read_text(encoding="utf-8"))
+        maker = (about.get("GeneratedBy") or [about.get("PipelineDescription")])[0]
+        return str(maker["Version"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
 
 
 def shard_name(dataset: str, subject: str) -> str:

@@ -107,6 +107,24 @@ class TestNames:
         assert rows[0].run == "01"
         assert "run-01" in rows[0].confounds
 
+    @pytest.mark.parametrize(("version", "status"), [("20.2.0", "error"), ("20.2.1", "ok")])
+    def test_a_sheared_source_excludes_the_runs_of_the_version_that_mangles_it(
+        self, write_study, run_index, version, status
+    ):
+        options = write_study(runs=("01", "02")).dataset_options()
+        about = {"Name": "x", "BIDSVersion": "1.6.0", "GeneratedBy": [{"Name": "fMRIPrep", "Version": version}]}
+        (Path(options.derivatives) / "dataset_description.json").write_text(json.dumps(about))
+        affine = np.diag([2.0, 2, 2, 1])
+        affine[0, 2] = 0.3
+        row = run_index(options)[0]
+        source = Path(row.events.replace("_events.tsv", "_bold.nii.gz"))
+        nib.save(nib.Nifti1Image(np.zeros((2, 2, 2, 2), np.int16), affine), source)
+        rows = run_index(options, options=IndexOptions(on_error="exclude"))
+        assert [row.status for row in rows if row.run == "02"] == ["ok"] * sum(row.run == "02" for row in rows)
+        found = next(other for other in rows if other.key == row.key)
+        assert found.status == status
+        assert ("sheared" in found.reason) == (status != "ok")
+
     def test_run_1_does_not_take_the_files_of_run_10(self, write_study, run_index):
         # Defect 8.3: names were compared as substrings.
         study = write_study(subjects=("01", "011"), runs=("1", "10", "11"))

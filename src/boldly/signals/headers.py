@@ -93,6 +93,25 @@ def read_header(path: Path) -> Header:
     return _checked(start, described)
 
 
+def check_source(path: Path) -> None:
+    """Refuse a raw image with a sheared affine, which fMRIPrep 20.2.0 resamples wrongly.
+
+    Whatever else is wrong with it does not matter: the preprocessed image is what is used.
+
+    Raises
+    ------
+    HeaderError
+        If its affine is sheared.
+    """
+    try:
+        with path.open("rb") as stream:
+            header = _parse(_first_bytes(path, stream))
+        affine = np.asarray(header.get_best_affine(), np.float64)
+    except (OSError, HeaderError, ValueError):
+        return
+    _check_shear(affine, np.asarray(header.get_zooms()[:3], np.float64))
+
+
 def is_sound_on(path: Path, grid: Grid) -> bool:
     """Tell whether a file begins as a sound 3-D NIfTI image on a grid (its data are not looked at).
 

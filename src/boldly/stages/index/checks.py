@@ -16,7 +16,7 @@ from boldly.config import AtlasOptions, PreprocessOptions
 from boldly.records import InputError, Problem
 from boldly.signals import confounds
 from boldly.signals.atlas import open_atlas
-from boldly.signals.headers import Header, HeaderError, is_sound_on, read_header
+from boldly.signals.headers import Header, HeaderError, check_source, is_sound_on, read_header
 from boldly.signals.images import Grid, open_volumes, read_mask
 from boldly.stages.index.survey import RunFiles
 from boldly.stages.index.times import RepetitionTimes
@@ -65,6 +65,11 @@ def check_run(
     except HeaderError as error:
         problems.append(Problem(str(files.image), files.key, str(error), error.remedy))
         return Checked(files, None, math.nan, "", tuple(problems))
+    try:
+        if files.source is not None:
+            check_source(files.source)
+    except HeaderError as error:
+        problems.append(Problem(str(files.source), files.key, str(error), error.remedy))
     t_r, wrong = times.of(files, files.image, header)
     if header.n_volumes < fewest_volumes:
         excluded = f"{header.n_volumes} volumes, fewer than {fewest_volumes}"

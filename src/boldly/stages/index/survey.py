@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,6 +19,9 @@ _AROMA_REMEDY = (
     "run fMRIPrep 20.2 to 23.0 with --use-aroma (23.1 and newer no longer run it), or drop ica_aroma from "
     "preprocess.strategy"
 )
+# The version of fMRIPrep that resamples runs wrongly whose raw affine is sheared.
+_SHEARS = "20.2.0"
+_LOG = logging.getLogger(__name__)
 _EXCLUDE = "or exclude the run (index.on_error: exclude)"
 
 
@@ -33,6 +37,8 @@ class RunFiles:
         Run key.
     image, mask, confounds, events : Path or None
         None where there is none, or more than one.
+    source : Path or None
+        The raw image, where fMRIPrep 20.2.0 made the run and its mistakes have to be looked for there.
     problems : list of Problem
         What is wrong with them.
     """
@@ -43,6 +49,7 @@ class RunFiles:
     mask: Path | None = None
     confounds: Path | None = None
     events: Path | None = None
+    source: Path | None = None
     problems: list[Problem] = dataclasses.field(default_factory=list)
 
 
@@ -90,6 +97,8 @@ def survey(dataset: str, options: DatasetOptions, *, aroma: bool = False) -> tup
     if problems and not any(_in_space(files, options.space) for files in candidates.values()):
         raise InputError(problems)
     runs = [_resolve(dataset, options, files) for files in candidates.values()]
+    if bids.fmriprep_version(derivatives) == _SHEARS:
+        _add_sources(dataset, options, runs)
     runs += [_without_aroma(dataset, files.not_aroma[0]) for files in lacking]
     return sorted(runs, key=lambda run: run.key), problems
 
@@ -100,6 +109,17 @@ def _without_aroma(dataset: str, image: Path) -> RunFiles:
     return RunFiles(
         found, key, problems=[Problem(str(image.parent), key, _NO_AROMA, f"{_AROMA_REMEDY}, {_EXCLUDE}")]
     )
+
+
+def _add_sources(dataset: str, options: DatasetOptions, runs: list[RunFiles]) -> None:
+    if options.bids is None:
+        _LOG.warning(
+            "%s: fMRIPrep %s shears runs whose raw affine is sheared; give datasets.%s.bids to find them",
+            *(dataset, _SHEARS, dataset),
+        )
+        return
+    for run in runs:
+        run.source = bids.source_image(Path(options.bids), run.found)
 
 
 def applies(found: dict[str, str], image: dict[str, str]) -> bool:
