@@ -63,7 +63,7 @@ def test_second_run_has_nothing_to_do(done: Path, snakemake: Snakemake) -> None:
 
 
 def test_a_subject_who_comes_is_indexed(done: Path, snakemake: Snakemake) -> None:
-    newcomer = done / "study/demo02/derivatives/fmriprep/sub-99"
+    newcomer = done / "study/demo01/derivatives/fmriprep/sub-99"
     newcomer.mkdir()
     try:
         dry = snakemake(done, "--cores", "2", "--dry-run", "index")
@@ -71,7 +71,7 @@ def test_a_subject_who_comes_is_indexed(done: Path, snakemake: Snakemake) -> Non
         newcomer.rmdir()
     plan = dry.stdout + dry.stderr
     assert plan.count("checkpoint index_dataset:") == 1
-    assert "results/index/demo02_runs.tsv" in plan
+    assert "results/index/demo01_runs.tsv" in plan
 
 
 def test_changing_adapt_never_reruns_parcellate(done: Path, snakemake: Snakemake, tmp_path: Path) -> None:
