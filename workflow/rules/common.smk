@@ -147,6 +147,11 @@ def shards(dataset):
     return [str(path) for subject in subjects(dataset) for path in subject_shards(folder, dataset, subject)]
 
 
+def dataset_labels(wildcards):
+    """The labels themselves: their file is new whenever the dataset is indexed, its content seldom."""
+    return Path(checkpoints.index_dataset.get(dataset=wildcards.dataset).output.labels).read_text()
+
+
 def dataset_shards(wildcards):
     return shards(wildcards.dataset)
 

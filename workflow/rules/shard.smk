@@ -16,7 +16,7 @@ rule shard_subject:
         confounds=run_files("confounds"),
         events=run_files("events"),
         runs=ancient("results/index/{dataset}_runs.tsv"),
-        labels="results/index/{dataset}_labels.json",
+        labels=ancient("results/index/{dataset}_labels.json"),
         timeseries="results/parcellate/{dataset}/sub-{subject}_timeseries.safetensors",
     output:
         "data/{role}/ds-{dataset}_sub-{subject}.tar",
@@ -37,6 +37,7 @@ rule shard_subject:
         task=trial_options,
         window=SHORTEST_WINDOW,
         rows=subject_rows,
+        labels=dataset_labels,
         revision=REVISIONS["shard"],
     shell:
         "boldly shard"
