@@ -425,7 +425,9 @@ class OptimiserOptions(Section):
     beta2: float = Field(0.999, ge=0, lt=1, description="AdamW beta 2.")
     gradient_clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
     dropout: Fraction = Field(0.1, description="Dropout of the network.")
-    precision: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Arithmetic.")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Arithmetic; auto: bfloat16 on a GPU that has it, else float32."
+    )
     evaluate_every: int = Field(1000, ge=1, description="Steps between validations.")
     checkpoint_every: int = Field(1000, ge=1, description="Steps between checkpoints.")
     seed: int = Field(1234, description="Seed of weights, windows and dropout.")
@@ -447,6 +449,11 @@ class PretrainOptions(OptimiserOptions):
     )
     mask_fraction: float = Field(0.2, gt=0, lt=1, description="Share masked (the BERT frameworks).")
     mask_span: int = Field(4, ge=1, description="Length of the masked spans, frames (sequence_bert).")
+    # Of the next frame alone, hidden states know the change and lose the pattern that lasts, which is what tells
+    # mental states apart.
+    horizons: list[Annotated[int, Field(ge=2)]] = Field(
+        [2, 4, 8], description="Frames ahead that are predicted beside the next one, with half its weight (csm)."
+    )
     validation_windows: int = Field(512, ge=1, description="Windows per validation.")
     stream_shards: int | None = Field(
         None,

@@ -37,7 +37,7 @@ def test_each_framework_leaves_a_complete_folder(data, tmp_path, framework):
     assert load_contract(tmp_path) == synthetic.contract(16)
     assert pd.read_csv(tmp_path / "train_history.csv")["step"].tolist() == list(range(1, 9))
     evaluation = pd.read_csv(tmp_path / "eval_history.csv")
-    assert evaluation["step"].tolist() == [4, 8]
+    assert evaluation["step"].tolist() == [0, 4, 8]
     # Both datasets are validated on subjects that did not train (defect 8.4).
     assert {"l1_one", "l1_two"} <= set(evaluation.columns)
     manifest = read_json(tmp_path / "manifest.json")

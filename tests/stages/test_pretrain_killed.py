@@ -64,7 +64,9 @@ def _alive(group):
 
 
 @pytest.mark.parametrize(("processes", "tolerance"), [(1, 0.0), (2, 1e-6)])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1], ids=["kill", "term", "warning"]
+)
 def test_a_training_killed_twice_ends_as_one_that_was_not(data, tmp_path, processes, tolerance, number):
     assert start(data, tmp_path / "whole", processes).wait() == 0
     for step in random.Random(processes).sample(range(20, STEPS - 60, 10), 2):

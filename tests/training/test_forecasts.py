@@ -95,6 +95,34 @@ def test_dynamics_of_several_repetition_times_fade_with_time():
     assert steady[0] > 100
 
 
+def own(n_frames, runs=1, seed=0):
+    """Runs of parcels that each follow themselves alone."""
+    rng, corpus = np.random.default_rng(seed), synthetic.corpus([n_frames] * runs, t_r=2.0, n_parcels=P)
+    noise = rng.standard_normal((runs, n_frames, P))
+    for t in range(1, n_frames):
+        noise[:, t] += 0.7 * noise[:, t - 1]
+    return dataclasses.replace(corpus, frames=noise.reshape(-1, P).astype(np.float32))
+
+
+def test_with_one_short_run_dynamics_are_no_worse_than_those_of_each_parcel_by_itself():
+    training, held_out = own(30), torch.from_numpy(own(2000, seed=7).frames)
+    fitted = fit_forecasts(training, [("toy", 2.0)])["toy", 2.0]
+    start = torch.from_numpy(fit_dynamics(training)[1]).float()
+
+    def error(forecast_of):
+        return float((held_out[1:] - forecast_of(held_out[:-1])).square().mean())
+
+    alone = error(lambda frames: frames * fitted["ar1"])
+    assert error(lambda frames: frames @ start) < 1.02 * alone
+    # One run is parted in its middle: without a part left out the least penalty would seem best.
+    plain = error(lambda frames: frames @ fitted["var"])
+    assert plain < float(held_out.square().mean())
+
+
+def test_with_many_runs_the_penalty_towards_ar1_does_not_hide_what_parcels_say_of_each_other():
+    np.testing.assert_allclose(fit_dynamics(study([4000, 4000], seed=1))[1], coupling(), atol=0.06)
+
+
 def test_csm_starts_from_the_dynamics():
     options = PretrainOptions(framework="csm", layers=1, width=8, heads=2)
     network = build_network(pretraining_config(options, P), 1).eval()

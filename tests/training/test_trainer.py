@@ -77,13 +77,14 @@ def test_a_killed_training_goes_on_to_the_same_weights_bit_for_bit(corpus, tmp_p
     assert again.step == whole.step
 
 
-def test_sigterm_saves_first(corpus, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_stop_saves_first(corpus, tmp_path, number):
     whole = train(corpus, tmp_path / "whole")
 
     class Terminated(StoppedWindows):
         def __getitems__(self, indices):
             if indices[0] == 8 * 8:
-                signal.raise_signal(signal.SIGTERM)
+                signal.raise_signal(number)
             return super().__getitems__(indices)
 
     chosen = options()
@@ -101,7 +102,7 @@ def test_sigterm_saves_first(corpus, tmp_path):
             seed=1,
             folder=tmp_path / "two",
         )
-    assert caught.value.code == 128 + signal.SIGTERM
+    assert caught.value.code == 128 + number
     # The batch of a step is cut while the step before it runs: step 8 was running, the next checkpoint due at 10.
     assert CheckpointFolder(tmp_path / "two" / "checkpoints").steps() == [5, 8]
     assert same(whole.weights, train(corpus, tmp_path / "two").weights)

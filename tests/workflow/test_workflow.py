@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -62,13 +63,17 @@ def test_second_run_has_nothing_to_do(done: Path, snakemake: Snakemake) -> None:
     assert "Nothing to be done" in again.stdout + again.stderr
 
 
-def test_a_subject_who_comes_is_indexed(done: Path, snakemake: Snakemake) -> None:
-    newcomer = done / "study/demo01/derivatives/fmriprep/sub-99"
+@pytest.mark.parametrize("new", ["sub-99", "sub-01/ses-99", "sub-01/func/new"], ids=["subject", "session", "run"])
+def test_who_or_what_comes_is_indexed(done: Path, snakemake: Snakemake, new: str) -> None:
+    derivatives = done / "study/demo01/derivatives/fmriprep"
+    newcomer = derivatives / new
+    before = newcomer.parent.stat()
     newcomer.mkdir()
     try:
         dry = snakemake(done, "--cores", "2", "--dry-run", "index")
     finally:
         newcomer.rmdir()
+        os.utime(newcomer.parent, ns=(before.st_atime_ns, before.st_mtime_ns))
     plan = dry.stdout + dry.stderr
     assert plan.count("checkpoint index_dataset:") == 1
     assert "results/index/demo01_runs.tsv" in plan

@@ -63,12 +63,24 @@ def dataset_options(wildcards):
     return CONFIG.datasets[wildcards.dataset].model_dump_json(exclude={"split", "ceilings"})
 
 
+def folders(path):
+    """The folders in a folder, sorted; none where there is no such folder."""
+    found = os.scandir(path) if path and Path(path).is_dir() else ()
+    return sorted((entry for entry in found if entry.is_dir()), key=lambda entry: entry.name)
+
+
 def subject_listing(wildcards):
-    """Checksum of the folders in the derivatives, so that a subject who comes or goes makes index look again."""
-    derivatives = CONFIG.datasets[wildcards.dataset].derivatives
-    found = os.scandir(derivatives) if derivatives and Path(derivatives).is_dir() else ()
-    names = sorted(entry.name for entry in found if entry.is_dir())
-    return hashlib.sha256(repr(names).encode()).hexdigest()[:16]
+    """Checksum of the derivatives' folders, so that index looks again where subjects, sessions or runs come or go.
+
+    The time of a folder func tells of new files in it without a look at their names.
+    """
+    listing = []
+    for subject in folders(CONFIG.datasets[wildcards.dataset].derivatives):
+        inside = folders(subject.path) if subject.name.startswith("sub-") else ()
+        sessions = [entry for entry in inside if entry.name.startswith("ses-")] or [subject]
+        scans = [(session.name, Path(session.path, "func")) for session in sessions]
+        listing.append((subject.name, [(name, func.stat().st_mtime_ns) for name, func in scans if func.is_dir()]))
+    return hashlib.sha256(repr(listing).encode()).hexdigest()[:16]
 
 
 def dataset_role(wildcards):

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertConfig, BertModel
 
-from boldly.models.network import Network, NetworkConfig, Outputs, Targets, real_frames, window_l1
+from boldly.models.network import (
+    Network,
+    NetworkConfig,
+    Outputs,
+    Targets,
+    attention_kernel,
+    real_frames,
+    window_l1,
+)
 
 _FIRST, _SECOND = 0, 1
 
@@ -116,8 +124,9 @@ class MaskedNetwork(Network):
         tokens = self.decoder.embeddings.LayerNorm(torch.cat(parts, dim=1))
         bias = self._attention_bias(seconds, valid, n_special).to(tokens.dtype)
         layers = [tokens]
-        for layer in self.decoder.encoder.layer:
-            layers.append(layer(layers[-1], bias))
+        with attention_kernel(tokens):
+            for layer in self.decoder.encoder.layer:
+                layers.append(layer(layers[-1], bias))
         return [hidden[:, n_special:] for hidden in layers], layers[-1][:, 0]
 
     def _attention_bias(self, seconds: Tensor, valid: Tensor | None, n_special: int) -> Tensor:

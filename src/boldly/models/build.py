@@ -69,6 +69,7 @@ def pretraining_config(options: PretrainOptions, n_parcels: int) -> NetworkConfi
         window_frames=options.window_frames[1],
         variant=options.variant,
         embedding_layers=options.embedding_layers,
+        horizons=tuple(options.horizons) if options.framework == "csm" and options.variant == "boldly" else (),
     )
 
 
@@ -117,7 +118,8 @@ def load_config(folder: Path | str) -> NetworkConfig:
     path = Path(folder) / CONFIG
     try:
         content = read_json(path)
-        config = NetworkConfig(**{**content, "labels": tuple(content["labels"])})
+        sequences = {name: tuple(content[name]) for name in ("labels", "horizons")}
+        config = NetworkConfig(**{**content, **sequences})
         if config.framework not in VARIANTS.get(config.variant, {}):
             raise ValueError(f"no network {config.framework} of variant {config.variant}")
         return config

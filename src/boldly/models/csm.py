@@ -10,14 +10,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model
 
-from boldly.models.network import Network, NetworkConfig, Outputs, Targets, real_frames, small_linear, window_l1
+from boldly.models.network import (
+    Network,
+    NetworkConfig,
+    Outputs,
+    Targets,
+    attention_kernel,
+    real_frames,
+    window_l1,
+    zero_linear,
+)
 
-# Memory of a typical parcel, s: where predictions start if the dynamics of the data are not known.
-_TYPICAL_MEMORY_S = 5.0
-
-# The network also predicts frames this many steps ahead, without persistence. The next frame alone leaves hidden
-# states that know the change and have lost the pattern that lasts, which is what tells mental states apart.
-_HORIZONS = (2, 4, 8)
+# Of the loss of frames further ahead.
 _HORIZON_WEIGHT = 0.5
 
 
@@ -34,11 +38,12 @@ class CausalNetwork(Network):
         super().__init__(sizes)
         self.decoder = gpt2_blocks(sizes)
         if not sizes.labels:
-            self.register_buffer("memory", torch.tensor(_TYPICAL_MEMORY_S))
-            self.register_buffer("coupling", torch.eye(sizes.n_parcels))
+            # Until they are fitted, the next frame is what the blocks say.
+            self.register_buffer("memory", torch.tensor(torch.inf))
+            self.register_buffer("coupling", torch.zeros(sizes.n_parcels, sizes.n_parcels))
             self.memory: Tensor
             self.coupling: Tensor
-            self.far = nn.ModuleList(small_linear(sizes.width, sizes.n_parcels) for _ in _HORIZONS)
+            self.far = nn.ModuleList(zero_linear(sizes.width, sizes.n_parcels) for _ in sizes.horizons)
 
     def start_dynamics(self, memory_s: float, coupling: NDArray[np.floating]) -> None:
         """Set the vector autoregression that predictions start from; a decoder has none.
@@ -59,8 +64,9 @@ class CausalNetwork(Network):
     ) -> list[Tensor]:
         """Return the hidden states (B, L, W) of all layers; padding stands behind and is seen by no real frame."""
         hidden = [self.embedder(inputs, seconds, t_r, marked)]
-        for block in self.decoder.h:
-            hidden.append(block(hidden[-1]))
+        with attention_kernel(hidden[0]):
+            for block in self.decoder.h:
+                hidden.append(block(hidden[-1]))
         return [*hidden[:-1], self.decoder.ln_f(hidden[-1])]
 
     def predict_next(self, inputs: Tensor, seconds: Tensor, t_r: Tensor, marked: Tensor) -> Tensor:
@@ -75,7 +81,7 @@ class CausalNetwork(Network):
         l1 = window_l1(prediction, inputs[:, 1:], frames[:, 1:], marked)
         far = sum(
             window_l1(layer(hidden[:, :-ahead]), inputs[:, ahead:], frames[:, ahead:], marked)
-            for layer, ahead in zip(self.far, _HORIZONS, strict=True)
+            for layer, ahead in zip(self.far, self.sizes.horizons, strict=True)
         )
         loss = l1 + _HORIZON_WEIGHT * far
         return {"loss": loss.mean(), "window_loss": loss, "l1": l1}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Outputs = dict[str, Tensor]
 NetworkName = Literal["autoencoding", "csm", "sequence_bert", "network_bert", "linear", "mean_mlp"]
@@ -41,6 +43,8 @@ class NetworkConfig:
         "boldly", or "lfb" for the networks of the published system.
     embedding_layers : int
         Layers of embedder and unembedder; only lfb can have more than one.
+    horizons : tuple of int
+        How many frames ahead CSM predicts, beside the next one.
     """
 
     framework: NetworkName
@@ -53,6 +57,7 @@ class NetworkConfig:
     labels: tuple[str, ...] = ()
     variant: str = "boldly"
     embedding_layers: int = 1
+    horizons: tuple[int, ...] = ()
 
 
 class Targets(NamedTuple):
@@ -226,7 +231,7 @@ class Network(nn.Module):
         self.sizes = sizes
         self.embedder = Embedder(sizes)
         self.head = Head(sizes) if sizes.labels else None
-        self.unembedder = None if sizes.labels else small_linear(sizes.width, sizes.n_parcels)
+        self.unembedder = None if sizes.labels else zero_linear(sizes.width, sizes.n_parcels)
 
     def forward(self, labels: Tensor | None = None, **batch: Any) -> Outputs:
         """Return the loss of a batch, and for a decoder its logits.
@@ -274,9 +279,19 @@ def classified(logits: Tensor, labels: Tensor | None) -> Outputs:
     return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
 
 
-def small_linear(width: int, n_parcels: int) -> nn.Linear:
-    """Build a linear map that starts near zero: the first predictions are those of doing nothing."""
+def attention_kernel(hidden: Tensor) -> AbstractContextManager[None]:
+    """Choose how attention is computed: as torch chooses, but for bfloat16 on CPUs.
+
+    There the gradients of torch's fused kernel take ten times as long as those of plain products.
+    """
+    if hidden.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        return sdpa_kernel(SDPBackend.MATH)
+    return nullcontext()
+
+
+def zero_linear(width: int, n_parcels: int) -> nn.Linear:
+    """Build a linear map that starts at zero: the first predictions are those of doing nothing."""
     layer = nn.Linear(width, n_parcels)
-    nn.init.normal_(layer.weight, std=0.02)
+    nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer

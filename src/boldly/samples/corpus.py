@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ class Corpus:
     runs: tuple[str, ...]
     contract: Contract
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Number of frames of each sample, shape (R,)."""
         return np.diff(self.starts)

@@ -120,7 +120,7 @@ class _Cut:
     length: Numbers
 
 
-def uniform(seed: int, index: int | Numbers, stream: int) -> Floats:
+def uniform(seed: int, index: int | Numbers, stream: int | Numbers) -> Floats:
     """Draw numbers in [0, 1) as a pure function of the arguments.
 
     Seed, stream and index go one after the other through the finalizer of SplitMix64 (Steele, Lea & Flood 2014).
@@ -131,14 +131,14 @@ def uniform(seed: int, index: int | Numbers, stream: int) -> Floats:
         Seed of the experiment.
     index : int or ndarray of int64
         Number of the window, any shape.
-    stream : int
-        What the number is for.
+    stream : int or ndarray of int64
+        What the number is for; of a shape that goes with that of `index`.
 
     Returns
     -------
-    ndarray of float64, shape of `index`
+    ndarray of float64, shape of `index` and `stream` together
     """
-    state = np.zeros(np.shape(index), np.uint64)
+    state = np.uint64(0)
     with np.errstate(over="ignore"):
         for part in (seed, stream, index):
             state = state + (np.asarray(part, np.int64).astype(np.uint64) + np.uint64(1)) * _GOLDEN
@@ -274,7 +274,8 @@ class Windows(Dataset[Batch]):
             batch["masked"] = torch.from_numpy(self._mask_one_frame(index, batch))
         elif self.options.masking == "coins":
             frame = np.arange(batch["inputs"].shape[1])
-            batch["masked"] = torch.from_numpy(self._uniform(index[:, None] * _MOST_SPANS + frame, _MASK) < 0.5)
+            coins = uniform(self.seed, index[:, None] * _MOST_SPANS + frame, _MASK)
+            batch["masked"] = torch.from_numpy(coins < 0.5)
         return batch
 
     def runs(self, indices: Sequence[int]) -> Numbers:
@@ -285,32 +286,29 @@ class Windows(Dataset[Batch]):
         """Return the keys of the samples that windows are cut from, sorted as in the corpus."""
         return [self.corpus.keys[run] for run in sorted(set(self.runs(indices)))]
 
-    def _uniform(self, index: Numbers, stream: int) -> Floats:
-        return uniform(self.seed, index, stream)
-
-    def _below(self, index: Numbers, stream: int, limit: int | Numbers) -> Numbers:
-        """Draw whole numbers in [0, limit)."""
-        return (self._uniform(index, stream) * limit).astype(np.int64)
+    def _draw(self, index: Numbers, *streams: int) -> Floats:
+        """Draw numbers in [0, 1) for several streams at once, shape (S, B)."""
+        return uniform(self.seed, index, np.array(streams)[:, None])
 
     def _draw_run(self, index: Numbers) -> Numbers:
         """Draw places in the list of usable runs, in proportion to the frames of the runs."""
-        return np.searchsorted(self._ends, self._below(index, _RUN, int(self._ends[-1])), side="right")
+        return np.searchsorted(self._ends, _below(self._draw(index, _RUN)[0], self._ends[-1]), side="right")
 
-    def _draw_length(self, index: Numbers, stream: int) -> Numbers:
+    def _draw_lengths(self, index: Numbers, *streams: int) -> Numbers:
         options = self.options
-        group = index // options.batch_size
-        return options.shortest + self._below(group, stream, options.longest - options.shortest + 1)
+        drawn = self._draw(index // options.batch_size, *streams)
+        return options.shortest + _below(drawn, options.longest - options.shortest + 1)
 
-    def _draw_onset(self, index: Numbers, stream: int, last: Numbers, length: Numbers) -> Numbers:
-        """Draw first frames from 0 to `last`."""
+    def _onset(self, drawn: Floats, last: Numbers, length: Numbers) -> Numbers:
+        """Turn numbers in [0, 1) into first frames from 0 to `last`."""
         step = length if self.options.stepped_onsets else 1
-        return step * self._below(index, stream, last // step + 1)
+        return step * _below(drawn, last // step + 1)
 
     def _singles(self, index: Numbers) -> Batch:
         run = self._usable[self._draw_run(index)]
         available = self.corpus.lengths[run]
-        length = np.minimum(self._draw_length(index, _LENGTH), available)
-        cut = _Cut(run, self._draw_onset(index, _ONSET, available - length, length), length)
+        length = np.minimum(self._draw_lengths(index, _LENGTH)[0], available)
+        cut = _Cut(run, self._onset(self._draw(index, _ONSET)[0], available - length, length), length)
         frames, (valid,) = self._frames(cut)
         t_r = self.corpus.t_r[run]
         seconds = np.arange(frames.shape[1]) * t_r[:, None]
@@ -335,27 +333,28 @@ class Windows(Dataset[Batch]):
 
     def _draw_pairs(self, index: Numbers) -> tuple[_Cut, _Cut, Numbers, Bools]:
         options = self.options
+        streams = (_ONSET, _FOLLOWS, _GAP, _OTHER_RUN, _OTHER_ONSET)
+        onset, coin, drawn_gap, other_run, other_onset = self._draw(index, *streams)
         place = self._draw_run(index)
         run = self._usable[place]
-        gap = 1 + self._below(index, _GAP, options.largest_gap)
+        gap = 1 + _below(drawn_gap, options.largest_gap)
         # Where a run is too short for both, they share what there is.
         room = self.corpus.lengths[run] - gap
-        wanted_a = self._draw_length(index, _LENGTH)
-        wanted_b = self._draw_length(index, _SECOND_LENGTH)
+        wanted_a, wanted_b = self._draw_lengths(index, _LENGTH, _SECOND_LENGTH)
         shared = np.clip(room * wanted_a // (wanted_a + wanted_b), options.shortest, room - options.shortest)
         length_a = np.where(wanted_a + wanted_b > room, shared, wanted_a)
         length_b = np.minimum(wanted_b, room - length_a)
-        onset_a = self._draw_onset(index, _ONSET, room - length_a - length_b, length_a)
+        onset_a = self._onset(onset, room - length_a - length_b, length_a)
 
-        follows = self._uniform(index, _FOLLOWS) < 0.5
+        follows = coin < 0.5
         # Another run of the dataset; a dataset with one run gives another place of that run.
         others = self._group_size[place] - 1
-        step = 1 + self._below(index, _OTHER_RUN, np.maximum(others, 1))
+        step = 1 + _below(other_run, np.maximum(others, 1))
         place_in_group = (place - self._group_first[place] + step) % self._group_size[place]
         other = self._usable[self._group_first[place] + place_in_group]
         run_b = np.where(follows, run, other)
         length_b = np.minimum(length_b, self.corpus.lengths[run_b])
-        anywhere = self._draw_onset(index, _OTHER_ONSET, self.corpus.lengths[run_b] - length_b, length_b)
+        anywhere = self._onset(other_onset, self.corpus.lengths[run_b] - length_b, length_b)
         onset_b = np.where(follows, onset_a + length_a + gap, anywhere)
         return _Cut(run, onset_a, length_a), _Cut(run_b, onset_b, length_b), gap, follows
 
@@ -364,33 +363,41 @@ class Windows(Dataset[Batch]):
         options = self.options
         n_frames = batch["inputs"].shape[1]
         valid = batch["valid"].numpy() if "valid" in batch else np.ones((len(index), n_frames), bool)
-        phase = self._below(index, _PHASE, options.mask_span)
+        phase = _below(self._draw(index, _PHASE)[0], options.mask_span)
         # Counted over real frames, so that the padding that the rest of the batch brings has no say.
         span = (valid.cumsum(axis=1) - 1 + phase[:, None]) // options.mask_span
-        score = self._uniform(index[:, None] * _MOST_SPANS + span, _MASK)
-        return _lowest(np.where(valid, score, np.inf), valid.sum(axis=1), options.mask_fraction)
+        score = uniform(self.seed, index[:, None] * _MOST_SPANS + span, _MASK)
+        chosen = _share(valid.sum(axis=1), options.mask_fraction)
+        # A stable order keeps the items of one span, whose scores are equal, together.
+        order = np.argsort(np.where(valid, score, np.inf), axis=1, kind="stable")
+        hidden = np.zeros(score.shape, bool)
+        np.put_along_axis(hidden, order, np.arange(n_frames) < chosen[:, None], axis=1)
+        return hidden
 
     def _mask_parcels(self, index: Numbers, marked: Bools) -> Bools:
         """Hide the wanted number of unmarked parcels, at least one and never all."""
         n_parcels = marked.shape[1]
-        score = self._uniform(index[:, None] * n_parcels + np.arange(n_parcels), _MASK)
-        return _lowest(np.where(marked, np.inf, score), (~marked).sum(axis=1), self.options.mask_fraction)
+        score = uniform(self.seed, index[:, None] * n_parcels + np.arange(n_parcels), _MASK)
+        score[marked] = np.inf
+        chosen = _share((~marked).sum(axis=1), self.options.mask_fraction)
+        # No two scores are equal: the highest of those chosen says which they are, without an order of all.
+        return score <= np.take_along_axis(np.sort(score, axis=1), chosen[:, None] - 1, axis=1)
 
     def _mask_one_frame(self, index: Numbers, batch: Batch) -> Bools:
         """Hide one real frame, not the first."""
         n_frames = batch["inputs"].shape[1]
         length = batch["valid"].numpy().sum(axis=1) if "valid" in batch else np.full(len(index), n_frames)
-        return np.arange(n_frames) == 1 + self._below(index, _MASK, length - 1)[:, None]
+        return np.arange(n_frames) == 1 + _below(self._draw(index, _MASK)[0], length - 1)[:, None]
 
 
-def _lowest(score: Floats, available: Numbers, fraction: float) -> Bools:
-    """Choose in each row the share of the available items with the lowest scores."""
-    chosen = np.clip(np.rint(fraction * available), 1, available - 1)
-    # A stable order keeps the items of one span, whose scores are equal, together.
-    order = np.argsort(score, axis=1, kind="stable")
-    lowest = np.zeros(score.shape, bool)
-    np.put_along_axis(lowest, order, np.arange(score.shape[1]) < chosen[:, None], axis=1)
-    return lowest
+def _below(drawn: Floats, limit: int | Numbers) -> Numbers:
+    """Turn numbers in [0, 1) into whole numbers in [0, limit)."""
+    return (drawn * limit).astype(np.int64)
+
+
+def _share(available: Numbers, fraction: float) -> Numbers:
+    """Return how many items are hidden: the wanted share of those that are there, at least one and never all."""
+    return np.clip(np.rint(fraction * available), 1, available - 1).astype(np.int64)
 
 
 class Trials(Dataset[Batch]):

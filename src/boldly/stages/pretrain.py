@@ -137,6 +137,7 @@ def run(
             folder=output,
             deepspeed=options.deepspeed,
             track=options.track,
+            validate_first=True,
         )
     finally:
         if isinstance(windows, StreamedWindows):

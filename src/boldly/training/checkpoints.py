@@ -96,7 +96,7 @@ class CheckpointFolder:
         """Return what `complete` wrote, and the best weights so far."""
         progress = read_json(self.checkpoint(step) / _PROGRESS)
         best = self.path / f"best-{progress['best_step']}.safetensors"
-        return progress, load_file(best) if progress["best_step"] else {}
+        return progress, load_file(best) if progress["best_value"] is not None else {}
 
     def save_best(self, step: int, weights: dict[str, Tensor]) -> None:
         """Keep the weights of the best validation so far."""

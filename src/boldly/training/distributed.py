@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -22,7 +23,7 @@ def is_first() -> bool:
 def launch(module: str, arguments: list[str], processes: int) -> None:
     """Run a module in several processes that train together.
 
-    They talk over the loopback device only. SIGTERM reaches all of them through torchrun.
+    They talk over the loopback device only. SIGTERM and SIGUSR1 reach all of them, as SIGTERM, through torchrun.
 
     Parameters
     ----------
@@ -41,6 +42,8 @@ def launch(module: str, arguments: list[str], processes: int) -> None:
     command = [sys.executable, "-m", "torch.distributed.run"]
     command += ["--nnodes", "1", "--nproc-per-node", str(processes), "--max-restarts", "0"]
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{LOOPBACK}:0", "--local-addr", LOOPBACK]
+    # A batch system sends its warning to all processes of a job, torchrun among them.
+    command += ["--signals-to-handle", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"]
     command += ["--module", module, *arguments]
     environment = {
         "GLOO_SOCKET_IFNAME": "lo",
@@ -48,6 +51,15 @@ def launch(module: str, arguments: list[str], processes: int) -> None:
         "OMP_NUM_THREADS": "1",
         **os.environ,
     }
-    status = subprocess.run(command, env=environment, check=False).returncode
+    with subprocess.Popen(command, env=environment) as torchrun:
+        before = {
+            number: signal.signal(number, lambda *_: torchrun.send_signal(signal.SIGTERM))
+            for number in (signal.SIGTERM, signal.SIGUSR1)
+        }
+        try:
+            status = torchrun.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
     if status:
         raise SystemExit(status if status > 0 else 128 - status)

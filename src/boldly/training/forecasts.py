@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,10 +26,19 @@ Forecasts = dict[Group, dict[str, Tensor | None]]
 NAMES = ("last_frame", "ar1", "var")
 
 # Ridge penalties, as multiples of the mean power of a parcel.
-_PENALTIES = 10.0 ** np.arange(-3.5, 1.01, 0.5)
+_PENALTIES = 10.0 ** np.arange(-3.5, 2.01, 0.5)
 
 # Time constants to choose from, s; the last one is as good as none.
 _MEMORIES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 1000.0)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Frames of one run, ``corpus.frames[first:end]``, and its repetition time, s."""
+
+    first: int
+    end: int
+    t_r: float
 
 
 @dataclass(frozen=True)
@@ -72,15 +81,17 @@ def fit_forecasts(corpus: Corpus, wanted: Iterable[Group]) -> Forecasts:
         choices = (of_dataset & (corpus.t_r == t_r), of_dataset, np.ones(len(corpus), bool))
         runs = next(np.flatnonzero(chosen) for chosen in choices if chosen.any())
         halves = [_moments(corpus, half) for half in _halves(corpus, runs)]
+        ar1 = torch.from_numpy(ar1_of(sum_of(halves))).float()
         var = torch.from_numpy(fit_var(halves)[0]).float()
-        found[dataset, t_r] = {"last_frame": None, "ar1": _fit_ar1(sum_of(halves)), "var": var}
+        found[dataset, t_r] = {"last_frame": None, "ar1": ar1, "var": var}
     return found
 
 
 def fit_dynamics(corpus: Corpus) -> tuple[float, Matrix]:
     """Fit one VAR to all runs whatever their repetition time: ``y = exp(-t_r / memory) x coupling``.
 
-    Memory and ridge are those that err least on subjects left out of the fit.
+    Its penalty pulls each parcel towards its own AR(1), not towards nothing: with little data forecasts are hardly
+    worse than those. Memory and penalty are those that err least on subjects left out of the fit.
 
     Parameters
     ----------
@@ -96,14 +107,14 @@ def fit_dynamics(corpus: Corpus) -> tuple[float, Matrix]:
     """
     t_rs = np.unique(corpus.t_r).tolist()
     halves = [
-        {t_r: _moments(corpus, half[corpus.t_r[half] == t_r]) for t_r in t_rs}
+        {t_r: _moments(corpus, [stretch for stretch in half if stretch.t_r == t_r]) for t_r in t_rs}
         for half in _halves(corpus, np.arange(len(corpus)))
     ]
     fits = {}
     # With one repetition time all memories say the same.
     for memory_s in _MEMORIES_S if len(t_rs) > 1 else _MEMORIES_S[-1:]:
         parts = [sum_of([half[t].faded(math.exp(-t / memory_s)) for t in t_rs]) for half in halves]
-        coupling, error = fit_var(parts)
+        coupling, error = fit_var(parts, towards_ar1=True)
         fits[memory_s] = error, coupling
     best = min(fits, key=lambda memory_s: fits[memory_s][0])
     return best, fits[best][1]
@@ -140,13 +151,15 @@ def forecast(frames: Tensor, seen: Tensor, coefficients: Tensor | None, *, split
     return said
 
 
-def fit_var(parts: list[Moments]) -> tuple[Matrix, float]:
+def fit_var(parts: list[Moments], *, towards_ar1: bool = False) -> tuple[Matrix, float]:
     """Solve the normal equations of a VAR, with the ridge that errs least on the parts left out of the fit.
 
     Parameters
     ----------
     parts : list of Moments
         Of different subjects, so that the ridge is that for subjects never seen.
+    towards_ar1 : bool, default=False
+        The penalty is on the difference from AR(1), not on the coupling itself.
 
     Returns
     -------
@@ -160,10 +173,11 @@ def fit_var(parts: list[Moments]) -> tuple[Matrix, float]:
     errors = np.zeros(len(penalties))
     for number, held_out in enumerate(parts):
         rest = [part for other, part in enumerate(parts) if other != number]
-        errors += _held_out_errors(sum_of(rest or parts), held_out, penalties)
-    best = penalties[int(errors.argmin())]
-    coupling = np.linalg.solve(whole.now + best * np.eye(len(whole.now)), whole.lagged)
-    return coupling, float(errors.min())
+        fitted = sum_of(rest or parts)
+        errors += _held_out_errors(fitted, held_out, penalties, _prior(fitted, towards_ar1))
+    best, prior = penalties[int(errors.argmin())], _prior(whole, towards_ar1)
+    missing = whole.lagged - whole.now @ prior
+    return prior + np.linalg.solve(whole.now + best * np.eye(len(prior)), missing), float(errors.min())
 
 
 def sum_of(parts: list[Moments]) -> Moments:
@@ -174,37 +188,51 @@ def sum_of(parts: list[Moments]) -> Moments:
     return whole
 
 
-def _held_out_errors(fitted: Moments, held_out: Moments, penalties: Matrix) -> Matrix:
+def _prior(moments: Moments, towards_ar1: bool) -> Matrix:
+    """Return the coupling that a penalty pulls to."""
+    return np.diag(ar1_of(moments)) if towards_ar1 else np.zeros_like(moments.now)
+
+
+def _held_out_errors(fitted: Moments, held_out: Moments, penalties: Matrix, prior: Matrix) -> Matrix:
     """Return the squared error on held-out moments for each penalty, with one decomposition for all."""
     values, vectors = np.linalg.eigh(fitted.now)
-    lagged = vectors.T @ fitted.lagged
+    missing = vectors.T @ (fitted.lagged - fitted.now @ prior)
+    start = vectors.T @ prior
     now = vectors.T @ held_out.now @ vectors
     lagged_held_out = vectors.T @ held_out.lagged
     errors = []
     for penalty in penalties:
-        solution = lagged / (values + penalty)[:, None]
+        solution = start + missing / (values + penalty)[:, None]
         errors.append(held_out.power - 2 * np.vdot(solution, lagged_held_out) + np.vdot(solution, now @ solution))
     return np.array(errors)
 
 
-def _fit_ar1(moments: Moments) -> Tensor:
-    power = np.maximum(np.diag(moments.now), np.finfo(float).tiny)
-    return torch.from_numpy(np.diag(moments.lagged) / power).float()
+def ar1_of(moments: Moments) -> Matrix:
+    """Return what each parcel is multiplied with for its next value (P,)."""
+    return np.diag(moments.lagged) / np.maximum(np.diag(moments.now), np.finfo(float).tiny)
 
 
-def _halves(corpus: Corpus, runs: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Part runs by subject where there are several, else by run."""
+def _halves(corpus: Corpus, runs: NDArray[np.int64]) -> list[list[Stretch]]:
+    """Part runs by subject where there are several, else by run, else the only run in its middle."""
+    first, end = corpus.starts[runs], corpus.starts[runs + 1]
+    stretches = [
+        Stretch(*row) for row in zip(first.tolist(), end.tolist(), corpus.t_r[runs].tolist(), strict=True)
+    ]
+    if len(runs) == 1:
+        (whole,) = stretches
+        middle = (whole.first + whole.end) // 2
+        return [[replace(whole, end=middle)], [replace(whole, first=middle)]]
     subjects = np.unique(np.array(corpus.subjects)[runs], return_inverse=True)[1]
     part = (subjects if subjects.max() > 0 else np.arange(len(runs))) % 2
-    return [half for half in (runs[part == 0], runs[part == 1]) if len(half)]
+    return [[stretch for stretch, of in zip(stretches, part, strict=True) if of == half] for half in (0, 1)]
 
 
-def _moments(corpus: Corpus, runs: NDArray[np.int64]) -> Moments:
-    """Read runs one after the other."""
+def _moments(corpus: Corpus, stretches: Iterable[Stretch]) -> Moments:
+    """Read stretches one after the other."""
     n_parcels = corpus.frames.shape[1]
     now, lagged, power = np.zeros((n_parcels, n_parcels)), np.zeros((n_parcels, n_parcels)), 0.0
-    for run in runs:
-        frames = corpus.frames[corpus.starts[run] : corpus.starts[run + 1]].astype(np.float64)
+    for stretch in stretches:
+        frames = corpus.frames[stretch.first : stretch.end].astype(np.float64)
         before, after = frames[:-1], frames[1:]
         now += before.T @ before
         lagged += before.T @ after

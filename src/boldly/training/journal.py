@@ -59,7 +59,7 @@ class Progress:
     train_rows, eval_rows : list of dict
         Histories so far.
     best_step, best_value : int, float
-        Step with the best validation, and its criterion (smaller is better); 0 and None before the first.
+        Step with the best validation, and its criterion (smaller is better); None before the first.
     loss_sum, loss_count : float, int
         Losses since the last row.
     """
@@ -82,6 +82,8 @@ class Journal(TrainerCallback):
     validate : callable, optional
         Network and processes to a row of numbers with `loss` and `criterion` (smaller is better); None: no
         validation, the last weights are kept.
+    validate_first : bool
+        Validate before the first step as well.
     log_every, evaluate_every, checkpoint_every : int
         Steps between rows, validations, checkpoints.
     keys : callable
@@ -97,6 +99,7 @@ class Journal(TrainerCallback):
         name: str,
         *,
         validate: Validate | None,
+        validate_first: bool = False,
         log_every: int,
         evaluate_every: int,
         checkpoint_every: int,
@@ -106,6 +109,7 @@ class Journal(TrainerCallback):
     ) -> None:
         self.name = name
         self.validate = validate
+        self.validate_first = validate_first
         self.log_every = log_every
         self.evaluate_every = evaluate_every
         self.checkpoint_every = checkpoint_every
@@ -113,7 +117,7 @@ class Journal(TrainerCallback):
         self.checkpoints = checkpoints
         self.history = history
         self.progress = Progress()
-        self.terminate = False
+        self.stop_signal = 0
         self.collect_weights: Callable[[], dict[str, Tensor]]
         self.processes = Processes()
         self.barrier: Callable[[], None] = lambda: None
@@ -139,9 +143,11 @@ class Journal(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the clock."""
+        """Start the clock; validate what the training starts from."""
         self._spoken = self._started = time.monotonic()
         self._first_step = state.global_step
+        if self.validate is not None and self.validate_first and not self.progress.eval_rows:
+            self._validate(0, kwargs["model"])
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -158,9 +164,9 @@ class Journal(TrainerCallback):
             self._write_loss(step)
         if self.validate is not None and (step % self.evaluate_every == 0 or last):
             self._validate(step, kwargs["model"])
-        stop = self.terminate
+        stop = bool(self.stop_signal)
         if args.world_size > 1:
-            stop = step % _STEPS_BETWEEN_AGREEMENTS == 0 and self._any_process(self.terminate, args)
+            stop = step % _STEPS_BETWEEN_AGREEMENTS == 0 and self._any_process(stop, args)
         if self.checkpoints is not None and not last and (stop or step % self.checkpoint_every == 0):
             self._check_divergence()
             control.should_save = True

@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 # Rows of train_history.csv in a training of default length.
 _ROWS = 200
+# The batch system's word that a job has to end, and the warning before it (Slurm: --signal=USR1@300).
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 # Of AdamW. Gradients that are zero but for rounding (bias of attention keys) must not become steps of full size.
 _EPSILON = 1e-6
 
@@ -129,6 +131,7 @@ def fit(
     folder: Path | None = None,
     deepspeed: str | None = None,
     track: Sequence[str] = (),
+    validate_first: bool = False,
 ) -> Fit:
     """Train a network.
 
@@ -154,13 +157,15 @@ def fit(
         DeepSpeed JSON.
     track : sequence of str
         Trackers that show the histories as well (see `boldly.training.trackers`); they need `folder`.
+    validate_first : bool, default=False
+        Validate before the first step too: a training that makes things worse gives the weights it began with.
 
     Raises
     ------
     InputError
         If the loss is no longer a number, with the samples of the batch.
     Interrupted
-        After SIGTERM, when a checkpoint was written.
+        After SIGTERM or SIGUSR1, when a checkpoint was written.
     """
     started = time.monotonic()
     checkpoints = CheckpointFolder(folder / "checkpoints") if folder else None
@@ -168,6 +173,7 @@ def fit(
     journal = Journal(
         name,
         validate=validate,
+        validate_first=validate_first,
         log_every=max(1, options.steps // _ROWS),
         evaluate_every=options.evaluate_every,
         checkpoint_every=options.checkpoint_every,
@@ -183,13 +189,14 @@ def fit(
             journal.trackers = open_trackers(track, folder, name, options.model_dump(mode="json"))
         trainer = StepTrainer(network, arguments, windows, journal)
         resume = _resume(checkpoints, journal, trainer) if checkpoints else None
-        with _stop_on_sigterm(journal if checkpoints else None):
+        with _stop_on_signals(journal if checkpoints else None):
             trainer.train(resume_from_checkpoint=resume)
     progress = journal.progress
-    weights = journal.best_weights if progress.best_step else trainer.collect_weights()
-    step = progress.best_step or trainer.state.global_step
-    if journal.terminate and trainer.state.global_step < options.steps:
-        raise Interrupted(signal.SIGTERM)
+    validated = progress.best_value is not None
+    weights = journal.best_weights if validated else trainer.collect_weights()
+    step = progress.best_step if validated else trainer.state.global_step
+    if journal.stop_signal and trainer.state.global_step < options.steps:
+        raise Interrupted(journal.stop_signal)
     return Fit(weights, step, progress.train_rows, progress.eval_rows, time.monotonic() - started)
 
 
@@ -198,6 +205,9 @@ def training_arguments(
 ) -> TrainingArguments:
     """Translate options into the Trainer's words. `options.batch_size` is divided among the processes."""
     on_gpu = torch.cuda.is_available()
+    precision = options.precision
+    if precision == "auto":
+        precision = "bfloat16" if on_gpu and torch.cuda.is_bf16_supported() else "float32"
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=options.steps,
@@ -208,8 +218,8 @@ def training_arguments(
         adam_beta1=options.beta1,
         adam_beta2=options.beta2,
         max_grad_norm=options.gradient_clip,
-        bf16=options.precision == "bfloat16",
-        fp16=options.precision == "float16",
+        bf16=precision == "bfloat16",
+        fp16=precision == "float16",
         seed=seed,
         use_cpu=not on_gpu,
         train_sampling_strategy="sequential",
@@ -252,17 +262,18 @@ def _resume(checkpoints: CheckpointFolder, journal: Journal, trainer: StepTraine
 
 
 @contextmanager
-def _stop_on_sigterm(journal: Journal | None) -> Iterator[None]:
-    """Let SIGTERM end the training after the running step, with a checkpoint."""
+def _stop_on_signals(journal: Journal | None) -> Iterator[None]:
+    """Let SIGTERM and SIGUSR1 end the training after the running step, with a checkpoint."""
     if journal is None:
         yield
         return
 
     def ask(number: int, frame: Any) -> None:
-        journal.terminate = True
+        journal.stop_signal = number
 
-    before = signal.signal(signal.SIGTERM, ask)
+    before = {number: signal.signal(number, ask) for number in STOP_SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,147 @@
+"""Causal sequence modeling against linear forecasts, by the number of training units.
+
+A network that has few data may not do worse than a linear forecast; with more it should do better. The sequence
+model is `csm` of config/config.yaml, with the recipe that is the default: it starts from a VAR whose penalty
+pulls to AR(1), and keeps the weights of the best validation. The forecasts are those of eval_history.csv: a
+ridge VAR and AR(1) per parcel, of each dataset and repetition time, fitted to the same training units. All say
+the next frame of the same windows. Units for validation and for the test are the same in all rows, and no unit
+is in two of them; fewer training units lie in more.
+
+demo: the simulated upstream runs of `make demo`; units are subjects.
+haxby: real runs of one subject (the README's example); units are its runs.
+
+The table has the L1 over the test units (z-scored signals): `start` is that of the sequence model before its first
+step. `gain over VAR` is the share of the VAR's L1 that the sequence model takes away, with the 95 % interval of a
+t-test over test units. `step` is that of the best validation, 0 if no step made it better.
+
+Usage: python benchmarks/forecasts.py (after `make demo`; for real data after the README's example)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from boldly.config import PretrainOptions, load_config
+from boldly.files import write_tsv
+from boldly.models.build import build_network, pretraining_config
+from boldly.models.csm import CausalNetwork
+from boldly.samples.corpus import Corpus
+from boldly.samples.timeseries import read_timeseries
+from boldly.samples.windows import Windows, window_options
+from boldly.training.forecasts import fit_dynamics
+from boldly.training.journal import Processes
+from boldly.training.trainer import fit
+from boldly.training.validation import UpstreamValidation
+
+TABLE = Path("results/benchmarks/forecasts.tsv")
+TEST_WINDOWS = 128  # of each test unit
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where runs lie, what a unit is, and how many units there are for what."""
+
+    name: str
+    pattern: str
+    by_run: bool
+    test: int
+    validation: int
+    train: tuple[int, ...]
+
+
+DATA = (
+    Data("demo", "results/parcellate/demo0?/*_timeseries.safetensors", False, 12, 8, (2, 5, 10, 20, 40)),
+    Data("haxby", "haxby/results/parcellate/haxby/*_timeseries.safetensors", True, 3, 2, (1, 3, 7)),
+)
+
+
+def main() -> None:
+    options = load_config(Path("config/config.yaml"), Path()).pretrain.experiments["csm"]
+    rows = []
+    for data in DATA:
+        paths = sorted(Path().glob(data.pattern))
+        if not paths:
+            print(f"{data.name}: no {data.pattern}, left out", flush=True)
+            continue
+        corpus = corpus_of(paths, by_run=data.by_run)
+        units = np.random.default_rng(1).permutation(sorted(set(corpus.subjects)))
+        test, validation, rest = np.split(units, [data.test, data.test + data.validation])
+        for count in data.train:
+            row = compare(corpus, options, rest[:count], validation, test)
+            rows.append({"data": data.name, "training units": count, **row})
+            print(rows[-1], flush=True)
+    table = pd.DataFrame(rows)
+    print(table.to_string(index=False))
+    write_tsv(TABLE, table)
+
+
+def corpus_of(paths: Sequence[Path], *, by_run: bool) -> Corpus:
+    """Put runs into a corpus; units, in the place of subjects, are subjects of a dataset or runs."""
+    files = [read_timeseries(path) for path in paths]
+    runs = [run for series, _ in files for run in series]
+    marked = np.zeros((len(runs), runs[0].data.shape[1]), bool)
+    for row, run in zip(marked, runs, strict=True):
+        row[run.meta["marked"]] = True
+    return Corpus(
+        frames=np.concatenate([run.data for run in runs]),
+        starts=np.concatenate([[0], np.cumsum([len(run.data) for run in runs])]),
+        t_r=np.array([run.meta["t_r"] for run in runs]),
+        marked=marked,
+        labels=np.full(len(runs), -1),
+        label_names=(),
+        keys=tuple(run.key for run in runs),
+        datasets=tuple(run.meta["dataset"] for run in runs),
+        subjects=tuple(run.key if by_run else f"{run.meta['dataset']}_{run.meta['subject']}" for run in runs),
+        runs=tuple(run.key for run in runs),
+        contract=files[0][1],
+    )
+
+
+def compare(
+    corpus: Corpus, options: PretrainOptions, train: np.ndarray, validation: np.ndarray, test: np.ndarray
+) -> dict[str, float | int | str]:
+    """Train on some units, choose the step on others, and measure on the rest."""
+    training, chosen = (corpus.select(np.isin(corpus.subjects, units)) for units in (train, validation))
+    wanted = window_options(options, options.batch_size)
+    network = build_network(pretraining_config(options, corpus.frames.shape[1]), options.seed)
+    assert isinstance(network, CausalNetwork)
+    network.start_dynamics(*fit_dynamics(training))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    windows = Windows(training, wanted, options.seed, options.steps * options.batch_size)
+    validate = UpstreamValidation(Windows(chosen, wanted, 2, 512), 32, training=training)
+    outcome = fit(
+        network,
+        windows,
+        options.model_copy(update={"evaluate_every": options.steps // 20}),
+        name="csm",
+        validate=validate,
+        keys=windows.keys,
+        seed=options.seed,
+        validate_first=True,
+    )
+    start = build_network(pretraining_config(options, corpus.frames.shape[1]), options.seed)
+    start.load_state_dict(before)
+    network.load_state_dict(outcome.weights)
+    rows = []
+    for unit in test:
+        one = Windows(corpus.select(np.isin(corpus.subjects, [unit])), wanted, 3, TEST_WINDOWS)
+        validate = UpstreamValidation(one, 32, training=training)
+        row = validate(network.eval(), Processes())
+        rows.append({**row, "start": validate(start.eval(), Processes())["l1"]})
+    table = pd.DataFrame(rows)
+    gain = 1 - table["l1"] / table["l1_var"]
+    low, high = stats.t.interval(0.95, len(gain) - 1, gain.mean(), stats.sem(gain))
+    means = table[["l1", "start", "l1_var", "l1_ar1", "l1_zero"]].mean().round(4)
+    interval = f"{gain.mean():.4f} [{low:.4f}, {high:.4f}]"
+    names = {"l1": "CSM", "l1_var": "VAR", "l1_ar1": "AR(1)", "l1_zero": "zeros"}
+    return {**means.rename(names).to_dict(), "gain over VAR": interval, "step": outcome.step}
+
+
+if __name__ == "__main__":
+    main()
