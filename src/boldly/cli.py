@@ -119,6 +119,7 @@ def _split(args: argparse.Namespace) -> None:
         dataset=args.dataset,
         runs=args.runs,
         qc=sorted(args.qc.glob("sub-*_qc.tsv")) if args.qc else [],
+        signals=sorted(args.signals.glob("sub-*_quality.tsv")) if args.signals else [],
         role=args.role,
         upstream=_options(UpstreamSplitOptions, args.upstream, "--upstream"),
         downstream=_options(DownstreamSplitOptions, args.downstream, "--downstream"),
@@ -324,7 +325,8 @@ def _add_preparation(add: Callable, flag: Callable, path: Callable, options: Cal
     sub = add("split", _split, "choose subjects for training, validation and test")
     flag(sub, "dataset", "name of the dataset")
     path(sub, "runs", "run table")
-    path(sub, "qc", "folder of the quality tables of its subjects", default=None)
+    path(sub, "qc", "folder of the quality tables of its subjects, from preprocess", default=None)
+    path(sub, "signals", "folder of the quality tables of its subjects, from parcellate", default=None)
     flag(sub, "role", "what the dataset is for", choices=["upstream", "downstream"])
     options(sub, "upstream", "split.upstream")
     options(sub, "downstream", "split.downstream")

@@ -33,7 +33,7 @@ STAGES = (
 # Raised by one when the results of a stage change for the same input and options: reruns it and what follows.
 REVISIONS: dict[str, int] = {
     **dict.fromkeys(STAGES, 1),
-    **{"preprocess": 2, "parcellate": 2, "shard": 2, "figures": 2},
+    **{"preprocess": 2, "parcellate": 3, "shard": 2, "pretrain": 2, "figures": 3},
 }
 
 Framework = Literal["autoencoding", "csm", "sequence_bert", "network_bert"]
@@ -365,6 +365,15 @@ class PreprocessOptions(Section):
         return self.model_dump(mode="json", exclude=unused)
 
 
+class SignalExclusionOptions(Section):
+    """Runs whose signals are below a threshold are excluded, the reason stands in the tables."""
+
+    median_tsnr: float | None = Field(
+        None, gt=0, description="Least median temporal signal-to-noise ratio of the parcels that are not marked."
+    )
+    median_coverage: Fraction | None = Field(None, description="Least median coverage of all parcels.")
+
+
 class ParcellateOptions(Section):
     """Order of operations as in nilearn's maskers: smooth, extract, detrend, filter with regression, scale."""
 
@@ -374,6 +383,7 @@ class ParcellateOptions(Section):
     low_pass_hz: float | None = Field(None, gt=0, description="Butterworth low-pass, Hz; null: none.")
     standardize: Literal["zscore", "psc", "none"] = Field("zscore", description="Scaling over time.")
     min_coverage: Fraction = Field(0.5, description="Parcels with less of their weight in the mask are marked.")
+    exclude: SignalExclusionOptions = Field(SignalExclusionOptions(), description="Thresholds for whole runs.")
 
 
 class ShardOptions(Section):
@@ -462,6 +472,10 @@ class PretrainOptions(OptimiserOptions):
     )
     stream_steps: int = Field(100, ge=1, description="Steps on these shards before the next (stream_shards).")
     deepspeed: str | None = Field(None, description="DeepSpeed JSON (config/deepspeed); null: none.")
+    compile: bool = Field(
+        False,
+        description="Compile the network (torch.compile): a minute or two, then faster steps; needs g++.",
+    )
     datasets: list[Name] | None = Field(None, description="Upstream datasets; default: all.")
     subjects_fraction: float = Field(
         1.0,

@@ -147,8 +147,11 @@ class Chain:
             "upstream": UpstreamSplitOptions(),
             "downstream": DownstreamSplitOptions(train=[1], validation=0, test=1, draws=1),
         }
-        tables = [_of(QC, subject) for subject in SUBJECTS]
-        split.run(dataset=DATASET, runs=RUNS, qc=tables, seed=1, output=SPLIT, **(arguments | self.options))
+        tables = {
+            name: [_of(path, subject) for subject in SUBJECTS]
+            for name, path in {"qc": QC, "signals": SIGNAL_QUALITY}.items()
+        }
+        split.run(dataset=DATASET, runs=RUNS, seed=1, output=SPLIT, **tables, **(arguments | self.options))
 
     def _export_lfb(self, _: str) -> None:
         (output,) = OUTPUTS["export_lfb"]

@@ -14,7 +14,7 @@ import pytest
 from nilearn.maskers import NiftiLabelsMasker
 
 from boldly.config import AtlasOptions, ParcellateOptions, PreprocessOptions
-from boldly.files import write_tsv
+from boldly.files import read_tsv, write_tsv
 from boldly.records import InputError, Run, write_runs
 from boldly.samples.timeseries import RunSeries, read_timeseries
 from boldly.signals.atlas import load_atlas
@@ -60,6 +60,10 @@ class Subject:
             quality=path / "out" / "sub-01_quality.tsv",
         )
         return read_timeseries(path / "out" / "sub-01_timeseries.safetensors")[0]
+
+
+def quality(subject: Subject) -> pd.DataFrame:
+    return read_tsv(subject.folder / "out" / "sub-01_quality.tsv")
 
 
 def labels() -> np.ndarray:
@@ -132,6 +136,50 @@ def test_equals_nilearns_masker(subject: Subject, standardize: str) -> None:
         assert run.data.dtype == np.float32
         # nilearn computes in single precision here: it keeps the images' type.
         assert np.abs((run.data - expected) / expected.std(axis=0)).max() < 1e-3
+
+
+def half_covered(subject: Subject) -> None:
+    """Take the first two slabs out of the mask of the second run."""
+    mask = np.ones(SHAPE, np.uint8)
+    mask[:5] = 0
+    save(Path(subject.runs[1].mask), mask)
+
+
+def test_quality_of_signals_is_that_of_the_parcels_before_cleaning(subject: Subject) -> None:
+    half_covered(subject)
+    subject.parcellate(smoothing_fwhm_mm=None)
+    table = quality(subject).set_index("key")
+    slabs = labels()
+    for record, used in zip(subject.runs, (range(1, 5), range(3, 5)), strict=True):
+        data = np.asarray(nib.load(record.bold).dataobj)[..., subject.nuisance[record.key].kept]  # type: ignore[attr-defined]
+        signals = np.stack([data[slabs == number].mean(axis=0) for number in used])
+        tsnr = signals.mean(axis=1) / signals.std(axis=1, ddof=1)
+        row = table.loc[record.key]
+        assert row["status"] == "ok"
+        assert row["median_tsnr"] == pytest.approx(np.median(tsnr), rel=0.02)
+        assert row["lowest_tsnr"] == pytest.approx(tsnr.min(), rel=0.02)
+    assert table["median_coverage"].tolist() == [1, 0.5]
+    assert table["n_marked"].tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("exclude", "reason"),
+    [
+        ({"median_coverage": 0.6}, "median coverage 0.5 is under 0.6"),
+        ({"median_tsnr": 1e6}, "median tSNR .* is under 1e+06"),
+    ],
+)
+def test_runs_with_poor_signals_are_excluded_by_rule(
+    subject: Subject, exclude: dict[str, float], reason: str
+) -> None:
+    half_covered(subject)
+    series = subject.parcellate(exclude=exclude)
+    table = quality(subject)
+    assert [run.key for run in series] == table.loc[table["status"] == "ok", "key"].tolist()
+    excluded = table[table["status"] == "excluded"]
+    assert subject.runs[1].key in set(excluded["key"])
+    assert len(excluded) == (1 if "median_coverage" in exclude else 2)
+    assert excluded["reason"].str.fullmatch(reason.replace("+", "[+]")).all()
 
 
 def test_arrays_and_meta_describe_the_run(subject: Subject) -> None:

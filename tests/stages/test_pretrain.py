@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -46,6 +47,24 @@ def test_each_framework_leaves_a_complete_folder(data, tmp_path, framework):
     assert manifest["options"]["framework"] == framework
     assert not (tmp_path / "checkpoints").exists()
     assert list((tmp_path / "tensorboard").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+@pytest.mark.parametrize("framework", ["csm", "sequence_bert"])
+def test_a_compiled_network_learns_the_same(data, tmp_path, framework):
+    for compiled in (False, True):
+        chosen = options(framework, compile=compiled, dropout=0.0)
+        pretrain.run(name="toy", options=chosen, data=data, output=tmp_path / str(compiled))
+    plain, fast = (load_file(tmp_path / name / "model.safetensors") for name in ("False", "True"))
+    assert plain.keys() == fast.keys()
+    assert max(float((plain[name] - fast[name]).abs().max()) for name in plain) < 1e-4
+
+
+def test_compiling_without_a_compiler_is_refused(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match=r"no C\+\+ compiler no-such-compiler"):
+        pretrain.run(name="toy", options=options(compile=True), data=data, output=tmp_path)
 
 
 def test_only_the_chosen_datasets_are_read(data, tmp_path):

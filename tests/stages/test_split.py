@@ -181,6 +181,7 @@ def run_stage(
         "dataset": "toy",
         "runs": folder / "runs.tsv",
         "qc": sorted(folder.glob("sub-*_qc.tsv")) if tables is None else tables,
+        "signals": [],
         "role": "downstream",
         "upstream": UpstreamSplitOptions(),
         "downstream": DownstreamSplitOptions(train=[1], validation=0, test=1, draws=2),
@@ -221,6 +222,20 @@ def test_a_split_by_run_of_several_people_is_warned_about(
     options = DownstreamSplitOptions(by="run", train=[1], validation=0, test=1)
     run_stage(tmp_path, [record("01", 1), record("02", 1), record("03", 1)], downstream=options)
     assert "the same 3 people train and test" in caplog.text
+
+
+def test_people_whose_signals_are_excluded_are_not_drawn(tmp_path: Path) -> None:
+    runs = [record("01", 1), record("02", 1), record("02", 2), record("03", 1)]
+    status = {"01_task-a_run-1": "ok", "02_task-a_run-1": "excluded", "02_task-a_run-2": "excluded"}
+    table = pd.DataFrame({"key": [f"ds-toy_sub-{key}" for key in status], "status": status.values()})
+    write_tsv(tmp_path / "quality.tsv", table)
+    # Run 1 of sub-03 was excluded before: parcellate does not know it.
+    before = {"ds-toy_sub-03_task-a_run-1": "excluded"}
+    runs.append(record("04", 1))
+    with pytest.raises(InputError, match=r"(?s)sub-04_task-a_run-1: stands in no quality table.*rerun parcellate"):
+        run_stage(tmp_path, runs, before, role="upstream", signals=[tmp_path / "quality.tsv"])
+    path = run_stage(tmp_path, runs[:-1], before, role="upstream", signals=[tmp_path / "quality.tsv"])
+    assert read_split(path, "upstream").train == ("01",)
 
 
 def test_ready_made_shards_have_no_quality_tables(tmp_path: Path) -> None:

@@ -91,6 +91,16 @@ def test_changing_adapt_never_reruns_parcellate(done: Path, snakemake: Snakemake
         assert f"rule {rule}" not in plan
 
 
+def test_any_run_has_a_carpet(done: Path, snakemake: Snakemake) -> None:
+    key = pd.read_csv(done / "results/index/demo01_runs.tsv", sep="\t")["key"].iloc[0]
+    picture = done / f"results/figures/carpet/demo01/{key}.png"
+    assert not picture.exists()
+    run = snakemake(done, "--cores", "1", str(picture.relative_to(done)))
+    assert run.returncode == 0, run.stderr
+    assert picture.stat().st_size > 10_000
+    assert set(pd.read_csv(picture.with_suffix(".tsv"), sep="\t")["key"]) == {key}
+
+
 def test_report_is_written(done: Path, snakemake: Snakemake) -> None:
     run = snakemake(done, "--report", str(done / "report.html"))
     assert run.returncode == 0, run.stderr[-2000:]

@@ -268,34 +268,33 @@ def prepared(datasets):
 
 
 def quality_of(datasets):
-    """The quality tables of all subjects."""
+    """The quality tables of all subjects: of their motion and of their signals."""
     return [
-        f"results/preprocess/{dataset}/sub-{subject}_qc.tsv"
+        f"results/{table}"
         for dataset in prepared(datasets)
         for subject in subjects(dataset)
+        for table in (
+            f"preprocess/{dataset}/sub-{subject}_qc.tsv",
+            f"parcellate/{dataset}/sub-{subject}_quality.tsv",
+        )
     ]
+
+
+def quality_folders(datasets):
+    return expand("results/{stage}/{dataset}", stage=["preprocess", "parcellate"], dataset=prepared(datasets))
 
 
 def quality_tables(wildcards):
     return quality_of(PREPARED)
 
 
-def signal_tables(wildcards):
-    """The tables of the signals' quality of all subjects."""
-    return [
-        f"results/parcellate/{dataset}/sub-{subject}_quality.tsv"
-        for dataset in PREPARED
-        for subject in subjects(dataset)
-    ]
+def upstream_quality_tables(wildcards):
+    return quality_of(UPSTREAM)
 
 
 def subject_of(wildcards):
     """The subject that a run key names."""
     return bids.entities(wildcards.key)["sub"]
-
-
-def upstream_quality_tables(wildcards):
-    return quality_of(UPSTREAM)
 
 
 def export_files(wildcards):

@@ -33,12 +33,12 @@ rule figure_upstream_data:
         runtime=10,
     params:
         options=options("figures"),
-        qc=expand("results/preprocess/{dataset}", dataset=prepared(UPSTREAM)),
+        folders=quality_folders(UPSTREAM),
         revision=REVISIONS["figures"],
     shell:
         "boldly figures"
         " --figure upstream_data"
-        " --tables {input.runs:q} {params.qc:q}"
+        " --tables {input.runs:q} {params.folders:q}"
         " --options {params.options:q}"
         " --output {output.png:q}"
         " 2> {log:q}"
@@ -48,7 +48,6 @@ rule figure_quality:
     """Motion quality of all runs, and the runs that are excluded."""
     input:
         qc=quality_tables,
-        signals=signal_tables,
         runs=expand("results/index/{dataset}_runs.tsv", dataset=PREPARED),
     output:
         png=report(
@@ -68,7 +67,7 @@ rule figure_quality:
         runtime=10,
     params:
         options=options("figures"),
-        folders=expand("results/{stage}/{dataset}", stage=["preprocess", "parcellate"], dataset=PREPARED),
+        folders=quality_folders(PREPARED),
         figure=subpath(output.png, basename=True, strip_suffix=".png"),
         revision=REVISIONS["figures"],
     shell:
@@ -130,11 +129,7 @@ rule figure_carpet_of_run:
         runtime=10,
     params:
         options=options("figures"),
-        folders=lambda wildcards: expand(
-            "results/{stage}/{dataset}",
-            stage=["preprocess", "parcellate"],
-            dataset=wildcards.dataset,
-        ),
+        folders=lambda wildcards: quality_folders([wildcards.dataset]),
         revision=REVISIONS["figures"],
     shell:
         "boldly figures"

@@ -9,7 +9,14 @@ Runs over a threshold of preprocess.exclude are excluded; the reason stands in _
 
 rule preprocess:
     input:
-        quality_tables,
+        [
+            lambda wildcards, d=dataset: expand(
+                "results/preprocess/{dataset}/sub-{subject}_qc.tsv",
+                dataset=d,
+                subject=subjects(d),
+            )
+            for dataset in PREPARED
+        ],
 
 
 rule preprocess_subject:

@@ -17,6 +17,7 @@ rule split_dataset:
     input:
         runs="results/index/{dataset}_runs.tsv",
         qc=subject_files("results/preprocess/{dataset}/sub-{subject}_qc.tsv"),
+        signals=subject_files("results/parcellate/{dataset}/sub-{subject}_quality.tsv"),
     output:
         "results/split/{dataset}.json",
     log:
@@ -35,12 +36,14 @@ rule split_dataset:
         downstream=split_options,
         seed=CONFIG.split.seed,
         qc=lambda wildcards: f"results/preprocess/{wildcards.dataset}",
+        signals=lambda wildcards: f"results/parcellate/{wildcards.dataset}",
         revision=REVISIONS["split"],
     shell:
         "boldly split"
         " --dataset {wildcards.dataset:q}"
         " --runs {input.runs:q}"
         " --qc {params.qc:q}"
+        " --signals {params.signals:q}"
         " --role {params.role:q}"
         " --upstream {params.upstream:q}"
         " --downstream {params.downstream:q}"

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from boldly.config import AtlasOptions, ParcellateOptions, PreprocessOptions
+from boldly.config import AtlasOptions, ParcellateOptions, PreprocessOptions, SignalExclusionOptions
 from boldly.files import atomic_path, write_tsv
 from boldly.provenance import Contract
 from boldly.records import InputError, Problem, Run, read_runs, read_table
@@ -65,8 +65,9 @@ def run(
     output : Path
         The time series (`boldly.samples.timeseries`). A subject without usable runs gets a file without arrays.
     quality : Path
-        Output: one row per run with the median and the lowest temporal signal-to-noise ratio of its parcels before
-        cleaning (those that are marked left out), the median coverage of all parcels, and the number marked.
+        Output: one row per run with its status and, where it is excluded, the reason; the median and the lowest
+        temporal signal-to-noise ratio of its parcels before cleaning (those that are marked left out), the median
+        coverage of all parcels, and the number marked. Excluded runs have no time series.
 
     Raises
     ------
@@ -97,14 +98,34 @@ def run(
             problems += error.problems
     if problems:
         raise InputError(problems)
+    measured = quality_table(series, options.exclude)
+    for key, reason in zip(measured["key"], measured["reason"], strict=True):
+        if reason:
+            logger.warning("%s: excluded: %s", key, reason)
+    kept_series = [item for item, status in zip(series, measured["status"], strict=True) if status == "ok"]
+    measured["reason"] = measured["reason"].replace("", None)
     # Both or none: half a result would look like a whole one.
     with atomic_path(output) as first, atomic_path(quality) as second:
-        write_timeseries(first, series, contract)
-        write_tsv(second, quality_table(series))
+        write_timeseries(first, kept_series, contract)
+        write_tsv(second, measured)
 
 
-def quality_table(series: Sequence[RunSeries]) -> pd.DataFrame:
-    """Return a row per run: key, median_tsnr, lowest_tsnr, median_coverage, n_marked."""
+def quality_table(series: Sequence[RunSeries], exclude: SignalExclusionOptions) -> pd.DataFrame:
+    """Measure the signals of runs and apply the thresholds for whole runs.
+
+    Parameters
+    ----------
+    series : sequence of RunSeries
+        Runs.
+    exclude : SignalExclusionOptions
+        Thresholds; values below exclude.
+
+    Returns
+    -------
+    DataFrame
+        A row per run: key, status, reason ("" for runs that are ok), median_tsnr, lowest_tsnr, median_coverage,
+        n_marked.
+    """
     rows = []
     for run in series:
         marked = run.meta["marked"]
@@ -112,8 +133,17 @@ def quality_table(series: Sequence[RunSeries]) -> pd.DataFrame:
         tsnr = tsnr[np.isfinite(tsnr)]
         measures = [np.median(tsnr), tsnr.min()] if len(tsnr) else [np.nan, np.nan]
         measures.append(np.median(run.coverage))
-        rows.append((run.key, *(round(float(value), _DECIMALS) for value in measures), len(marked)))
-    return pd.DataFrame(rows, columns=["key", "median_tsnr", "lowest_tsnr", "median_coverage", "n_marked"])
+        values = [round(float(value), _DECIMALS) for value in measures]
+        limits = (("tSNR", values[0], exclude.median_tsnr), ("coverage", values[2], exclude.median_coverage))
+        # A run without any temporal SNR (nan) is below every threshold.
+        reason = "; ".join(
+            f"median {name} {value:.3g} is under {limit:g}"
+            for name, value, limit in limits
+            if limit is not None and not value >= limit
+        )
+        rows.append((run.key, "excluded" if reason else "ok", reason, *values, len(marked)))
+    columns = ["key", "status", "reason", "median_tsnr", "lowest_tsnr", "median_coverage", "n_marked"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _parcellate(

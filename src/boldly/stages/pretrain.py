@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -122,6 +124,10 @@ def run(
         network.start_dynamics(*fit_dynamics(corpus))
     if initial is not None:
         initialise(network, initial)
+    if options.compile:
+        _check_compiler(name)
+        # In place: weights keep their names. Windows have many lengths, one program does for all.
+        network.compile(dynamic=True)
     validate = _validation(validation, options, corpus, checkpoints)
     # Streamed, it is a group of shards that must not stay in memory.
     del corpus
@@ -227,6 +233,13 @@ def _validation(
         options.validation_windows,
     )
     return UpstreamValidation(windows, _VALIDATION_BATCH, training=training, cache=checkpoints.path / _COMPARISONS)
+
+
+def _check_compiler(name: str) -> None:
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        where, message = f"pretrain.experiments.{name}.compile", f"there is no C++ compiler {compiler}"
+        raise InputError(Problem(where, name, message, "install g++, name another one in CXX, or set it to false"))
 
 
 def _check_share(name: str, options: PretrainOptions, processes: int) -> None:

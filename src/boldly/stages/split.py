@@ -23,6 +23,7 @@ def run(
     dataset: str,
     runs: Path,
     qc: list[Path],
+    signals: list[Path],
     role: Literal["upstream", "downstream"],
     upstream: UpstreamSplitOptions,
     downstream: DownstreamSplitOptions,
@@ -38,7 +39,10 @@ def run(
     runs : Path
         Run table.
     qc : list of Path
-        Quality tables of the subjects, in any order; empty for ready-made shards, all of whose runs count.
+        Quality tables of the subjects from preprocess, in any order; empty for ready-made shards, all of whose
+        runs count.
+    signals : list of Path
+        Those from parcellate; empty: no run is excluded by its signals.
     role : {"upstream", "downstream"}
         Which of the options hold.
     upstream, downstream : UpstreamSplitOptions, DownstreamSplitOptions
@@ -54,7 +58,9 @@ def run(
         For a dataset without usable runs or with fewer units than the options ask for, and for a run that the
         quality tables do not know.
     """
-    usable = _usable_runs(runs, qc)
+    usable = read_runs(runs, usable=True)
+    for stage, tables in (("preprocess", qc), ("parcellate", signals)):
+        usable = _passed(usable, runs, tables, stage)
     subjects = sorted({record.subject for record in usable})
     if not usable:
         remedy = "see the reasons in the run and quality tables"
@@ -143,17 +149,16 @@ def split_downstream(
     return DownstreamSplit(dataset, options.by, seed, tuple(draws))
 
 
-def _usable_runs(runs: Path, qc: list[Path]) -> list[Run]:
-    """Return the runs that index and preprocess both let pass."""
-    usable = read_runs(runs, usable=True)
-    if not qc:
+def _passed(usable: list[Run], runs: Path, tables: list[Path], stage: str) -> list[Run]:
+    """Return the runs that a stage lets pass by its quality tables; all where there are none."""
+    if not tables:
         return usable
     status: dict[str, str] = {}
-    for path in qc:
-        table = read_table(path, ("key", "status"), ("key", "status"), stage="preprocess")
+    for path in tables:
+        table = read_table(path, ("key", "status"), ("key", "status"), stage=stage)
         status.update(zip(table["key"], table["status"], strict=True))
     problems = [
-        Problem(str(runs), record.key, "stands in no quality table", "rerun preprocess")
+        Problem(str(runs), record.key, "stands in no quality table", f"rerun {stage}")
         for record in usable
         if record.key not in status
     ]

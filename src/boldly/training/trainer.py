@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import tempfile
 import time
@@ -168,6 +169,9 @@ def fit(
         After SIGTERM or SIGUSR1, when a checkpoint was written.
     """
     started = time.monotonic()
+    if not torch.cuda.is_available():
+        # The Trainer imports DeepSpeed where it is installed, which else says that it found no GPU.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     checkpoints = CheckpointFolder(folder / "checkpoints") if folder else None
     size = options.batch_size
     journal = Journal(

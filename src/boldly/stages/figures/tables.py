@@ -13,8 +13,8 @@ from boldly.records import InputError, Problem, read_scores
 
 _RUN_COLUMNS = ("dataset", "subject", "key", "t_r", "n_volumes", "status", "reason")
 _QC_COLUMNS = ("key", "status", "reason", "mean_fd_mm", "mean_std_dvars", "degrees_of_freedom")
-_SIGNAL_COLUMNS = ("key", "median_tsnr", "median_coverage")
-_MEASURES = (*_QC_COLUMNS[3:], *_SIGNAL_COLUMNS[1:])
+_SIGNAL_COLUMNS = ("key", "status", "reason", "median_tsnr", "median_coverage")
+_MEASURES = (*_QC_COLUMNS[3:], *_SIGNAL_COLUMNS[3:])
 _SCORE_COLUMNS = ("dataset", "experiment", "kind", "n", "metric", "value", "ci_low", "ci_high")
 DRAWN_SCORES = ["dataset", "experiment", "kind", "n", "value", "ci_low", "ci_high", "n_trials"]
 REFERENCES = {"chance": "chance", "ceiling_mean_signal": "best mean-signal", "ceiling_any": "best possible"}
@@ -33,9 +33,9 @@ def read_all_runs(paths: list[Path]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per run: dataset, subject, key, t_r, n_volumes, status and reason (of index, else of
-        preprocess), hours, and mean_fd_mm, mean_std_dvars, degrees_of_freedom, median_tsnr, median_coverage where
-        known.
+        One row per run: dataset, subject, key, t_r, n_volumes, status and reason (of index, else of preprocess,
+        else of parcellate), hours, and mean_fd_mm, mean_std_dvars, degrees_of_freedom, median_tsnr,
+        median_coverage where known.
     """
     files = [file for path in paths for file in (_quality_tables(path) if path.is_dir() else [path])]
     runs, qualities, signals = [], [], []
@@ -52,18 +52,23 @@ def read_all_runs(paths: list[Path]) -> pd.DataFrame:
     if not runs:
         raise InputError(Problem("tables", "", "no run table among them", "pass results/index/<dataset>_runs.tsv"))
     joined = pd.concat(runs, ignore_index=True)
-    quality = pd.concat([pd.DataFrame(columns=list(_QC_COLUMNS)), *qualities], ignore_index=True)
-    joined = joined.merge(quality, on="key", how="left", suffixes=("", "_qc"), validate="one_to_one")
-    signal = pd.concat([pd.DataFrame(columns=list(_SIGNAL_COLUMNS)), *signals], ignore_index=True)
-    joined = joined.merge(signal, on="key", how="left", validate="one_to_one")
-    later = (joined["status"] == "ok") & joined["status_qc"].notna() & (joined["status_qc"] != "ok")
-    for column in ("status", "reason"):
-        joined[column] = joined[column].mask(later, joined[f"{column}_qc"])
+    for columns, tables in ((_QC_COLUMNS, qualities), (_SIGNAL_COLUMNS, signals)):
+        empty = pd.DataFrame(columns=list(columns))
+        joined = _with_quality(joined, pd.concat([empty, *tables], ignore_index=True))
     joined["reason"] = joined["reason"].fillna("")
     joined["hours"] = (joined["n_volumes"] * joined["t_r"] / 3600).fillna(0.0)
     for measure in _MEASURES:
         joined[measure] = pd.to_numeric(joined[measure])
-    return joined.drop(columns=["status_qc", "reason_qc"]).sort_values("key", ignore_index=True)
+    return joined.sort_values("key", ignore_index=True)
+
+
+def _with_quality(runs: pd.DataFrame, quality: pd.DataFrame) -> pd.DataFrame:
+    """Add the measures of a stage to runs, and its status and reason to those that were ok so far."""
+    joined = runs.merge(quality, on="key", how="left", suffixes=("", "_new"), validate="one_to_one")
+    later = (joined["status"] == "ok") & joined["status_new"].notna() & (joined["status_new"] != "ok")
+    for column in ("status", "reason"):
+        joined[column] = joined[column].mask(later, joined[f"{column}_new"])
+    return joined.drop(columns=["status_new", "reason_new"])
 
 
 def _quality_tables(folder: Path) -> list[Path]:
