@@ -27,7 +27,7 @@ def build_network(config, seed) -> Any:
     network = build.build_network(config, seed)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in network.named_parameters():
-        if name.startswith(("unembedder", "far")):
+        if name.startswith("unembedder"):
             torch.nn.init.normal_(parameter, std=0.1, generator=generator)
     return network
 
@@ -158,10 +158,16 @@ def test_csm_does_not_see_the_future():
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_the_first_predictions_are_those_of_zero(framework):
-    network: Any = build.build_network(sizes(framework), seed=0).eval()
+@pytest.mark.parametrize("width", [16, 256])
+def test_the_first_predictions_are_almost_none(framework, width):
+    config = dataclasses.replace(sizes(framework), width=width)
+    network: Any = build.build_network(config, seed=0).eval()
     batch = windows(framework).__getitems__(range(8))
-    torch.testing.assert_close(network(**batch)["l1"], network.naive(**batch)["l1_zero"])
+    # Those of CSM, without fitted dynamics, are none.
+    tolerance = 0 if framework == "csm" else 0.1
+    torch.testing.assert_close(
+        network(**batch)["l1"], network.naive(**batch)["l1_zero"], rtol=tolerance, atol=1e-6
+    )
 
 
 def test_csm_supervises_every_frame():

@@ -17,8 +17,8 @@ from boldly.models.network import (
     Targets,
     attention_kernel,
     real_frames,
+    small_linear,
     window_l1,
-    zero_linear,
 )
 
 # Of the loss of frames further ahead.
@@ -37,13 +37,15 @@ class CausalNetwork(Network):
     def __init__(self, sizes: NetworkConfig) -> None:
         super().__init__(sizes)
         self.decoder = gpt2_blocks(sizes)
-        if not sizes.labels:
+        if self.unembedder is not None:
+            # Before the first step predictions are those of the autoregression: with few data nothing is better.
+            nn.init.zeros_(self.unembedder.weight)
             # Until they are fitted, the next frame is what the blocks say.
             self.register_buffer("memory", torch.tensor(torch.inf))
             self.register_buffer("coupling", torch.zeros(sizes.n_parcels, sizes.n_parcels))
             self.memory: Tensor
             self.coupling: Tensor
-            self.far = nn.ModuleList(zero_linear(sizes.width, sizes.n_parcels) for _ in sizes.horizons)
+            self.far = nn.ModuleList(small_linear(sizes.width, sizes.n_parcels) for _ in sizes.horizons)
 
     def start_dynamics(self, memory_s: float, coupling: NDArray[np.floating]) -> None:
         """Set the vector autoregression that predictions start from; a decoder has none.

@@ -231,7 +231,7 @@ class Network(nn.Module):
         self.sizes = sizes
         self.embedder = Embedder(sizes)
         self.head = Head(sizes) if sizes.labels else None
-        self.unembedder = None if sizes.labels else zero_linear(sizes.width, sizes.n_parcels)
+        self.unembedder = None if sizes.labels else small_linear(sizes.width, sizes.n_parcels)
 
     def forward(self, labels: Tensor | None = None, **batch: Any) -> Outputs:
         """Return the loss of a batch, and for a decoder its logits.
@@ -289,9 +289,12 @@ def attention_kernel(hidden: Tensor) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def zero_linear(width: int, n_parcels: int) -> nn.Linear:
-    """Build a linear map that starts at zero: the first predictions are those of doing nothing."""
+def small_linear(width: int, n_parcels: int) -> nn.Linear:
+    """Build a linear map that starts near zero whatever the width: the first predictions are almost none.
+
+    At zero itself nothing that lies below would learn in the first steps.
+    """
     layer = nn.Linear(width, n_parcels)
-    nn.init.zeros_(layer.weight)
+    nn.init.normal_(layer.weight, std=0.1 / math.sqrt(width))
     nn.init.zeros_(layer.bias)
     return layer
