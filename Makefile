@@ -1,7 +1,7 @@
 # make install   environment in .venv, versions pinned in envs/constraints.txt
 # make demo      simulated study -> whole workflow -> scores, figures, report
 # make test      unit, contract and workflow tests
-# make benchmarks   every table of benchmarks/README.md (hours; 20 GB of memory for nilearn's side of one)
+# make benchmarks   demo, then every table of benchmarks/README.md (hours; 20 GB of memory for nilearn's side of one)
 # make faults    docs/faults.md anew: what boldly says to every kind of bad input
 # make lint      ruff, mypy, snakefmt, import-linter, codespell, snakemake --lint
 # make test-cluster   reduced demo through a local Slurm (root; needs SLURM_KIT, the folder that starts one)
@@ -51,8 +51,8 @@ test-slow: install
 test-cluster: install
 	pytest -m cluster -s
 
-benchmarks: install
-	for name in parcellate shards scale train; do echo "benchmarks/$$name.py"; python benchmarks/$$name.py; done
+benchmarks: demo
+	for name in parcellate shards scale train forecasts; do echo "benchmarks/$$name.py"; python benchmarks/$$name.py; done
 	python benchmarks/page.py
 
 lint: install

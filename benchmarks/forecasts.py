@@ -19,6 +19,7 @@ Usage: python benchmarks/forecasts.py (after `make demo`; for real data after th
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,8 @@ def main() -> None:
             row = compare(corpus, options, rest[:count], validation, test)
             rows.append({"data": data.name, "training units": count, **row})
             print(rows[-1], flush=True)
+    if not rows:
+        sys.exit("forecasts: no time series to measure on; run make demo first")
     table = pd.DataFrame(rows)
     print(table.to_string(index=False))
     write_tsv(TABLE, table)

@@ -224,7 +224,10 @@ def build_projection(atlas: Atlas, grid: Grid, fwhm_mm: float | None) -> Project
         message = f"the atlas has no voxel within {grid} of the run"
         remedy = "give an atlas in the space of the images, or images in the space of the atlas"
         raise InputError(Problem(str(atlas.volumes.path), atlas.name, message, remedy))
-    voxels = np.unique(np.concatenate([column.voxels for column in (*smooth, *plain)]))
+    used = np.zeros(np.prod(grid.shape), dtype=bool)
+    for column in (*smooth, *plain):
+        used[column.voxels] = True
+    voxels = np.flatnonzero(used)
     maps = _stack(plain, voxels)
     return Projection(
         grid=grid,
@@ -240,7 +243,7 @@ def build_projection(atlas: Atlas, grid: Grid, fwhm_mm: float | None) -> Project
 class _Column:
     """One parcel on a grid: where its weight is not zero (first axis fastest, ascending), and the weight there."""
 
-    voxels: NDArray[np.int64]
+    voxels: NDArray[np.int32]
     weights: NDArray[np.float64]
 
 
@@ -258,7 +261,7 @@ def _columns(atlas: Atlas, grid: Grid) -> Iterator[tuple[_Column, float]]:
         placed = labels if same else _resample(labels, atlas.grid, grid, "nearest")
         flat = placed.ravel(order="F")
         for value, count, count_inside in zip(atlas.values, counts, counts_inside, strict=True):
-            voxels = np.flatnonzero(flat == value)
+            voxels = np.flatnonzero(flat == value).astype(np.int32)
             yield _Column(voxels, np.ones(len(voxels))), float(count_inside / count)
         return
     for image in atlas.maps():
@@ -266,7 +269,7 @@ def _columns(atlas: Atlas, grid: Grid) -> Iterator[tuple[_Column, float]]:
         total = float(weight.sum())
         share = 0.0 if total == 0 else 1.0 if same else float(weight[inside].sum()) / total
         flat = (image if same else _resample(image, atlas.grid, grid, "linear")).ravel(order="F")
-        voxels = np.flatnonzero(flat)
+        voxels = np.flatnonzero(flat).astype(np.int32)
         yield _Column(voxels, flat[voxels].astype(np.float64)), share
 
 
@@ -311,18 +314,19 @@ def _smooth(column: _Column, shape: tuple[int, int, int], sigma: NDArray[np.floa
     found = np.nonzero(box)
     voxels = np.ravel_multi_index(tuple(np.array(found) + low[:, None]), shape, order="F")
     order = np.argsort(voxels)
-    return _Column(voxels[order], box[found][order])
+    return _Column(voxels[order].astype(np.int32), box[found][order])
 
 
 def _stack(columns: list[_Column], voxels: NDArray[np.int64]) -> sparse.csr_array:
     """Stack parcels as the rows of a sparse matrix whose columns are `voxels`."""
-    lengths = [len(column.voxels) for column in columns]
-    positions = np.searchsorted(voxels, np.concatenate([column.voxels for column in columns]))
-    weights = np.concatenate([column.weights for column in columns])
-    starts = np.concatenate([[0], np.cumsum(lengths)])
+    starts = np.concatenate([[0], np.cumsum([len(column.voxels) for column in columns])])
     # Half the memory to read in each product, if it is enough.
     index = np.int32 if max(starts[-1], len(voxels)) <= np.iinfo(np.int32).max else np.int64
-    return sparse.csr_array((weights, positions.astype(index), starts.astype(index)), (len(columns), len(voxels)))
+    positions = np.empty(starts[-1], index)
+    for column, start, end in zip(columns, starts, starts[1:], strict=False):
+        positions[start:end] = np.searchsorted(voxels, column.voxels)
+    weights = np.concatenate([column.weights for column in columns])
+    return sparse.csr_array((weights, positions, starts.astype(index)), (len(columns), len(voxels)))
 
 
 def _nonnegative(maps: sparse.csr_array) -> sparse.csr_array:
