@@ -424,6 +424,9 @@ def test_captions_follow_the_config():
     assert "the same person trains and tests" in text
     assert "smoothed" not in text
     assert "0.25 mm" in render("quality.rst", changed)
+    assert "signal-to-noise ratio any" in render("quality.rst", changed)
+    changed["parcellate"]["exclude"]["median_tsnr"] = 20.0
+    assert "signal-to-noise ratio at least 20.0" in render("quality.rst", changed)
     assert "90 % intervals" in render("downstream.rst", changed)
 
 
