@@ -143,7 +143,8 @@ def compare(
     means = table[["l1", "start", "l1_var", "l1_ar1", "l1_zero"]].mean().round(4)
     interval = f"{gain.mean():.4f} [{low:.4f}, {high:.4f}]"
     names = {"l1": "CSM", "l1_var": "VAR", "l1_ar1": "AR(1)", "l1_zero": "zeros"}
-    return {**means.rename(names).to_dict(), "gain over VAR": interval, "step": outcome.step}
+    errors = {names.get(str(column), str(column)): float(value) for column, value in means.items()}
+    return {**errors, "gain over VAR": interval, "step": outcome.step}
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ class Chain:
             "upstream": UpstreamSplitOptions(),
             "downstream": DownstreamSplitOptions(train=[1], validation=0, test=1, draws=1),
         }
-        tables = {
+        tables: dict[str, Any] = {
             name: [_of(path, subject) for subject in SUBJECTS]
             for name, path in {"qc": QC, "signals": SIGNAL_QUALITY}.items()
         }

@@ -138,14 +138,14 @@ def uniform(seed: int, index: int | Numbers, stream: int | Numbers) -> Floats:
     -------
     ndarray of float64, shape of `index` and `stream` together
     """
-    state = np.uint64(0)
+    state = np.zeros((), np.uint64)
     with np.errstate(over="ignore"):
         for part in (seed, stream, index):
             state = state + (np.asarray(part, np.int64).astype(np.uint64) + np.uint64(1)) * _GOLDEN
             state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             state = state ^ (state >> np.uint64(31))
-    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return np.asarray((state >> np.uint64(11)).astype(np.float64) * 2.0**-53)
 
 
 class _Frames:
