@@ -29,7 +29,6 @@ install: .venv/installed
 	echo "2/3 boldly and what it stands on"
 	$(PIP) install --quiet -c envs/constraints.txt -e ".[train,trackers,dev]"
 	echo "3/3 DeepSpeed"
-	DS_BUILD_OPS=0 $(PIP) install --quiet -c envs/constraints.txt --no-build-isolation ".[deepspeed]" --no-deps
 	DS_BUILD_OPS=0 $(PIP) install --quiet -c envs/constraints.txt --no-build-isolation deepspeed
 	$(PIP) check
 	touch $@

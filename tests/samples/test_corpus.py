@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,10 @@ from boldly.samples.corpus import Corpus, load_corpus
 from boldly.samples.lfb_shards import write_lfb_shards
 from boldly.samples.sample import Sample
 from boldly.samples.shards import write_shard
+from boldly.samples.tars import write_members
+from boldly.samples.windows import WindowOptions, Windows
 from tests.samples.examples import LABELS, contract, run_sample, trial_sample
+from tests.training import synthetic
 
 
 def load(folder: Path, *shards: list[Sample]) -> Corpus:
@@ -87,3 +91,32 @@ def test_names_that_ready_made_shards_lack_come_from_labels_json(tmp_path: Path)
     (tmp_path / "labels.json").write_text(json.dumps({"labels": LABELS[:1]}))
     with pytest.raises(InputError, match="1 names of states"):
         load_corpus(paths)
+
+
+def test_arrays_pickled_in_fortran_order_are_cut_into_windows_as_they_are(tmp_path: Path) -> None:
+    """numpy keeps the memory order when it pickles; windows are cut as stretches of memory."""
+    samples = [run_sample("01", run, 40, dtype="float32") for run in (1, 2)]
+    fortran = [dataclasses.replace(sample, bold=np.asfortranarray(sample.bold)) for sample in samples]
+    paths = write_fortran_shards(tmp_path, fortran)
+    corpus = load_corpus(paths)
+    windows = Windows(corpus, WindowOptions(shortest=8, longest=8, batch_size=4), seed=1, count=4)
+    batch = windows.__getitems__(range(4))
+    for window, run in zip(batch["inputs"].numpy(), windows.runs(range(4)), strict=True):
+        bold = samples[run].bold
+        assert any(np.array_equal(window, bold[first : first + 8]) for first in range(len(bold) - 7))
+
+
+def write_fortran_shards(folder: Path, samples: list[Sample]) -> list[Path]:
+    paths = []
+    for sample in samples:
+        members = {"bold.pyd": pickle.dumps(sample.bold), "t_r.pyd": pickle.dumps(np.float32(2.0))}
+        path = folder / f"{sample.key}.tar"
+        write_members(path, [(sample.key, members)])
+        paths.append(path)
+    return paths
+
+
+def test_a_corpus_in_fortran_order_is_refused() -> None:
+    whole = synthetic.corpus([20, 30])
+    with pytest.raises(ValueError, match="C order"):
+        dataclasses.replace(whole, frames=np.asfortranarray(whole.frames))

@@ -53,6 +53,10 @@ class Corpus:
     runs: tuple[str, ...]
     contract: Contract
 
+    def __post_init__(self) -> None:
+        if not self.frames.flags.c_contiguous:
+            raise ValueError("frames must be in C order: windows are cut as stretches of memory")
+
     @cached_property
     def lengths(self) -> np.ndarray:
         """Number of frames of each sample, shape (R,)."""
@@ -121,7 +125,7 @@ def load_corpus(paths: Iterable[Path | str], *, allow_mismatch: Collection[str] 
             Problem(where, "", "not a single sample", "see the reasons in the run tables of results/index")
         )
     return Corpus(
-        frames=np.concatenate([s.bold for s in samples]),
+        frames=np.ascontiguousarray(np.concatenate([s.bold for s in samples])),
         starts=np.concatenate([[0], np.cumsum([len(s.bold) for s in samples])]).astype(np.int64),
         t_r=np.array([s.meta["t_r"] for s in samples]),
         marked=np.stack([_mark(s) for s in samples]),

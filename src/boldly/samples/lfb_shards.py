@@ -128,7 +128,8 @@ def _bold(path: Path | str, key: str, content: bytes) -> np.ndarray:
     bold = _load(path, key, "bold.pyd", content)
     if not isinstance(bold, np.ndarray) or bold.ndim != 2 or bold.dtype.kind != "f" or not bold.size:
         raise damaged(path, key, "bold.pyd is not an array of real numbers with frames and parcels")
-    return bold.astype(np.float16 if bold.dtype.itemsize == 2 else np.float32, copy=False)
+    # numpy pickles keep the memory order, and many of these arrays are in Fortran order.
+    return np.ascontiguousarray(bold, np.float16 if bold.dtype.itemsize == 2 else np.float32)
 
 
 def _number(path: Path | str, key: str, name: str, content: bytes) -> float:
