@@ -1,117 +1,178 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
-from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score
+from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, log_loss, recall_score
 
-from boldly import metrics
+from boldly import intervals, metrics
 
 
-def tallied(truth: np.ndarray, predicted: np.ndarray, units: np.ndarray, n_labels: int) -> np.ndarray:
-    """Tallies of one fit, shape (1, 1, G, 3, L)."""
-    return metrics.tally(truth, predicted, units, int(units.max()) + 1, n_labels)[None, None]
+def counted(
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    units: np.ndarray,
+    n_labels: int,
+    probabilities: np.ndarray | None = None,
+) -> metrics.Counts:
+    """Counts of one fit, shape (1, 1, U)."""
+    n_units = int(units.max()) + 1
+    return metrics.count(truth, predicted, units, n_units, n_labels, probabilities).reshape(1, 1, n_units)
+
+
+def estimates(counts: metrics.Counts) -> dict[str, float]:
+    return {name: metrics.estimate(metric, counts) for name, metric in metrics.METRICS.items()}
+
+
+def study(n: int = 80) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Truth, predictions and probabilities of unequally frequent labels, so that the metrics differ."""
+    rng = np.random.default_rng(0)
+    truth = np.repeat(np.arange(4), (n // 2, n // 4, n // 8, n // 8))
+    logits = rng.normal(size=(n, 4)) + 1.5 * np.eye(4)[truth]
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return truth, probabilities.argmax(axis=1), probabilities
 
 
 def test_metrics_are_those_of_scikit_learn():
-    rng = np.random.default_rng(0)
-    truth = np.repeat(np.arange(4), (40, 25, 10, 5))  # unequal, so that the metrics differ
-    predicted = np.where(rng.random(80) < 0.6, truth, rng.integers(4, size=80))
-    estimate = metrics.estimate(tallied(truth, predicted, rng.integers(5, size=80), 4))
+    truth, predicted, probabilities = study()
+    counts = counted(truth, predicted, np.arange(80) % 5, 4, probabilities)
+    estimate = estimates(counts)
     assert estimate["accuracy"] == pytest.approx((truth == predicted).mean())
     assert estimate["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, predicted))
     assert estimate["macro_f1"] == pytest.approx(f1_score(truth, predicted, average="macro"))
+    assert estimate["log_loss"] == pytest.approx(log_loss(truth, probabilities))
+    recalls = [metrics.recall(counts.total(), label).item() for label in range(4)]
+    assert recalls == pytest.approx(recall_score(truth, predicted, average=None))
     np.testing.assert_array_equal(metrics.confusion(truth, predicted, 4), confusion_matrix(truth, predicted))
+
+
+def test_calibration_error_is_that_of_its_definition():
+    truth, predicted, probabilities = study(400)
+    sure, right = probabilities.max(axis=1), truth == predicted
+    edges = np.linspace(0, 1, metrics.BINS + 1)
+    expected = 0.0
+    for low, high in pairwise(edges):
+        inside = (sure > low) & (sure <= high)
+        if inside.any():
+            expected += inside.mean() * abs(right[inside].mean() - sure[inside].mean())
+    counts = counted(truth, predicted, np.arange(400) % 3, 4, probabilities)
+    assert estimates(counts)["calibration_error"] == pytest.approx(expected)
+
+
+def test_a_certain_and_wrong_prediction_has_a_finite_log_loss():
+    counts = counted(np.array([0]), np.array([1]), np.array([0]), 2, np.array([[0.0, 1.0]], np.float32))
+    assert estimates(counts)["log_loss"] == pytest.approx(-np.log(1e-6))  # the resolution of the predictions
+    assert estimates(counts)["calibration_error"] == 1
+
+
+def test_without_probabilities_there_is_neither_log_loss_nor_calibration():
+    estimate = estimates(counted(np.array([0, 1]), np.array([0, 0]), np.array([0, 1]), 2))
+    assert np.isnan([estimate["log_loss"], estimate["calibration_error"]]).all()
+    assert estimate["accuracy"] == 0.5
 
 
 def test_labels_without_a_trial_do_not_count():
     truth, predicted = np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1])
-    estimate = metrics.estimate(tallied(truth, predicted, np.zeros(4, int), 5))
-    assert estimate == {"accuracy": 1.0, "balanced_accuracy": 1.0, "macro_f1": 1.0}
+    counts = counted(truth, predicted, np.zeros(4, int), 5)
+    estimate = estimates(counts)
+    assert [estimate[name] for name in ("accuracy", "balanced_accuracy", "macro_f1")] == [1, 1, 1]
+    assert np.isnan(metrics.recall(counts.total(), 4)).all()
 
 
-def test_chance_is_naming_the_most_frequent_label():
+def test_naming_the_most_frequent_label():
     truth = np.array([2, 2, 2, 0, 1])
     constant = np.full(5, metrics.most_frequent(truth))
-    estimate = metrics.estimate(tallied(truth, constant, np.zeros(5, int), 3))
+    estimate = estimates(counted(truth, constant, np.zeros(5, int), 3))
     assert estimate["accuracy"] == pytest.approx(3 / 5)
     assert estimate["balanced_accuracy"] == pytest.approx(1 / 3)
 
 
 def test_a_score_averages_draws_and_seeds():
-    truth, units = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
-    right, half = truth, np.zeros(4, int)
-    tallies = np.stack([tallied(truth, p, units, 2)[0, 0] for p in (right, half)])[:, None]
-    assert metrics.estimate(tallies)["accuracy"] == pytest.approx(0.75)
+    truth, units = np.array([0, 1, 0, 1] * 2), np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    predicted = np.array([0, 1, 0, 1, 0, 0, 0, 0])  # the first fit is right, the second half right
+    counts = metrics.count(truth, predicted, units, 4, 2).reshape(2, 1, 2)
+    assert metrics.estimate(metrics.accuracy, counts) == pytest.approx(0.75)
 
 
-def test_replicates_equal_a_bootstrap_written_as_a_loop():
+def test_pseudo_values_of_accuracy_are_the_accuracies_of_units():
     rng = np.random.default_rng(1)
     truth, units = rng.integers(3, size=60), np.repeat(np.arange(6), 10)
-    predictions = [np.where(rng.random(60) < 0.5, truth, rng.integers(3, size=60)) for _ in range(2)]
-    tallies = np.stack([tallied(truth, p, units, 3)[0, 0] for p in predictions])[:, None]
-    resamples = metrics.resample(6, 2, 5, 3)
-    replicates = metrics.replicates(tallies, resamples)
-    for b in range(5):
-        trials = np.concatenate(
-            [np.flatnonzero(units == g).repeat(int(w)) for g, w in enumerate(resamples.units[b])]
-        )
-        scores = [f1_score(truth[trials], p[trials], average="macro") for p in predictions]
-        assert replicates["macro_f1"][b] == pytest.approx(np.average(scores, weights=resamples.draws[b]))
+    predicted = np.where(rng.random(60) < 0.5, truth, rng.integers(3, size=60))
+    values = metrics.pseudo_values(metrics.accuracy, counted(truth, predicted, units, 3))
+    np.testing.assert_allclose(values[0, 0], (truth == predicted).reshape(6, 10).mean(axis=1))
 
 
-def test_resamples_are_paired_by_their_seed():
-    one, two = metrics.resample(9, 5, 100, 7), metrics.resample(9, 3, 100, 7)
-    np.testing.assert_array_equal(one.units, two.units)
-    assert not np.array_equal(one.units, metrics.resample(9, 5, 100, 8).units)
-    assert (one.units.sum(axis=1) == 9).all()
-    assert (one.draws.sum(axis=1) == 5).all()
+def test_pseudo_values_equal_a_jackknife_written_as_a_loop():
+    rng = np.random.default_rng(1)
+    truth, units = rng.integers(3, size=60), np.repeat(np.arange(6), (4, 6, 10, 10, 15, 15))
+    predicted = np.where(rng.random(60) < 0.5, truth, rng.integers(3, size=60))
+    values = metrics.pseudo_values(metrics.macro_f1, counted(truth, predicted, units, 3))[0, 0]
+    whole = f1_score(truth, predicted, average="macro")
+    for unit in range(6):
+        rest = f1_score(truth[units != unit], predicted[units != unit], average="macro")
+        assert values[unit] == pytest.approx(6 * whole - 5 * rest)
 
 
 def test_a_paired_difference_is_surer_than_either_score():
     rng = np.random.default_rng(2)
-    units = np.repeat(np.arange(10), 20)
-    truth = np.zeros(200, int)
+    units, truth = np.repeat(np.arange(10), 20), np.zeros(200, int)
     easy = rng.random(10)[units]  # subjects differ much, the decoders little
-    worse, better = ((rng.random(200) > easy * share).astype(int) for share in (0.8, 1.0))
-    resamples = metrics.resample(10, 1, 2000, 0)
-    one, two = (metrics.replicates(tallied(truth, p, units, 2), resamples)["accuracy"] for p in (better, worse))
-    low, high = metrics.interval(one, 10, 0.95)
-    difference_low, difference_high = metrics.interval(one - two, 10, 0.95)
-    assert difference_high - difference_low < 0.7 * (high - low)
+    one, two = (
+        metrics.pseudo_values(
+            metrics.accuracy, counted(truth, (rng.random(200) > easy * share).astype(int), units, 2)
+        )
+        for share in (1.0, 0.8)
+    )
+    half = intervals.spread(one).half_width(0.95)
+    assert intervals.spread(one - two).half_width(0.95) < 0.7 * half
 
 
-def test_the_interval_covers_as_often_as_it_says():
+@pytest.mark.parametrize(("metric", "truth_value"), [("accuracy", 0.6), ("balanced_accuracy", 0.6)])
+def test_the_interval_of_a_study_covers_as_often_as_it_says(metric, truth_value):
     # Subjects with their own accuracy around 0.6: an interval that took trials for independent, or few subjects
     # for many, would cover far less than 0.95. 400 repetitions have a standard error of 0.011.
     rng = np.random.default_rng(3)
     n_units, n_trials, covered = 9, 40, 0
     units = np.repeat(np.arange(n_units), n_trials)
+    truth = np.arange(len(units)) % 2
     for _ in range(400):
-        accuracy = np.clip(rng.normal(0.6, 0.12, n_units), 0, 1)[units]
-        predicted = (rng.random(len(units)) > accuracy).astype(int)
-        tallies = tallied(np.zeros(len(units), int), predicted, units, 2)
-        low, high = metrics.interval(
-            metrics.replicates(tallies, metrics.resample(n_units, 1, 500, 5))["accuracy"], n_units, 0.95
-        )
-        covered += low <= 0.6 <= high
+        chance = np.clip(rng.normal(truth_value, 0.12, n_units), 0, 1)[units]
+        predicted = np.where(rng.random(len(units)) < chance, truth, 1 - truth)
+        counts = counted(truth, predicted, units, 2)
+        half = intervals.spread(metrics.pseudo_values(metrics.METRICS[metric], counts)).half_width(0.95)
+        covered += abs(metrics.estimate(metrics.METRICS[metric], counts) - truth_value) <= half
     assert 0.92 <= covered / 400 <= 0.98
 
 
-def test_draws_widen_the_interval():
-    units, truth = np.repeat(np.arange(8), 10), np.zeros(80, int)
+def test_permutations_stay_within_groups_and_are_seeded():
+    groups, labels = np.array([1, 0, 1, 0, 1, 0]), np.array([5, 0, 6, 1, 7, 2])
+    permuted = metrics.permuted_within(groups, labels, 50, seed=1)
+    assert {tuple(sorted(row[groups == 0])) for row in permuted} == {(0, 1, 2)}
+    assert {tuple(sorted(row[groups == 1])) for row in permuted} == {(5, 6, 7)}
+    assert len({tuple(row) for row in permuted}) > 20  # of 36 orders
+    np.testing.assert_array_equal(permuted, metrics.permuted_within(groups, labels, 50, seed=1))
+
+
+def test_the_permutation_p_value_is_that_of_its_definition():
     rng = np.random.default_rng(4)
-    draws = [
-        tallied(truth, (rng.random(80) > share).astype(int), units, 2)[0, 0] for share in (0.3, 0.5, 0.7, 0.9)
-    ]
-    tallies = np.stack(draws)[:, None]
-    both = metrics.interval(metrics.replicates(tallies, metrics.resample(8, 4, 1000, 0))["accuracy"], 8, 0.95)
-    fixed = metrics.Resamples(metrics.resample(8, 4, 1000, 0).units, np.ones((1000, 4)))
-    units_only = metrics.interval(metrics.replicates(tallies, fixed)["accuracy"], 8, 0.95)
-    assert both[1] - both[0] > 2 * (units_only[1] - units_only[0])
+    truth, groups = rng.integers(3, size=30), np.repeat(np.arange(3), 10)
+    permuted = metrics.permuted_within(groups, truth, 200, seed=2)
+    trials = np.tile(np.arange(30), 2)  # two fits
+    predicted = np.where(rng.random(60) < 0.2, truth[trials], rng.integers(3, size=60))
+    right = (truth[trials] == predicted).sum()
+    as_often = sum((row[trials] == predicted).sum() >= right for row in permuted)
+    p = metrics.permutation_p(truth, permuted, trials, predicted, 3)
+    assert p == pytest.approx((1 + as_often) / 201)
+    assert metrics.permutation_p(truth, permuted, trials, truth[trials], 3) == pytest.approx(1 / 201)
 
 
-def test_wilson_interval():
-    # Newcombe 1998 (doi:10.1002/(SICI)1097-0258(19980430)17:8<857), table I: 81 of 263, 0 of 20, 29 of 29.
-    assert metrics.wilson(81 / 263, 263, 0.95) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-    assert metrics.wilson(0.0, 20, 0.95) == pytest.approx((0.0, 0.1611), abs=1e-4)
-    assert metrics.wilson(1.0, 29, 0.95) == pytest.approx((0.8830, 1.0), abs=1e-4)
+def test_permutation_p_values_are_uniform_without_signal():
+    rng = np.random.default_rng(5)
+    p_values = []
+    for seed in range(300):
+        truth, groups = rng.integers(3, size=60), np.repeat(np.arange(6), 10)
+        permuted = metrics.permuted_within(groups, truth, 99, seed)
+        p_values.append(metrics.permutation_p(truth, permuted, np.arange(60), rng.integers(3, size=60), 3))
+    # 5 % of 300 have a standard error of 1.3 %; ties make it smaller, never larger.
+    assert 0.01 <= np.mean(np.array(p_values) <= 0.05) <= 0.09

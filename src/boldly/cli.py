@@ -170,6 +170,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         ceilings=args.ceilings,
         options=_options(EvaluateOptions, args.options),
         scores=args.scores,
+        comparisons=args.comparisons,
         predictions=args.predictions,
     )
 
@@ -367,7 +368,8 @@ def _add_learning(add: Callable, flag: Callable, path: Callable, options: Callab
     path(sub, "ceilings", "best accuracies possible (simulated data)", default=None)
     options(sub)
     path(sub, "scores", "tidy table of scores to write")
-    path(sub, "predictions", "table of predictions to write")
+    path(sub, "comparisons", "table of paired differences to write")
+    path(sub, "predictions", "table of predictions to write (.tsv.gz)")
 
     sub = add("figures", _figures, "draw a figure from tables")
     flag(sub, "figure", "name of the figure")

@@ -33,7 +33,7 @@ STAGES = (
 # Raised by one when the results of a stage change for the same input and options: reruns it and what follows.
 REVISIONS: dict[str, int] = {
     **dict.fromkeys(STAGES, 1),
-    **{"preprocess": 2, "parcellate": 3, "shard": 2, "pretrain": 2, "figures": 3},
+    **{"preprocess": 2, "parcellate": 3, "shard": 2, "pretrain": 2, "evaluate": 2, "figures": 4},
 }
 
 Framework = Literal["autoencoding", "csm", "sequence_bert", "network_bert"]
@@ -594,8 +594,10 @@ class EvaluateOptions(Section):
     """Scores and their intervals."""
 
     confidence: float = Field(0.95, gt=0, lt=1, description="Level of the intervals.")
-    resamples: int = Field(2000, ge=100, description="Bootstrap resamples of test subjects.")
-    seed: int = Field(1234, description="Seed of the bootstrap.")
+    permutations: int = Field(
+        1000, ge=0, description="Random orders of the labels within runs, for p-values against chance; 0: none."
+    )
+    seed: int = Field(1234, description="Seed of the permutations.")
 
 
 class FiguresOptions(Section):

@@ -1,61 +1,147 @@
-"""How good predictions are, and how sure that is: metrics, and intervals over units and draws."""
+"""How good predictions are: counts of what was predicted, and metrics that are functions of the counts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+# Equally wide bins of the largest probability, for the expected calibration error.
+BINS = 15
+# The resolution of the table of predictions: smaller probabilities count as this in the log loss.
+SMALLEST_PROBABILITY = 1e-6
 
-def tally(truth: Integers, predicted: Integers, units: Integers, n_units: int, n_labels: int) -> Array:
-    """Count what all metrics are made of, for each unit.
+
+@dataclass(frozen=True)
+class Counts:
+    """What all metrics are made of. Counts of units add up.
+
+    Attributes
+    ----------
+    labels : ndarray of float64, shape (..., 3, L)
+        For each label the trials named correctly, the trials that have it, and the trials that were given it.
+    surprise : ndarray of float64, shape (...)
+        Sum of -log(probability of the true label); nan where there are no probabilities.
+    bins : ndarray of float64, shape (..., 3, B)
+        For each bin of the largest probability the trials in it, those of them that were named correctly, and the
+        sum of their largest probabilities.
+    """
+
+    labels: Array
+    surprise: Array
+    bins: Array
+
+    def reshape(self, *shape: int) -> Counts:
+        """Return counts of cells (N,) as (*shape,)."""
+        return Counts(
+            self.labels.reshape(*shape, *self.labels.shape[-2:]),
+            self.surprise.reshape(shape),
+            self.bins.reshape(*shape, *self.bins.shape[-2:]),
+        )
+
+    def total(self) -> Counts:
+        """Return the sum over the last axis, that of units."""
+        return Counts(self.labels.sum(axis=-3), self.surprise.sum(axis=-1), self.bins.sum(axis=-3))
+
+    def without_each(self) -> Counts:
+        """Return the sum of all units but one, for each of them; shape as before."""
+        total = self.total()
+        return Counts(
+            total.labels[..., None, :, :] - self.labels,
+            total.surprise[..., None] - self.surprise,
+            total.bins[..., None, :, :] - self.bins,
+        )
+
+
+def count(
+    truth: Integers,
+    predicted: Integers,
+    cells: Integers,
+    n_cells: int,
+    n_labels: int,
+    probabilities: NDArray[np.floating] | None = None,
+) -> Counts:
+    """Count predictions by cell (a unit of one draw and seed).
 
     Parameters
     ----------
     truth, predicted : ndarray of int, shape (N,)
-        Labels of N trials.
-    units : ndarray of int, shape (N,)
-        Number of the unit (test subject, run or trial) of each trial.
-    n_units, n_labels : int
-        Number of units G and of labels L.
+        Labels of N predictions.
+    cells : ndarray of int, shape (N,)
+        Number of the cell of each.
+    n_cells, n_labels : int
+        Number of cells C and of labels L.
+    probabilities : ndarray, shape (N, L), optional
+        Of each label; without them, log loss and calibration error are nan.
 
     Returns
     -------
-    ndarray of float64, shape (G, 3, L)
-        For each label the trials named correctly, the trials that have it, and the trials that were given it.
-        Tallies of units add up.
+    Counts
+        Of shape (C,).
     """
     hit = truth == predicted
-    counts = [
-        np.bincount(unit * n_labels + label, minlength=n_units * n_labels).reshape(n_units, n_labels)
-        for unit, label in ((units[hit], truth[hit]), (units, truth), (units, predicted))
+    labels = [
+        np.bincount(cell * n_labels + label, minlength=n_cells * n_labels).reshape(n_cells, n_labels)
+        for cell, label in ((cells[hit], truth[hit]), (cells, truth), (cells, predicted))
     ]
-    return np.stack(counts, axis=1).astype(np.float64)
+    stacked = np.stack(labels, axis=1).astype(np.float64)
+    if probabilities is None:
+        return Counts(stacked, np.full(n_cells, np.nan), np.full((n_cells, 3, BINS), np.nan))
+    rows = np.arange(len(truth))
+    of_truth = np.clip(probabilities[rows, truth].astype(np.float64), SMALLEST_PROBABILITY, None)
+    surprise = np.bincount(cells, -np.log(of_truth), minlength=n_cells)
+    sure = probabilities[rows, predicted].astype(np.float64)
+    # Bin b holds b / BINS < probability <= (b + 1) / BINS.
+    place = cells * BINS + np.clip(np.ceil(sure * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    bins = [
+        np.bincount(place, weight, minlength=n_cells * BINS).reshape(n_cells, BINS) for weight in (None, hit, sure)
+    ]
+    return Counts(stacked, surprise.astype(np.float64), np.stack(bins, axis=1).astype(np.float64))
 
 
-def accuracy(tallies: Array) -> Array:
-    """Return the share of trials named correctly, shape (...), of tallies (..., 3, L)."""
-    correct, present, _ = np.moveaxis(tallies, -2, 0)
+def accuracy(counts: Counts) -> Array:
+    """Return the share of trials named correctly, shape (...)."""
+    correct, present, _ = np.moveaxis(counts.labels, -2, 0)
     return correct.sum(-1) / present.sum(-1)
 
 
-def balanced_accuracy(tallies: Array) -> Array:
+def balanced_accuracy(counts: Counts) -> Array:
     """Return the mean over labels that have trials of the share named correctly, shape (...)."""
-    correct, present, _ = np.moveaxis(tallies, -2, 0)
+    correct, present, _ = np.moveaxis(counts.labels, -2, 0)
     return _mean_over_present(correct / np.maximum(present, 1), present)
 
 
-def macro_f1(tallies: Array) -> Array:
+def macro_f1(counts: Counts) -> Array:
     """Return the mean over labels that have trials of F1, shape (...)."""
-    correct, present, given = np.moveaxis(tallies, -2, 0)
+    correct, present, given = np.moveaxis(counts.labels, -2, 0)
     return _mean_over_present(2 * correct / np.maximum(present + given, 1), present)
+
+
+def log_loss(counts: Counts) -> Array:
+    """Return the mean of -log(probability of the true label), in nats, shape (...)."""
+    return counts.surprise / counts.labels[..., 1, :].sum(-1)
+
+
+def calibration_error(counts: Counts) -> Array:
+    """Return the expected calibration error, shape (...).
+
+    Predictions are put into `BINS` equally wide bins by their largest probability. The error is the mean over
+    predictions of the distance between the accuracy of their bin and its mean largest probability (Guo et al.
+    2017, arXiv:1706.04599).
+    """
+    _, correct, sure = np.moveaxis(counts.bins, -2, 0)
+    return np.abs(correct - sure).sum(-1) / counts.labels[..., 1, :].sum(-1)
+
+
+def recall(counts: Counts, label: int) -> Array:
+    """Return the share of the trials of a label that are named so, shape (...); nan where it has none."""
+    correct, present = counts.labels[..., 0, label], counts.labels[..., 1, label]
+    return np.where(present > 0, correct / np.maximum(present, 1), np.nan)
 
 
 def _mean_over_present(values: Array, present: Array) -> Array:
@@ -63,19 +149,47 @@ def _mean_over_present(values: Array, present: Array) -> Array:
     return (values * there).sum(-1) / there.sum(-1)
 
 
-METRICS: dict[str, Callable[[Array], Array]] = {
+Metric = Callable[[Counts], Array]
+
+METRICS: dict[str, Metric] = {
     "accuracy": accuracy,
     "balanced_accuracy": balanced_accuracy,
     "macro_f1": macro_f1,
+    "log_loss": log_loss,
+    "calibration_error": calibration_error,
 }
 
 
-def most_frequent(truth: Integers) -> int:
-    """Return the most frequent label, the smallest of several.
+def estimate(metric: Metric, counts: Counts) -> float:
+    """Return a metric of all units together, averaged over draws and seeds; counts of shape (D, S, U)."""
+    return float(metric(counts.total()).mean())
 
-    Naming it always is what "chance" means here: the best that can be done without data. Its accuracy is never
-    below 1 / (number of labels), and the same for labels that are equally frequent.
+
+def pseudo_values(metric: Metric, counts: Counts) -> Array:
+    """Return the contribution of each unit to a metric: the jackknife's pseudo-values.
+
+    With U units, that of a unit is U times the metric of all minus (U - 1) times the metric of the others (Tukey
+    1958). For accuracies of units with equally many trials these are the accuracies themselves; in general their
+    mean squares are those of a metric that is no mean over units, as macro-F1.
+
+    Parameters
+    ----------
+    metric : callable
+        One of `METRICS`.
+    counts : Counts
+        Of shape (..., U), U at least 2.
+
+    Returns
+    -------
+    ndarray of float64, shape (..., U)
     """
+    n_units = counts.surprise.shape[-1]
+    whole = metric(counts.total())[..., None]
+    return n_units * whole - (n_units - 1) * metric(counts.without_each())
+
+
+def most_frequent(truth: Integers) -> int:
+    """Return the most frequent label, the smallest of several."""
     return int(np.bincount(truth).argmax())
 
 
@@ -84,122 +198,49 @@ def confusion(truth: Integers, predicted: Integers, n_labels: int) -> Integers:
     return np.bincount(truth * n_labels + predicted, minlength=n_labels**2).reshape(n_labels, n_labels)
 
 
-@dataclass(frozen=True)
-class Resamples:
-    """How often each unit and each draw stands in each bootstrap resample.
-
-    Attributes
-    ----------
-    units : ndarray of float64, shape (B, G)
-        Units, drawn with replacement.
-    draws : ndarray of float64, shape (B, D)
-        Draws, drawn with replacement, independently of the units.
-    """
-
-    units: Array
-    draws: Array
-
-
-@lru_cache(maxsize=16)
-def resample(n_units: int, n_draws: int, resamples: int, seed: int) -> Resamples:
-    """Draw units and draws with replacement.
-
-    The same arguments give the same resamples, so replicates of two experiments on the same units are paired.
+def permuted_within(groups: Integers, labels: Integers, permutations: int, seed: int) -> NDArray[np.int32]:
+    """Return labels in random order within each group, shape (permutations, R).
 
     Parameters
     ----------
-    n_units, n_draws : int
-        Number of units G and of draws D.
-    resamples : int
-        Number of resamples B.
+    groups, labels : ndarray of int, shape (R,)
+        Group (a run) and label of each trial.
+    permutations : int
+        How many.
     seed : int
-        Seed of both.
+        Seed.
     """
-    chosen = []
-    for stream, size in enumerate((n_units, n_draws)):
-        rng = np.random.default_rng([seed, stream])
-        chosen.append(rng.multinomial(size, np.full(size, 1 / size), size=resamples).astype(np.float64))
-    return Resamples(*chosen)
+    rng = np.random.default_rng(seed)
+    places = np.argsort(groups, kind="stable")
+    permuted = np.empty((permutations, len(labels)), np.int32)
+    # A row at a time: random keys of all permutations would take more memory than their result.
+    for row in permuted:
+        row[places] = labels[np.lexsort((rng.random(len(labels)), groups))]
+    return permuted
 
 
-def estimate(tallies: Array) -> dict[str, float]:
-    """Return each metric: of all units together, averaged over draws and seeds.
+def permutation_p(
+    truth: Integers, permuted: NDArray[np.int32], trials: Integers, predicted: Integers, n_labels: int
+) -> float:
+    """Return the share of permutations in which predictions are right at least as often as they are.
+
+    The true order counts as one of the permutations, so the smallest value is 1 / (1 + permutations) (Phipson &
+    Smyth 2010, doi:10.2202/1544-6115.1585).
 
     Parameters
     ----------
-    tallies : ndarray, shape (D, S, G, 3, L)
-        Tallies of D draws, S seeds and G units.
+    truth : ndarray of int, shape (R,)
+        Labels of R trials.
+    permuted : ndarray of int, shape (P, R)
+        The same in random orders.
+    trials, predicted : ndarray of int, shape (N,)
+        Number of the trial, and the label given, of each prediction; a trial may be predicted many times.
+    n_labels : int
+        Number of labels.
     """
-    return {name: float(metric(tallies.sum(axis=2)).mean()) for name, metric in METRICS.items()}
-
-
-def replicates(tallies: Array, resamples: Resamples) -> dict[str, Array]:
-    """Return the metrics of each bootstrap resample of units and draws.
-
-    Units and draws are crossed (each draw is tested on the same units) and resampled independently, which is
-    slightly conservative (the pigeonhole bootstrap; Owen 2007, doi:10.1214/07-AOAS122). Seeds are averaged within
-    a draw.
-
-    Parameters
-    ----------
-    tallies : ndarray, shape (D, S, G, 3, L)
-        Tallies of D draws, S seeds and G units.
-    resamples : Resamples
-        Of G units and D draws.
-
-    Returns
-    -------
-    dict of str to ndarray of float64, shape (B,)
-        By metric.
-    """
-    n_draws, n_seeds, n_units, _, n_labels = tallies.shape
-    totals = {name: np.zeros(len(resamples.units)) for name in METRICS}
-    for draw in range(n_draws):
-        weight = resamples.draws[:, draw] / (n_draws * n_seeds)
-        for seed in range(n_seeds):
-            # (B, G) x (G, 3L): the tallies of every resample at once.
-            counts = resamples.units @ tallies[draw, seed].reshape(n_units, -1)
-            for name, metric in METRICS.items():
-                totals[name] += weight * metric(counts.reshape(-1, 3, n_labels))
-    return totals
-
-
-def interval(values: Array, n_units: int, confidence: float) -> tuple[float, float]:
-    """Return the expanded percentile interval of bootstrap replicates.
-
-    Plain percentiles are too narrow for few units: they miss the factor n / (n - 1) of the variance and the
-    quantile of Student's t. The expanded interval takes the percentiles at which a normal distribution would have
-    both (Hesterberg 2015, doi:10.1080/00031305.2015.1089789).
-
-    Parameters
-    ----------
-    values : ndarray, shape (B,)
-        Replicates.
-    n_units : int
-        Number of units that were resampled, at least 2.
-    confidence : float
-        Level, as 0.95.
-    """
-    tail = (1 - confidence) / 2
-    quantile = np.sqrt(n_units / (n_units - 1)) * stats.t.ppf(tail, n_units - 1)
-    level = float(stats.norm.cdf(quantile))
-    low, high = np.quantile(values, [level, 1 - level])
-    return float(low), float(high)
-
-
-def wilson(share: float, total: int, confidence: float) -> tuple[float, float]:
-    """Return Wilson's interval of a share of independent trials (Wilson 1927, doi:10.1080/01621459.1927.10502953).
-
-    Parameters
-    ----------
-    share : float
-        Share of successes, 0 to 1.
-    total : int
-        Number of trials.
-    confidence : float
-        Level, as 0.95.
-    """
-    z = float(stats.norm.ppf((1 + confidence) / 2))
-    centre = (share + z**2 / (2 * total)) / (1 + z**2 / total)
-    half = z / (1 + z**2 / total) * float(np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2)))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    n_trials = len(truth)
+    given = np.bincount(trials * n_labels + predicted, minlength=n_trials * n_labels)
+    first = np.arange(n_trials) * n_labels
+    right = given[first + truth].sum()
+    by_chance = np.array([given[first + row].sum() for row in permuted])
+    return float((1 + (by_chance >= right).sum()) / (1 + len(permuted)))

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -121,8 +121,22 @@ class Trial:
 class Score:
     """One tidy row of an evaluation: a number with its interval and what it belongs to.
 
-    `draw`, `seed` and `subject` are "all" where the number covers all of them. `kind` is pretrained, scratch,
-    baseline, chance or ceiling.
+    `draw`, `seed` and `subject` are "all" where the number covers all of them.
+
+    Attributes
+    ----------
+    n : int
+        Number of labelled units that were used to fit or to choose; 0 where none were.
+    seed : str
+        Seed of the whole training, upstream and downstream.
+    kind : str
+        pretrained, scratch, untrained, baseline, control, chance or ceiling.
+    start : str
+        Upstream experiment that the network is that of, or which baseline; empty where there is neither.
+    label : str
+        State that the number is of (metric recall), else "all".
+    flag : str
+        What makes the number suspicious; empty: nothing.
     """
 
     dataset: str
@@ -137,6 +151,47 @@ class Score:
     ci_high: float
     n_trials: int
     kind: str = ""
+    start: str = ""
+    label: str = "all"
+    flag: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How much more accurate an experiment is than another, paired over test units, draws and seeds.
+
+    Attributes
+    ----------
+    n : int
+        Number of labelled units of both.
+    experiment, kind : str
+        The one.
+    baseline, other_kind : str
+        The name of the other, and its kind.
+    difference, ci_low, ci_high : float
+        Accuracy of the one minus that of the other, and its interval.
+    p : float
+        Two-sided p-value of no difference.
+    p_holm : float
+        The same, corrected for all comparisons of the dataset at this n.
+    n_units, n_draws, n_seeds : int
+        Levels of the factors that the interval is over; `n_units` counts trials where there is one test unit.
+    """
+
+    dataset: str
+    n: int
+    experiment: str
+    kind: str
+    baseline: str
+    other_kind: str
+    difference: float
+    ci_low: float
+    ci_high: float
+    p: float
+    p_holm: float
+    n_units: int
+    n_draws: int
+    n_seeds: int
 
 
 def read_table(
@@ -211,15 +266,30 @@ def read_runs(path: Path | str, *, subject: str | None = None, usable: bool = Fa
     return [Run(**{str(k): v for k, v in row.items()}) for row in table.to_dict("records")]
 
 
-_SCORE_TEXT = tuple(field.name for field in dataclasses.fields(Score) if field.type == "str")
-
-
 def write_scores(path: Path | str, scores: Sequence[Score]) -> None:
     """Write tidy scores in their order."""
-    columns = [field.name for field in dataclasses.fields(Score)]
-    write_tsv(path, pd.DataFrame([dataclasses.astuple(score) for score in scores], columns=columns))
+    _write_records(path, Score, scores)
 
 
 def read_scores(path: Path | str) -> pd.DataFrame:
     """Read tidy scores: one row per `Score`, names, draws and seeds as text."""
-    return read_tsv(path, _SCORE_TEXT)
+    return read_tsv(path, _text_of(Score))
+
+
+def write_comparisons(path: Path | str, comparisons: Sequence[Comparison]) -> None:
+    """Write comparisons in their order."""
+    _write_records(path, Comparison, comparisons)
+
+
+def read_comparisons(path: Path | str) -> pd.DataFrame:
+    """Read comparisons: one row per `Comparison`, names as text."""
+    return read_tsv(path, _text_of(Comparison))
+
+
+def _write_records(path: Path | str, kind: type[Any], records: Sequence[Any]) -> None:
+    columns = [field.name for field in dataclasses.fields(kind)]
+    write_tsv(path, pd.DataFrame([dataclasses.astuple(record) for record in records], columns=columns))
+
+
+def _text_of(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind) if field.type == "str")

@@ -120,3 +120,15 @@ def test_a_corpus_in_fortran_order_is_refused() -> None:
     whole = synthetic.corpus([20, 30])
     with pytest.raises(ValueError, match="C order"):
         dataclasses.replace(whole, frames=np.asfortranarray(whole.frames))
+
+
+def test_covariates_of_trials_are_carried_and_nan_where_unknown(tmp_path: Path) -> None:
+    samples = [trial_sample(number=number) for number in range(3)]
+    for sample, motion in zip(samples, (0.1, None, 0.3), strict=True):
+        sample.meta.update(position=0.25, mean_fd_mm=motion)
+    del samples[2].meta["position"]
+    write_shard(tmp_path / "a.tar", samples)
+    corpus = load_corpus([tmp_path / "a.tar"])
+    np.testing.assert_array_equal(corpus.covariates["n_volumes"], [5, 5, 5])
+    np.testing.assert_array_equal(corpus.covariates["position"], [0.25, 0.25, np.nan])
+    np.testing.assert_array_equal(corpus.select([2, 1]).covariates["mean_fd_mm"], [0.3, np.nan])

@@ -1,7 +1,10 @@
 """evaluate: scores of all decoders of a dataset, from one pass over its fixed test trials.
 
 Input: adapted models, shards and split
-Output: results/evaluate/{dataset}_scores.tsv (tidy rows with intervals), {dataset}_predictions.tsv
+Output: results/evaluate/{dataset}_scores.tsv (tidy rows with intervals), {dataset}_comparisons.tsv (paired
+differences between decoders), {dataset}_predictions.tsv.gz (probability of each state for each trial and fit)
+
+A killed job goes on with the experiments that it has not predicted yet.
 """
 
 
@@ -19,7 +22,8 @@ rule evaluate_dataset:
         ceilings=dataset_ceilings,
     output:
         scores="results/evaluate/{dataset}_scores.tsv",
-        predictions="results/evaluate/{dataset}_predictions.tsv",
+        comparisons="results/evaluate/{dataset}_comparisons.tsv",
+        predictions="results/evaluate/{dataset}_predictions.tsv.gz",
     log:
         "results/logs/evaluate/{dataset}.log",
     benchmark:
@@ -45,5 +49,6 @@ rule evaluate_dataset:
         " {params.ceilings:q}"
         " --options {params.options:q}"
         " --scores {output.scores:q}"
+        " --comparisons {output.comparisons:q}"
         " --predictions {output.predictions:q}"
         " 2> {log:q}"

@@ -214,7 +214,7 @@ rule figure_downstream:
 rule figure_downstream_confusion:
     """Which states are taken for which."""
     input:
-        expand("results/evaluate/{dataset}_predictions.tsv", dataset=DOWNSTREAM),
+        expand("results/evaluate/{dataset}_predictions.tsv.gz", dataset=DOWNSTREAM),
     output:
         png=report(
             "results/figures/downstream_confusion.png",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -15,6 +15,9 @@ from boldly.provenance import Contract, check_same
 from boldly.records import InputError, Problem
 from boldly.samples.remote import shown
 from boldly.samples.shards import Sample, read_shard
+
+# What a trial could be told by without its signals; length in frames, share of the run before it, mm.
+COVARIATES = ("n_volumes", "position", "mean_fd_mm")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Corpus:
         Sample key, dataset, subject, and the key of the run that it comes from.
     contract : Contract
         Shared by all samples.
+    covariates : dict of str to ndarray of float64, shape (R,)
+        By name in `COVARIATES`; nan where unknown.
     """
 
     frames: np.ndarray
@@ -52,6 +57,7 @@ class Corpus:
     subjects: tuple[str, ...]
     runs: tuple[str, ...]
     contract: Contract
+    covariates: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.frames.flags.c_contiguous:
@@ -82,6 +88,7 @@ class Corpus:
             subjects=tuple(self.subjects[r] for r in numbers),
             runs=tuple(self.runs[r] for r in numbers),
             contract=self.contract,
+            covariates={name: values[numbers] for name, values in self.covariates.items()},
         )
 
 
@@ -136,6 +143,8 @@ def load_corpus(paths: Iterable[Path | str], *, allow_mismatch: Collection[str] 
         subjects=tuple(s.meta["subject"] for s in samples),
         runs=tuple(s.meta["run_key"] for s in samples),
         contract=samples[0].contract,
+        # None becomes nan.
+        covariates={name: np.array([s.meta.get(name) for s in samples], np.float64) for name in COVARIATES},
     )
 
 

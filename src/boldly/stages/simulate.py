@@ -209,7 +209,7 @@ def _ceiling(dataset_name: str, decoder: Decoder, size: Size, seed: int) -> tupl
 def _ceilings_table(counts: Iterable[tuple[str, Decoder, int, int]]) -> pd.DataFrame:
     """Turn counts into accuracies with 95 % intervals."""
     # Its import takes longer than a tiny subject; the workers do without.
-    from boldly.metrics import wilson
+    from boldly.intervals import wilson
 
     rows = []
     for name, decoder, correct, total in counts:
