@@ -151,10 +151,11 @@ def test_intervals_cover_as_often_as_they_say(n_draws, n_units, n_seeds):
 @pytest.mark.parametrize("n_units", [6, 9, 24, 100])
 @pytest.mark.parametrize("n_draws", [1, 2, 3, 5, 10])
 def test_intervals_cover_over_the_whole_grid(n_draws, n_units, n_seeds):
-    shares = coverage((n_draws, n_seeds, n_units), STUDIES, n=4000)
+    shares = coverage((n_draws, n_seeds, n_units), STUDIES, n=1500)
     print(f"draws {n_draws}, units {n_units}, seeds {n_seeds}: {min(shares):.3f} to {max(shares):.3f}")
-    assert min(shares) > 0.92
-    assert max(shares) < 0.99 or min(n_draws, n_units - 4) < 5
+    # The table of boldly.intervals comes from n=4000; here a share has a standard error of 0.006.
+    assert min(shares) > 0.91
+    assert max(shares) < 0.995 or min(n_draws, n_units - 4) < 5
 
 
 def test_holm_is_that_of_the_paper():

@@ -408,5 +408,5 @@ def _add_tools(add: Callable, flag: Callable, path: Callable) -> None:
     flag(sub, "heads", "attention heads, where train_config.json is lost", type=int, default=None)
     path(sub, "labels", "names of a decoder's states (labels.json of its shards)", default=None)
 
-    sub = add("inspect", _inspect, "print what shards, time series, models and score tables hold")
+    sub = add("inspect", _inspect, "print what shards, time series, models and tables hold")
     sub.add_argument("paths", nargs="+", type=Path, help="files or model folders")

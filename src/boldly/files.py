@@ -125,8 +125,13 @@ def write_tsv(path: Path | str, table: pd.DataFrame) -> None:
         table.to_csv(temporary, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
 
 
-def read_tsv(path: Path | str, text_columns: tuple[str, ...] | Literal["all"] = ()) -> pd.DataFrame:
-    """Read tab-separated values; ``n/a`` is missing.
+def read_tsv(
+    path: Path | str,
+    text_columns: tuple[str, ...] | Literal["all"] = (),
+    *,
+    columns: tuple[str, ...] | None = None,
+) -> pd.DataFrame:
+    """Read tab-separated values, compressed where the name ends in .gz; ``n/a`` is missing.
 
     Parameters
     ----------
@@ -134,6 +139,9 @@ def read_tsv(path: Path | str, text_columns: tuple[str, ...] | Literal["all"] = 
         The table.
     text_columns : tuple of str or "all"
         Columns that stay text although they may look like numbers (``run`` "01").
+    columns : tuple of str, optional
+        Read no others than these, as far as they are there; default: all.
     """
+    chosen: Any = None if columns is None else columns.__contains__
     dtypes: Any = "str" if text_columns == "all" else dict.fromkeys(text_columns, "str")
-    return pd.read_csv(path, sep="\t", na_values=["n/a"], keep_default_na=False, dtype=dtypes)
+    return pd.read_csv(path, sep="\t", na_values=["n/a"], keep_default_na=False, dtype=dtypes, usecols=chosen)

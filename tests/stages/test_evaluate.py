@@ -281,6 +281,46 @@ def test_differing_test_sets_are_pooled(tmp_path, decoders):
     assert summary(scores, "mlp", "macro_f1").loc[5, "value"] != pytest.approx(per_draw, abs=1e-6)
 
 
+def test_runs_left_out_in_turn_have_seeds(tmp_path, decoders):
+    write_study(tmp_path / "shards", n_runs=6, subjects=["01"])
+    draws = leave_one_run_out(6)
+    decoders({"csm": 0.9, "mlp": 0.5})
+    models = [
+        write_model(tmp_path / "csm", "pretrained", "up", draws, seeds=(1, 2, 3)),
+        write_model(tmp_path / "mlp", "baseline", "mean_mlp", draws),
+    ]
+    scores = run(tmp_path, write_split(tmp_path / "split.json", draws, by="run"), models)
+    predictions = read_predictions(tmp_path)
+    of_csm = predictions[predictions["experiment"] == "csm"]
+    row = summary(scores, "csm").loc[5]
+    assert row["value"] == pytest.approx((of_csm["label"] == of_csm["predicted"]).mean())
+    assert row["n_trials"] == 54
+    assert 0 < row["ci_high"] - row["ci_low"] < 0.5
+    difference = comparisons_of(tmp_path, "csm", 5).loc["mlp"]
+    # Draws and units are one here: six runs, and all draws pooled.
+    assert difference[["n_units", "n_draws", "n_seeds"]].tolist() == [6, 1, 3]
+    assert difference["p"] < 0.05
+
+
+def test_training_runs_of_a_test_subject_are_not_predicted(tmp_path, monkeypatch):
+    write_study(tmp_path / "shards", n_runs=4, subjects=["01", "02"])
+    keys = [f"ds-toy_sub-{subject}_task-t_run-{run}" for subject in ("01", "02") for run in range(1, 5)]
+    test = [key for key in keys if key.endswith("4")]
+    draws = [{"n": 1, "draw": d, "train": [key], "validation": [], "test": test} for d, key in enumerate(keys[:2])]
+    seen: list[Corpus] = []
+
+    def decide(experiment: str, fit: str, corpus: Corpus) -> np.ndarray:
+        seen.append(corpus)
+        return np.eye(3)[corpus.labels]
+
+    install_decoders(monkeypatch, decide)
+    split = write_split(tmp_path / "split.json", draws, by="run")
+    scores = run(tmp_path, split, [write_model(tmp_path / "csm", "pretrained", "up", draws)])
+    assert {run_key for corpus in seen for run_key in corpus.runs} == set(test)
+    assert summary(scores, "csm").loc[1, "n_trials"] == 18
+    assert summary(scores, "chance_majority").loc[0, "n_trials"] == 18
+
+
 def test_a_single_test_unit_never_looks_certain(tmp_path, decoders):
     write_study(tmp_path / "shards", n_runs=1)
     draws = by_subject()

@@ -89,21 +89,26 @@ def scores(
     sizes: tuple[int, ...] = (1, 3, 6),
     baselines: tuple[str, ...] = ("linear", "mean_mlp"),
     ceilings: bool = True,
+    untrained: bool = False,
 ) -> Path:
     rows: list[Score] = []
 
-    def add(experiment: str, n: int, value: float, kind: str, metric: str = "accuracy") -> None:
+    def add(experiment: str, n: int, value: float, kind: str, start: str = "", metric: str = "accuracy") -> None:
         where = (dataset, experiment, n, "all", "all", "all")
-        rows.append(Score(*where, metric, value, value - 0.05, value + 0.04, 300, kind))
+        rows.append(Score(*where, metric, value, value - 0.05, value + 0.04, 300, kind, start))
 
-    add("chance", 0, 0.125, "chance")
+    add("chance_uniform", 0, 0.111, "chance")
+    add("chance_majority", 0, 0.125, "chance")
     for n in sizes:
         for baseline in baselines:
-            add(baseline, n, 0.3 + 0.05 * np.log2(n), "baseline")
+            add(baseline, n, 0.3 + 0.05 * np.log2(n), "baseline", baseline)
+        add("control_length", n, 0.95, "control")
         for family in families:
-            add(family, n, 0.5 + 0.04 * np.log2(n), "pretrained")
-            add(family, n, 0.2, "pretrained", f"accuracy_minus_{family}_scratch")
-            add(f"{family}_scratch", n, 0.3 + 0.08 * np.log2(n), "scratch")
+            add(family, n, 0.5 + 0.04 * np.log2(n), "pretrained", family)
+            add(family, n, 0.05, "pretrained", family, "log_loss")
+            add(f"{family}_scratch", n, 0.3 + 0.08 * np.log2(n), "scratch", family)
+            if untrained:
+                add(f"{family}_untrained", n, 0.25 + 0.05 * np.log2(n), "untrained", family)
     if ceilings:
         add("ceiling_any", 0, 0.9, "ceiling")
         add("ceiling_mean_signal", 0, 0.7, "ceiling")
@@ -120,8 +125,8 @@ def predictions(folder: Path, dataset: str, n_labels: int) -> Path:
     table["label_name"] = [f"state number {value} with a long name" for value in label]
     table["predicted"] = np.where(rng.random(len(table)) < 0.6, label, (label + 1) % n_labels)
     worse = table.assign(experiment="linear", predicted=0)
-    write_tsv(folder / f"{dataset}_predictions.tsv", pd.concat([worse, table]))
-    return folder / f"{dataset}_predictions.tsv"
+    write_tsv(folder / f"{dataset}_predictions.tsv.gz", pd.concat([worse, table]))
+    return folder / f"{dataset}_predictions.tsv.gz"
 
 
 def draw(name: str, paths: list[Path], folder: Path) -> pd.DataFrame:
@@ -316,8 +321,9 @@ def test_the_heat_map_orders_rows_and_marks_the_best(tmp_path):
 )
 def test_hard_cases_of_decoding_are_drawn(name, given, tmp_path):
     table = draw(name, [scores(tmp_path, "one", **given)], tmp_path)
-    assert "accuracy_minus" not in " ".join(table["experiment"])
-    assert table["value"].min() > 0.1  # summary rows only: that of a single fit is 0.01
+    assert table["value"].min() > 0.1  # summary accuracies only: that of a single fit is 0.01
+    assert table["experiment"].tolist().count("chance") == 1
+    assert table.loc[table["experiment"] == "chance", "value"].tolist() == [0.125]  # the higher of the two
 
 
 def test_curves_of_a_dataset_that_lacks_an_experiment(tmp_path):
@@ -330,6 +336,19 @@ def test_curves_pair_pretrained_and_scratch_in_one_colour(tmp_path):
     lines = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
     assert len({line.get_color() for line in lines}) == 1
     assert {line.get_linestyle() for line in lines} == {"-", "--"}
+
+
+def test_the_same_network_is_shown_untrained(tmp_path):
+    paths = [scores(tmp_path, "one", families=("csm", "sequence_bert"), baselines=(), untrained=True)]
+    figure = picture("downstream_curves", paths)
+    lines = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert len(lines) == 3  # each network's three in one panel
+    assert len({line.get_color() for line in lines}) == 1
+    assert len(figure.axes) == 2
+    assert "untrained" in words(figure)
+    heat = picture("downstream_accuracy", paths)
+    rows = [label.get_text() for label in heat.axes[0].get_yticklabels()]
+    assert rows[:2] == ["CSM untrained", "Sequence-BERT\nuntrained"]
 
 
 def test_confusion_shows_the_best_decoder(tmp_path):

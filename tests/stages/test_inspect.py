@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from boldly.records import InputError, Run, Score, write_runs, write_scores
+from boldly.records import Comparison, InputError, Run, Score, write_comparisons, write_runs, write_scores
 from boldly.samples.lfb_shards import write_lfb_shards
 from boldly.samples.shards import write_shard
 from boldly.samples.timeseries import write_timeseries
@@ -137,6 +137,30 @@ def test_a_scores_table(tmp_path: Path) -> None:
     assert found["scores table"] == "4 scores"
     assert found["metrics"] == "accuracy, macro_f1"
     assert found["accuracy"] == "n   3  chance  0.125 n   3  csm     0.750  [0.700; 0.800]"
+
+
+def test_a_flagged_score_is_said(tmp_path: Path) -> None:
+    score = Score(
+        dataset="toy", experiment="control_length", n=3, draw="all", seed="all", subject="all", metric="accuracy",
+        value=0.75, ci_low=0.7, ci_high=0.8, n_trials=100, kind="control", flag="near csm",
+    )  # fmt: skip
+    write_scores(tmp_path / "scores.tsv", [score, dataclasses.replace(score, experiment="csm", flag="")])
+    assert lines(tmp_path / "scores.tsv")["flagged"] == "n   3  control_length: near csm"
+
+
+def test_a_table_of_comparisons(tmp_path: Path) -> None:
+    row = Comparison(
+        dataset="toy", n=3, experiment="csm", kind="pretrained", baseline="mlp", other_kind="baseline",
+        difference=0.1, ci_low=0.05, ci_high=0.15, p=0.004, p_holm=0.012, n_units=9, n_draws=5, n_seeds=1,
+    )  # fmt: skip
+    nan = float("nan")
+    unsure = dataclasses.replace(row, n=11, baseline="linear", ci_low=nan, ci_high=nan, p=nan, p_holm=nan)
+    write_comparisons(tmp_path / "comparisons.tsv", [row, unsure])
+    found = lines(tmp_path / "comparisons.tsv")
+    assert found["comparisons"] == "2 paired differences"
+    assert found["difference"] == (
+        "n   3  csm - mlp     +0.100  [+0.050; +0.150]  p 0.012, corrected n  11  csm - linear  +0.100"
+    )
 
 
 def test_lines_stay_short_and_the_columns_are_aligned(tmp_path: Path) -> None:

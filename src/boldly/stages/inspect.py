@@ -1,4 +1,4 @@
-"""Tool inspect: what a shard, a time series file, a model folder, a run table or a scores table holds, as text."""
+"""Tool inspect: what a shard, a time series file, a model folder or a table holds, as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from boldly.files import read_json, read_tsv
 from boldly.provenance import Contract
-from boldly.records import InputError, Problem, read_runs, read_scores
+from boldly.records import InputError, Problem, read_comparisons, read_runs, read_scores
 from boldly.samples.shards import Sample, read_shard
 from boldly.samples.timeseries import read_timeseries
 
@@ -23,7 +23,10 @@ Rows = list[tuple[str, str]]
 _LABEL_WIDTH = 14
 _LINE_WIDTH = 100
 _MOST_LISTED = 12
-_KINDS = "a shard (.tar), a time series file (.safetensors), a model folder, a run table or a scores table (.tsv)"
+_KINDS = (
+    "a shard (.tar), a time series file (.safetensors), a model folder, "
+    "or a table of runs, scores or comparisons (.tsv)"
+)
 
 
 def run(paths: list[Path]) -> str:
@@ -32,7 +35,7 @@ def run(paths: list[Path]) -> str:
     Parameters
     ----------
     paths : list of Path
-        Shards, time series files, model folders, run tables, scores tables.
+        Shards, time series files, model folders, tables of runs, scores or comparisons.
 
     Returns
     -------
@@ -142,10 +145,12 @@ def _table(path: Path) -> Rows:
             return _runs(path)
         if {"experiment", "metric", "value", "ci_low"} <= columns:
             return _scores(path)
+        if {"experiment", "baseline", "difference", "p_holm"} <= columns:
+            return _comparisons(path)
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, TypeError) as error:
         raise InputError(Problem(str(path), "", f"not a readable table: {error}", f"give {_KINDS}")) from None
     found = ", ".join(sorted(columns)[:_MOST_LISTED])
-    message = f"neither a run table nor a scores table (columns: {found})"
+    message = f"a table neither of runs nor of scores or comparisons (columns: {found})"
     raise InputError(Problem(str(path), "", message, f"give {_KINDS}"))
 
 
@@ -182,6 +187,20 @@ def _scores(path: Path) -> Rows:
         rows.append(
             ("accuracy", f"n {score['n']:>3}  {score['experiment']:<{width}}  {score['value']:.3f}{interval}")
         )
+    flagged = shown[shown["flag"].fillna("") != ""] if "flag" in shown else shown.iloc[:0]
+    rows += [("flagged", f"n {row.n:>3}  {row.experiment}: {row.flag}") for row in flagged.itertuples()]
+    return rows
+
+
+def _comparisons(path: Path) -> Rows:
+    table = read_comparisons(path)
+    rows = [("comparisons", f"{len(table):,} paired differences"), ("dataset", _listed(table["dataset"]))]
+    pairs = [f"{row.experiment} - {row.baseline}" for row in table.itertuples()]
+    width = max(map(len, pairs), default=0)
+    for pair, row in zip(pairs, table.to_dict("records"), strict=True):
+        interval = f"  [{row['ci_low']:+.3f}; {row['ci_high']:+.3f}]" if pd.notna(row["ci_low"]) else ""
+        p = f"  p {row['p_holm']:.3g}, corrected" if pd.notna(row["p_holm"]) else ""
+        rows.append(("difference", f"n {row['n']:>3}  {pair:<{width}}  {row['difference']:+.3f}{interval}{p}"))
     return rows
 
 

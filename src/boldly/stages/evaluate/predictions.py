@@ -211,7 +211,9 @@ def _ask(decoder: Decoder, corpus: Corpus, chosen: list[Integers]) -> Probabilit
         _check(probabilities, corpus, decoder.folder / name)
         # The rows of this draw alone: those of all trials, of all fits, would fill the memory.
         blocks[places[name]] = np.asarray(probabilities, np.float32)[chosen[places[name]]]
-    return np.concatenate([block for block in blocks if block is not None])
+    there = [block for block in blocks if block is not None]
+    assert len(there) == len(blocks), "predict_fits yields every fit that it is asked for"
+    return np.concatenate(there)
 
 
 def _check(probabilities: np.ndarray, corpus: Corpus, folder: Path) -> None:

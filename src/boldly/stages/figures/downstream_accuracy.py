@@ -16,13 +16,18 @@ from matplotlib.patches import Rectangle
 from boldly.stages.figures import style
 from boldly.stages.figures.tables import DRAWN_SCORES, REFERENCES, read_all_scores
 
-_KINDS = {"baseline": "baselines", "scratch": "from scratch", "pretrained": "pretrained"}
+_KINDS = {
+    "baseline": "baselines",
+    "untrained": "untrained",
+    "scratch": "from scratch",
+    "pretrained": "pretrained",
+}
 _BESIDE, _ABOVE = 1.55, 0.85  # inches for names and colour bar, for title and axis
 _CELL, _NARROWEST = 0.56, 0.46  # inches
 
 
 def downstream_accuracy(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
-    """Draw one heat map per dataset, rows baselines, from scratch, pretrained; columns numbers of training units.
+    """Draw one heat map per dataset: rows baselines, untrained, from scratch, pretrained; columns training units.
 
     The best decoder of each column is bold. Reference values (chance and ceilings) stand under the title and as
     marks at the colour bar.
@@ -33,7 +38,6 @@ def downstream_accuracy(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
         Score tables, one per dataset; panels stand in their order.
     """
     scores = read_all_scores(paths)
-    scores = scores[scores["metric"] == "accuracy"]
     tables = [rows for _, rows in scores.groupby("dataset", sort=False)]
     decoders = [_ordered(rows[rows["kind"].isin(_KINDS)]) for rows in tables]
     figure, panels = _panels(

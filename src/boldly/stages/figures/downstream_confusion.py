@@ -14,7 +14,7 @@ from boldly.metrics import confusion
 from boldly.stages.figures import style
 from boldly.stages.figures.tables import dataset_of, unsuitable
 
-_COLUMNS = ("experiment", "n", "key", "label", "label_name", "predicted")
+COLUMNS = ("experiment", "n", "key", "label", "label_name", "predicted")
 
 
 def downstream_confusion(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
@@ -25,7 +25,8 @@ def downstream_confusion(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     paths : list of Path
         Prediction tables, one per dataset; panels stand in their order.
     """
-    tables = [_best(read_tsv(path, ("draw", "seed", "run", "subject")), path) for path in paths]
+    # Probabilities are most of such a table, and are not drawn.
+    tables = [_best(read_tsv(path, columns=COLUMNS), path) for path in paths]
     cells = [table["label"].nunique() for table in tables]
     sides = [(0.26 if n <= 14 else 0.185) * n + 1.3 for n in cells]
     figure = style.new_figure(min(max(sides), style.PAGE), sum(sides))
@@ -38,7 +39,7 @@ def downstream_confusion(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
 
 def _best(predictions: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Return the predictions of the decoder that is drawn."""
-    if not set(_COLUMNS) <= set(predictions.columns):
+    if not set(COLUMNS) <= set(predictions.columns):
         raise unsuitable(path, "not a table of predictions", predictions)
     largest = predictions[predictions["n"] == predictions["n"].max()]
     correct = (largest["label"] == largest["predicted"]).groupby(largest["experiment"]).mean()

@@ -1,4 +1,4 @@
-"""Figure downstream_curves: accuracy by number of training units, pretrained against scratch, per network."""
+"""Figure downstream_curves: accuracy by number of training units, pretrained or not, per network."""
 
 from __future__ import annotations
 
@@ -18,20 +18,28 @@ from boldly.stages.figures.tables import DRAWN_SCORES, REFERENCES, read_all_scor
 _Ends = list[tuple[str, float, str]]  # label, last value and colour of each line
 _PER_LINE = 4
 _DASHED = (0, (3, 1.5))
+_DOTTED = (0, (1, 1.2))
 _BASELINE_DASHES = ((0, (1, 1)), (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (8, 2)))
 
 
 @dataclass(frozen=True)
 class _Family:
-    """A pretrained experiment and the same network from scratch: what a panel shows. Neither: baselines alone."""
+    """A pretrained experiment and the same network without pretraining: what a panel shows; or baselines alone.
 
-    pretrained: str | None
-    scratch: str | None
+    Attributes
+    ----------
+    pretrained, scratch, untrained : str or None
+        Experiments; None where there is none.
+    """
+
+    pretrained: str | None = None
+    scratch: str | None = None
+    untrained: str | None = None
 
     @property
     def name(self) -> str:
         """What the panel is called."""
-        return self.pretrained or self.scratch or ""
+        return self.pretrained or self.scratch or self.untrained or ""
 
 
 @dataclass(frozen=True)
@@ -46,18 +54,18 @@ class _Line:
 
 
 def downstream_curves(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
-    """Draw one row per dataset and one column per network: pretrained solid, from scratch dashed, baselines grey.
+    """Draw one row per dataset and one column per network.
 
-    Bands are intervals. Without any network, the baselines alone are drawn, in colour.
+    Pretrained networks are solid, those from scratch dashed, untrained ones dotted, baselines grey. Bands are
+    intervals. Without any network, the baselines alone are drawn, in colour.
 
     Parameters
     ----------
     paths : list of Path
         Score tables, one per dataset; rows stand in their order.
     """
-    scores = read_all_scores(paths)
-    accuracy = scores[scores["metric"] == "accuracy"].reset_index(drop=True)
-    families = _families(scores) or [_Family(None, None)]
+    accuracy = read_all_scores(paths)
+    families = _families(accuracy) or [_Family()]
     colours = style.colours([family.name for family in families])
     baselines = list(accuracy[accuracy["kind"] == "baseline"]["experiment"].unique())
     per_line = min(_PER_LINE, len(families))
@@ -84,17 +92,22 @@ def downstream_curves(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
 
 
 def _families(scores: pd.DataFrame) -> list[_Family]:
-    """Pair pretrained and scratch experiments by the paired differences that evaluate wrote."""
-    kinds = scores.drop_duplicates("experiment").set_index("experiment")["kind"]
-    pretrained = [str(name) for name in kinds.index if kinds[name] == "pretrained"]
-    scratch = [str(name) for name in kinds.index if kinds[name] == "scratch"]
-    families = []
-    for name in pretrained:
-        compared = set(scores[scores["experiment"] == name]["metric"])
-        partner = next((other for other in scratch if f"accuracy_minus_{other}" in compared), None)
-        families.append(_Family(name, partner))
-    paired = {family.scratch for family in families}
-    return families + [_Family(None, name) for name in scratch if name not in paired]
+    """Put together the experiments of one network (their `start`): each pretrained one, and those that are not."""
+    experiments = scores.drop_duplicates("experiment")
+    without: dict[str, dict[str, str]] = {"scratch": {}, "untrained": {}}
+    for name, kind, start in experiments[["experiment", "kind", "start"]].itertuples(index=False):
+        if kind in without:
+            without[kind].setdefault(start, name)
+    pretrained = experiments[experiments["kind"] == "pretrained"]
+    families = [
+        _Family(name, without["scratch"].get(start), without["untrained"].get(start))
+        for name, start in pretrained[["experiment", "start"]].itertuples(index=False)
+    ]
+    shown = {name for family in families for name in (family.scratch, family.untrained)}
+    for kind in without:
+        names = experiments.loc[experiments["kind"] == kind, "experiment"]
+        families += [_Family(**{kind: name}) for name in names if name not in shown]
+    return families
 
 
 def _lines(family: _Family, rows: pd.DataFrame, colour: str, baselines: list[str]) -> list[_Line]:
@@ -106,6 +119,7 @@ def _lines(family: _Family, rows: pd.DataFrame, colour: str, baselines: list[str
         for name, dashes in zip(baselines, _BASELINE_DASHES * len(baselines), strict=False)
     ]
     front = [
+        _Line("untrained", rows[rows["experiment"] == family.untrained], colour, _DOTTED, True),
         _Line("scratch", rows[rows["experiment"] == family.scratch], colour, _DASHED, True),
         _Line("pretrained", rows[rows["experiment"] == family.pretrained], colour, "solid", True),
     ]
@@ -158,7 +172,7 @@ def _point(axes: Axes, line: _Line, shift: float) -> float:
     whisker = [[value - row["ci_low"]], [row["ci_high"] - value]]
     axes.errorbar(
         [np.log2(row["n"]) + shift], [value], yerr=whisker, color=line.colour, marker="o", markersize=3.5,
-        markerfacecolor="white" if line.dashes == _DASHED else line.colour, linewidth=0.8,
+        markerfacecolor="white" if line.dashes in (_DASHED, _DOTTED) else line.colour, linewidth=0.8,
     )  # fmt: skip
     return value
 

@@ -15,7 +15,7 @@ _RUN_COLUMNS = ("dataset", "subject", "key", "t_r", "n_volumes", "status", "reas
 _QC_COLUMNS = ("key", "status", "reason", "mean_fd_mm", "mean_std_dvars", "degrees_of_freedom")
 _SIGNAL_COLUMNS = ("key", "status", "reason", "median_tsnr", "median_coverage")
 _MEASURES = (*_QC_COLUMNS[3:], *_SIGNAL_COLUMNS[3:])
-_SCORE_COLUMNS = ("dataset", "experiment", "kind", "n", "metric", "value", "ci_low", "ci_high")
+_SCORE_COLUMNS = ("dataset", "experiment", "kind", "start", "n", "metric", "label", "value", "ci_low", "ci_high")
 DRAWN_SCORES = ["dataset", "experiment", "kind", "n", "value", "ci_low", "ci_high", "n_trials"]
 REFERENCES = {"chance": "chance", "ceiling_mean_signal": "best mean-signal", "ceiling_any": "best possible"}
 _TEXT = ("dataset", "subject", "key", "status", "reason", "session", "run")
@@ -76,15 +76,26 @@ def _quality_tables(folder: Path) -> list[Path]:
 
 
 def read_all_scores(paths: list[Path]) -> pd.DataFrame:
-    """Return the summary rows (over draws, seeds and subjects) of score tables, in the order given."""
+    """Return the summary accuracies (over draws, seeds and subjects) of score tables, in the order given.
+
+    Of several rows of chance, that of the highest accuracy is left, as the experiment "chance".
+    """
     tables = []
     for path in paths:
         table = read_scores(path)
         if not set(_SCORE_COLUMNS) <= set(table.columns):
             raise unsuitable(path, "not a score table", table)
-        tables.append(table)
-    scores = pd.concat(tables, ignore_index=True)
-    return scores[(scores[["draw", "seed", "subject"]] == "all").all(axis=1)].reset_index(drop=True)
+        summary = table[(table[["draw", "seed", "subject"]] == "all").all(axis=1)]
+        tables.append(_one_chance(summary[summary["metric"] == "accuracy"]))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _one_chance(scores: pd.DataFrame) -> pd.DataFrame:
+    is_chance = scores["kind"] == "chance"
+    if not is_chance.any():
+        return scores
+    highest = scores.loc[[scores.loc[is_chance, "value"].idxmax()]].assign(experiment="chance")
+    return pd.concat([highest, scores[~is_chance]])
 
 
 def read_histories(paths: list[Path]) -> dict[str, dict[str, pd.DataFrame]]:
