@@ -33,7 +33,7 @@ STAGES = (
 # Raised by one when the results of a stage change for the same input and options: reruns it and what follows.
 REVISIONS: dict[str, int] = {
     **dict.fromkeys(STAGES, 1),
-    **{"preprocess": 2, "parcellate": 3, "shard": 2, "pretrain": 2, "figures": 3},
+    **{"preprocess": 2, "parcellate": 3, "shard": 2, "split": 2, "pretrain": 2, "figures": 3},
 }
 
 Framework = Literal["autoencoding", "csm", "sequence_bert", "network_bert"]
@@ -237,8 +237,15 @@ class DownstreamSplitOptions(Section):
     by: Literal["subject", "run"] = Field(
         "subject", description="Unit of the split; `run` only where there is one subject (named in reports)."
     )
-    train: list[int] = Field([1, 3, 6, 11], description="Numbers of training units.")
-    validation: int = Field(3, ge=0, description="Number of validation units; 0: train all steps.")
+    train: list[int] = Field(
+        [1, 3, 6, 11],
+        description="Numbers of training units; with the validation units they are the n of results.",
+    )
+    validation: int = Field(
+        0,
+        ge=0,
+        description="Number of units whose labels only choose; 0: choices are made within the training units.",
+    )
     test: int | Literal["leave_one_out"] = Field(
         9, description="Number of test units, the same in all draws; or each unit in turn."
     )

@@ -26,7 +26,7 @@ DOWNSTREAM = DownstreamSplit(
     "toy",
     "subject",
     1,
-    (Draw(1, 0, ("01",), ("02",), ("03", "04")), Draw(1, 1, ("02",), ("01",), ("03", "04"))),
+    (Draw(2, 0, ("01",), ("02",), ("03", "04")), Draw(2, 1, ("02",), ("01",), ("03", "04"))),
 )
 
 
@@ -40,7 +40,7 @@ def test_the_file_has_the_fields_that_are_documented(tmp_path: Path) -> None:
     write_split(tmp_path / "a.json", DOWNSTREAM)
     content = json.loads((tmp_path / "a.json").read_text())
     assert list(content)[:4] == ["dataset", "role", "by", "seed"]
-    assert content["draws"][1] == {"n": 1, "draw": 1, "train": ["02"], "validation": ["01"], "test": ["03", "04"]}
+    assert content["draws"][1] == {"n": 2, "draw": 1, "train": ["02"], "validation": ["01"], "test": ["03", "04"]}
 
 
 def test_the_role_can_be_asked_for(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def edit(path: Path, change: Callable[[Any], object]) -> Path:
 
 @pytest.mark.parametrize(("part", "word"), [("train", "train and test"), ("validation", "validation and test")])
 def test_a_subject_on_two_sides_is_named(tmp_path: Path, part: str, word: str) -> None:
-    path = edit(tmp_path / "a.json", lambda content: content["draws"][1].update({part: ["04"], "n": 1}))
+    path = edit(tmp_path / "a.json", lambda content: content["draws"][1].update({part: ["04"]}))
     with pytest.raises(InputError, match=word) as caught:
         read_split(path)
     problem = caught.value.problems[0]
@@ -105,7 +105,7 @@ def test_a_split_with_a_person_on_two_sides_is_not_written(tmp_path: Path) -> No
         (lambda content: content["draws"][0].update(train=[1]), "labels in quotes"),
         (lambda content: content["draws"][0].update(train="01"), "labels in quotes"),
         (lambda content: content["draws"][0].update(test=[]), "nothing in test"),
-        (lambda content: content["draws"][0].update(n=2), "1 training units"),
+        (lambda content: content["draws"][0].update(n=1), "n is 1, but 1 units train and 1 validate"),
         (lambda content: content["draws"][0].update(test=["03", "03"]), "more than once"),
         (lambda content: content["draws"][0].update(draw=1), "2 times"),
         (lambda content: content.update(draws=[]), "no draws"),

@@ -18,7 +18,7 @@ from boldly.samples.splits import DownstreamSplit, Draw, UpstreamSplit, read_spl
 from boldly.stages import split
 from boldly.stages.split import split_downstream, split_upstream
 
-KNOWN = Draw(n=2, draw=0, train=("b", "d"), validation=("c",), test=("a", "e"))
+KNOWN = Draw(n=3, draw=0, train=("b", "d"), validation=("c",), test=("a", "e"))
 SUBJECTS = [f"{number:02d}" for number in range(1, 25)]
 
 
@@ -31,9 +31,19 @@ def draw(
 def test_the_sizes_are_those_asked_for() -> None:
     found = draw()
     assert [(d.n, d.draw) for d in found.draws] == [(n, d) for n in (1, 3, 6, 11) for d in range(5)]
-    assert {(len(d.train), len(d.validation), len(d.test)) for d in found.draws} == {
-        (n, 3, 9) for n in (1, 3, 6, 11)
+    assert {(d.n, len(d.train), len(d.validation), len(d.test)) for d in found.draws} == {
+        (n, n, 0, 9) for n in (1, 3, 6, 11)
     }
+
+
+def test_units_that_validate_count_as_labelled() -> None:
+    # The preprint: 1, 3, 6 and 11 people train, 3 more with labels choose the step.
+    found = draw(validation=3)
+    assert {(d.n, len(d.train), len(d.validation)) for d in found.draws} == {
+        (4, 1, 3), (6, 3, 3), (9, 6, 3), (14, 11, 3)
+    }  # fmt: skip
+    # Who trains does not depend on who validates.
+    assert [d.train for d in found.draws] == [d.train for d in draw().draws]
 
 
 def test_nobody_stands_on_two_sides_and_all_are_real() -> None:
@@ -106,10 +116,10 @@ def test_leave_one_out_tests_each_unit_once_for_each_number() -> None:
     units = ["r1", "r2", "r3", "r4", "r5"]
     found = draw(units, by="run", train=[1, 3], validation=1, test="leave_one_out", draws=7)
     assert [(d.n, d.draw, d.test) for d in found.draws] == [
-        (n, number, (unit,)) for n in (1, 3) for number, unit in enumerate(units)
+        (n, number, (unit,)) for n in (2, 4) for number, unit in enumerate(units)
     ]
     for d in found.draws:
-        assert len({*d.train, *d.validation, *d.test}) == d.n + 2
+        assert len({*d.train, *d.validation, *d.test}) == d.n + 1
 
 
 def test_leave_one_out_may_train_on_all_others() -> None:
@@ -120,7 +130,11 @@ def test_leave_one_out_may_train_on_all_others() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"train": [13]}, "24 subjects are usable; 9 for test and 3 for validation leave 12 .* asks for 13"),
+        (
+            {"train": [13], "validation": 3},
+            "24 subjects are usable; 9 for test and 3 for validation leave 12 .* asks for 13",
+        ),
+        ({"train": [16]}, "24 subjects are usable; 9 for test leave 15 for training, but train asks for 16"),
         ({"train": [1, 24], "validation": 0, "test": "leave_one_out"}, "leave 23 .* asks for 24"),
         ({"test": 30}, "leave 0 for training, but train asks for 1, 3, 6, 11"),
         ({"train": [0]}, r"train \[0\]"),

@@ -100,7 +100,10 @@ def upstream_study(folder: Path, *, n_subjects: int = 6, n_frames: int = 80, n_p
 def downstream_study(
     folder: Path, *, n_subjects: int = 6, n_parcels: int = 16, sizes: tuple[int, ...] = (1,), draws: int = 2
 ) -> tuple[Path, Path]:
-    """Write a dataset with four states of 8 to 12 frames; return its split and shards."""
+    """Write a dataset with four states of 8 to 12 frames; return its split and shards.
+
+    As many units train as `sizes` says, and one more validates, so n is one more.
+    """
     rng = np.random.default_rng(11)
     patterns = np.random.default_rng(98).standard_normal((4, n_parcels))
     subjects = [f"{i:02d}" for i in range(n_subjects)]
@@ -117,7 +120,7 @@ def downstream_study(
             samples.append(sample(f"{run_key}_sample_{number:03d}", series, meta))
         write_shard(folder / "task" / shard_name("task", subject), samples)
     parts = [
-        {"n": n, "draw": d, "train": subjects[d : d + n], "validation": subjects[-2:-1], "test": subjects[-1:]}
+        {"n": n + 1, "draw": d, "train": subjects[d : d + n], "validation": subjects[-2:-1], "test": subjects[-1:]}
         for n in sizes
         for d in range(draws)
     ]

@@ -42,12 +42,12 @@ class UpstreamSplit:
 
 @dataclass(frozen=True)
 class Draw:
-    """One random choice of training units.
+    """One random choice of labelled units.
 
     Attributes
     ----------
     n : int
-        Number of training units.
+        Label budget: number of units whose labels fit or choose anything, in train and validation together.
     draw : int
         Number of the draw among those with this n, from 0.
     train, validation, test : tuple of str
@@ -181,9 +181,9 @@ def _numbering_problems(split: DownstreamSplit, where: str) -> list[Problem]:
         if count > 1:
             problems.append(Problem(where, f"n {n}, draw {number}", f"stands there {count} times", _REMEDY))
     for draw in split.draws:
-        if len(draw.train) != draw.n:
-            entity = f"n {draw.n}, draw {draw.draw}"
-            problems.append(Problem(where, entity, f"has {len(draw.train)} training units", _REMEDY))
+        if len(draw.train) + len(draw.validation) != draw.n:
+            message = f"n is {draw.n}, but {len(draw.train)} units train and {len(draw.validation)} validate"
+            problems.append(Problem(where, f"n {draw.n}, draw {draw.draw}", message, _REMEDY))
     return problems
 
 

@@ -110,9 +110,10 @@ def split_downstream(
 ) -> DownstreamSplit:
     """Draw training, validation and test units.
 
-    The test units are the same in all draws. The training units of each draw are drawn anew, for each n by itself
-    (not nested), and differ between the draws of an n; where there are fewer different choices than draws, there
-    are fewer draws. With ``test: leave_one_out``, draw d of each n tests the d-th unit in alphabetical order.
+    The test units are the same in all draws. The training units of each draw are drawn anew, for each number by
+    itself (not nested), and differ between the draws of a number; where there are fewer different choices than
+    draws, there are fewer draws. With ``test: leave_one_out``, draw d of each number tests the d-th unit in
+    alphabetical order. The n of a draw counts all units whose labels are used: training and validation units.
 
     Parameters
     ----------
@@ -145,7 +146,7 @@ def split_downstream(
         order = _shuffled(units, _generator(seed, dataset, "test"))
         test, pool = _sorted(order[: options.test]), sorted(order[options.test :])
         sizes = sorted(set(options.train))
-        draws = [draw for n in sizes for draw in _random_draws(dataset, pool, test, n, options, seed)]
+        draws = [draw for size in sizes for draw in _random_draws(dataset, pool, test, size, options, seed)]
     return DownstreamSplit(dataset, options.by, seed, tuple(draws))
 
 
@@ -174,12 +175,13 @@ def _check_sizes(dataset: str, units: Sequence[str], options: DownstreamSplitOpt
         message = f"split sizes train {options.train}, test {test}"
         problems.append(Problem(where, dataset, message, "give whole numbers from 1 in split.downstream"))
     pool = len(units) - test - options.validation
-    too_large = [n for n in sorted(set(options.train)) if n > pool]
+    too_large = [size for size in sorted(set(options.train)) if size > pool]
     if too_large:
         word = "runs" if options.by == "run" else "subjects"
+        validation = f" and {options.validation} for validation" if options.validation else ""
         message = (
-            f"{len(units)} {word} are usable; {test} for test and {options.validation} for validation leave "
-            f"{max(pool, 0)} for training, but train asks for {', '.join(map(str, too_large))}"
+            f"{len(units)} {word} are usable; {test} for test{validation} leave {max(pool, 0)} for training, "
+            f"but train asks for {', '.join(map(str, too_large))}"
         )
         remedy = "lower train, validation or test in split.downstream or in datasets.<name>.split"
         problems.append(Problem(where, dataset, message, remedy))
@@ -188,29 +190,33 @@ def _check_sizes(dataset: str, units: Sequence[str], options: DownstreamSplitOpt
 
 
 def _random_draws(
-    dataset: str, pool: Sequence[str], test: Units, n: int, options: DownstreamSplitOptions, seed: int
+    dataset: str, pool: Sequence[str], test: Units, size: int, options: DownstreamSplitOptions, seed: int
 ) -> Iterator[Draw]:
-    generator = _generator(seed, dataset, f"train {n}")
-    count = min(options.draws, math.comb(len(pool), n))
+    generator = _generator(seed, dataset, f"train {size}")
+    count = min(options.draws, math.comb(len(pool), size))
     if count < options.draws:
-        logger.warning("%s: %d units of %d can be chosen in %d ways: so many draws", dataset, n, len(pool), count)
+        logger.warning(
+            "%s: %d units of %d can be chosen in %d ways: so many draws", dataset, size, len(pool), count
+        )
+    n = size + options.validation
     seen: set[Units] = set()
     while len(seen) < count:
         order = _shuffled(pool, generator)
-        train = _sorted(order[:n])
+        train = _sorted(order[:size])
         if train not in seen:
-            yield Draw(n, len(seen), train, _sorted(order[n : n + options.validation]), test)
+            yield Draw(n, len(seen), train, _sorted(order[size:n]), test)
             seen.add(train)
 
 
 def _leave_one_out(
     dataset: str, units: Sequence[str], options: DownstreamSplitOptions, seed: int
 ) -> Iterator[Draw]:
-    for n in sorted(set(options.train)):
-        generator = _generator(seed, dataset, f"leave one out {n}")
+    for size in sorted(set(options.train)):
+        generator = _generator(seed, dataset, f"leave one out {size}")
+        n = size + options.validation
         for number, unit in enumerate(units):
             order = _shuffled([other for other in units if other != unit], generator)
-            yield Draw(n, number, _sorted(order[:n]), _sorted(order[n : n + options.validation]), (unit,))
+            yield Draw(n, number, _sorted(order[:size]), _sorted(order[size:n]), (unit,))
 
 
 def _generator(seed: int, dataset: str, purpose: str) -> np.random.Generator:
