@@ -122,3 +122,41 @@ def test_an_absent_or_broken_file_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(InputError, match="not a split"):
         read_split(tmp_path / "a.json")
+
+
+FAMILIES = {"01": "a", "02": "a", "03": "b", "04": "c"}
+
+
+def test_groups_and_shared_people_come_back(tmp_path: Path) -> None:
+    for split in (
+        dataclasses.replace(UPSTREAM, groups=FAMILIES, shared={"task": ("01",)}),
+        dataclasses.replace(DOWNSTREAM, groups=FAMILIES),
+    ):
+        write_split(tmp_path / "a.json", split)
+        assert read_split(tmp_path / "a.json") == split
+
+
+def test_relatives_on_two_sides_are_named(tmp_path: Path) -> None:
+    wrong = {**FAMILIES, "03": "a"}
+    with pytest.raises(InputError) as caught:
+        check_disjoint(dataclasses.replace(UPSTREAM, groups=wrong))
+    (problem,) = caught.value.problems
+    assert problem.entity == "group a"
+    assert problem.message == "03 in validation and 01, 02 in train belong together"
+    # 02 validates and trains, 03 tests, in both draws.
+    with pytest.raises(InputError, match="n 2, draw 1: 03 in test and 01 in validation belong together") as caught:
+        check_disjoint(dataclasses.replace(DOWNSTREAM, groups=wrong))
+    assert len(caught.value.problems) == 4
+
+
+def test_relatives_may_train_and_validate_a_decoder() -> None:
+    check_disjoint(dataclasses.replace(DOWNSTREAM, groups=FAMILIES))
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [({"01": "a"}, "02: n 2, draw 0: has no group"), ({"01": 1}, "in quotes"), (["01"], "not a split")],
+)
+def test_groups_that_are_none_are_an_input_error(tmp_path: Path, groups: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_split(edit(tmp_path / "a.json", lambda content: content.update(groups=groups)))
