@@ -396,10 +396,10 @@ def test_a_dataset_has_the_split_options_of_its_role() -> None:
     rest = {"role": "upstream", "derivatives": "a"}
     assert isinstance(parse(DatasetOptions, {**rest, "split": {"group": "f"}}, "x").split, UpstreamSplitOptions)
     assert isinstance(parse(DatasetOptions, {**TASK, "split": {"group": "f"}}, "x").split, DownstreamSplitOptions)
-    wrong = {"rest": {**rest, "split": {"train": [1]}}, "task": {**TASK, "split": {"trian": [1]}}}
+    wrong = {"rest": {**rest, "split": {"train": [1]}}, "task": {**TASK, "split": {"trains": [1]}}}
     assert problems({**SMALLEST, "datasets": wrong}) == {
         "datasets.rest.split.train": "unknown key",
-        "datasets.task.split.trian": "unknown key",
+        "datasets.task.split.trains": "unknown key",
     }
 
 

@@ -14,6 +14,7 @@ from boldly.files import read_json
 from boldly.provenance import Contract, check_same
 from boldly.records import InputError, Problem
 from boldly.samples.remote import shown
+from boldly.samples.sample import run_fingerprint
 from boldly.samples.shards import Sample, read_shard
 
 
@@ -39,6 +40,8 @@ class Corpus:
         Sample key, dataset, subject, and the key of the run that it comes from.
     contract : Contract
         Shared by all samples.
+    fingerprints : tuple of str or None, length R
+        Of the run that a sample comes from (`boldly.samples.sample.run_fingerprint`); empty if not collected.
     """
 
     frames: np.ndarray
@@ -52,6 +55,7 @@ class Corpus:
     subjects: tuple[str, ...]
     runs: tuple[str, ...]
     contract: Contract
+    fingerprints: tuple[str | None, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.frames.flags.c_contiguous:
@@ -82,6 +86,7 @@ class Corpus:
             subjects=tuple(self.subjects[r] for r in numbers),
             runs=tuple(self.runs[r] for r in numbers),
             contract=self.contract,
+            fingerprints=tuple(self.fingerprints[r] for r in numbers) if self.fingerprints else (),
         )
 
 
@@ -136,6 +141,7 @@ def load_corpus(paths: Iterable[Path | str], *, allow_mismatch: Collection[str] 
         subjects=tuple(s.meta["subject"] for s in samples),
         runs=tuple(s.meta["run_key"] for s in samples),
         contract=samples[0].contract,
+        fingerprints=tuple(run_fingerprint(s) for s in samples),
     )
 
 
