@@ -12,10 +12,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
-import pandas as pd
+# Imported where it is used: it takes longer than all the rest of the command line.
+if TYPE_CHECKING:
+    import pandas as pd
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 _NODE = platform.node().replace(".", "_")
@@ -135,5 +137,7 @@ def read_tsv(path: Path | str, text_columns: tuple[str, ...] | Literal["all"] = 
     text_columns : tuple of str or "all"
         Columns that stay text although they may look like numbers (``run`` "01").
     """
+    import pandas as pd
+
     dtypes: Any = "str" if text_columns == "all" else dict.fromkeys(text_columns, "str")
     return pd.read_csv(path, sep="\t", na_values=["n/a"], keep_default_na=False, dtype=dtypes)

@@ -8,7 +8,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -180,6 +179,8 @@ def interval(values: Array, n_units: int, confidence: float) -> tuple[float, flo
     confidence : float
         Level, as 0.95.
     """
+    from scipy import stats  # takes longer than most figures, which never get here
+
     tail = (1 - confidence) / 2
     quantile = np.sqrt(n_units / (n_units - 1)) * stats.t.ppf(tail, n_units - 1)
     level = float(stats.norm.cdf(quantile))
@@ -199,6 +200,8 @@ def wilson(share: float, total: int, confidence: float) -> tuple[float, float]:
     confidence : float
         Level, as 0.95.
     """
+    from scipy import stats
+
     z = float(stats.norm.ppf((1 + confidence) / 2))
     centre = (share + z**2 / (2 * total)) / (1 + z**2 / total)
     half = z / (1 + z**2 / total) * float(np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2)))

@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-import pandas as pd
+from typing import TYPE_CHECKING, Literal
 
 from boldly.files import read_tsv, write_tsv
+
+# Imported where it is used: every command, `boldly --help` too, imports this module.
+if TYPE_CHECKING:
+    import pandas as pd
 
 Status = Literal["ok", "excluded", "error"]
 
@@ -160,6 +162,8 @@ def read_table(
     InputError
         For a file that is missing, cut, or not such a table.
     """
+    import pandas as pd
+
     problem = None
     try:
         # Every line that boldly writes has an end.
@@ -182,6 +186,8 @@ _TEXT_COLUMNS = tuple(field.name for field in dataclasses.fields(Run) if field.t
 
 def write_runs(path: Path | str, runs: Sequence[Run]) -> None:
     """Write the run table of a dataset, sorted by key."""
+    import pandas as pd
+
     columns = [field.name for field in dataclasses.fields(Run)]
     rows = [dataclasses.astuple(run) for run in sorted(runs, key=lambda run: run.key)]
     table = pd.DataFrame(rows, columns=columns)
@@ -216,6 +222,8 @@ _SCORE_TEXT = tuple(field.name for field in dataclasses.fields(Score) if field.t
 
 def write_scores(path: Path | str, scores: Sequence[Score]) -> None:
     """Write tidy scores in their order."""
+    import pandas as pd
+
     columns = [field.name for field in dataclasses.fields(Score)]
     write_tsv(path, pd.DataFrame([dataclasses.astuple(score) for score in scores], columns=columns))
 
