@@ -16,10 +16,12 @@ from boldly.config import (
     AtlasOptions,
     Config,
     DatasetOptions,
+    DownstreamSplitOptions,
     PreprocessOptions,
     PretrainOptions,
     ShardOptions,
     TaskOptions,
+    UpstreamSplitOptions,
     apply_preset,
     load_config,
     parse,
@@ -388,6 +390,53 @@ def test_task_files_that_come_along_load(path: Path) -> None:
     if path.name == "hcp.yaml":
         assert task.labels is not None
         assert len(set(task.labels)) == 20
+
+
+def test_a_dataset_has_the_split_options_of_its_role() -> None:
+    rest = {"role": "upstream", "derivatives": "a"}
+    assert isinstance(parse(DatasetOptions, {**rest, "split": {"group": "f"}}, "x").split, UpstreamSplitOptions)
+    assert isinstance(parse(DatasetOptions, {**TASK, "split": {"group": "f"}}, "x").split, DownstreamSplitOptions)
+    wrong = {"rest": {**rest, "split": {"train": [1]}}, "task": {**TASK, "split": {"trains": [1]}}}
+    assert problems({**SMALLEST, "datasets": wrong}) == {
+        "datasets.rest.split.train": "unknown key",
+        "datasets.task.split.trains": "unknown key",
+    }
+
+
+def test_datasets_from_one_folder_have_the_same_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to("data")
+    one, two, other, named, remote = (
+        parse(DatasetOptions, {"role": "upstream", **options}, "x").people
+        for options in (
+            {"derivatives": "data"},
+            {"shards": str(tmp_path / "link")},
+            {"derivatives": "data2"},
+            {"derivatives": "data", "source": "elsewhere"},
+            {"shards": "https://a.org/b"},
+        )
+    )
+    assert one == two != other
+    assert (named, remote) == ("elsewhere", "https://a.org/b")
+
+
+def test_participants_are_looked_for_in_bids_and_above_the_derivatives(tmp_path: Path) -> None:
+    def found(**options: str) -> str | None:
+        role = {"role": "upstream", "derivatives": str(tmp_path / "a/derivatives/fmriprep")}
+        return parse(DatasetOptions, {**role, **options}, "x").participants_table
+
+    above, raw = tmp_path / "a/participants.tsv", tmp_path / "raw/participants.tsv"
+    above.parent.mkdir()
+    raw.parent.mkdir()
+    # Where it should be, for the error.
+    assert found() == str(tmp_path / "a/derivatives/participants.tsv")
+    above.touch()
+    assert found() == found(bids=str(raw.parent)) == str(above)
+    raw.touch()
+    assert found(bids=str(raw.parent)) == str(raw)
+    assert found(participants="mine.tsv") == "mine.tsv"
+    assert parse(DatasetOptions, {"role": "upstream", "shards": "a"}, "x").participants_table is None
 
 
 def test_each_stage_has_a_revision_and_a_section() -> None:

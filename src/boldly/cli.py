@@ -125,6 +125,8 @@ def _split(args: argparse.Namespace) -> None:
         downstream=_options(DownstreamSplitOptions, args.downstream, "--downstream"),
         seed=args.seed,
         output=args.output,
+        participants=args.participants,
+        same_source=args.same_source,
     )
 
 
@@ -332,6 +334,8 @@ def _add_preparation(add: Callable, flag: Callable, path: Callable, options: Cal
     options(sub, "upstream", "split.upstream")
     options(sub, "downstream", "split.downstream")
     flag(sub, "seed", "seed of the draws", type=int, default=1234)
+    path(sub, "participants", "participants.tsv, for the options group and stratify", default=None)
+    path(sub, "same-source", "splits of downstream datasets of the same people (upstream)", nargs="*", default=[])
     path(sub, "output", "split to write (JSON)")
 
 

@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from boldly.files import is_url
 from boldly.records import InputError, Problem
@@ -33,7 +42,7 @@ STAGES = (
 # Raised by one when the results of a stage change for the same input and options: reruns it and what follows.
 REVISIONS: dict[str, int] = {
     **dict.fromkeys(STAGES, 1),
-    **{"preprocess": 2, "parcellate": 3, "shard": 2, "pretrain": 2, "evaluate": 2, "figures": 4},
+    **{"preprocess": 2, "parcellate": 3, "shard": 2, "split": 2, "pretrain": 3, "evaluate": 2, "figures": 4},
 }
 
 Framework = Literal["autoencoding", "csm", "sequence_bert", "network_bert"]
@@ -231,18 +240,44 @@ class TaskOptions(Section):
         return self.rest is not None and re.search(self.rest.tasks, bids_task) is not None
 
 
+_GROUP = "Column of participants.tsv (`family_id`) whose members stay on one side; default: everyone for oneself."
+_STRATIFY = "Column of participants.tsv (`site`) of whose values each part gets its share; default: none."
+
+
 class DownstreamSplitOptions(Section):
     """Which units train, validate and test a decoder."""
 
     by: Literal["subject", "run"] = Field(
         "subject", description="Unit of the split; `run` only where there is one subject (named in reports)."
     )
-    train: list[int] = Field([1, 3, 6, 11], description="Numbers of training units.")
-    validation: int = Field(3, ge=0, description="Number of validation units; 0: train all steps.")
+    train: list[int] = Field(
+        [1, 3, 6, 11],
+        description="Numbers of training units; with the validation units they are the n of results.",
+    )
+    validation: int = Field(
+        0,
+        ge=0,
+        description="Number of units whose labels only choose; 0: choices are made within the training units.",
+    )
     test: int | Literal["leave_one_out"] = Field(
         9, description="Number of test units, the same in all draws; or each unit in turn."
     )
     draws: int = Field(5, ge=1, description="Random draws of training units per number.")
+    group: str | None = Field(None, description=_GROUP)
+    stratify: str | None = Field(None, description=_STRATIFY)
+
+
+class UpstreamSplitOptions(Section):
+    """Which subjects validate a pretraining."""
+
+    validation_fraction: Fraction = Field(0.05, description="Share of subjects held out, at least one.")
+    group: str | None = Field(None, description=_GROUP)
+    stratify: str | None = Field(None, description=_STRATIFY)
+    shared_people: Literal["error", "exclude", "allow"] = Field(
+        "error",
+        description="What is done about people whom a downstream dataset of the same `source` tests: stop, leave "
+        "them out of the pretraining, or let them in and record it in the split.",
+    )
 
 
 class DatasetOptions(Section):
@@ -275,17 +310,52 @@ class DatasetOptions(Section):
         description="Folder of ready-made tars, instead of derivatives. Upstream also the http(s) address of one, "
         "with the run table `<dataset>_runs.tsv` beside the tars.",
     )
+    participants: str | None = Field(
+        None,
+        description="Table of the people (BIDS participants.tsv) with the columns of `split.group` and "
+        "`split.stratify`; default: that in `bids`, or the nearest in the folders above `derivatives`.",
+    )
+    source: str | None = Field(
+        None,
+        description="Where the people come from: in datasets of the same source, the same label means the same "
+        "person; default: the folder of `derivatives` or `shards`.",
+    )
     ceilings: str | None = Field(
         None, description="Table of the best accuracies possible, known for simulated data only."
     )
-    split: DownstreamSplitOptions | None = Field(
-        None, description="Split of this dataset; default: split.downstream."
+    split: DownstreamSplitOptions | UpstreamSplitOptions | None = Field(
+        None, description="Split of this dataset; default: `split.upstream` or `split.downstream`, by role."
     )
 
     @property
     def is_remote(self) -> bool:
         """Whether the shards stay at a web address."""
         return self.shards is not None and is_url(self.shards)
+
+    @property
+    def people(self) -> str:
+        """Name of the source of the people: the one given, or the resolved folder of the data."""
+        folder = self.derivatives or self.shards or ""
+        return self.source or (folder if is_url(folder) else os.path.realpath(folder))
+
+    @property
+    def participants_table(self) -> str | None:
+        """Path of participants.tsv: the one given or found, else the first place looked at; None: no place."""
+        if self.participants is not None:
+            return self.participants
+        folders = [Path(self.bids)] if self.bids else []
+        folders += Path(self.derivatives).parents if self.derivatives else []
+        places = [str(folder / "participants.tsv") for folder in folders]
+        return next(filter(os.path.isfile, places), places[0] if places else None)
+
+    @field_validator("split", mode="before")
+    @classmethod
+    def _split_of_role(cls, content: Any, info: ValidationInfo) -> Any:
+        """Take the options that the role has, so that errors are about them."""
+        if content is None or "role" not in info.data:
+            return content
+        is_upstream = info.data["role"] == "upstream"
+        return (UpstreamSplitOptions if is_upstream else DownstreamSplitOptions).model_validate(content)
 
     @model_validator(mode="before")
     @classmethod
@@ -403,12 +473,6 @@ class ExportOptions(Section):
         description="lfb: tars as Learning from Brains reads them, in data/lfb; "
         "bids: time series as TSV and JSON, in results/export.",
     )
-
-
-class UpstreamSplitOptions(Section):
-    """Which subjects validate a pretraining."""
-
-    validation_fraction: Fraction = Field(0.05, description="Share of subjects held out, at least one.")
 
 
 class SplitOptions(Section):
@@ -598,6 +662,9 @@ class EvaluateOptions(Section):
         1000, ge=0, description="Random orders of the labels within runs, for p-values against chance; 0: none."
     )
     seed: int = Field(1234, description="Seed of the permutations.")
+    allow_pretrained_test_runs: bool = Field(
+        False, description="Score also where the upstream model was pretrained on runs whose trials are tested."
+    )
 
 
 class FiguresOptions(Section):
@@ -807,6 +874,10 @@ def load_config(path: Path | str, checkout: Path) -> Config:
     return resolve(parse(Config, _read_yaml(str(path), "config"), str(path)), checkout)
 
 
+# Options of a dataset in which ${VARIABLE} is expanded.
+_PATHS = ("derivatives", "bids", "shards", "participants", "source", "ceilings")
+
+
 def _expand_variables(config: Config) -> Config:
     problems = []
 
@@ -824,10 +895,7 @@ def _expand_variables(config: Config) -> Config:
         return section.model_copy(update=update)
 
     atlas = expand(config.atlas, ("path", "labels", "cache"), "atlas")
-    datasets = {
-        name: expand(options, ("derivatives", "bids", "shards", "ceilings"), f"datasets.{name}")
-        for name, options in config.datasets.items()
-    }
+    datasets = {name: expand(options, _PATHS, f"datasets.{name}") for name, options in config.datasets.items()}
     preprocess = expand(config.preprocess, ("preset",), "preprocess")
     if problems:
         raise InputError(problems)

@@ -132,7 +132,7 @@ def _type(option: dict[str, Any]) -> str:
     if "anyOf" in option:
         # That an option may be left out stands in its default.
         words = [_type(choice) for choice in option["anyOf"] if choice.get("type") != "null"]
-        return " or ".join(words)
+        return " or ".join(dict.fromkeys(words))
     if "$ref" in option:
         return "options"
     if "const" in option:

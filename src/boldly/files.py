@@ -12,10 +12,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
-import pandas as pd
+# Imported where it is used: it takes longer than all the rest of the command line.
+if TYPE_CHECKING:
+    import pandas as pd
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 _NODE = platform.node().replace(".", "_")
@@ -142,6 +144,8 @@ def read_tsv(
     columns : tuple of str, optional
         Read no others than these, as far as they are there; default: all.
     """
+    import pandas as pd
+
     chosen: Any = None if columns is None else columns.__contains__
     dtypes: Any = "str" if text_columns == "all" else dict.fromkeys(text_columns, "str")
     return pd.read_csv(path, sep="\t", na_values=["n/a"], keep_default_na=False, dtype=dtypes, usecols=chosen)

@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Literal
 
 from boldly.files import read_tsv, write_tsv
+
+# Imported where it is used: every command, `boldly --help` too, imports this module.
+if TYPE_CHECKING:
+    import pandas as pd
 
 Status = Literal["ok", "excluded", "error"]
 
@@ -215,6 +217,8 @@ def read_table(
     InputError
         For a file that is missing, cut, or not such a table.
     """
+    import pandas as pd
+
     problem = None
     try:
         # Every line that boldly writes has an end.
@@ -237,6 +241,8 @@ _TEXT_COLUMNS = tuple(field.name for field in dataclasses.fields(Run) if field.t
 
 def write_runs(path: Path | str, runs: Sequence[Run]) -> None:
     """Write the run table of a dataset, sorted by key."""
+    import pandas as pd
+
     columns = [field.name for field in dataclasses.fields(Run)]
     rows = [dataclasses.astuple(run) for run in sorted(runs, key=lambda run: run.key)]
     table = pd.DataFrame(rows, columns=columns)
@@ -287,6 +293,8 @@ def read_comparisons(path: Path | str) -> pd.DataFrame:
 
 
 def _write_records(path: Path | str, kind: type[Any], records: Sequence[Any]) -> None:
+    import pandas as pd
+
     columns = [field.name for field in dataclasses.fields(kind)]
     write_tsv(path, pd.DataFrame([dataclasses.astuple(record) for record in records], columns=columns))
 

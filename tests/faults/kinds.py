@@ -20,6 +20,7 @@ from boldly.config import (
     ParcellateOptions,
     PreprocessOptions,
 )
+from boldly.samples.splits import DownstreamSplit, Draw, write_split
 from boldly.samples.timeseries import read_timeseries, write_timeseries
 from tests.faults import chain
 from tests.faults.damage import (
@@ -348,6 +349,13 @@ def _shard() -> list[Fault]:
 def _split() -> list[Fault]:
     runs, qc = chain.RUNS, chain.QC
     three = DownstreamSplitOptions(train=[3], validation=0, test=1, draws=1)
+    people, other = Path("study/bids/participants.tsv"), Path("study/split_of_y.json")
+    families = DownstreamSplitOptions(train=[1], validation=0, test=1, draws=1, group="family_id")
+    by_family = {"downstream": families, "participants": people}
+
+    def test_person() -> None:
+        write_split(other, DownstreamSplit("y", "subject", 1, (Draw(1, 0, ("02",), (), ("01",)),)))
+
     # fmt: off
     return [
         Fault("fewer subjects than asked for", "split", lambda: None,
@@ -359,6 +367,20 @@ def _split() -> list[Fault]:
         Fault("no usable run", "split", lambda: set_cells(chain.RUNS, "status", "excluded"), "no usable run",
             runs),
         Fault("run table that went away", "split", lambda: chain.RUNS.unlink(), "no such table", runs),
+        Fault("people who pretrain here and are tested there", "split", test_person,
+            "1 of its people would be pretrained on and are test people of y", other,
+            options={"role": "upstream", "same_source": [other]}),
+        Fault("no table of participants", "split", lambda: None, "split.group: no such table of participants",
+            people, options=by_family),
+        Fault("no column of families", "split",
+            lambda: people.write_text("participant_id\tage\nsub-01\t31\nsub-02\t28\n"),
+            "no column 'family_id' (found: participant_id, age)", people, options=by_family),
+        Fault("participant without a family", "split",
+            lambda: people.write_text("participant_id\tfamily_id\nsub-01\t7\nsub-02\tn/a\n"), "family_id is n/a",
+            people, options=by_family),
+        Fault("subject who is no participant", "split",
+            lambda: people.write_text("participant_id\tfamily_id\nsub-01\t7\n"),
+            "no row in the table of participants", people, options=by_family),
     ]
     # fmt: on
 

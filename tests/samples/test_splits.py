@@ -26,7 +26,7 @@ DOWNSTREAM = DownstreamSplit(
     "toy",
     "subject",
     1,
-    (Draw(1, 0, ("01",), ("02",), ("03", "04")), Draw(1, 1, ("02",), ("01",), ("03", "04"))),
+    (Draw(2, 0, ("01",), ("02",), ("03", "04")), Draw(2, 1, ("02",), ("01",), ("03", "04"))),
 )
 
 
@@ -40,7 +40,7 @@ def test_the_file_has_the_fields_that_are_documented(tmp_path: Path) -> None:
     write_split(tmp_path / "a.json", DOWNSTREAM)
     content = json.loads((tmp_path / "a.json").read_text())
     assert list(content)[:4] == ["dataset", "role", "by", "seed"]
-    assert content["draws"][1] == {"n": 1, "draw": 1, "train": ["02"], "validation": ["01"], "test": ["03", "04"]}
+    assert content["draws"][1] == {"n": 2, "draw": 1, "train": ["02"], "validation": ["01"], "test": ["03", "04"]}
 
 
 def test_the_role_can_be_asked_for(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def edit(path: Path, change: Callable[[Any], object]) -> Path:
 
 @pytest.mark.parametrize(("part", "word"), [("train", "train and test"), ("validation", "validation and test")])
 def test_a_subject_on_two_sides_is_named(tmp_path: Path, part: str, word: str) -> None:
-    path = edit(tmp_path / "a.json", lambda content: content["draws"][1].update({part: ["04"], "n": 1}))
+    path = edit(tmp_path / "a.json", lambda content: content["draws"][1].update({part: ["04"]}))
     with pytest.raises(InputError, match=word) as caught:
         read_split(path)
     problem = caught.value.problems[0]
@@ -105,7 +105,7 @@ def test_a_split_with_a_person_on_two_sides_is_not_written(tmp_path: Path) -> No
         (lambda content: content["draws"][0].update(train=[1]), "labels in quotes"),
         (lambda content: content["draws"][0].update(train="01"), "labels in quotes"),
         (lambda content: content["draws"][0].update(test=[]), "nothing in test"),
-        (lambda content: content["draws"][0].update(n=2), "1 training units"),
+        (lambda content: content["draws"][0].update(n=1), "n is 1, but 1 units train and 1 validate"),
         (lambda content: content["draws"][0].update(test=["03", "03"]), "more than once"),
         (lambda content: content["draws"][0].update(draw=1), "2 times"),
         (lambda content: content.update(draws=[]), "no draws"),
@@ -122,3 +122,41 @@ def test_an_absent_or_broken_file_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(InputError, match="not a split"):
         read_split(tmp_path / "a.json")
+
+
+FAMILIES = {"01": "a", "02": "a", "03": "b", "04": "c"}
+
+
+def test_groups_and_shared_people_come_back(tmp_path: Path) -> None:
+    for split in (
+        dataclasses.replace(UPSTREAM, groups=FAMILIES, shared={"task": ("01",)}),
+        dataclasses.replace(DOWNSTREAM, groups=FAMILIES),
+    ):
+        write_split(tmp_path / "a.json", split)
+        assert read_split(tmp_path / "a.json") == split
+
+
+def test_relatives_on_two_sides_are_named(tmp_path: Path) -> None:
+    wrong = {**FAMILIES, "03": "a"}
+    with pytest.raises(InputError) as caught:
+        check_disjoint(dataclasses.replace(UPSTREAM, groups=wrong))
+    (problem,) = caught.value.problems
+    assert problem.entity == "group a"
+    assert problem.message == "03 in validation and 01, 02 in train belong together"
+    # 02 validates and trains, 03 tests, in both draws.
+    with pytest.raises(InputError, match="n 2, draw 1: 03 in test and 01 in validation belong together") as caught:
+        check_disjoint(dataclasses.replace(DOWNSTREAM, groups=wrong))
+    assert len(caught.value.problems) == 4
+
+
+def test_relatives_may_train_and_validate_a_decoder() -> None:
+    check_disjoint(dataclasses.replace(DOWNSTREAM, groups=FAMILIES))
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [({"01": "a"}, "02: n 2, draw 0: has no group"), ({"01": 1}, "in quotes"), (["01"], "not a split")],
+)
+def test_groups_that_are_none_are_an_input_error(tmp_path: Path, groups: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_split(edit(tmp_path / "a.json", lambda content: content.update(groups=groups)))

@@ -53,7 +53,7 @@ def run(study, output, chosen, model=None):
 @pytest.mark.parametrize("start", ["pretrained", "scratch"])
 def test_networks_adapt(study, upstream, tmp_path, framework, start):
     run(study, tmp_path, options(**{start: framework}), upstream / framework)
-    folder = tmp_path / "n-1_draw-0_seed-1234"
+    folder = tmp_path / "n-2_draw-0_seed-1234"
     assert load_config(folder).labels == ("state0", "state1", "state2", "state3")
     assert load_contract(folder) == synthetic.contract(16)
     evaluation = pd.read_csv(folder / "eval_history.csv")
@@ -66,7 +66,7 @@ def test_pretrained_starts_from_the_upstream_weights_and_scratch_does_not(study,
     source = load_weights(upstream / "csm")["embedder.projection.weight"]
     for start in ("pretrained", "scratch"):
         run(study, tmp_path / start, options(**{start: "csm"}, freeze=["embedder"]), upstream / "csm")
-        weights = load_weights(tmp_path / start / "n-1_draw-0_seed-1234")
+        weights = load_weights(tmp_path / start / "n-2_draw-0_seed-1234")
         assert weights["embedder.projection.weight"].equal(source) == (start == "pretrained")
 
 
@@ -81,7 +81,7 @@ def test_baselines_learn_what_is_easy(study, tmp_path, baseline):
         assert probabilities.shape == (12, 4)
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
         accuracy.setdefault(fit["n"], []).append(np.mean(probabilities.argmax(axis=1) == corpus.labels))
-    assert np.mean(accuracy[2]) > 0.5  # chance is 0.25
+    assert np.mean(accuracy[3]) > 0.5  # chance is 0.25
 
 
 def test_the_manifest_lists_every_draw_and_seed(study, tmp_path):
@@ -89,14 +89,14 @@ def test_the_manifest_lists_every_draw_and_seed(study, tmp_path):
     manifest = read_json(tmp_path / adapt.MANIFEST)
     assert (manifest["experiment"], manifest["dataset"], manifest["kind"]) == ("toy", "task", "baseline")
     found = [(fit["n"], fit["draw"], fit["seed"]) for fit in manifest["fits"]]
-    assert found == [(n, draw, seed) for n in (1, 2) for draw in (0, 1) for seed in (1, 2)]
+    assert found == [(n, draw, seed) for n in (2, 3) for draw in (0, 1) for seed in (1, 2)]
     assert all((tmp_path / fit["folder"] / "model.safetensors").exists() for fit in manifest["fits"])
 
 
 def test_predictions_do_not_depend_on_the_company_of_a_trial(study, tmp_path):
     run(study, tmp_path, options(baseline="mean_mlp"))
     corpus = load_corpus([study[1] / "ds-task_sub-05.tar"])
-    folder = tmp_path / "n-1_draw-0_seed-1234"
+    folder = tmp_path / "n-2_draw-0_seed-1234"
     np.testing.assert_allclose(predict(folder, corpus)[4:5], predict(folder, corpus.select([4])), atol=1e-6)
 
 
@@ -166,7 +166,7 @@ def test_decoding_with_another_contract_is_refused(study, tmp_path):
     run(study, tmp_path, options(baseline="linear"))
     corpus = load_corpus([study[1] / "ds-task_sub-05.tar"])
     other = dataclasses.replace(corpus, contract=dataclasses.replace(corpus.contract, detrend=False))
-    folder = tmp_path / "n-1_draw-0_seed-1234"
+    folder = tmp_path / "n-2_draw-0_seed-1234"
     with pytest.raises(InputError, match="detrend: True != False"):
         predict(folder, other)
     assert predict(folder, other, allow_mismatch=["detrend"]).shape == (12, 4)

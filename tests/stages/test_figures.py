@@ -423,7 +423,10 @@ def test_captions_follow_the_config():
         | {
             "preprocess": {"strategy": ["motion"], "motion": "full", "exclude": {"mean_fd_mm": 0.25}},
             "parcellate": {"smoothing_fwhm_mm": None, "high_pass_hz": 0.01},
-            "split": {"downstream": {"train": [2, 4], "test": "leave_one_out", "by": "run", "draws": 1}},
+            "split": {
+                "downstream": {"train": [2, 4], "test": "leave_one_out", "by": "run", "draws": 1}
+                | {"validation": 3, "group": "family", "stratify": "site"}
+            },
             "evaluate": {"confidence": 0.9},
         },
         "config",
@@ -434,7 +437,8 @@ def test_captions_follow_the_config():
         "over 0.25 mm",
         "filtered at 0.01 Hz",
         "2, 4 training runs",
-        "each run tested in turn",
+        "3 more for validation (n counts both)",
+        "each run tested in turn; those of one family stay on one side; each site has its share",
     ):
         assert words_ in text
     assert "Preset" not in text

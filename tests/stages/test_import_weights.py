@@ -198,7 +198,7 @@ def adapted(study, output, model, **changes):
     values = {"steps": 2, "batch_size": 8, "evaluate_every": 2, "window_frames": 20} | changes
     options = AdaptOptions.model_validate(values)
     adapt.run(name="toy", options=options, dataset="task", split=split, shards=shards, model=model, output=output)
-    return output / "n-1_draw-0_seed-1234"
+    return output / "n-2_draw-0_seed-1234"
 
 
 @pytest.mark.parametrize("network", reference.PRETRAINING)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +13,44 @@ import pandas as pd
 import pytest
 
 from boldly.config import DownstreamSplitOptions, UpstreamSplitOptions
-from boldly.files import write_tsv
+from boldly.files import read_json, write_tsv
 from boldly.records import InputError, Run, write_runs
-from boldly.samples.splits import DownstreamSplit, Draw, UpstreamSplit, read_split
+from boldly.samples.draws import split_downstream, split_upstream
+from boldly.samples.splits import DownstreamSplit, Draw, UpstreamSplit, read_split, write_split
 from boldly.stages import split
-from boldly.stages.split import split_downstream, split_upstream
 
-KNOWN = Draw(n=2, draw=0, train=("b", "d"), validation=("c",), test=("a", "e"))
+KNOWN = Draw(n=3, draw=0, train=("b", "d"), validation=("c",), test=("a", "e"))
 SUBJECTS = [f"{number:02d}" for number in range(1, 25)]
 
 
 def draw(
-    units: Sequence[str] = SUBJECTS, seed: int = 1234, dataset: str = "toy", **options: Any
+    units: Sequence[str] = SUBJECTS,
+    seed: int = 1234,
+    dataset: str = "toy",
+    groups: Mapping[str, str] | None = None,
+    strata: Mapping[str, str] | None = None,
+    **options: Any,
 ) -> DownstreamSplit:
-    return split_downstream(dataset, units, DownstreamSplitOptions(**options), seed, where="runs.tsv")
+    chosen = DownstreamSplitOptions(**options)
+    return split_downstream(dataset, units, chosen, seed, where="runs.tsv", groups=groups, strata=strata)
 
 
 def test_the_sizes_are_those_asked_for() -> None:
     found = draw()
     assert [(d.n, d.draw) for d in found.draws] == [(n, d) for n in (1, 3, 6, 11) for d in range(5)]
-    assert {(len(d.train), len(d.validation), len(d.test)) for d in found.draws} == {
-        (n, 3, 9) for n in (1, 3, 6, 11)
+    assert {(d.n, len(d.train), len(d.validation), len(d.test)) for d in found.draws} == {
+        (n, n, 0, 9) for n in (1, 3, 6, 11)
     }
+
+
+def test_units_that_validate_count_as_labelled() -> None:
+    # The preprint: 1, 3, 6 and 11 people train, 3 more with labels choose the step.
+    found = draw(validation=3)
+    assert {(d.n, len(d.train), len(d.validation)) for d in found.draws} == {
+        (4, 1, 3), (6, 3, 3), (9, 6, 3), (14, 11, 3)
+    }  # fmt: skip
+    # Who trains does not depend on who validates.
+    assert [d.train for d in found.draws] == [d.train for d in draw().draws]
 
 
 def test_nobody_stands_on_two_sides_and_all_are_real() -> None:
@@ -106,10 +123,10 @@ def test_leave_one_out_tests_each_unit_once_for_each_number() -> None:
     units = ["r1", "r2", "r3", "r4", "r5"]
     found = draw(units, by="run", train=[1, 3], validation=1, test="leave_one_out", draws=7)
     assert [(d.n, d.draw, d.test) for d in found.draws] == [
-        (n, number, (unit,)) for n in (1, 3) for number, unit in enumerate(units)
+        (n, number, (unit,)) for n in (2, 4) for number, unit in enumerate(units)
     ]
     for d in found.draws:
-        assert len({*d.train, *d.validation, *d.test}) == d.n + 2
+        assert len({*d.train, *d.validation, *d.test}) == d.n + 1
 
 
 def test_leave_one_out_may_train_on_all_others() -> None:
@@ -120,7 +137,11 @@ def test_leave_one_out_may_train_on_all_others() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"train": [13]}, "24 subjects are usable; 9 for test and 3 for validation leave 12 .* asks for 13"),
+        (
+            {"train": [13], "validation": 3},
+            "24 subjects are usable; 9 for test and 3 for validation leave 12 .* asks for 13",
+        ),
+        ({"train": [16]}, "24 subjects are usable; 9 for test leave 15 for training, but train asks for 16"),
         ({"train": [1, 24], "validation": 0, "test": "leave_one_out"}, "leave 23 .* asks for 24"),
         ({"test": 30}, "leave 0 for training, but train asks for 1, 3, 6, 11"),
         ({"train": [0]}, r"train \[0\]"),
@@ -143,6 +164,119 @@ def test_upstream_holds_out_at_least_one_and_never_all(count: int, fraction: flo
     found = split_upstream("toy", subjects, UpstreamSplitOptions(validation_fraction=fraction), 1)
     assert len(found.validation) == expected
     assert sorted([*found.train, *found.validation]) == subjects
+
+
+# Families of 3, 3, 2, 2 and 1; 11 people.
+FAMILIES = dict(zip("abcdefghijk", "11122233445", strict=True))
+# Two thirds are of one site.
+SITES = {subject: "small" if int(subject) % 3 == 0 else "large" for subject in SUBJECTS}
+
+
+def relatives(units: Sequence[str], groups: Mapping[str, str] = FAMILIES) -> set[str]:
+    return {groups[unit] for unit in units}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_relative_of_a_test_person_is_looked_at_before(seed: int) -> None:
+    found = draw(list(FAMILIES), seed, groups=FAMILIES, train=[1, 3], validation=1, test=4, draws=5)
+    for d in found.draws:
+        assert not relatives(d.test) & relatives([*d.train, *d.validation])
+        assert {unit for unit, family in FAMILIES.items() if family in relatives(d.test)} == set(d.test)
+        # 4 can be made up: 3 and 1, or 2 and 2.
+        assert len(d.test) == 4
+    assert found.groups == FAMILIES
+
+
+def test_all_ways_to_make_up_the_number_come_up() -> None:
+    tests = {
+        frozenset(relatives(draw(list(FAMILIES), seed, groups=FAMILIES, train=[1], test=4).draws[0].test))
+        for seed in range(100)
+    }
+    assert tests == {frozenset("15"), frozenset("25"), frozenset("34")}
+
+
+def test_where_whole_groups_cannot_make_up_the_number_the_next_higher_is_taken() -> None:
+    families = dict(zip("abcdefgh", "11122233", strict=True))
+    for seed in range(10):
+        # 3, 3 and 2 make up 2, 3, 5, 6 and 8.
+        found = draw(list(families), seed, groups=families, train=[1], test=4, draws=1)
+        assert len(found.draws[0].test) == 5
+
+
+def test_groups_of_one_change_nothing() -> None:
+    own = {subject: f"family of {subject}" for subject in SUBJECTS}
+    assert draw(groups=own).draws == draw().draws
+    options = UpstreamSplitOptions(validation_fraction=0.3)
+    alone, grouped = (split_upstream("toy", SUBJECTS, options, 1, groups=groups) for groups in (None, own))
+    assert (alone.train, alone.validation) == (grouped.train, grouped.validation)
+
+
+def test_leave_one_out_leaves_the_relatives_of_the_tested_out() -> None:
+    found = draw(list(FAMILIES), groups=FAMILIES, train=[8], test="leave_one_out")
+    for d in found.draws:
+        assert not relatives(d.test) & relatives(d.train)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train": [5], "test": 7}, "11 subjects are usable; 7 for test leave 4 for training, .* asks for 5"),
+        (
+            {"train": [9], "test": "leave_one_out"},
+            r"1 for test \(3 with the whole of each family\) leave 8 .* asks for 9",
+        ),
+        ({"train": [1], "test": 12}, "12 for test leave 0"),
+    ],
+)
+def test_sizes_that_groups_do_not_allow_are_an_error(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        draw(list(FAMILIES), groups=FAMILIES, group="family", **options)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.2, 0.5, 1.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_families_validate_a_pretraining_as_a_whole(fraction: float, seed: int) -> None:
+    options = UpstreamSplitOptions(validation_fraction=fraction)
+    found = split_upstream("toy", list(FAMILIES), options, seed, groups=FAMILIES)
+    assert not relatives(found.train) & relatives(found.validation)
+    # Of 11 people; 1 is a family, 2 is one, 6 (5.5 rounded to even) are two of three; 10 leave the single one.
+    assert len(found.validation) == {0.0: 1, 0.2: 2, 0.5: 6, 1.0: 10}[fraction]
+
+
+def test_where_all_are_related_nobody_validates_a_pretraining(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        found = split_upstream("toy", ["a", "b"], UpstreamSplitOptions(), 1, groups={"a": "1", "b": "1"})
+    assert (found.train, found.validation) == (("a", "b"), ())
+    assert "one group only" in caplog.text
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_each_part_has_its_share_of_each_stratum(seed: int) -> None:
+    found = draw(seed=seed, strata=SITES, train=[3, 6], validation=3, test=9, draws=5)
+    for d in found.draws:
+        # 8 of 24 people are of the small site: 3 of 9 in the test, and then 5 of 15.
+        assert Counter(SITES[unit] for unit in d.test) == {"large": 6, "small": 3}
+        small = sum(SITES[unit] == "small" for unit in d.train)
+        assert abs(small - len(d.train) / 3) < 1
+
+
+def test_everyone_can_be_drawn_from_a_stratum() -> None:
+    found = draw(strata=SITES, train=[1], test=9, draws=400)
+    # As many different people as there are beside the test.
+    assert len(found.draws) == 15
+    upstream = {
+        split_upstream("toy", SUBJECTS, UpstreamSplitOptions(), seed, strata=SITES).validation
+        for seed in range(300)
+    }
+    assert len(upstream) == len(SUBJECTS)
+
+
+def test_families_within_sites_stay_together() -> None:
+    families = {subject: str(number // 6) + str(number % 3) for number, subject in enumerate(SUBJECTS)}
+    found = draw(groups=families, strata=SITES, train=[3], test=8)
+    for d in found.draws:
+        assert not relatives(d.test, families) & relatives(d.train, families)
+        assert 2 <= sum(SITES[unit] == "small" for unit in d.test) <= 4
 
 
 def record(subject: str, run: int, status: str = "ok") -> Run:
@@ -252,3 +386,119 @@ def test_a_run_without_a_quality_row_is_an_error(tmp_path: Path) -> None:
 def test_a_dataset_without_usable_runs_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no usable run"):
         run_stage(tmp_path, [record("01", 1, "error")], role="upstream")
+
+
+def participants(folder: Path, text: str) -> Path:
+    path = folder / "participants.tsv"
+    path.write_text(text.replace(" ", "\t"))
+    return path
+
+
+FOUR = [record(label, 1) for label in ("01", "02", "03", "04")]
+BY_FAMILY = DownstreamSplitOptions(train=[1], validation=0, test=2, draws=2, group="family_id")
+
+
+def test_families_come_from_participants_tsv(tmp_path: Path) -> None:
+    # With and without sub-, in any order, with people whom the dataset does not have.
+    table = participants(tmp_path, "participant_id family_id\n04 7\nsub-03 8\nsub-02 8\nsub-01 7\nsub-99 n/a\n")
+    path = run_stage(tmp_path, FOUR, downstream=BY_FAMILY, participants=table)
+    found = read_split(path, "downstream")
+    assert found.groups == {"01": "7", "02": "8", "03": "8", "04": "7"}
+    assert found.draws[0].test in (("01", "04"), ("02", "03"))
+    upstream = UpstreamSplitOptions(group="family_id", stratify="family_id")
+    path = run_stage(tmp_path, FOUR, role="upstream", upstream=upstream, participants=table)
+    assert read_split(path, "upstream").validation in (("01", "04"), ("02", "03"))
+
+
+def test_without_groups_the_file_says_nothing_of_them(tmp_path: Path) -> None:
+    for role in ("upstream", "downstream"):
+        content = read_json(run_stage(tmp_path, FOUR, role=role))
+        assert not {"groups", "shared", "strata"} & set(content)
+
+
+def test_runs_have_the_group_of_their_person(tmp_path: Path) -> None:
+    table = participants(tmp_path, "participant_id who\n01 a\n02 b\n03 c\n")
+    runs = [record(label, number) for label in ("01", "02", "03") for number in (1, 2)]
+    options = DownstreamSplitOptions(by="run", train=[1], test=2, draws=2, group="who")
+    found = read_split(run_stage(tmp_path, runs, downstream=options, participants=table), "downstream")
+    assert {key.split("_")[1] for key in found.draws[0].test} in ({"sub-01"}, {"sub-02"}, {"sub-03"})
+
+
+@pytest.mark.parametrize(
+    ("text", "messages"),
+    [
+        ("participant_id age\n01 5\n", ["no column 'family_id' (found: participant_id, age)"]),
+        ("name family_id\n01 5\n", ["no column 'participant_id' (found: name, family_id)"]),
+        (
+            "participant_id family_id\n01 5\n02 n/a\n04 1\n04 2\n",
+            ["sub-02: family_id is n/a", "sub-03: has no row", "sub-04: has several values of family_id: 1, 2"],
+        ),
+        ("", ["not a readable table of participants"]),
+    ],
+)
+def test_people_without_a_group_are_all_named(tmp_path: Path, text: str, messages: list[str]) -> None:
+    table = participants(tmp_path, text)
+    for changes in (
+        {"downstream": BY_FAMILY},
+        {"role": "upstream", "upstream": UpstreamSplitOptions(group="family_id")},
+    ):
+        with pytest.raises(InputError) as caught:
+            run_stage(tmp_path, FOUR, participants=table, **changes)
+        assert len(caught.value.problems) == len(messages)
+        assert all(message in str(caught.value) for message in messages)
+        assert {problem.where for problem in caught.value.problems} == {str(table)}
+
+
+@pytest.mark.parametrize("path", [None, Path("nowhere/participants.tsv")])
+def test_a_missing_table_of_participants_is_named_with_the_option(tmp_path: Path, path: Path | None) -> None:
+    with pytest.raises(InputError, match=r"(?s)split.group: no.*table of participants.*datasets.toy.participants"):
+        run_stage(tmp_path, FOUR, downstream=BY_FAMILY, participants=path)
+
+
+def task_split(folder: Path, test: list[str], by: str = "subject") -> Path:
+    train = ["02"] if by == "subject" else [record("02", 1).key]
+    found = DownstreamSplit("task", by, 1, (Draw(1, 0, tuple(train), (), tuple(test)),))  # type: ignore[arg-type]
+    write_split(folder / "task.json", found)
+    return folder / "task.json"
+
+
+def test_people_who_test_are_not_pretrained_on(tmp_path: Path) -> None:
+    other = [task_split(tmp_path, ["03", "04", "99"])]
+    with pytest.raises(InputError) as caught:
+        run_stage(tmp_path, FOUR, role="upstream", same_source=other)
+    (problem,) = caught.value.problems
+    assert problem.entity == "toy"
+    assert "2 of its people" in problem.message
+    assert "test people of task" in problem.message
+    assert problem.message.endswith("sub-03, sub-04")
+    assert all(way in problem.remedy for way in ("shared_people", "exclude", "allow", "datasets.toy.source"))
+
+
+def test_people_who_test_can_be_left_out_or_allowed(tmp_path: Path) -> None:
+    other = [task_split(tmp_path, ["03", "04", "99"])]
+    plain = run_stage(tmp_path, FOUR, role="upstream").read_bytes()
+    for way in ("exclude", "allow"):
+        options = UpstreamSplitOptions(shared_people=way)
+        path = run_stage(tmp_path, FOUR, role="upstream", upstream=options, same_source=other)
+        found = read_split(path, "upstream")
+        if way == "exclude":
+            assert {*found.train, *found.validation} == {"01", "02"}
+            assert found.shared is None
+        else:
+            assert {*found.train, *found.validation} == {"01", "02", "03", "04"}
+            assert found.shared == {"task": ("03", "04")}
+            content = {key: value for key, value in read_json(path).items() if key != "shared"}
+            assert content == json.loads(plain)
+
+
+def test_nobody_left_to_pretrain_on_is_an_error(tmp_path: Path) -> None:
+    options = UpstreamSplitOptions(shared_people="exclude")
+    other = [task_split(tmp_path, [record(label, 1).key for label in ("01", "03")], by="run")]
+    with pytest.raises(InputError, match="all of its 2 people are test people of task"):
+        run_stage(tmp_path, FOUR[::2], role="upstream", upstream=options, same_source=other)
+
+
+def test_other_people_of_the_source_change_nothing(tmp_path: Path) -> None:
+    plain = run_stage(tmp_path, FOUR, role="upstream").read_bytes()
+    other = [task_split(tmp_path, ["98", "99"])]
+    assert run_stage(tmp_path, FOUR, role="upstream", same_source=other).read_bytes() == plain

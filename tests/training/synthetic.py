@@ -40,8 +40,10 @@ def signal(rng: np.random.Generator, n_frames: int, t_r: float, n_parcels: int) 
 
 def sample(key: str, data: np.ndarray, meta: dict) -> Sample:
     n_parcels = data.shape[1]
-    zeros, ones = np.zeros(n_parcels, np.float32), np.ones(n_parcels, np.float32)
-    return Sample(key, data.astype(np.float16), zeros, ones, meta, contract(n_parcels))
+    # Every run has its own scaling, which tells it from the others.
+    rng = np.random.default_rng(list(meta["run_key"].encode()))
+    mean, std = rng.normal([[1000], [2]], 0.3, (2, n_parcels)).astype(np.float32)
+    return Sample(key, data.astype(np.float16), mean, std, meta, contract(n_parcels))
 
 
 def corpus(
@@ -100,7 +102,10 @@ def upstream_study(folder: Path, *, n_subjects: int = 6, n_frames: int = 80, n_p
 def downstream_study(
     folder: Path, *, n_subjects: int = 6, n_parcels: int = 16, sizes: tuple[int, ...] = (1,), draws: int = 2
 ) -> tuple[Path, Path]:
-    """Write a dataset with four states of 8 to 12 frames; return its split and shards."""
+    """Write a dataset with four states of 8 to 12 frames; return its split and shards.
+
+    As many units train as `sizes` says, and one more validates, so n is one more.
+    """
     rng = np.random.default_rng(11)
     patterns = np.random.default_rng(98).standard_normal((4, n_parcels))
     subjects = [f"{i:02d}" for i in range(n_subjects)]
@@ -117,7 +122,7 @@ def downstream_study(
             samples.append(sample(f"{run_key}_sample_{number:03d}", series, meta))
         write_shard(folder / "task" / shard_name("task", subject), samples)
     parts = [
-        {"n": n, "draw": d, "train": subjects[d : d + n], "validation": subjects[-2:-1], "test": subjects[-1:]}
+        {"n": n + 1, "draw": d, "train": subjects[d : d + n], "validation": subjects[-2:-1], "test": subjects[-1:]}
         for n in sizes
         for d in range(draws)
     ]

@@ -60,7 +60,8 @@ def index_atlas(wildcards):
 
 
 def dataset_options(wildcards):
-    return CONFIG.datasets[wildcards.dataset].model_dump_json(exclude={"split", "ceilings"})
+    unused = {"participants", "source", "split", "ceilings"}
+    return CONFIG.datasets[wildcards.dataset].model_dump_json(exclude=unused)
 
 
 def folders(path):
@@ -93,8 +94,32 @@ def trial_options(wildcards):
     return ["--task", task.model_dump_json()] if task else []
 
 
-def split_options(wildcards):
-    return (CONFIG.datasets[wildcards.dataset].split or CONFIG.split.downstream).model_dump_json()
+def options_of_split(dataset):
+    """Those of the dataset, or of all datasets of its role."""
+    return CONFIG.datasets[dataset].split or getattr(CONFIG.split, CONFIG.datasets[dataset].role)
+
+
+def split_arguments(wildcards):
+    """Options of the split by their role, the table of participants if they need it, splits of the same people."""
+    options, role = options_of_split(wildcards.dataset), dataset_role(wildcards)
+    arguments = [f"--{role}", options.model_dump_json()]
+    table = CONFIG.datasets[wildcards.dataset].participants_table
+    if table is not None and (options.group or options.stratify):
+        arguments += ["--participants", table]
+    splits = splits_of_same_people(wildcards)
+    return arguments + (["--same-source", *splits] if splits else [])
+
+
+def split_participants(wildcards):
+    options, table = options_of_split(wildcards.dataset), CONFIG.datasets[wildcards.dataset].participants_table
+    return if_present(table) if table is not None and (options.group or options.stratify) else []
+
+
+def splits_of_same_people(wildcards):
+    """For an upstream dataset the splits of the downstream datasets of the same source."""
+    source = CONFIG.datasets[wildcards.dataset].people
+    same = [name for name in DOWNSTREAM if CONFIG.datasets[name].people == source]
+    return expand("results/split/{dataset}.json", dataset=same) if wildcards.dataset in UPSTREAM else []
 
 
 @functools.lru_cache(maxsize=None)

@@ -1,9 +1,10 @@
 """split: who trains, validates and tests.
 
-Input: run tables and their quality
+Input: run tables and their quality; participants.tsv for groups and strata
 Output: results/split/{dataset}.json, subjects of each part and draw
 
-Subjects never stand on two sides; a dataset of one subject may be split by run (split.by).
+Subjects never stand on two sides; a dataset of one subject may be split by run (split.by). Families stay together
+(split.group). An upstream dataset is split after the downstream datasets of the same people, whom it must not hold.
 """
 
 
@@ -18,6 +19,8 @@ rule split_dataset:
         runs="results/index/{dataset}_runs.tsv",
         qc=subject_files("results/preprocess/{dataset}/sub-{subject}_qc.tsv"),
         signals=subject_files("results/parcellate/{dataset}/sub-{subject}_quality.tsv"),
+        participants=split_participants,
+        same_people=splits_of_same_people,
     output:
         "results/split/{dataset}.json",
     log:
@@ -32,8 +35,7 @@ rule split_dataset:
         runtime=10,
     params:
         role=dataset_role,
-        upstream=CONFIG.split.upstream.model_dump_json(),
-        downstream=split_options,
+        options=split_arguments,
         seed=CONFIG.split.seed,
         qc=lambda wildcards: f"results/preprocess/{wildcards.dataset}",
         signals=lambda wildcards: f"results/parcellate/{wildcards.dataset}",
@@ -45,8 +47,7 @@ rule split_dataset:
         " --qc {params.qc:q}"
         " --signals {params.signals:q}"
         " --role {params.role:q}"
-        " --upstream {params.upstream:q}"
-        " --downstream {params.downstream:q}"
+        " {params.options:q}"
         " --seed {params.seed:q}"
         " --output {output:q}"
         " 2> {log:q}"

@@ -14,6 +14,7 @@ from boldly.files import read_json
 from boldly.provenance import Contract, check_same
 from boldly.records import InputError, Problem
 from boldly.samples.remote import shown
+from boldly.samples.sample import run_fingerprint
 from boldly.samples.shards import Sample, read_shard
 
 # What a trial could be told by without its signals; length in frames, share of the run before it, mm.
@@ -44,6 +45,8 @@ class Corpus:
         Shared by all samples.
     covariates : dict of str to ndarray of float64, shape (R,)
         By name in `COVARIATES`; nan where unknown.
+    fingerprints : tuple of str or None, length R
+        Of the run that a sample comes from (`boldly.samples.sample.run_fingerprint`); empty if not collected.
     """
 
     frames: np.ndarray
@@ -58,6 +61,7 @@ class Corpus:
     runs: tuple[str, ...]
     contract: Contract
     covariates: dict[str, np.ndarray] = field(default_factory=dict)
+    fingerprints: tuple[str | None, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.frames.flags.c_contiguous:
@@ -89,6 +93,7 @@ class Corpus:
             runs=tuple(self.runs[r] for r in numbers),
             contract=self.contract,
             covariates={name: values[numbers] for name, values in self.covariates.items()},
+            fingerprints=tuple(self.fingerprints[r] for r in numbers) if self.fingerprints else (),
         )
 
 
@@ -145,6 +150,7 @@ def load_corpus(paths: Iterable[Path | str], *, allow_mismatch: Collection[str] 
         contract=samples[0].contract,
         # None becomes nan.
         covariates={name: np.array([s.meta.get(name) for s in samples], np.float64) for name in COVARIATES},
+        fingerprints=tuple(run_fingerprint(s) for s in samples),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,3 +38,21 @@ class Sample:
     std: np.ndarray
     meta: dict[str, Any]
     contract: Contract
+
+
+def run_fingerprint(sample: Sample) -> str | None:
+    """Return what tells the run of a sample from all others, by whatever name: a checksum of what scaling removed.
+
+    Returns
+    -------
+    str or None
+        SHA-256 of mean and standard deviation, hexadecimal; None where they are not known (0 and 1 throughout).
+    """
+    return scaling_fingerprint(sample.mean, sample.std)
+
+
+def scaling_fingerprint(mean: np.ndarray, std: np.ndarray) -> str | None:
+    """Return the fingerprint of a run from the mean and standard deviation of its samples, float32, shape (P,)."""
+    if not mean.any() and (std == 1).all():
+        return None
+    return hashlib.sha256(mean.astype("<f4").tobytes() + std.astype("<f4").tobytes()).hexdigest()

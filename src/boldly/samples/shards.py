@@ -21,10 +21,10 @@ from boldly.files import is_url
 from boldly.provenance import Contract
 from boldly.samples import lfb_shards
 from boldly.samples.remote import join, shown, stream_members
-from boldly.samples.sample import Sample
+from boldly.samples.sample import Sample, scaling_fingerprint
 from boldly.samples.tars import Members, damaged, read_members, write_members
 
-__all__ = ["FORMAT_VERSION", "Sample", "read_shard", "subject_shards", "write_shard"]
+__all__ = ["FORMAT_VERSION", "Sample", "read_fingerprints", "read_shard", "subject_shards", "write_shard"]
 
 FORMAT_VERSION = 1
 _ARRAYS = ("bold", "mean", "std")
@@ -55,6 +55,26 @@ def read_shard(path: Path | str) -> Iterator[Sample]:
     for key, members in stream_members(path) if isinstance(path, str) and is_url(path) else read_members(path):
         decode = lfb_shards.decode if lfb_shards.is_layout(members) else _decode
         yield decode(shown(path), key, members)
+
+
+def read_fingerprints(path: Path | str) -> list[str | None]:
+    """Return the fingerprint of the run of each sample of a tar, without reading the signals.
+
+    None stands for samples whose scaling is not known (`run_fingerprint`), all of LfB's among them.
+
+    Raises
+    ------
+    InputError
+        For a file that is cut or damaged in its structure; checksums are not compared.
+    """
+    fingerprints = []
+    for key, members in read_members(path, ("mean.npy", "std.npy")):
+        try:
+            scaling = None if lfb_shards.is_layout(members) else (members["mean.npy"], members["std.npy"])
+            fingerprints.append(scaling and scaling_fingerprint(*map(_array, scaling)))
+        except (KeyError, ValueError) as error:
+            raise damaged(path, key, f"no mean and standard deviation: {error}") from None
+    return fingerprints
 
 
 @overload

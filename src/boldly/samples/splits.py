@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -30,6 +30,10 @@ class UpstreamSplit:
         Seed of the config, `split.seed`.
     train, validation : tuple of str
         Subject labels, sorted. `validation` is empty for a dataset of one subject.
+    groups : mapping of str to str, optional
+        Group (family) of each subject, where groups stay on one side.
+    shared : mapping of str to tuple of str, optional
+        Subjects that downstream datasets of the same source test, by dataset, where the config allows it.
     """
 
     dataset: str
@@ -38,16 +42,18 @@ class UpstreamSplit:
     validation: Units
     role: Literal["upstream"] = "upstream"
     by: By = "subject"
+    groups: Mapping[str, str] | None = None
+    shared: Mapping[str, Units] | None = None
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One random choice of training units.
+    """One random choice of labelled units.
 
     Attributes
     ----------
     n : int
-        Number of training units.
+        Label budget: number of units whose labels fit or choose anything, in train and validation together.
     draw : int
         Number of the draw among those with this n, from 0.
     train, validation, test : tuple of str
@@ -75,6 +81,8 @@ class DownstreamSplit:
         Seed of the config, `split.seed`.
     draws : tuple of Draw
         In the order of n and draw.
+    groups : mapping of str to str, optional
+        Group (family) of each unit, where no group of a test unit may train or validate.
     """
 
     dataset: str
@@ -82,6 +90,7 @@ class DownstreamSplit:
     seed: int
     draws: tuple[Draw, ...]
     role: Literal["downstream"] = "downstream"
+    groups: Mapping[str, str] | None = None
 
 
 Split = UpstreamSplit | DownstreamSplit
@@ -91,7 +100,8 @@ def write_split(path: Path | str, split: Split) -> None:
     """Check and write a split, atomically."""
     check_disjoint(split, str(path))
     first = {"dataset": split.dataset, "role": split.role, "by": split.by, "seed": split.seed}
-    write_json(path, {**first, **dataclasses.asdict(split)})
+    fields = {name: value for name, value in dataclasses.asdict(split).items() if value is not None}
+    write_json(path, {**first, **fields})
 
 
 @overload
@@ -130,7 +140,7 @@ def read_split(path: Path | str, role: str | None = None) -> Split:
 
 
 def check_disjoint(split: Split, where: str = "split") -> None:
-    """Refuse a split in which a unit stands on two sides, or twice on one.
+    """Refuse a split in which a unit or a group stands on two sides, or a unit twice on one.
 
     Parameters
     ----------
@@ -142,9 +152,10 @@ def check_disjoint(split: Split, where: str = "split") -> None:
     Raises
     ------
     InputError
-        With one problem for each such unit, named; also for a part without any unit that must have one.
+        With one problem for each such unit or group, named; also for a unit without a group in a split that has
+        groups, and for a part without any unit that must have one.
     """
-    problems: list[Problem] = []
+    problems = _group_problems(split, where)
     for name, parts in _parts(split):
         for one, other in combinations(parts, 2):
             for unit in sorted(set(parts[one]) & set(parts[other])):
@@ -160,6 +171,36 @@ def check_disjoint(split: Split, where: str = "split") -> None:
         problems += _numbering_problems(split, where)
     if problems:
         raise InputError(problems)
+
+
+def _group_problems(split: Split, where: str) -> list[Problem]:
+    """Name groups with members on two sides: in test and elsewhere; upstream, in train and validation."""
+    if split.groups is None:
+        return []
+    problems = []
+    for name, parts in _parts(split):
+        units = {unit for part in parts.values() for unit in part}
+        problems += [
+            Problem(where, unit, f"{name}has no group in groups", _REMEDY)
+            for unit in sorted(units - set(split.groups))
+        ]
+        alone = "test" if "test" in parts else "validation"
+        held = _by_group(parts.pop(alone), split.groups)
+        for part, members in parts.items():
+            there = _by_group(members, split.groups)
+            for group in sorted(set(held) & set(there)):
+                here, other = ", ".join(held[group]), ", ".join(there[group])
+                message = f"{name}{here} in {alone} and {other} in {part} belong together"
+                problems.append(Problem(where, f"group {group}", message, f"leave all on one side, or {_REMEDY}"))
+    return problems
+
+
+def _by_group(units: Units, groups: Mapping[str, str]) -> dict[str, list[str]]:
+    members: dict[str, list[str]] = {}
+    for unit in units:
+        if unit in groups:
+            members.setdefault(groups[unit], []).append(unit)
+    return members
 
 
 def _parts(split: Split) -> Iterator[tuple[str, dict[str, Units]]]:
@@ -181,9 +222,9 @@ def _numbering_problems(split: DownstreamSplit, where: str) -> list[Problem]:
         if count > 1:
             problems.append(Problem(where, f"n {n}, draw {number}", f"stands there {count} times", _REMEDY))
     for draw in split.draws:
-        if len(draw.train) != draw.n:
-            entity = f"n {draw.n}, draw {draw.draw}"
-            problems.append(Problem(where, entity, f"has {len(draw.train)} training units", _REMEDY))
+        if len(draw.train) + len(draw.validation) != draw.n:
+            message = f"n is {draw.n}, but {len(draw.train)} units train and {len(draw.validation)} validate"
+            problems.append(Problem(where, f"n {draw.n}, draw {draw.draw}", message, _REMEDY))
     return problems
 
 
@@ -191,12 +232,22 @@ def _decode(content: Any) -> Split:
     role, by = content["role"], content["by"]
     if by not in ("subject", "run"):
         raise ValueError(f"by is {by!r}, not subject or run")
-    dataset, seed = str(content["dataset"]), int(content["seed"])
+    dataset, seed, groups = str(content["dataset"]), int(content["seed"]), _groups(content)
     if role == "upstream":
-        return UpstreamSplit(dataset, seed, _units(content, "train"), _units(content, "validation"), by=by)
+        train, validation = _units(content, "train"), _units(content, "validation")
+        shared = content.get("shared")
+        shared = shared and {str(name): _units(shared, name) for name in shared}
+        return UpstreamSplit(dataset, seed, train, validation, by=by, groups=groups, shared=shared)
     if role == "downstream":
-        return DownstreamSplit(dataset, by, seed, tuple(_draw(item) for item in content["draws"]))
+        return DownstreamSplit(dataset, by, seed, tuple(_draw(item) for item in content["draws"]), groups=groups)
     raise ValueError(f"role is {role!r}, not upstream or downstream")
+
+
+def _groups(content: Any) -> dict[str, str] | None:
+    groups = content.get("groups")
+    if groups is not None and not all(isinstance(group, str) for group in groups.values()):
+        raise ValueError("groups do not name a group in quotes for each unit")
+    return groups
 
 
 def _draw(item: Any) -> Draw:

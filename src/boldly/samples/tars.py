@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -53,8 +53,15 @@ def write_members(path: Path | str, samples: Iterable[tuple[str, Members]]) -> N
                 tar.addfile(member, io.BytesIO(members[name]))
 
 
-def read_members(path: Path | str) -> Iterator[tuple[str, dict[str, bytes]]]:
+def read_members(path: Path | str, names: Collection[str] | None = None) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield key and members of each sample, in the order of the tar.
+
+    Parameters
+    ----------
+    path : Path or str
+        The tar.
+    names : collection of str, optional
+        Names of the members to read; the others are passed over and empty. Default: all.
 
     Raises
     ------
@@ -78,7 +85,8 @@ def read_members(path: Path | str) -> Iterator[tuple[str, dict[str, bytes]]]:
                     seen.add(key)
                 if name in members:
                     raise damaged(path, header.name, "the member stands there twice")
-                members[name] = _content(path, stream, header, size)
+                wanted = names is None or name in names
+                members[name] = _content(path, stream, header, size) if wanted else b""
                 end = header.offset_data + _blocks(header.size)
             _check_end(path, stream, end, key)
     except FileNotFoundError:

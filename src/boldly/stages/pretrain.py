@@ -15,13 +15,14 @@ import numpy as np
 from boldly import bids
 from boldly.config import PretrainOptions, parse
 from boldly.files import is_url, location, write_json
-from boldly.models.build import WEIGHTS, build_network, pretraining_config, save_network
+from boldly.models.build import CONTRACT, WEIGHTS, build_network, pretraining_config, save_network
 from boldly.models.csm import CausalNetwork
 from boldly.models.initial import initialise
 from boldly.provenance import check_same, environment, file_sha256
 from boldly.records import InputError, Problem
 from boldly.samples import remote
 from boldly.samples.corpus import Corpus, load_corpus
+from boldly.samples.seen import MANIFEST, Seen, read_seen, seen_in
 from boldly.samples.shards import subject_shards
 from boldly.samples.splits import UpstreamSplit, read_split
 from boldly.samples.streams import StreamedWindows
@@ -111,6 +112,7 @@ def run(
         distributed.launch("boldly.stages.pretrain", [_pack(name, options, data, output, initial)], processes)
         return
 
+    seen = _seen(used, options, initial) if distributed.is_first() else Seen()
     windows = _windows(training, options)
     done = checkpoints.steps()
     # What the first shards tell about forecasts is kept: a training that goes on starts with those at hand.
@@ -153,7 +155,7 @@ def run(
     write_history(output / "train_history.csv", outcome.train_rows)
     write_history(output / "eval_history.csv", outcome.eval_rows)
     about = {"experiment": name, **experiment, "step": outcome.step, "seconds": round(outcome.seconds, 1)}
-    write_json(output / "manifest.json", {**about, "environment": environment()})
+    write_json(output / MANIFEST, {**about, **seen.to_manifest(), "environment": environment()})
     save_network(output, config, outcome.weights, contract)
     checkpoints.delete()
     logger.info("%s: weights of step %d of %d, %.0f s", name, outcome.step, options.steps, outcome.seconds)
@@ -161,6 +163,17 @@ def run(
 
 def _paths(split: UpstreamSplit, subjects: tuple[str, ...], shards: Path | str) -> list[Path | str]:
     return [path for subject in subjects for path in subject_shards(shards, split.dataset, subject)]
+
+
+def _seen(used: list[tuple[UpstreamSplit, Path | str]], options: PretrainOptions, initial: Path | None) -> Seen:
+    """Return the people and runs that train, or choose the weights, here or in the model that it starts from."""
+    seen = Seen()
+    if initial is not None and (initial / CONTRACT).exists():
+        seen = read_seen(initial) or Seen(unknown=frozenset([str(initial)]))
+    for split, shards in used:
+        people = (*_share(split, options), *split.validation)
+        seen |= seen_in(split.dataset, people, _paths(split, people, shards))
+    return seen
 
 
 def _identities(paths: list[Path | str]) -> dict[str, str]:

@@ -1,19 +1,20 @@
-"""Stage split: who trains, validates and tests. A pure function of seed, dataset and units; no signal is read."""
+"""Stage split: who trains, validates and tests. No signal is read."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
+import pandas as pd
 
+from boldly import bids
 from boldly.config import DownstreamSplitOptions, UpstreamSplitOptions
+from boldly.files import read_tsv
 from boldly.records import InputError, Problem, Run, read_runs, read_table
-from boldly.samples.splits import DownstreamSplit, Draw, Units, UpstreamSplit, write_split
+from boldly.samples.draws import split_downstream, split_upstream
+from boldly.samples.splits import Units, read_split, write_split
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ def run(
     downstream: DownstreamSplitOptions,
     seed: int,
     output: Path,
+    participants: Path | None = None,
+    same_source: Sequence[Path] = (),
 ) -> None:
     """Draw the units of a dataset and write the split.
 
@@ -51,12 +54,17 @@ def run(
         Seed of all splits.
     output : Path
         The split, JSON.
+    participants : Path, optional
+        participants.tsv, which has the columns of the options `group` and `stratify`.
+    same_source : sequence of Path
+        Splits of the downstream datasets that have people in common with an upstream dataset: subjects of the same
+        label are the same people.
 
     Raises
     ------
     InputError
-        For a dataset without usable runs or with fewer units than the options ask for, and for a run that the
-        quality tables do not know.
+        For a dataset without usable runs or with fewer units than the options ask for, a run that the quality
+        tables do not know, people without a group or stratum, and people whom a downstream dataset tests.
     """
     usable = read_runs(runs, usable=True)
     for stage, tables in (("preprocess", qc), ("parcellate", signals)):
@@ -66,87 +74,35 @@ def run(
         remedy = "see the reasons in the run and quality tables"
         raise InputError(Problem(str(runs), dataset, "no usable run", remedy))
     if role == "upstream":
-        write_split(output, split_upstream(dataset, subjects, upstream, seed))
+        shared = _shared_people(dataset, subjects, same_source, upstream)
+        if upstream.shared_people == "exclude":
+            subjects = _without(dataset, subjects, shared, str(runs))
+        groups, strata = _columns(participants, dataset, upstream, subjects)
+        found = split_upstream(
+            dataset,
+            subjects,
+            upstream,
+            seed,
+            groups=groups,
+            strata=strata,
+            shared=shared if upstream.shared_people == "allow" else None,
+        )
+        write_split(output, found)
         return
-    units = subjects
+    owners = {subject: subject for subject in subjects}
     if downstream.by == "run":
-        units = sorted(record.key for record in usable)
+        owners = {record.key: record.subject for record in usable}
         if len(subjects) > 1:
             logger.warning("%s: split by run: the same %d people train and test", dataset, len(subjects))
-    write_split(output, split_downstream(dataset, units, downstream, seed, where=str(runs)))
-
-
-def split_upstream(
-    dataset: str, subjects: Sequence[str], options: UpstreamSplitOptions, seed: int
-) -> UpstreamSplit:
-    """Hold out subjects for validation: the share asked for, at least one, never all.
-
-    Parameters
-    ----------
-    dataset : str
-        Name of the dataset.
-    subjects : sequence of str
-        Labels, in any order.
-    options : UpstreamSplitOptions
-        Share of the validation subjects.
-    seed : int
-        Seed of all splits.
-
-    Returns
-    -------
-    UpstreamSplit
-        Without validation subjects if there is one subject only.
-    """
-    units = sorted(subjects)
-    count = min(max(1, round(options.validation_fraction * len(units))), len(units) - 1)
-    if count == 0:
-        logger.warning("%s: one subject only, none is left for validation", dataset)
-    order = _shuffled(units, _generator(seed, dataset, "upstream"))
-    return UpstreamSplit(dataset, seed, train=_sorted(order[count:]), validation=_sorted(order[:count]))
-
-
-def split_downstream(
-    dataset: str, units: Sequence[str], options: DownstreamSplitOptions, seed: int, *, where: str
-) -> DownstreamSplit:
-    """Draw training, validation and test units.
-
-    The test units are the same in all draws. The training units of each draw are drawn anew, for each n by itself
-    (not nested), and differ between the draws of an n; where there are fewer different choices than draws, there
-    are fewer draws. With ``test: leave_one_out``, draw d of each n tests the d-th unit in alphabetical order.
-
-    Parameters
-    ----------
-    dataset : str
-        Name of the dataset.
-    units : sequence of str
-        Subject labels or run keys, in any order.
-    options : DownstreamSplitOptions
-        Sizes of the parts.
-    seed : int
-        Seed of all splits.
-    where : str
-        File that the units come from, for errors.
-
-    Returns
-    -------
-    DownstreamSplit
-        Draws in the order of n and number.
-
-    Raises
-    ------
-    InputError
-        If sizes are not positive, or larger than the units allow.
-    """
-    units = sorted(units)
-    _check_sizes(dataset, units, options, where)
-    if options.test == "leave_one_out":
-        draws = list(_leave_one_out(dataset, units, options, seed))
-    else:
-        order = _shuffled(units, _generator(seed, dataset, "test"))
-        test, pool = _sorted(order[: options.test]), sorted(order[options.test :])
-        sizes = sorted(set(options.train))
-        draws = [draw for n in sizes for draw in _random_draws(dataset, pool, test, n, options, seed)]
-    return DownstreamSplit(dataset, options.by, seed, tuple(draws))
+    groups, strata = (
+        values and {unit: values[owner] for unit, owner in owners.items()}
+        for values in _columns(participants, dataset, downstream, subjects)
+    )
+    where = str(runs)
+    write_split(
+        output,
+        split_downstream(dataset, sorted(owners), downstream, seed, where=where, groups=groups, strata=strata),
+    )
 
 
 def _passed(usable: list[Run], runs: Path, tables: list[Path], stage: str) -> list[Run]:
@@ -167,61 +123,113 @@ def _passed(usable: list[Run], runs: Path, tables: list[Path], stage: str) -> li
     return [record for record in usable if status[record.key] == "ok"]
 
 
-def _check_sizes(dataset: str, units: Sequence[str], options: DownstreamSplitOptions, where: str) -> None:
-    problems: list[Problem] = []
-    test = 1 if options.test == "leave_one_out" else options.test
-    if test < 1 or not options.train or min(options.train) < 1:
-        message = f"split sizes train {options.train}, test {test}"
-        problems.append(Problem(where, dataset, message, "give whole numbers from 1 in split.downstream"))
-    pool = len(units) - test - options.validation
-    too_large = [n for n in sorted(set(options.train)) if n > pool]
-    if too_large:
-        word = "runs" if options.by == "run" else "subjects"
+def _shared_people(
+    dataset: str, subjects: Sequence[str], splits: Sequence[Path], options: UpstreamSplitOptions
+) -> dict[str, Units]:
+    """Return the subjects that downstream datasets of the same source test, by dataset."""
+    shared: dict[str, Units] = {}
+    problems = []
+    for path in splits:
+        split = read_split(path, "downstream")
+        units = {unit for draw in split.draws for unit in draw.test}
+        tested = {bids.entities(unit)["sub"] for unit in units} if split.by == "run" else units
+        people = tuple(sorted(tested & set(subjects)))
+        if not people:
+            continue
+        shared[split.dataset] = people
         message = (
-            f"{len(units)} {word} are usable; {test} for test and {options.validation} for validation leave "
-            f"{max(pool, 0)} for training, but train asks for {', '.join(map(str, too_large))}"
+            f"{len(people)} of its people would be pretrained on and are test people of {split.dataset}, which "
+            f"has the same source: {', '.join(f'sub-{label}' for label in people)}"
         )
-        remedy = "lower train, validation or test in split.downstream or in datasets.<name>.split"
-        problems.append(Problem(where, dataset, message, remedy))
+        remedy = (
+            "set split.upstream.shared_people to exclude (they are not pretrained on) or to allow (they are, and "
+            f"the split records it), or, if they are other people, give datasets.{dataset}.source a name"
+        )
+        problems.append(Problem(str(path), dataset, message, remedy))
+    if problems and options.shared_people == "error":
+        raise InputError(problems)
+    return shared
+
+
+def _without(dataset: str, subjects: Sequence[str], shared: Mapping[str, Units], where: str) -> list[str]:
+    """Leave people out whom downstream datasets test."""
+    tested = {subject for people in shared.values() for subject in people}
+    left = [subject for subject in subjects if subject not in tested]
+    if not left:
+        message = f"all of its {len(subjects)} people are test people of {', '.join(shared)}: nobody is left"
+        remedy = "test fewer people there (split.downstream.test), or leave the dataset out"
+        raise InputError(Problem(where, dataset, message, remedy))
+    if tested:
+        logger.info("%s: %d people are not pretrained on: %s test them", dataset, len(tested), ", ".join(shared))
+    return left
+
+
+def _columns(
+    participants: Path | None,
+    dataset: str,
+    options: UpstreamSplitOptions | DownstreamSplitOptions,
+    subjects: Sequence[str],
+) -> tuple[dict[str, str] | None, dict[str, str] | None]:
+    """Return group and stratum of each subject; None where the options name no column.
+
+    Raises
+    ------
+    InputError
+        With a problem for each column that is missing, and each subject without a value, or with several.
+    """
+    columns = {"group": options.group, "stratify": options.stratify}
+    if not any(columns.values()):
+        return None, None
+    table = _participants(
+        participants, dataset, ", ".join(f"split.{name}" for name, column in columns.items() if column)
+    )
+    problems, found = [], []
+    for option, column in columns.items():
+        values: dict[str, str] | None = None
+        if column is not None and column not in table:
+            message = f"no column '{column}' (found: {', '.join(map(str, table.columns))})"
+            remedy = f"correct split.{option}, or add the column"
+            problems.append(Problem(str(participants), dataset, message, remedy))
+        elif column is not None:
+            values = {}
+            for subject in subjects:
+                given = table.loc[table["participant_id"] == subject, column].unique().tolist()
+                if len(given) == 1 and not pd.isna(given[0]):
+                    values[subject] = str(given[0])
+                else:
+                    problems.append(_no_value(participants, subject, column, given, dataset))
+        found.append(values)
     if problems:
         raise InputError(problems)
+    return found[0], found[1]
 
 
-def _random_draws(
-    dataset: str, pool: Sequence[str], test: Units, n: int, options: DownstreamSplitOptions, seed: int
-) -> Iterator[Draw]:
-    generator = _generator(seed, dataset, f"train {n}")
-    count = min(options.draws, math.comb(len(pool), n))
-    if count < options.draws:
-        logger.warning("%s: %d units of %d can be chosen in %d ways: so many draws", dataset, n, len(pool), count)
-    seen: set[Units] = set()
-    while len(seen) < count:
-        order = _shuffled(pool, generator)
-        train = _sorted(order[:n])
-        if train not in seen:
-            yield Draw(n, len(seen), train, _sorted(order[n : n + options.validation]), test)
-            seen.add(train)
+def _no_value(participants: Path | None, subject: str, column: str, given: list[str], dataset: str) -> Problem:
+    if not given:
+        message, remedy = "has no row in the table of participants", "add it"
+    elif len(given) == 1:
+        message, remedy = f"{column} is n/a", "give everyone a value, people without relatives one of their own"
+    else:
+        message, remedy = f"has several values of {column}: {', '.join(map(str, given))}", "leave one"
+    leave = f"{remedy}; or leave the subject out (datasets.{dataset}.subjects)"
+    return Problem(str(participants), f"sub-{subject}", message, leave)
 
 
-def _leave_one_out(
-    dataset: str, units: Sequence[str], options: DownstreamSplitOptions, seed: int
-) -> Iterator[Draw]:
-    for n in sorted(set(options.train)):
-        generator = _generator(seed, dataset, f"leave one out {n}")
-        for number, unit in enumerate(units):
-            order = _shuffled([other for other in units if other != unit], generator)
-            yield Draw(n, number, _sorted(order[:n]), _sorted(order[n : n + options.validation]), (unit,))
-
-
-def _generator(seed: int, dataset: str, purpose: str) -> np.random.Generator:
-    """Return a generator of its own for each purpose, so that one choice never moves another."""
-    digest = hashlib.sha256(f"{seed}\n{dataset}\n{purpose}".encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
-
-
-def _shuffled(units: Sequence[str], generator: np.random.Generator) -> list[str]:
-    return [units[i] for i in generator.permutation(len(units))]
-
-
-def _sorted(units: Sequence[str]) -> Units:
-    return tuple(sorted(units))
+def _participants(path: Path | None, dataset: str, options: str) -> pd.DataFrame:
+    """Read participants.tsv, all as text; labels without ``sub-``."""
+    field = f"datasets.{dataset}.participants"
+    if path is None:
+        message = f"{options}: no table of participants is known"
+        raise InputError(Problem("config", dataset, message, f"give its path in {field}"))
+    try:
+        table = read_tsv(path, "all")
+    except FileNotFoundError:
+        message, remedy = f"{options}: no such table of participants", f"add it, or give its path in {field}"
+        raise InputError(Problem(str(path), dataset, message, remedy)) from None
+    except (OSError, ValueError) as error:
+        message = f"{options}: not a readable table of participants: {error}"
+        raise InputError(Problem(str(path), dataset, message, "correct the file")) from None
+    if "participant_id" not in table:
+        message = f"no column 'participant_id' (found: {', '.join(map(str, table.columns))})"
+        raise InputError(Problem(str(path), dataset, message, "correct the file, which BIDS says how to write"))
+    return table.assign(participant_id=table["participant_id"].str.removeprefix("sub-"))

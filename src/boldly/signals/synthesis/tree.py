@@ -144,7 +144,7 @@ def write_config(path: Path, datasets: list[CorpusDataset], atlas: str) -> None:
         "atlas": {"path": atlas},
         "datasets": {dataset.name: _section(dataset) for dataset in datasets},
         "index": {"on_error": "exclude"},
-        "split": {"downstream": {"train": [1, 3], "validation": 1, "test": 1}},
+        "split": {"downstream": {"train": [1, 3], "test": 1}},
         "pretrain": {"experiments": {"csm": network}},
         "adapt": {"experiments": {"csm": {"pretrained": "csm"}, "linear": {"baseline": "linear"}}},
     }

@@ -1,4 +1,4 @@
-"""Figure downstream_accuracy: test accuracy of each decoder by number of training units, as heat maps."""
+"""Figure downstream_accuracy: test accuracy of each decoder by number of labelled units, as heat maps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CELL, _NARROWEST = 0.56, 0.46  # inches
 
 
 def downstream_accuracy(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
-    """Draw one heat map per dataset: rows baselines, untrained, from scratch, pretrained; columns training units.
+    """Draw one heat map per dataset: rows baselines, untrained, from scratch, pretrained; columns labelled units.
 
     The best decoder of each column is bold. Reference values (chance and ceilings) stand under the title and as
     marks at the colour bar.
@@ -82,7 +82,7 @@ def _draw(figure: Figure, axes: Axes, dataset: str, decoders: pd.DataFrame, refe
         _cell(
             axes, place, (row["value"], row["ci_low"], row["ci_high"]), norm, bold=row["value"] == best[row["n"]]
         )
-    axes.set(xlim=(-0.5, len(sizes) - 0.5), ylim=(len(names) - 0.5, -0.5), xlabel="training units")
+    axes.set(xlim=(-0.5, len(sizes) - 0.5), ylim=(len(names) - 0.5, -0.5), xlabel="labelled units")
     axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     axes.set_yticks(range(len(names)), [style.wrapped(style.spelled(name), 18) for name in names])
     axes.tick_params(length=0)

@@ -1,4 +1,4 @@
-"""Figure downstream_curves: accuracy by number of training units, pretrained or not, per network."""
+"""Figure downstream_curves: accuracy by number of labelled units, pretrained or not, per network."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def downstream_curves(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
             if number == 0 or len(chunks) > 1:
                 axes.set_title(style.wrapped(style.spelled(family.name), 22))
             if number == len(lines) - 1 or len(chunks) > 1:
-                axes.set_xlabel("training units")
+                axes.set_xlabel("labelled units")
         for axes, labels in zip(line, ends, strict=False):
             _labels(axes, labels)  # when all have given their data to the common scale
         for axes in line[len(chunk) :]:

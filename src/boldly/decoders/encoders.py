@@ -1,0 +1,100 @@
+"""Trials to hidden states: each trial is encoded once, whatever is fitted to it afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from boldly.models.basis import Basis, fit_basis
+from boldly.samples.corpus import Corpus
+from boldly.samples.windows import Trials
+from boldly.training.validation import TRIALS_PER_BATCH, to_device
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class States:
+    """Hidden states of R trials, one behind the other.
+
+    Attributes
+    ----------
+    values : ndarray of float32, shape (N, layers, W)
+        States of all frames.
+    starts : ndarray of int64, shape (R + 1,)
+        Trial r is ``values[starts[r]:starts[r + 1]]``.
+    t_r : ndarray of float64, shape (R,)
+        Repetition times, s.
+    """
+
+    values: Floats
+    starts: NDArray[np.int64]
+    t_r: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.t_r)
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """Number of frames of each trial, shape (R,)."""
+        return np.diff(self.starts)
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers."""
+        return self.values.shape[1]
+
+    def select(self, chosen: NDArray[np.bool_]) -> States:
+        """Return the states of some trials, copied."""
+        frames = np.repeat(chosen, self.lengths)
+        starts = np.concatenate([[0], np.cumsum(self.lengths[chosen])]).astype(np.int64)
+        return States(self.values[frames], starts, self.t_r[chosen])
+
+    def basis(self) -> Basis:
+        """Return the principal components of these very states."""
+        return fit_basis([self.values])
+
+
+def signal_states(corpus: Corpus, longest: int) -> States:
+    """Return the signals themselves as states of one layer, trials cut behind `longest` frames."""
+    lengths = np.minimum(corpus.lengths, longest)
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    frames = np.arange(starts[-1]) + np.repeat(corpus.starts[:-1] - starts[:-1], lengths)
+    return States(corpus.frames[frames].astype(np.float32)[:, None], starts, corpus.t_r)
+
+
+def network_states(network: nn.Module, corpus: Corpus, longest: int) -> States:
+    """Return the hidden states that a network has for trials, in evaluation mode, on a GPU where there is one.
+
+    Parameters
+    ----------
+    network : nn.Module
+        With `encode`: a batch to the states of all layers, each (B, L, W).
+    corpus : Corpus
+        Trials.
+    longest : int
+        Longer trials are cut behind this many frames.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network.to(device).eval()
+    trials = Trials(corpus, longest)
+    starts = np.concatenate([[0], np.cumsum(np.minimum(corpus.lengths, longest))]).astype(np.int64)
+    values: Floats | None = None
+    with torch.inference_mode():
+        for first in range(0, len(trials), TRIALS_PER_BATCH):
+            last = min(first + TRIALS_PER_BATCH, len(trials))
+            batch = to_device(trials.__getitems__(range(first, last)), device)
+            del batch["labels"]
+            states = torch.stack(network.encode(**batch), dim=2)  # (B, L, layers, W)
+            real = states[batch["valid"]] if "valid" in batch else states.flatten(end_dim=1)
+            if values is None:
+                values = np.empty((starts[-1], *real.shape[1:]), np.float32)
+            values[starts[first] : starts[last]] = real.float().cpu().numpy()
+    if values is None:
+        raise ValueError("no trials to encode")
+    return States(values, starts, corpus.t_r)

@@ -1,0 +1,54 @@
+"""Splits in the workflow: people of the same source, and families."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from boldly.samples.splits import read_split
+from tests.training import synthetic
+from tests.workflow.conftest import Snakemake
+
+
+def write_config(folder: Path, **upstream: Any) -> Path:
+    """Write the config of a resting-state and a task dataset of the same people, who are three families."""
+    config = {
+        "atlas": {"path": "none.nii.gz"},
+        "datasets": {
+            "one": {"role": "upstream", "shards": "one", "source": "us"},
+            "task": {"role": "downstream", "shards": "task", "source": "us", "participants": "people.tsv"},
+        },
+        "index": {"minimum_volumes": 2},
+        "split": {"upstream": upstream, "downstream": {"train": [1], "test": 3, "group": "family"}},
+    }
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def test_people_of_one_source_and_families(snakemake: Snakemake, tmp_path: Path) -> None:
+    synthetic.upstream_study(tmp_path)
+    synthetic.downstream_study(tmp_path)
+    rows = "".join(f"sub-{number:02d}\t{number // 2}\n" for number in range(6))
+    (tmp_path / "people.tsv").write_text(f"participant_id\tfamily\n{rows}")
+    run = snakemake(tmp_path, "--cores", "1", "split", config=write_config(tmp_path))
+    assert run.returncode != 0
+    task = read_split(tmp_path / "results/split/task.json", "downstream")
+    tested = set(task.draws[0].test)
+    # Three people are asked for, families have two.
+    assert len(tested) == 4
+    assert task.groups == {f"{number:02d}": str(number // 2) for number in range(6)}
+    log = (tmp_path / "results/logs/split/one.log").read_text()
+    assert (
+        f"test people of task, which has the same source: {', '.join(f'sub-{s}' for s in sorted(tested))}" in log
+    )
+    run = snakemake(tmp_path, "--cores", "1", "split", config=write_config(tmp_path, shared_people="exclude"))
+    assert run.returncode == 0, run.stderr[-2000:]
+    one = read_split(tmp_path / "results/split/one.json", "upstream")
+    assert {*one.train, *one.validation} == {f"{number:02d}" for number in range(6)} - tested
+    (tmp_path / "people.tsv").write_text("participant_id\tfamily\n" + rows.replace("\t0", "\t2"))
+    again = snakemake(tmp_path, "--cores", "1", "--dry-run", "split", config=tmp_path / "config.yaml")
+    # A changed table of participants is an input like any other.
+    assert "results/split/task.json" in again.stdout + again.stderr
