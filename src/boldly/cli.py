@@ -155,7 +155,7 @@ def _adapt(args: argparse.Namespace) -> None:
         dataset=args.dataset,
         split=args.split,
         shards=args.shards,
-        model=args.model,
+        models=[adapt.UpstreamModel(name, int(seed), Path(folder)) for name, seed, folder in args.model or ()],
         output=args.output,
     )
 
@@ -361,7 +361,15 @@ def _add_learning(add: Callable, flag: Callable, path: Callable, options: Callab
     options(sub)
     path(sub, "split", "split of the dataset")
     path(sub, "shards", "folder of its shards")
-    path(sub, "model", "folder of the upstream model (not for baselines)", default=None)
+    flag(
+        sub,
+        "model",
+        "name, seed and folder of an upstream model; once for each (not for most baselines)",
+        nargs=3,
+        action="append",
+        metavar=("NAME", "SEED", "FOLDER"),
+        required=False,
+    )
     path(sub, "output", "folder of the experiment to write")
 
     sub = add("evaluate", _evaluate, "score all decoders of a dataset on its test trials")

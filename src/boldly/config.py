@@ -10,7 +10,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -46,6 +46,21 @@ REVISIONS: dict[str, int] = {
 }
 
 Framework = Literal["autoencoding", "csm", "sequence_bert", "network_bert"]
+ReadOut = Literal["mean", "slices", "covariance", "tangent", "correlation"]
+ClassifierName = Literal["logistic", "lda", "ridge", "mlp"]
+LayerChoice = Literal["all", "first", "middle", "last"]
+Baseline = Literal[
+    "linear",
+    "mean_mlp",
+    "mean_logistic",
+    "mean_lda",
+    "components_logistic",
+    "components_lda",
+    "covariance_lda",
+    "connectivity",
+    "tangent",
+    "components",
+]
 Variant = Literal["boldly", "lfb"]
 # What a user may wave through where a model meets data; the number of parcels must fit.
 ContractField = Literal[
@@ -510,7 +525,9 @@ class OptimiserOptions(Section):
 class PretrainOptions(OptimiserOptions):
     """An upstream experiment."""
 
-    framework: Framework = Field(description="Objective and network.")
+    framework: Framework | Literal["components"] = Field(
+        description="Objective and network; components: principal components of the runs, `width` of them."
+    )
     variant: Variant = Field(
         "boldly", description="Networks and objectives: of boldly, or (lfb) the published ones as they were."
     )
@@ -551,13 +568,20 @@ class PretrainOptions(OptimiserOptions):
         None,
         description="Start from the weights of an upstream experiment, model folder, local GPT-2 or BERT folder.",
     )
+    repeats: list[int] = Field(
+        [],
+        description="Further seeds: the training is repeated as `<name>_seed-<seed>`, and decoders are adapted from "
+        "each, so that intervals cover the chance in pretraining too.",
+    )
     track: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(
         ["tensorboard"], description="Where the histories are shown beside the CSV files."
     )
 
     @model_validator(mode="after")
     def _shapes(self) -> Self:
-        if self.framework != "autoencoding" and self.width % self.heads:
+        if self.seed in self.repeats or len(set(self.repeats)) < len(self.repeats):
+            raise ValueError(f"repeats {self.repeats}: the seeds must differ from each other and from {self.seed}")
+        if self.framework not in ("autoencoding", "components") and self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         shortest, longest = self.window_frames
         if not 2 <= shortest <= longest:
@@ -569,13 +593,90 @@ class PretrainOptions(OptimiserOptions):
         return self
 
 
-class AdaptOptions(OptimiserOptions):
-    """A downstream experiment: a pretrained network, the same from scratch, or a baseline."""
+# What a probe chooses from unless the config says otherwise: see docs/decoders.md for what was tried.
+_READ_OUTS = ["slices+covariance", "tangent"]
+_PENALTIES = [10.0, 3.0, 1.0, 0.3]
 
-    pretrained: str | None = Field(None, description="Upstream experiment (or model folder) to start from.")
-    scratch: str | None = Field(None, description="Upstream experiment whose network starts untrained.")
-    baseline: Literal["linear", "mean_mlp"] | None = Field(
-        None, description="Linear over time and parcels, or an MLP on the time-averaged signal."
+
+class ProbeBaseline(NamedTuple):
+    """A baseline that is fitted in closed or convex form.
+
+    Attributes
+    ----------
+    encoder : {"signal", "components"}
+        The parcels themselves, or their principal components over the upstream runs.
+    read_outs : list of str
+        As in `AdaptOptions`.
+    classifier : str
+        As in `AdaptOptions`.
+    """
+
+    encoder: Literal["signal", "components"]
+    read_outs: list[str]
+    classifier: ClassifierName
+
+
+PROBE_BASELINES: dict[str, ProbeBaseline] = {
+    "mean_logistic": ProbeBaseline("signal", ["mean"], "logistic"),
+    "mean_lda": ProbeBaseline("signal", ["mean"], "lda"),
+    "components_logistic": ProbeBaseline("components", ["slices"], "logistic"),
+    "components_lda": ProbeBaseline("components", ["slices"], "lda"),
+    "covariance_lda": ProbeBaseline("components", ["covariance"], "lda"),
+    "connectivity": ProbeBaseline("signal", ["correlation"], "logistic"),
+    "tangent": ProbeBaseline("components", ["tangent"], "logistic"),
+    "components": ProbeBaseline("components", _READ_OUTS, "logistic"),
+}
+
+
+class AdaptOptions(OptimiserOptions):
+    """A downstream experiment: a pretrained network, an untrained one, the same from scratch, or a baseline.
+
+    There are two ways to make a decoder of a network (`method`). A probe leaves the network as it is: trials are
+    encoded once, read-outs turn the states of a trial into features, and a classifier is fitted to them in closed
+    or convex form; read-outs, layers, classifier and penalty are chosen by validation. The other way, that of the
+    published system, trains all weights by gradient steps; steps, batch_size, learning_rate and so on are for that.
+    """
+
+    pretrained: str | list[str] | None = Field(
+        None,
+        description="Upstream experiment (or model folder) to start from; several: one decoder of all of them.",
+    )
+    untrained: str | None = Field(
+        None,
+        description="Upstream experiment whose network stays at random weights, as a probe: what pretraining adds.",
+    )
+    scratch: str | None = Field(
+        None, description="Upstream experiment whose network starts untrained and is trained by gradient steps."
+    )
+    baseline: Baseline | None = Field(
+        None,
+        description="Decoder without a network. mean_: logistic regression or shrinkage LDA on the mean signal; "
+        "components_: the same on time slices of principal components of the upstream runs; covariance_lda: their "
+        "lagged covariances; connectivity: correlations of all parcels; tangent: covariances of components as "
+        "matrix logarithms; components: read-outs chosen as for networks. By gradient steps: linear (over time and "
+        "parcels, as in the published system), mean_mlp (on the mean signal).",
+    )
+    method: Literal["probe", "network"] = Field(
+        "probe", description="How a pretrained network becomes a decoder: frozen with a classifier, or trained."
+    )
+    read_outs: list[str] = Field(
+        _READ_OUTS,
+        min_length=1,
+        description=f"Read-outs of a probe to choose from, of {', '.join(get_args(ReadOut))}; "
+        "joined by + they are used together.",
+    )
+    layers: list[LayerChoice] = Field(["all"], min_length=1, description="Layers of a probe to choose from.")
+    classifiers: list[ClassifierName] = Field(
+        ["logistic"], min_length=1, description="Classifiers of a probe to choose from."
+    )
+    penalties: list[Annotated[float, Field(gt=0)]] = Field(
+        _PENALTIES,
+        min_length=1,
+        description="Penalties on squared weights to choose from; lda finds its shrinkage by itself.",
+    )
+    combine: Literal["mean", "best"] = Field(
+        "mean",
+        description="Of several pretrained networks: the mean of their probabilities, or the one that validates best.",
     )
     variant: Variant = Field(
         "boldly", description="Of the linear baseline: of boldly, or (lfb) that of the published system as it was."
@@ -586,21 +687,59 @@ class AdaptOptions(OptimiserOptions):
         1.0, gt=0, le=1, description="Training trials are cropped at random to no less than this share; 1: never."
     )
     freeze: list[Literal["embedder", "decoder", "unembedder"]] = Field(
-        [], description="Parts not trained; pooler and head always are."
+        [], description="Parts not trained (method network); pooler and head always are."
     )
     allow_mismatch: list[ContractField] = Field(
         [], description="Fields in which the contracts of upstream model and shards may differ."
     )
-    seeds: list[int] = Field([1234], min_length=1, description="Repetitions with other seeds.")
+    seeds: list[int] = Field(
+        [1234],
+        min_length=1,
+        description="Repetitions with other seeds. An upstream experiment with `repeats` brings its own seeds instead.",
+    )
     datasets: list[Name] | None = Field(None, description="Downstream datasets; default: all.")
 
     @model_validator(mode="after")
     def _one_start(self) -> Self:
-        if sum(x is not None for x in (self.pretrained, self.scratch, self.baseline)) != 1:
-            raise ValueError("give exactly one of pretrained, scratch, baseline")
+        if sum(getattr(self, kind) is not None for kind in STARTS) != 1:
+            raise ValueError(f"give exactly one of {', '.join(STARTS)}")
         if self.variant != "boldly" and self.baseline != "linear":
             raise ValueError("variant is for the linear baseline; a network has that of its upstream experiment")
+        if self.pretrained == []:
+            raise ValueError("pretrained: an empty list; name an upstream experiment")
+        if len(self.upstream) > 1 and self.method == "network":
+            raise ValueError("method network trains one network; name one in pretrained, or take method probe")
+        self.read_out_words()
         return self
+
+    @property
+    def kind(self) -> str:
+        """Which of `STARTS` is given."""
+        return next(kind for kind in STARTS if getattr(self, kind) is not None)
+
+    @property
+    def upstream(self) -> list[str]:
+        """Upstream experiments or model folders that the experiment needs; none for most baselines."""
+        start = self.pretrained or self.untrained or self.scratch or []
+        return [start] if isinstance(start, str) else list(start)
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether the decoder is a frozen encoder with a classifier."""
+        if self.baseline is not None:
+            return self.baseline in PROBE_BASELINES
+        return self.untrained is not None or (self.pretrained is not None and self.method == "probe")
+
+    def read_out_words(self) -> tuple[tuple[ReadOut, ...], ...]:
+        """Return the read-outs to choose from, each as the words that are used together."""
+        parted = tuple(tuple(item.split("+")) for item in self.read_outs)
+        known = get_args(ReadOut)
+        if wrong := sorted({word for words in parted for word in words} - set(known)):
+            raise ValueError(f"read_outs: no read-out {', '.join(wrong)} (there are: {', '.join(known)})")
+        return parted  # type: ignore[return-value]
+
+
+STARTS = ("pretrained", "untrained", "scratch", "baseline")
 
 
 class GridOptions(Section):
@@ -638,20 +777,81 @@ class PretrainSection(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _expand_grids(cls, content: Any) -> Any:
-        if not isinstance(content, dict) or not isinstance(content.get("grids"), dict):
+    def _expand(cls, content: Any) -> Any:
+        """Write grids and repeats out as experiments."""
+        if not isinstance(content, dict) or not isinstance(content.get("experiments") or {}, dict):
             return content
         experiments = dict(content.get("experiments") or {})
-        for name, grid in content["grids"].items():
+        for name, grid in (content.get("grids") or {}).items():
             for key, options in GridOptions.model_validate(grid).experiments(name).items():
                 experiments.setdefault(key, options)
+        for name, options in list(experiments.items()):
+            given = options.model_dump(exclude_unset=True) if isinstance(options, BaseModel) else options
+            repeats = given.get("repeats") if isinstance(given, dict) else None
+            for seed in repeats if isinstance(repeats, list) else ():
+                experiments.setdefault(repeat_name(name, seed), {**given, "seed": seed, "repeats": []})
+        if experiments:
+            # What baselines look at.
+            experiments.setdefault(COMPONENTS, {"framework": "components", "width": 64})
         return {**content, "experiments": experiments}
+
+
+# The upstream experiment that baselines start from: linear pretraining.
+COMPONENTS = "components"
+
+
+def repeat_name(name: str, seed: int) -> str:
+    """Return what the repetition of an upstream experiment with another seed is called."""
+    return f"{name}_seed-{seed}"
 
 
 class AdaptSection(Section):
     """All downstream experiments."""
 
     experiments: dict[ExperimentName, AdaptOptions] = Field({}, description="By name.")
+    baselines: list[Baseline] = Field(
+        list(get_args(Baseline)), description="Baselines that are added as experiments of their own name."
+    )
+    controls: list[Literal["untrained", "scratch"]] = Field(
+        ["untrained", "scratch"],
+        description="Added to each experiment with one pretrained network, as `<name>_untrained` and "
+        "`<name>_scratch`: the same network with random weights, and trained from scratch.",
+    )
+    shared: dict[str, Any] = Field(
+        {}, description="Options of all experiments that do not give them: steps, batch_size, learning_rate, ..."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, content: Any) -> Any:
+        """Add baselines and controls, and what experiments share."""
+        if not isinstance(content, dict) or not isinstance(content.get("experiments") or {}, dict):
+            return content
+        given = {
+            name: options.model_dump(exclude_unset=True) if isinstance(options, BaseModel) else options
+            for name, options in (content.get("experiments") or {}).items()
+        }
+        fields = cls.model_fields
+        baselines = content.get("baselines", fields["baselines"].default)
+        controls = content.get("controls", fields["controls"].default)
+        shared = content.get("shared") or {}
+        wanted = baselines if given or "baselines" in content else []
+        experiments = {name: {"baseline": name} for name in wanted}
+        for name, options in given.items():
+            experiments[name] = options
+            start = options.get("pretrained") if isinstance(options, dict) else None
+            for control in controls if isinstance(start, str) else ():
+                own = {key: value for key, value in options.items() if key not in _OF_PRETRAINED}
+                experiments.setdefault(f"{name}_{control}", {**own, control: start})
+        complete = {
+            name: {**shared, **options} if isinstance(options, dict) and isinstance(shared, dict) else options
+            for name, options in experiments.items()
+        }
+        return {**content, "experiments": complete}
+
+
+# What holds for a pretrained experiment and not for its controls.
+_OF_PRETRAINED = ("pretrained", "method", "combine", "freeze")
 
 
 class EvaluateOptions(Section):
@@ -715,13 +915,12 @@ class Config(Section):
     def _names_meet(self) -> Self:
         wrong = []
         for name, options in self.adapt.experiments.items():
-            for word in ("pretrained", "scratch"):
-                upstream = getattr(options, word)
-                if upstream is None or upstream in self.pretrain.experiments:
+            for upstream in options.upstream:
+                if upstream in self.pretrain.experiments:
                     continue
-                if word == "scratch" or not Path(upstream).is_dir():
+                if options.pretrained is None or not Path(upstream).is_dir():
                     wrong.append(
-                        f"adapt.experiments.{name}.{word}: no upstream experiment '{upstream}' "
+                        f"adapt.experiments.{name}.{options.kind}: no upstream experiment '{upstream}' "
                         f"(there are: {', '.join(self.pretrain.experiments) or 'none'})"
                     )
         wrong += self._unknown_starts()
@@ -736,6 +935,33 @@ class Config(Section):
         if wrong:
             raise ValueError("; ".join(wrong))
         return self
+
+    def upstream_models(self, options: AdaptOptions) -> list[tuple[str, int, str]]:
+        """Return the upstream models of a downstream experiment.
+
+        Returns
+        -------
+        list of (str, int, str)
+            Name in `AdaptOptions.upstream` (or that of the components that baselines look at), seed, and the
+            experiment that was trained with it; another folder is its own experiment, of the first of the seeds.
+        """
+        names = options.upstream
+        if options.baseline is not None:
+            preset = PROBE_BASELINES.get(options.baseline)
+            needed = (
+                preset is not None and preset.encoder == "components" and COMPONENTS in self.pretrain.experiments
+            )
+            names = [COMPONENTS] if needed else []
+        models = []
+        for name in names:
+            experiment = self.pretrain.experiments.get(name)
+            if experiment is None:
+                models.append((name, options.seeds[0], name))
+                continue
+            models.append((name, experiment.seed, name))
+            if options.pretrained is not None:
+                models += [(name, seed, repeat_name(name, seed)) for seed in experiment.repeats]
+        return models
 
     def _unknown_starts(self) -> list[str]:
         """Say what is wrong with the weights that upstream experiments start from."""

@@ -1,7 +1,8 @@
 """adapt: decoders of mental states from few labelled subjects.
 
-Input: upstream model (but for baselines), shards and split of a downstream dataset
-Output: results/models/downstream/{dataset}/{experiment}/: adapt.json and one folder per size, draw and seed
+Input: upstream models (not for all baselines), shards and split of a downstream dataset
+Output: results/models/downstream/{dataset}/{experiment}/: adapt.json, one folder per size, draw and seed, and the
+frozen networks of probes in encoders/
 
 One job trains all of them; a killed job goes on with those that are missing.
 """
@@ -15,7 +16,7 @@ rule adapt:
 rule adapt_experiment:
     """Train a downstream experiment."""
     input:
-        model=upstream_model,
+        models=upstream_files,
         split="results/split/{dataset}.json",
         shards=dataset_shards,
     output:
@@ -33,7 +34,7 @@ rule adapt_experiment:
         gpu=0,
     params:
         options=experiment_options("adapt"),
-        model=upstream_argument,
+        models=upstream_arguments,
         shards=dataset_shard_folder,
         folder=subpath(output[0], parent=True),
         revision=REVISIONS["adapt"],
@@ -44,6 +45,6 @@ rule adapt_experiment:
         " --options {params.options:q}"
         " --split {input.split:q}"
         " --shards {params.shards:q}"
-        " {params.model:q}"
+        " {params.models:q}"
         " --output {params.folder:q}"
         " 2> {log:q}"

@@ -243,21 +243,18 @@ def initial_argument(wildcards):
     return [] if name is None else ["--initial", model_folder(name)]
 
 
-def upstream_folder(wildcards):
-    """Folder of the upstream model that a downstream experiment starts from; none for baselines."""
-    options = ADAPT[wildcards.experiment]
-    name = options.pretrained or options.scratch
-    return None if name is None else model_folder(name)
+def upstream_models(wildcards):
+    """Name, seed and folder of the upstream models that a downstream experiment starts from; none for most baselines."""
+    models = CONFIG.upstream_models(ADAPT[wildcards.experiment])
+    return [(name, str(seed), model_folder(experiment)) for name, seed, experiment in models]
 
 
-def upstream_model(wildcards):
-    folder = upstream_folder(wildcards)
-    return [] if folder is None else [f"{folder}/model.safetensors", f"{folder}/config.json"]
+def upstream_files(wildcards):
+    return [f"{folder}/{name}" for *_, folder in upstream_models(wildcards) for name in ("model.safetensors", "config.json")]
 
 
-def upstream_argument(wildcards):
-    folder = upstream_folder(wildcards)
-    return [] if folder is None else ["--model", folder]
+def upstream_arguments(wildcards):
+    return [argument for model in upstream_models(wildcards) for argument in ("--model", *model)]
 
 
 def adapted(dataset):

@@ -58,7 +58,9 @@ class Classifier:
         return Classifier(weights, (*self.biases[:-1], (self.biases[-1] / temperature).astype(np.float32)))
 
 
-def fit_classifier(name: ClassifierName, penalty: float, features: Matrix, labels: Labels, n_labels: int) -> Classifier:
+def fit_classifier(
+    name: ClassifierName, penalty: float, features: Matrix, labels: Labels, n_labels: int
+) -> Classifier:
     """Fit a classifier.
 
     Parameters
@@ -130,7 +132,9 @@ def _pair(weights: tuple[Matrix, ...], biases: tuple[Matrix, ...]) -> Layers:
     return (*weights[:-1], last), (*biases[:-1], np.concatenate([[0.0], biases[-1]]))
 
 
-def _with_unseen(weights: tuple[Matrix, ...], biases: tuple[Matrix, ...], found: Labels, n_labels: int) -> Classifier:
+def _with_unseen(
+    weights: tuple[Matrix, ...], biases: tuple[Matrix, ...], found: Labels, n_labels: int
+) -> Classifier:
     """Give the states that no trial has logits below those of the others."""
     last, bias = weights[-1], biases[-1]
     whole = np.repeat(last.mean(axis=1, keepdims=True), n_labels, axis=1)

@@ -75,9 +75,8 @@ class Member:
     classifier: Classifier
     chosen: dict[str, Any]
 
-    def probabilities(self, states: States, basis: Basis) -> NDArray[np.float64]:
-        """Return the probability of each state for each trial, (R, labels); `basis` is that of the encoder."""
-        blocks = read_out(states, self.basis or basis, self.read_outs, self.layers)
+    def probabilities(self, blocks: list[Floats]) -> NDArray[np.float64]:
+        """Return the probability of each state for each trial, (R, labels), from its read-outs, each (R, D)."""
         return softmax(self.classifier.logits(self.scaling(blocks)), axis=1)
 
     def __str__(self) -> str:
@@ -219,7 +218,9 @@ class Probe:
             content = read_json(Path(folder) / CONFIG)
             tensors = load_file(Path(folder) / ARRAYS)
             members = tuple(
-                _member(item, {name.partition(".")[2]: t for name, t in tensors.items() if name.startswith(f"{n}.")})
+                _member(
+                    item, {name.partition(".")[2]: t for name, t in tensors.items() if name.startswith(f"{n}.")}
+                )
                 for n, item in enumerate(content["members"])
             )
             return cls(members, tuple(content["labels"]), int(content["longest"]))

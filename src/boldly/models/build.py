@@ -16,6 +16,7 @@ from boldly.files import atomic_path, read_json, write_json
 from boldly.models.autoencoding import AutoencodingNetwork
 from boldly.models.baselines import LinearBaseline, MeanMlp
 from boldly.models.bert import MaskedNetwork
+from boldly.models.components import ComponentsNetwork
 from boldly.models.csm import CausalNetwork
 from boldly.models.lfb import network as lfb
 from boldly.models.network import NetworkConfig
@@ -31,6 +32,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "csm": CausalNetwork,
     "sequence_bert": MaskedNetwork,
     "network_bert": MaskedNetwork,
+    "components": ComponentsNetwork,
     "linear": LinearBaseline,
     "mean_mlp": MeanMlp,
 }
@@ -174,6 +176,21 @@ def load_network(folder: Path | str) -> nn.Module:
             )
         ) from None
     return network.eval()
+
+
+def load_encoder(folder: Path | str) -> nn.Module:
+    """Read a network of which the states of frames are wanted.
+
+    Raises
+    ------
+    InputError
+        As `load_network`, and for a network that has no states of frames.
+    """
+    network = load_network(folder)
+    if not hasattr(network, "encode"):
+        message = "this network gives no states of single frames, which a probe reads"
+        raise InputError(Problem(str(folder), "", message, "set method: network for this experiment"))
+    return network
 
 
 def transfer(network: nn.Module, weights: dict[str, Tensor], where: str) -> list[str]:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Outputs = dict[str, Tensor]
-NetworkName = Literal["autoencoding", "csm", "sequence_bert", "network_bert", "linear", "mean_mlp"]
+NetworkName = Literal["autoencoding", "csm", "sequence_bert", "network_bert", "components", "linear", "mean_mlp"]
 
 # Periods of the time embedding, s: from below the shortest repetition times to twice the longest windows in use.
 _SHORTEST_PERIOD_S = 1.0

@@ -76,7 +76,7 @@ def read_decoders(models: list[Path], dataset: str, split: DownstreamSplit, spli
         try:
             content = read_json(path)
             name, kind, fits = str(content["experiment"]), str(content["kind"]), content["fits"]
-            start = str(content["options"][kind])
+            start = str(content["start"])
             found = [((int(fit["n"]), int(fit["draw"])), int(fit["seed"]), str(fit["folder"])) for fit in fits]
             wrong = _wrong(content, dataset, draws, split_path)
         except (OSError, ValueError, KeyError, TypeError) as error:

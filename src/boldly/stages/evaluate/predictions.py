@@ -203,7 +203,7 @@ def predict(decoder: Decoder, corpus: Corpus, trials: Trials, parts: Parts) -> E
 
 def _ask(decoder: Decoder, corpus: Corpus, chosen: list[Integers]) -> Probabilities:
     """Let all fits of an experiment predict; return the probabilities of the trials chosen for each fit."""
-    from boldly.training.decoding import predict_fits  # torch: not before the inputs are known to be good
+    from boldly.decoders.apply import predict_fits  # torch: not before the inputs are known to be good
 
     blocks: list[Probabilities | None] = [None] * len(decoder.fits)
     places = {fit.folder: place for place, fit in enumerate(decoder.fits)}

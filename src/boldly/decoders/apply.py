@@ -1,0 +1,98 @@
+"""Applying the decoders of an experiment: every encoder passes once over the trials, whatever was fitted to it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boldly.decoders import probe as probes
+from boldly.decoders.encoders import States, network_states, signal_states
+from boldly.decoders.probe import FeatureCache, Probe
+from boldly.models.basis import Basis, load_basis
+from boldly.models.build import load_contract, load_encoder
+from boldly.provenance import check_same
+from boldly.samples.corpus import Corpus
+from boldly.training.decoding import predict
+
+# The encoder that is none: the signals themselves.
+SIGNAL = "signal"
+_ENCODERS = "encoders"
+
+
+def predict_fits(
+    folder: Path | str, fits: Sequence[str], corpus: Corpus, *, allow_mismatch: Collection[str] = ()
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield the probability of each state for each trial, for each decoder of an experiment.
+
+    Parameters
+    ----------
+    folder : Path or str
+        Folder of the experiment.
+    fits : sequence of str
+        Names of the decoders' folders in it.
+    corpus : Corpus
+        The trials.
+    allow_mismatch : collection of str
+        Contract fields in which decoders and trials may differ.
+
+    Yields
+    ------
+    name : str
+        Folder of the decoder; those that share encoders come one after the other.
+    probabilities : ndarray of float32, shape (R, labels)
+        In the order of the corpus.
+
+    Raises
+    ------
+    InputError
+        For missing or damaged decoders, and those whose contract differs from that of the trials.
+    """
+    folder = Path(folder)
+    trained = [name for name in fits if not (folder / name / probes.CONFIG).exists()]
+    for name in trained:
+        yield name, predict(folder / name, corpus, allow_mismatch=allow_mismatch)
+    loaded = {name: Probe.load(folder / name) for name in fits if name not in trained}
+    encoded = _Encoded(folder, corpus)
+    for name in sorted(loaded, key=lambda name: [member.encoder for member in loaded[name].members]):
+        check_same(load_contract(folder / name), corpus.contract, str(folder), corpus.keys[0], allow_mismatch)
+        yield name, encoded.probabilities(loaded[name])
+
+
+class _Encoded:
+    """The trials as the encoders of an experiment see them; those that are no longer needed are forgotten."""
+
+    def __init__(self, folder: Path, corpus: Corpus) -> None:
+        self._folder, self._corpus = folder, corpus
+        self._known: dict[str, tuple[States, FeatureCache | None]] = {}
+
+    def probabilities(self, probe: Probe) -> NDArray[np.float32]:
+        wanted = {member.encoder for member in probe.members}
+        self._known = {name: entry for name, entry in self._known.items() if name in wanted}
+        total = np.zeros((len(self._corpus), len(probe.labels)))
+        everything = np.ones(len(self._corpus), bool)
+        for member in probe.members:
+            if member.encoder not in self._known:
+                self._known[member.encoder] = self._encode(member.encoder, probe.longest)
+            states, features = self._known[member.encoder]
+            if member.basis is not None or features is None:
+                features = FeatureCache(states, member.basis or states.basis())
+            total += member.probabilities(features(everything, member.read_outs, member.layers))
+        return (total / len(probe.members)).astype(np.float32)
+
+    def _encode(self, name: str, longest: int) -> tuple[States, FeatureCache | None]:
+        if name == SIGNAL:
+            states = signal_states(self._corpus, longest)
+            return states, FeatureCache(states, identity(states.values.shape[2]))
+        folder = self._folder / _ENCODERS / name
+        states = network_states(load_encoder(folder), self._corpus, longest)
+        basis = load_basis(folder)
+        return states, None if basis is None else FeatureCache(states, basis)
+
+
+def identity(n_parcels: int) -> Basis:
+    """Return the components that leave signals as they are."""
+    one = np.eye(n_parcels, dtype=np.float32)[None]
+    return Basis(np.zeros((1, n_parcels), np.float32), one, np.ones((1, n_parcels), np.float32))

@@ -1,0 +1,142 @@
+"""Stage adapt: a network or a baseline learns to decode mental states from few labelled units."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from boldly.bids import entities
+from boldly.config import AdaptOptions
+from boldly.files import read_json, write_json
+from boldly.models.build import WEIGHTS, load_config, load_contract
+from boldly.provenance import check_same, environment, file_sha256
+from boldly.records import InputError, Problem
+from boldly.samples.corpus import Corpus, load_corpus
+from boldly.samples.shards import subject_shards
+from boldly.samples.splits import DownstreamSplit, Draw, read_split
+from boldly.stages.adapt.networks import NetworkExperiment
+from boldly.stages.adapt.probes import ProbeExperiment
+from boldly.stages.adapt.upstream import UpstreamModel
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["MANIFEST", "UpstreamModel", "run"]
+
+MANIFEST = "adapt.json"
+_RECORD = "fit.json"
+
+
+class Experiment(Protocol):
+    """How the decoders of an experiment are made: by gradient steps, or as probes of frozen encoders."""
+
+    seeds: tuple[int, ...]
+
+    def fit(self, draw: Draw, seed: int, folder: Path) -> dict[str, Any]:
+        """Train a decoder on a draw, write it to a folder, and return what there is to say of it."""
+
+
+def run(
+    *,
+    name: str,
+    options: AdaptOptions,
+    dataset: str,
+    split: Path,
+    shards: Path,
+    models: list[UpstreamModel],
+    output: Path,
+) -> None:
+    """Train a decoder for each draw of training units and each seed.
+
+    Each fit is independent of the others and written when it is done; an interrupted job goes on with those that
+    are missing. `pretrained`, `untrained` and `scratch` differ in the weights that they start from.
+
+    Parameters
+    ----------
+    name : str
+        Experiment.
+    options : AdaptOptions
+        Start and training.
+    dataset : str
+        Downstream dataset.
+    split : Path
+        Its split JSON.
+    shards : Path
+        Its shard folder.
+    models : list of UpstreamModel
+        Upstream models; of an untrained or scratch network only the config is used. Empty for most baselines.
+    output : Path
+        Folder for ``n-<n>_draw-<d>_seed-<s>/``, ``encoders/`` and, last, adapt.json.
+
+    Raises
+    ------
+    InputError
+        For damaged shards, a model whose contract differs from that of the shards, or one that does not fit.
+    """
+    parts = read_split(split, "downstream")
+    paths = _paths(parts, dataset, shards)
+    corpus = load_corpus(paths)
+    _check(models, corpus, options)
+    kind = ProbeExperiment if options.is_probe else NetworkExperiment
+    experiment: Experiment = kind(f"{name} on {dataset}", options, corpus, parts, models, output)
+    signature = {
+        "options": options.model_dump(mode="json"),
+        "trials": {path.name: file_sha256(path) for path in paths},
+        "models": [{**model.record, "sha256": file_sha256(model.folder / WEIGHTS)} for model in models],
+    }
+    jobs = [(draw, seed) for draw in parts.draws for seed in experiment.seeds]
+    # The Trainer collects garbage before each fit; without this it walks through all imported modules each time.
+    gc.freeze()
+    records = []
+    for number, (draw, seed) in enumerate(jobs, start=1):
+        folder = output / f"n-{draw.n}_draw-{draw.draw}_seed-{seed}"
+        own = {**signature, "draw": json.loads(json.dumps(asdict(draw))), "seed": seed}
+        if not _is_finished(folder, own):
+            (folder / _RECORD).unlink(missing_ok=True)
+            about = experiment.fit(draw, seed, folder)
+            write_json(folder / _RECORD, {**own, **about})
+            logger.info("%s on %s, fit %d/%d: %s", name, dataset, number, len(jobs), _line(draw, seed, about))
+        known = read_json(folder / _RECORD)
+        about = {key: value for key, value in known.items() if key not in (*signature, "draw", "seed")}
+        units = {part: list(getattr(draw, part)) for part in ("train", "validation", "test")}
+        records.append({"folder": folder.name, "n": draw.n, "draw": draw.draw, "seed": seed, **units, **about})
+    start = getattr(options, options.kind)
+    content = {"experiment": name, "dataset": dataset, "kind": options.kind, "fits": records}
+    content["start"] = start if isinstance(start, str) else "+".join(start)
+    write_json(output / MANIFEST, {**content, **signature, "environment": environment()})
+
+
+def _paths(split: DownstreamSplit, dataset: str, shards: Path) -> list[Path]:
+    """Return the shards of the units that train or validate; nobody looks at the test units here."""
+    units = {unit for draw in split.draws for unit in (*draw.train, *draw.validation)}
+    if split.by == "run":
+        units = {entities(unit)["sub"] for unit in units}
+    return [path for subject in sorted(units) for path in subject_shards(shards, dataset, subject)]
+
+
+def _check(models: list[UpstreamModel], corpus: Corpus, options: AdaptOptions) -> None:
+    """Refuse upstream models that the trials do not fit."""
+    if options.upstream and not models:
+        raise ValueError("a network needs the folder of an upstream model")
+    for model in models:
+        n_parcels = load_config(model.folder).n_parcels
+        if n_parcels != corpus.frames.shape[1]:
+            message = f"takes {n_parcels} parcels, the shards have {corpus.frames.shape[1]}"
+            raise InputError(Problem(str(model.folder), "", message, "prepare both with the same atlas"))
+        contract = load_contract(model.folder)
+        check_same(contract, corpus.contract, str(model.folder), corpus.datasets[0], options.allow_mismatch)
+
+
+def _is_finished(folder: Path, signature: dict[str, Any]) -> bool:
+    path = folder / _RECORD
+    return path.exists() and signature.items() <= read_json(path).items()
+
+
+def _line(draw: Draw, seed: int, about: dict[str, Any]) -> str:
+    accuracy = about.get("validation_accuracy")
+    said = f"validation accuracy {accuracy:.3f}, " if accuracy is not None else ""
+    chosen = f"{about['choice']}, " if "choice" in about else f"step {about['step']}, "
+    return f"n {draw.n}, draw {draw.draw}, seed {seed}, {said}{chosen}{about['seconds']:.1f} s"

@@ -1,0 +1,78 @@
+"""The upstream models that downstream experiments start from."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from boldly.files import atomic_path
+from boldly.models import basis
+from boldly.models.build import CONFIG, CONTRACT, WEIGHTS
+
+ENCODERS = "encoders"
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class UpstreamModel:
+    """An upstream model.
+
+    Attributes
+    ----------
+    name : str
+        Upstream experiment, as `AdaptOptions` names it.
+    seed : int
+        Seed that it was pretrained with; repetitions have the same name and other seeds.
+    folder : Path
+        Its folder.
+    """
+
+    name: str
+    seed: int
+    folder: Path
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a manifest says of it."""
+        return {"name": self.name, "seed": self.seed, "folder": str(self.folder)}
+
+    @property
+    def label(self) -> str:
+        """Name among the encoders of an experiment."""
+        return f"{Path(self.name).name}_seed-{self.seed}"
+
+
+def keep(model: UpstreamModel, output: Path, *, frozen: bool) -> Path:
+    """Keep what decoders need of a model in the folder of their experiment, and return where.
+
+    Files are linked where the file system can, so that an experiment takes no room for them, and copied elsewhere.
+    Models are written beside their final name and renamed, so a link never changes with a later training.
+
+    Parameters
+    ----------
+    model : UpstreamModel
+        The model.
+    output : Path
+        Folder of the experiment.
+    frozen : bool
+        Whether decoders apply the model itself; if not, only what it was trained on is kept.
+    """
+    folder = output / ENCODERS / model.label
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (MANIFEST, *((CONFIG, CONTRACT, basis.FILE, WEIGHTS) if frozen else ())):
+        source = model.folder / name
+        (folder / name).unlink(missing_ok=True)
+        if source.exists():
+            with atomic_path(folder / name) as temporary:
+                _link(source, temporary)
+    return folder
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
