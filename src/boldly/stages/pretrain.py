@@ -28,6 +28,7 @@ from boldly.samples.streams import StreamedWindows
 from boldly.samples.windows import Windows, window_options
 from boldly.training import distributed
 from boldly.training.checkpoints import CheckpointFolder
+from boldly.training.continuity import check_continuity
 from boldly.training.forecasts import fit_dynamics
 from boldly.training.journal import write_history
 from boldly.training.trainer import fit
@@ -116,6 +117,8 @@ def run(
     # What the first shards tell about forecasts is kept: a training that goes on starts with those at hand.
     is_known = not validation or (checkpoints.path / _COMPARISONS).exists()
     corpus = _corpus(windows, done[-1] * options.batch_size if done and is_known else 0)
+    if distributed.is_first():
+        _check_continuity(windows, done[-1] * options.batch_size if done else 0, used)
     contract = corpus.contract
     config = pretraining_config(options, contract.n_parcels)
     network = build_network(config, options.seed)
@@ -200,9 +203,23 @@ def _windows(paths: list[Path | str], options: PretrainOptions) -> Windows | Str
 
 def _corpus(windows: Windows | StreamedWindows, number: int) -> Corpus:
     """Return the runs that a window is cut from; streamed, those of its group (behind the end, of the last)."""
-    if isinstance(windows, StreamedWindows):
-        windows = windows.at([min(number, len(windows) - 1)])
-    return windows.corpus
+    return _group(windows, number).corpus
+
+
+def _group(windows: Windows | StreamedWindows, number: int) -> Windows:
+    return windows.at([min(number, len(windows) - 1)]) if isinstance(windows, StreamedWindows) else windows
+
+
+def _check_continuity(
+    windows: Windows | StreamedWindows, number: int, used: list[tuple[UpstreamSplit, Path | str]]
+) -> None:
+    """Check the windows of the group that the training starts with; of a group from the web one subject."""
+    folders = {split.dataset: shards for split, shards in used}
+    check_continuity(
+        _group(windows, number),
+        lambda dataset, subject: subject_shards(folders[dataset], dataset, subject),
+        subjects=1 if any(is_url(shards) for shards in folders.values()) else 4,
+    )
 
 
 def _share(split: UpstreamSplit, options: PretrainOptions) -> tuple[str, ...]:
