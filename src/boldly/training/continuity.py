@@ -28,8 +28,8 @@ _SEARCHED = 1 << 16
 _WINDOWS = 256
 # Datasets that are checked: each costs the reading of the shards of one subject or a few.
 _MOST_DATASETS = 12
-# Windows hold only a part of a run, so the two numbers may differ by this much, plus four standard errors. Scrambled
-# frames differ by the whole autocorrelation, which is 0.5 or more in functional MRI.
+# Windows hold only a part of a run, so the two numbers may differ by this much, plus four standard errors.
+# Scrambled frames differ by the whole autocorrelation, which is 0.5 or more in functional MRI.
 _TOLERANCE = 0.15
 
 
