@@ -33,7 +33,7 @@ STAGES = (
 # Raised by one when the results of a stage change for the same input and options: reruns it and what follows.
 REVISIONS: dict[str, int] = {
     **dict.fromkeys(STAGES, 1),
-    **{"preprocess": 2, "parcellate": 3, "shard": 2, "pretrain": 2, "figures": 3},
+    **{"preprocess": 2, "parcellate": 3, "shard": 2, "pretrain": 3, "figures": 3},
 }
 
 Framework = Literal["autoencoding", "csm", "sequence_bert", "network_bert"]
@@ -465,6 +465,11 @@ class PretrainOptions(OptimiserOptions):
         [2, 4, 8], description="Frames ahead that are predicted beside the next one, with half its weight (csm)."
     )
     validation_windows: int = Field(512, ge=1, description="Windows per validation.")
+    keep_untrained: bool = Field(
+        False,
+        description="Keep the best weights of the training even if no validation was better than before its first "
+        "step; false: that is an error.",
+    )
     stream_shards: int | None = Field(
         None,
         ge=1,

@@ -31,7 +31,13 @@ def study(folder: Path, *, level: float = 0.0, slow: float = 0.8) -> list[Path]:
             frames = rng.standard_normal((120, 16))
             for t in range(1, 120):
                 frames[t] += slow * frames[t - 1]
-            meta = {"dataset": dataset, "subject": subject, "run_key": key, "t_r": 2.0, "entities": {}}
+            meta: dict[str, Any] = {
+                "dataset": dataset,
+                "subject": subject,
+                "run_key": key,
+                "t_r": 2.0,
+                "entities": {},
+            }
             frames += level * np.arange(1, 17)
             sample = synthetic.sample(key, frames, {**meta, "marked": [], "n_volumes": 120})
             paths.append(folder / dataset / shard_name(dataset, subject))

@@ -24,6 +24,9 @@ from boldly.models.network import (
 # Of the loss of frames further ahead.
 _HORIZON_WEIGHT = 0.5
 
+# What share of the blocks' part of a forecast may be kept (see `keep_share`).
+SHARES = tuple(number / 10 for number in range(11))
+
 
 class CausalNetwork(Network):
     """GPT-2 blocks with a next-frame loss at every position.
@@ -32,6 +35,11 @@ class CausalNetwork(Network):
     what the blocks add. It is fitted beforehand and stays: the blocks would need thousands of steps to find it,
     and steps of an optimiser blur it. Every frame but the first is a target, where the reference supervises one
     masked frame per sequence. Frames further ahead are predicted beside it.
+
+    What the blocks add is fitted to training subjects, and with few of them it may do harm to others. Of the kept
+    weights it is therefore multiplied with the share from 0 to 1 that errs least on the validation subjects
+    (`keep_share`): shrinkage, its strength chosen on held-out data. With share 0 the forecast is that before the
+    first step. The hidden states, which decoders read, stay as they are.
     """
 
     def __init__(self, sizes: NetworkConfig) -> None:
@@ -73,25 +81,36 @@ class CausalNetwork(Network):
 
     def predict_next(self, inputs: Tensor, seconds: Tensor, t_r: Tensor, marked: Tensor) -> Tensor:
         """Predict the frame after each frame (B, L, P)."""
-        return self._next_frames(inputs, t_r, marked, self.encode(inputs, seconds, t_r, marked)[-1])
+        hidden = self.encode(inputs, seconds, t_r, marked)[-1]
+        return self._start(inputs, t_r, marked) + self.predict_frames(hidden)
 
-    def objective(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Outputs:
-        """Return the L1 of the next frames, plus the weighted L1 of frames further ahead."""
+    def objective(
+        self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, with_shares: bool = False, **batch: Any
+    ) -> Outputs:
+        """Return the L1 of the next frames, plus the weighted L1 of frames further ahead.
+
+        With `with_shares` also `l1_share_<n>`, the L1 of the next frames with ``SHARES[n]`` of what blocks add.
+        """
         hidden = self.encode(inputs, batch["seconds"], batch["t_r"], marked)[-1]
         frames = real_frames(inputs, valid)
-        prediction = self._next_frames(inputs[:, :-1], batch["t_r"], marked, hidden[:, :-1])
-        l1 = window_l1(prediction, inputs[:, 1:], frames[:, 1:], marked)
+        start = self._start(inputs[:, :-1], batch["t_r"], marked)
+        added = self.predict_frames(hidden[:, :-1])
+        l1 = window_l1(start + added, inputs[:, 1:], frames[:, 1:], marked)
         far = sum(
             window_l1(layer(hidden[:, :-ahead]), inputs[:, ahead:], frames[:, ahead:], marked)
             for layer, ahead in zip(self.far, self.sizes.horizons, strict=True)
         )
         loss = l1 + _HORIZON_WEIGHT * far
-        return {"loss": loss.mean(), "window_loss": loss, "l1": l1}
+        shares = {
+            f"l1_share_{number}": window_l1(start + share * added, inputs[:, 1:], frames[:, 1:], marked)
+            for number, share in enumerate(SHARES if with_shares else ())
+        }
+        return {"loss": loss.mean(), "window_loss": loss, "l1": l1, **shares}
 
-    def _next_frames(self, inputs: Tensor, t_r: Tensor, marked: Tensor, hidden: Tensor) -> Tensor:
+    def _start(self, inputs: Tensor, t_r: Tensor, marked: Tensor) -> Tensor:
+        """Return what the autoregression says of the frame after each frame (B, L, P)."""
         fading = torch.exp(-t_r / self.memory)[:, None]  # (B, 1)
-        last = inputs * (fading * ~marked)[:, None]
-        return last @ self.coupling + self.predict_frames(hidden)
+        return (inputs * (fading * ~marked)[:, None]) @ self.coupling
 
     def targets(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **_: Any) -> Targets:
         """Return all frames but the first, each to be said from those before it."""
@@ -99,6 +118,11 @@ class CausalNetwork(Network):
         later = frames.clone()
         later[:, 0] = False
         return Targets(later, marked, frames)
+
+
+def keep_share(weights: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Return the weights of a `CausalNetwork` with only a share of what the blocks add to its forecasts."""
+    return {name: tensor * share if name.startswith("unembedder.") else tensor for name, tensor in weights.items()}
 
 
 def gpt2_blocks(sizes: NetworkConfig) -> GPT2Model:

@@ -31,7 +31,7 @@ from boldly.training.checkpoints import CheckpointFolder
 from boldly.training.continuity import check_continuity
 from boldly.training.forecasts import fit_dynamics
 from boldly.training.journal import write_history
-from boldly.training.trainer import fit
+from boldly.training.trainer import Fit, fit
 from boldly.training.validation import UpstreamValidation
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def run(
     ------
     InputError
         For damaged shards, shards of different contracts, runs that are too short, checkpoints of another config,
-        and a loss that is no number.
+        a loss that is no number, and a training that made nothing better (`options.keep_untrained`).
 
     Notes
     -----
@@ -99,7 +99,8 @@ def run(
     validation = [path for split, shards in used for path in _paths(split, split.validation, shards)]
     checkpoints = CheckpointFolder(output / "checkpoints")
     experiment = {
-        "options": options.model_dump(mode="json"),
+        # What is kept in the end has no say in the training: it may change on the way.
+        "options": options.model_dump(mode="json", exclude={"keep_untrained"}),
         "training": _identities(training),
         "validation": _identities(validation),
         "run_tables": _run_tables(used),
@@ -147,6 +148,7 @@ def run(
             deepspeed=options.deepspeed,
             track=options.track,
             validate_first=True,
+            settle=UpstreamValidation.settle,
         )
     finally:
         if isinstance(windows, StreamedWindows):
@@ -155,7 +157,17 @@ def run(
         return
     write_history(output / "train_history.csv", outcome.train_rows)
     write_history(output / "eval_history.csv", outcome.eval_rows)
-    about = {"experiment": name, **experiment, "step": outcome.step, "seconds": round(outcome.seconds, 1)}
+    if not outcome.improved and not options.keep_untrained:
+        raise _untrained(name, output, outcome)
+    _tell_of_linear_forecasts(name, outcome)
+    options_used = options.model_dump(mode="json")
+    about = {
+        "experiment": name,
+        **experiment,
+        "options": options_used,
+        "step": outcome.step,
+        "seconds": round(outcome.seconds, 1),
+    }
     write_json(output / "manifest.json", {**about, "environment": environment()})
     save_network(output, config, outcome.weights, contract)
     checkpoints.delete()
@@ -249,7 +261,37 @@ def _validation(
         options.seed + _VALIDATION_SEED,
         options.validation_windows,
     )
-    return UpstreamValidation(windows, _VALIDATION_BATCH, training=training, cache=checkpoints.path / _COMPARISONS)
+    cache = checkpoints.path / _COMPARISONS
+    return UpstreamValidation(windows, _VALIDATION_BATCH, training=training, cache=cache, calibrate=True)
+
+
+def _untrained(name: str, output: Path, outcome: Fit) -> InputError:
+    """Say that a training made nothing better; its checkpoints stay."""
+    losses = {row["step"]: row["loss"] for row in outcome.eval_rows}
+    message = (
+        f"no validation was better than the one before the first step: loss {losses[0]:.4f} then, "
+        f"{losses[outcome.step]:.4f} at best, at step {outcome.step}"
+    )
+    where = f"pretrain.experiments.{name}"
+    remedy = (
+        f"train on more runs, longer, or with a lower learning_rate; {where}.keep_untrained: true keeps the "
+        f"weights of step {outcome.step} (the training is not repeated)"
+    )
+    return InputError(Problem(str(output / "eval_history.csv"), name, message, remedy))
+
+
+def _tell_of_linear_forecasts(name: str, outcome: Fit) -> None:
+    """Warn where a forecast of causal sequence modeling errs more than one that is fitted to each dataset alone.
+
+    It starts from one autoregression for all datasets and repetition times, and does not become worse than that.
+    """
+    for row in outcome.eval_rows:
+        if row["step"] != outcome.step or "forecast_share" not in row:
+            continue
+        for column, word in (("l1_var", "a VAR"), ("l1_ar1", "AR(1)")):
+            if row["l1"] > row.get(column, np.inf):
+                message = "%s: its forecast of the next frame errs by %.4f, %s by %.4f"
+                logger.warning(message, name, row["l1"], word, row[column])
 
 
 def _check_compiler(name: str) -> None:

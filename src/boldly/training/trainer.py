@@ -22,7 +22,7 @@ from transformers import PrinterCallback, TrainingArguments
 from boldly.config import OptimiserOptions
 from boldly.samples.windows import Batch
 from boldly.training.checkpoints import CheckpointFolder
-from boldly.training.journal import Journal, Processes, Progress, Row, Validate
+from boldly.training.journal import Journal, Processes, Progress, Row, Settle, Validate
 from boldly.training.trackers import open_trackers
 
 logger = logging.getLogger(__name__)
@@ -42,9 +42,12 @@ class Fit:
     Attributes
     ----------
     weights : dict
-        Weights of the step with the best validation; of the last step without validation.
+        Weights of the step with the best validation, the one before the first step left aside; of the last step
+        without validation.
     step : int
         That step.
+    improved : bool
+        False if that validation is no better than the one before the first step.
     train_rows, eval_rows : list of dict
         Histories.
     seconds : float
@@ -53,6 +56,7 @@ class Fit:
 
     weights: dict[str, Tensor]
     step: int
+    improved: bool
     train_rows: list[Row]
     eval_rows: list[Row]
     seconds: float
@@ -133,6 +137,7 @@ def fit(
     deepspeed: str | None = None,
     track: Sequence[str] = (),
     validate_first: bool = False,
+    settle: Settle = lambda weights, row: weights,
 ) -> Fit:
     """Train a network.
 
@@ -159,7 +164,9 @@ def fit(
     track : sequence of str
         Trackers that show the histories as well (see `boldly.training.trackers`); they need `folder`.
     validate_first : bool, default=False
-        Validate before the first step too: a training that makes things worse gives the weights it began with.
+        Validate before the first step too, to tell whether the training made anything better.
+    settle : callable, optional
+        See `Journal`.
 
     Raises
     ------
@@ -178,6 +185,7 @@ def fit(
         name,
         validate=validate,
         validate_first=validate_first,
+        settle=settle,
         log_every=max(1, options.steps // _ROWS),
         evaluate_every=options.evaluate_every,
         checkpoint_every=options.checkpoint_every,
@@ -201,7 +209,8 @@ def fit(
     step = progress.best_step if validated else trainer.state.global_step
     if journal.stop_signal and trainer.state.global_step < options.steps:
         raise Interrupted(journal.stop_signal)
-    return Fit(weights, step, progress.train_rows, progress.eval_rows, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return Fit(weights, step, progress.improved, progress.train_rows, progress.eval_rows, seconds)
 
 
 def training_arguments(
