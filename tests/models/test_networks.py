@@ -6,7 +6,7 @@ import torch
 
 from boldly.models import build
 from boldly.models.build import load_config, load_network, save_network, transfer
-from boldly.models.network import NetworkConfig, parcel_scale
+from boldly.models.network import NetworkConfig, TrialNorm, parcel_scale
 from boldly.records import InputError
 from boldly.samples.windows import Trials, WindowOptions, Windows
 from tests.training import synthetic
@@ -299,3 +299,29 @@ def test_weights_that_do_not_fit_are_named():
 def test_a_folder_without_a_model_is_an_error(tmp_path):
     with pytest.raises(InputError, match="no trained model"):
         load_network(tmp_path)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_decoder_trains_on_single_trials(framework):
+    network = build_network(sizes(framework, ("a", "b", "c")), 1).train()
+    for number in range(6):
+        network(**trial_batch([number]))["loss"].backward()
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters() if parameter.grad is not None)
+    assert network.head.query.grad.abs().sum() > 0
+    # Running numbers are those of scaling, so that evaluation scales as the training did.
+    assert (network.head.norm.running_var > 0).all()
+    assert (network.head.norm.running_mean != 0).any()
+
+
+def test_single_trials_move_mean_and_variance_towards_those_of_all_trials():
+    norm = TrialNorm(1).train()
+    trials = 5 + 3 * torch.randn(4000, 1, generator=torch.Generator().manual_seed(1))
+    found = []
+    for trial in trials:
+        norm(trial[None])
+        found.append((float(norm.running_mean), float(norm.running_var)))
+    # Averaged over time: single values lean on the last ten trials or so.
+    mean, variance = torch.tensor(found[100:]).mean(dim=0)
+    assert mean == pytest.approx(5, abs=0.2)
+    # Of 9 the share that this average has in the long run: 2 (1 - m) / (2 - m) with m = 0.1.
+    assert variance == pytest.approx(9 * 2 * 0.9 / 1.9, rel=0.1)
