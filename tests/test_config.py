@@ -108,6 +108,8 @@ def test_ready_made_shards_need_no_events() -> None:
         ({"framework": "csm", "window_frames": [1, 50]}, "shortest"),
         ({"framework": "csm", "window_frames": [50, 10]}, "shortest"),
         ({"framework": "gpt"}, "sequence_bert"),
+        ({"framework": "csm", "horizons": [2]}, "horizons_s instead, in seconds"),
+        ({"framework": "csm", "horizons_s": [0]}, "greater than 0"),
         ({"framework": "csm", "learning_rate": 0}, "greater than 0"),
         ({"framework": "csm", "beta2": 1.0}, "less than 1"),
         ({}, "framework"),

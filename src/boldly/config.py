@@ -461,8 +461,10 @@ class PretrainOptions(OptimiserOptions):
     mask_span: int = Field(4, ge=1, description="Length of the masked spans, frames (sequence_bert).")
     # Of the next frame alone, hidden states know the change and lose the pattern that lasts, which is what tells
     # mental states apart.
-    horizons: list[Annotated[int, Field(ge=2)]] = Field(
-        [2, 4, 8], description="Frames ahead that are predicted beside the next one, with half its weight (csm)."
+    horizons_s: list[Annotated[float, Field(gt=0)]] = Field(
+        [4.0, 8.0, 16.0],
+        description="Times ahead, s, of the frames that are predicted beside the next one, with half its weight; at "
+        "least two frames (csm).",
     )
     validation_windows: int = Field(512, ge=1, description="Windows per validation.")
     keep_untrained: bool = Field(
@@ -495,6 +497,13 @@ class PretrainOptions(OptimiserOptions):
     track: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(
         ["tensorboard"], description="Where the histories are shown beside the CSV files."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _horizons_in_seconds(cls, content: Any) -> Any:
+        if isinstance(content, dict) and "horizons" in content:
+            raise ValueError("horizons: give horizons_s instead, in seconds (frames times the repetition time)")
+        return content
 
     @model_validator(mode="after")
     def _shapes(self) -> Self:

@@ -147,7 +147,7 @@ def test_a_training_that_made_nothing_better_is_refused_and_can_be_kept(data, tm
 
 def test_a_start_that_nothing_improves_is_not_passed_off_as_pretrained(data, tmp_path):
     # The next frame alone, which the start says as well as it can be said, and steps that do harm.
-    chosen = options(horizons=[], learning_rate=1.0, warmup_fraction=0.0)
+    chosen = options(horizons_s=[], learning_rate=1.0, warmup_fraction=0.0)
     with pytest.raises(InputError, match="no validation was better"):
         pretrain.run(name="toy", options=chosen, data=data, output=tmp_path)
     history = pd.read_csv(tmp_path / "eval_history.csv")

@@ -24,6 +24,9 @@ from boldly.models.network import (
 # Of the loss of frames further ahead.
 _HORIZON_WEIGHT = 0.5
 
+# Frames ahead that the next frame's own loss does not speak of already.
+_NEAREST_FRAMES = 2
+
 # What share of the blocks' part of a forecast may be kept (see `keep_share`).
 SHARES = tuple(number / 10 for number in range(11))
 
@@ -53,7 +56,9 @@ class CausalNetwork(Network):
             self.register_buffer("coupling", torch.zeros(sizes.n_parcels, sizes.n_parcels))
             self.memory: Tensor
             self.coupling: Tensor
-            self.far = nn.ModuleList(small_linear(sizes.width, sizes.n_parcels) for _ in sizes.horizons)
+            self.far = nn.ModuleList(
+                small_linear(sizes.width, sizes.n_parcels) for _ in (sizes.horizons_s or sizes.horizons)
+            )
 
     def start_dynamics(self, memory_s: float, coupling: NDArray[np.floating]) -> None:
         """Set the vector autoregression that predictions start from; a decoder has none.
@@ -97,8 +102,8 @@ class CausalNetwork(Network):
         added = self.predict_frames(hidden[:, :-1])
         l1 = window_l1(start + added, inputs[:, 1:], frames[:, 1:], marked)
         far = sum(
-            window_l1(layer(hidden[:, :-ahead]), inputs[:, ahead:], frames[:, ahead:], marked)
-            for layer, ahead in zip(self.far, self.sizes.horizons, strict=True)
+            self._far_l1(layer(hidden), ahead, inputs, frames, marked)
+            for layer, ahead in zip(self.far, self._frames_ahead(batch["t_r"]), strict=True)
         )
         loss = l1 + _HORIZON_WEIGHT * far
         shares = {
@@ -106,6 +111,21 @@ class CausalNetwork(Network):
             for number, share in enumerate(SHARES if with_shares else ())
         }
         return {"loss": loss.mean(), "window_loss": loss, "l1": l1, **shares}
+
+    def _frames_ahead(self, t_r: Tensor) -> list[Tensor]:
+        """Return how many frames ahead each horizon lies in each window (B,)."""
+        if not self.sizes.horizons_s:
+            return [torch.full_like(t_r, ahead, dtype=torch.long) for ahead in self.sizes.horizons]
+        return [torch.round(ahead / t_r).long().clamp_min(_NEAREST_FRAMES) for ahead in self.sizes.horizons_s]
+
+    @staticmethod
+    def _far_l1(prediction: Tensor, ahead: Tensor, inputs: Tensor, frames: Tensor, marked: Tensor) -> Tensor:
+        """Return the L1 (B,) of what is said at each frame of the frame `ahead` (B,) behind it."""
+        B, L = frames.shape
+        place = torch.arange(L, device=ahead.device) + ahead[:, None]  # (B, L)
+        window, there = torch.arange(B, device=ahead.device)[:, None], place.clamp_max(L - 1)
+        counted = (place < L) & frames[window, there]
+        return window_l1(prediction, inputs[window, there], counted, marked)
 
     def _start(self, inputs: Tensor, t_r: Tensor, marked: Tensor) -> Tensor:
         """Return what the autoregression says of the frame after each frame (B, L, P)."""

@@ -43,8 +43,10 @@ class NetworkConfig:
         "boldly", or "lfb" for the networks of the published system.
     embedding_layers : int
         Layers of embedder and unembedder; only lfb can have more than one.
+    horizons_s : tuple of float
+        How far ahead CSM predicts beside the next frame, s.
     horizons : tuple of int
-        How many frames ahead CSM predicts, beside the next one.
+        The same in frames, in models from before it was seconds; empty in others.
     """
 
     framework: NetworkName
@@ -57,6 +59,7 @@ class NetworkConfig:
     labels: tuple[str, ...] = ()
     variant: str = "boldly"
     embedding_layers: int = 1
+    horizons_s: tuple[float, ...] = ()
     horizons: tuple[int, ...] = ()
 
 
@@ -187,8 +190,8 @@ def real_frames(inputs: Tensor, valid: Tensor | None) -> Tensor:
 class TrialNorm(nn.BatchNorm1d):
     """Batch norm without weights that also takes a batch of a single trial.
 
-    A single trial has no variance over the batch. It moves the running mean and variance (exponentially weighted, as
-    in Finch 2009) and is scaled with these.
+    A single trial has no variance over the batch. It moves the running mean and variance (exponentially weighted,
+    as in Finch 2009) and is scaled with these.
     """
 
     def __init__(self, size: int) -> None:
@@ -205,7 +208,6 @@ class TrialNorm(nn.BatchNorm1d):
             change, momentum = hidden[0].to(mean.dtype) - mean, self.momentum or 0.0
             mean += momentum * change
             variance.copy_((1 - momentum) * (variance + momentum * change.square()))
-            self.num_batches_tracked += 1  # type: ignore[operator]
         # Copies: the backward pass of the next trial may come after they have moved on.
         return functional.batch_norm(hidden, mean.clone(), variance.clone(), eps=self.eps)
 
