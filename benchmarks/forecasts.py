@@ -1,12 +1,12 @@
 """Causal sequence modeling against linear forecasts, by the number of training units.
 
 A network that has few data may not do worse than a linear forecast; with more it should do better. The sequence
-model is `csm` of config/config.yaml, with the recipe that is the default: it starts from a VAR whose penalty
-pulls to AR(1), keeps the weights of the best validation after its first step, and of what its blocks add to the
-forecast the share that errs least on the units for validation. The forecasts are those of eval_history.csv: a
-ridge VAR and AR(1) per parcel, of each dataset and repetition time, fitted to the same training units. All say
-the next frame of the same windows. Units for validation and for the test are the same in all rows, and no unit
-is in two of them; fewer training units lie in more.
+model is `csm` of config/config.yaml, with the recipe that is the default. It starts from a VAR whose penalty pulls
+to AR(1); how far is settled on the units for validation. It keeps the weights of the best validation after its
+first step, and of what its blocks add to the forecast the share that errs least on the units for validation. The
+forecasts are those of eval_history.csv: a ridge VAR and AR(1) per parcel, of each dataset and repetition time,
+fitted to the same training units. All say the next frame of the same windows. Units for validation and for the
+test are the same in all rows, and no unit is in two of them; fewer training units lie in more.
 
 demo: the simulated upstream runs of `make demo`; units are subjects.
 haxby: real runs of one subject (the README's example); units are its runs.
@@ -40,7 +40,7 @@ from boldly.samples.windows import Windows, window_options
 from boldly.training.forecasts import fit_dynamics
 from boldly.training.journal import Processes
 from boldly.training.trainer import fit
-from boldly.training.validation import UpstreamValidation
+from boldly.training.validation import UpstreamValidation, choose_coupling
 
 TABLE = Path("results/benchmarks/forecasts.tsv")
 TEST_WINDOWS = 128  # of each test unit
@@ -116,10 +116,11 @@ def compare(
     wanted = window_options(options, options.batch_size)
     network = build_network(pretraining_config(options, corpus.frames.shape[1]), options.seed)
     assert isinstance(network, CausalNetwork)
-    network.start_dynamics(*fit_dynamics(training))
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     windows = Windows(training, wanted, options.seed, options.steps * options.batch_size)
     validate = UpstreamValidation(Windows(chosen, wanted, 2, 512), 32, training=training, calibrate=True)
+    _, dynamics = choose_coupling(fit_dynamics(training), validate.windows)
+    network.start_dynamics(dynamics.memory_s, dynamics.coupling)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     outcome = fit(
         network,
         windows,

@@ -208,7 +208,7 @@ def until(goal: float, data: Data, sizes: Sizes, dtype: torch.dtype, *, fit: boo
     network = build_network(pretraining_config(options, sizes.n_parcels), 1)
     assert isinstance(network, CausalNetwork)
     if fit:
-        network.start_dynamics(*fit_dynamics(data.corpus))
+        network.start_dynamics(*fit_dynamics(data.corpus)[:2])
     take = stepper(network, options)
     windows = our_batches(data, options, sizes)
     seconds, steps, error = time.perf_counter() - started, 0, error_of(network, batch, places)

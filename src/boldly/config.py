@@ -463,8 +463,8 @@ class PretrainOptions(OptimiserOptions):
     # mental states apart.
     horizons_s: list[Annotated[float, Field(gt=0)]] = Field(
         [4.0, 8.0, 16.0],
-        description="Times ahead, s, of the frames that are predicted beside the next one, with half its weight; at "
-        "least two frames (csm).",
+        description="Times ahead, s, of the frames that are predicted beside the next one, with half its weight; "
+        "at least two frames (csm).",
     )
     validation_windows: int = Field(512, ge=1, description="Windows per validation.")
     keep_untrained: bool = Field(

@@ -27,7 +27,7 @@ _HORIZON_WEIGHT = 0.5
 # Frames ahead that the next frame's own loss does not speak of already.
 _NEAREST_FRAMES = 2
 
-# What share of the blocks' part of a forecast may be kept (see `keep_share`).
+# What shares of a part of a forecast may be kept (see `keep_share`).
 SHARES = tuple(number / 10 for number in range(11))
 
 

@@ -32,7 +32,7 @@ from boldly.training.continuity import check_continuity
 from boldly.training.forecasts import fit_dynamics
 from boldly.training.journal import write_history
 from boldly.training.trainer import Fit, fit
-from boldly.training.validation import UpstreamValidation
+from boldly.training.validation import UpstreamValidation, choose_coupling
 
 logger = logging.getLogger(__name__)
 
@@ -123,16 +123,16 @@ def run(
     contract = corpus.contract
     config = pretraining_config(options, contract.n_parcels)
     network = build_network(config, options.seed)
+    validate = _validation(validation, options, corpus, checkpoints)
     # Checkpoints hold what a fit would give.
     if isinstance(network, CausalNetwork) and not done:
-        network.start_dynamics(*fit_dynamics(corpus))
+        _start_dynamics(name, network, corpus, validate)
     if initial is not None:
         initialise(network, initial)
     if options.compile:
         _check_compiler(name)
         # In place: weights keep their names. Windows have many lengths, one program does for all.
         network.compile(dynamic=True)
-    validate = _validation(validation, options, corpus, checkpoints)
     # Streamed, it is a group of shards that must not stay in memory.
     del corpus
     try:
@@ -263,6 +263,17 @@ def _validation(
     )
     cache = checkpoints.path / _COMPARISONS
     return UpstreamValidation(windows, _VALIDATION_BATCH, training=training, cache=cache, calibrate=True)
+
+
+def _start_dynamics(
+    name: str, network: CausalNetwork, corpus: Corpus, validate: UpstreamValidation | None
+) -> None:
+    """Start from the autoregression of the training runs, as far as it holds for the validation subjects."""
+    dynamics, share = fit_dynamics(corpus), 1.0
+    if validate is not None:
+        share, dynamics = choose_coupling(dynamics, validate.windows)
+    logger.info("%s: starts from a VAR with %.0f %% of the coupling between parcels", name, 100 * share)
+    network.start_dynamics(dynamics.memory_s, dynamics.coupling)
 
 
 def _untrained(name: str, output: Path, outcome: Fit) -> InputError:

@@ -13,10 +13,10 @@ from torch.nn import functional
 from boldly.files import read_json, write_json
 from boldly.models.csm import SHARES, CausalNetwork, keep_share
 from boldly.models.lfb.network import LfbNetwork
-from boldly.models.network import Network, Targets, window_l1
+from boldly.models.network import Network, Targets, real_frames, window_l1
 from boldly.samples.corpus import Corpus
 from boldly.samples.windows import Batch, Trials, Windows
-from boldly.training.forecasts import NAMES, Forecasts, Group, fit_forecasts, forecast
+from boldly.training.forecasts import NAMES, Dynamics, Forecasts, Group, fit_forecasts, forecast
 from boldly.training.journal import Processes, Row
 
 # Trials are short; so many fit any machine.
@@ -205,6 +205,42 @@ def _with_skills(means: dict[str, float], suffix: str) -> Row:
             skill = "skill" if name == "l1_zero" else name.replace("l1", "skill", 1)
             row[f"{skill}{suffix}"] = float(1 - means["l1"] / mean)
     return row
+
+
+def choose_coupling(dynamics: Dynamics, windows: Windows) -> tuple[float, Dynamics]:
+    """Choose how much parcels say of each other: the share of the coupling beyond AR(1) that errs least.
+
+    The ridge of `fit_dynamics` is chosen on training subjects left out of the fit. With one training subject it is
+    chosen on runs of the same subject, and too small for others.
+
+    Parameters
+    ----------
+    dynamics : Dynamics
+        As fitted to the training subjects.
+    windows : Windows
+        Of the validation subjects.
+
+    Returns
+    -------
+    share : float
+        From 0 (AR(1)) to 1 (as fitted).
+    dynamics : Dynamics
+        With this share, so that its L1 on these windows exceeds neither that of the fit nor that of AR(1).
+    """
+    coupling, alone = (torch.from_numpy(part).float() for part in (dynamics.coupling, dynamics.alone))
+    errors = torch.zeros(len(SHARES), dtype=torch.float64)
+    for start in range(0, len(windows), TRIALS_PER_BATCH):
+        batch = windows.__getitems__(range(start, min(start + TRIALS_PER_BATCH, len(windows))))
+        inputs, marked = batch["inputs"], batch["marked"]
+        fading = torch.exp(-batch["t_r"] / dynamics.memory_s)[:, None]
+        before = inputs[:, :-1] * (fading * ~marked)[:, None]
+        apart = before * alone
+        together = before @ coupling - apart
+        frames = real_frames(inputs, batch.get("valid"))[:, 1:]
+        for number, share in enumerate(SHARES):
+            errors[number] += window_l1(apart + share * together, inputs[:, 1:], frames, marked).double().sum()
+    share = SHARES[int(errors.argmin())]
+    return share, dynamics.blended(share)
 
 
 class DecoderValidation:
