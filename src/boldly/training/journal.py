@@ -134,7 +134,9 @@ class Journal(TrainerCallback):
         self.checkpoints = checkpoints
         self.history = history
         self.progress = Progress()
+        # Asked of this process, and agreed on by all: one may be asked alone, or before the others.
         self.stop_signal = 0
+        self.stopped = False
         self.collect_weights: Callable[[], dict[str, Tensor]]
         self.processes = Processes()
         self.barrier: Callable[[], None] = lambda: None
@@ -184,6 +186,7 @@ class Journal(TrainerCallback):
         stop = bool(self.stop_signal)
         if args.world_size > 1:
             stop = step % _STEPS_BETWEEN_AGREEMENTS == 0 and self._any_process(stop, args)
+        self.stopped |= stop
         # A training that made nothing better is refused; with a checkpoint of its end that can be overruled.
         due = not self.progress.improved if last else stop or step % self.checkpoint_every == 0
         if self.checkpoints is not None and due:

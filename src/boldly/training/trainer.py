@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 _ROWS = 200
 # The batch system's word that a job has to end, and the warning before it (Slurm: --signal=USR1@300).
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# Between the seeds of two processes: further apart than any two seeds of experiments.
+_SEEDS_APART = 1 << 32
 # Of AdamW. Gradients that are zero but for rounding (bias of attention keys) must not become steps of full size.
 _EPSILON = 1e-6
 
@@ -156,7 +158,7 @@ def fit(
     keys : callable
         Numbers of windows to the keys of their samples.
     seed : int
-        Seed of dropout.
+        Seed of dropout; each process has a generator of its own.
     folder : Path, optional
         Where histories and checkpoints go; an interrupted training goes on from there. None: nothing is written.
     deepspeed : str, optional
@@ -173,7 +175,7 @@ def fit(
     InputError
         If the loss is no longer a number, with the samples of the batch.
     Interrupted
-        After SIGTERM or SIGUSR1, when a checkpoint was written.
+        After SIGTERM or SIGUSR1 in any of the processes, when a checkpoint was written; in all of them.
     """
     started = time.monotonic()
     if not torch.cuda.is_available():
@@ -200,6 +202,9 @@ def fit(
         if folder and arguments.should_save:
             journal.trackers = open_trackers(track, folder, name, options.model_dump(mode="json"))
         trainer = StepTrainer(network, arguments, windows, journal)
+        # The Trainer gives all processes one seed: the same units would drop out of all parts of a batch. A
+        # checkpoint holds the state of each generator.
+        torch.manual_seed(seed + arguments.process_index * _SEEDS_APART)
         resume = _resume(checkpoints, journal, trainer) if checkpoints else None
         with _stop_on_signals(journal if checkpoints else None):
             trainer.train(resume_from_checkpoint=resume)
@@ -207,8 +212,8 @@ def fit(
     validated = progress.best_value is not None
     weights = journal.best_weights if validated else trainer.collect_weights()
     step = progress.best_step if validated else trainer.state.global_step
-    if journal.stop_signal and trainer.state.global_step < options.steps:
-        raise Interrupted(journal.stop_signal)
+    if journal.stopped and trainer.state.global_step < options.steps:
+        raise Interrupted(journal.stop_signal or signal.SIGTERM)
     seconds = time.monotonic() - started
     return Fit(weights, step, progress.improved, progress.train_rows, progress.eval_rows, seconds)
 
