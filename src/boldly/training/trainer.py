@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, TrainingArguments
 
 from boldly.config import OptimiserOptions
+from boldly.files import read_json
 from boldly.samples.windows import Batch
 from boldly.training.checkpoints import CheckpointFolder
 from boldly.training.journal import Journal, Processes, Progress, Row, Settle, Validate
@@ -198,6 +199,8 @@ def fit(
         arguments = training_arguments(
             options, seed, checkpoints.path if checkpoints else Path(nowhere), deepspeed
         )
+        if deepspeed:
+            _autocast(network, arguments.device.type, precision_of(options))
         journal.history = folder if arguments.should_save else None
         if folder and arguments.should_save:
             journal.trackers = open_trackers(track, folder, name, options.model_dump(mode="json"))
@@ -223,9 +226,7 @@ def training_arguments(
 ) -> TrainingArguments:
     """Translate options into the Trainer's words. `options.batch_size` is divided among the processes."""
     on_gpu = torch.cuda.is_available()
-    precision = options.precision
-    if precision == "auto":
-        precision = "bfloat16" if on_gpu and torch.cuda.is_bf16_supported() else "float32"
+    precision = precision_of(options)
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=options.steps,
@@ -236,14 +237,14 @@ def training_arguments(
         adam_beta1=options.beta1,
         adam_beta2=options.beta2,
         max_grad_norm=options.gradient_clip,
-        bf16=precision == "bfloat16",
-        fp16=precision == "float16",
+        bf16=precision == "bfloat16" and deepspeed is None,
+        fp16=precision == "float16" and deepspeed is None,
         seed=seed,
         use_cpu=not on_gpu,
         train_sampling_strategy="sequential",
         dataloader_pin_memory=on_gpu,
         ddp_find_unused_parameters=False,
-        deepspeed=deepspeed,
+        deepspeed=_deepspeed_config(deepspeed, precision) if deepspeed else None,
         remove_unused_columns=False,
         logging_strategy="no",
         eval_strategy="no",
@@ -258,6 +259,37 @@ def training_arguments(
     arguments._n_gpu = min(arguments.n_gpu, 1)
     arguments.per_device_train_batch_size = options.batch_size // arguments.world_size
     return arguments
+
+
+def _deepspeed_config(path: str, precision: str) -> dict[str, Any]:
+    """Read a DeepSpeed JSON, without a precision of its own (see `_autocast`)."""
+    content: dict[str, Any] = read_json(Path(path))
+    for section in ("bf16", "fp16"):
+        content.pop(section, None)
+    if precision == "float16":
+        # Brings the scaling of the loss that float16 needs.
+        content.setdefault("torch_autocast", {"enabled": True, "dtype": precision})
+    return content
+
+
+def _autocast(network: nn.Module, device: str, precision: str) -> None:
+    """Let a network compute in a precision, as the Trainer does without DeepSpeed: casting what products read.
+
+    DeepSpeed's own half precision casts all weights, buffers and inputs. The linear start of a forecast and the
+    seconds would lose digits, and a validation, which does not go through its engine, would meet weights of
+    another type.
+    """
+    if precision != "float32":
+        cast = torch.autocast(device, getattr(torch, precision))
+        network.forward = cast(network.forward)
+
+
+def precision_of(options: OptimiserOptions) -> str:
+    """Return the arithmetic of a training on this machine: float32, bfloat16 or float16."""
+    if options.precision != "auto":
+        return options.precision
+    has_bfloat16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return "bfloat16" if has_bfloat16 else "float32"
 
 
 def _whole_batch(batch: Any) -> Any:
