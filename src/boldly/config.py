@@ -621,7 +621,9 @@ class FiguresOptions(Section):
 class Config(Section):
     """The whole config."""
 
-    atlas: AtlasOptions = Field(description="Parcels.")
+    atlas: AtlasOptions | None = Field(
+        None, description="Parcels; not needed where all datasets are ready-made shards."
+    )
     datasets: dict[Name, DatasetOptions] = Field(min_length=1, description="Datasets by name.")
     index: IndexOptions = Field(IndexOptions(), description="Stage index.")
     preprocess: PreprocessOptions = Field(PreprocessOptions(), description="Stage preprocess.")
@@ -633,6 +635,16 @@ class Config(Section):
     adapt: AdaptSection = Field(AdaptSection(), description="Stage adapt.")
     evaluate: EvaluateOptions = Field(EvaluateOptions(), description="Stage evaluate.")
     figures: FiguresOptions = Field(FiguresOptions(), description="Stage figures.")
+
+    @model_validator(mode="after")
+    def _atlas_for_images(self) -> Self:
+        images = [name for name, options in self.datasets.items() if options.derivatives is not None]
+        if images and self.atlas is None:
+            raise ValueError(
+                f"atlas: missing, and the signals of {', '.join(images)} are still to be read from images; give "
+                "`atlas: {path: ...}` or `atlas: {name: ...}`"
+            )
+        return self
 
     @model_validator(mode="after")
     def _smoothed_once(self) -> Self:
@@ -835,7 +847,7 @@ def _expand_variables(config: Config) -> Config:
                     )
         return section.model_copy(update=update)
 
-    atlas = expand(config.atlas, ("path", "labels", "cache"), "atlas")
+    atlas = expand(config.atlas, ("path", "labels", "cache"), "atlas") if config.atlas else None
     datasets = {
         name: expand(options, ("derivatives", "bids", "shards", "ceilings"), f"datasets.{name}")
         for name, options in config.datasets.items()
