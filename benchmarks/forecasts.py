@@ -1,18 +1,20 @@
 """Causal sequence modeling against linear forecasts, by the number of training units.
 
 A network that has few data may not do worse than a linear forecast; with more it should do better. The sequence
-model is `csm` of config/config.yaml, with the recipe that is the default: it starts from a VAR whose penalty
-pulls to AR(1), and keeps the weights of the best validation. The forecasts are those of eval_history.csv: a
-ridge VAR and AR(1) per parcel, of each dataset and repetition time, fitted to the same training units. All say
-the next frame of the same windows. Units for validation and for the test are the same in all rows, and no unit
-is in two of them; fewer training units lie in more.
+model is `csm` of config/config.yaml, with the recipe that is the default. It starts from a VAR whose penalty pulls
+to AR(1); how far is settled on the units for validation. It keeps the weights of the best validation after its
+first step, and of what its blocks add to the forecast the share that errs least on the units for validation. The
+forecasts are those of eval_history.csv: a ridge VAR and AR(1) per parcel, of each dataset and repetition time,
+fitted to the same training units. All say the next frame of the same windows. Units for validation and for the
+test are the same in all rows, and no unit is in two of them; fewer training units lie in more.
 
 demo: the simulated upstream runs of `make demo`; units are subjects.
 haxby: real runs of one subject (the README's example); units are its runs.
 
 The table has the L1 over the test units (z-scored signals): `start` is that of the sequence model before its first
-step. `gain over VAR` is the share of the VAR's L1 that the sequence model takes away, with the 95 % interval of a
-t-test over test units. `step` is that of the best validation, 0 if no step made it better.
+step. `gain over start` and `gain over VAR` are the shares of their L1 that the sequence model takes away, with the
+95 % interval of a t-test over test units. `share` is what is kept of the blocks' part of the forecast, `step` that
+of the best validation.
 
 Usage: python benchmarks/forecasts.py (after `make demo`; for real data after the README's example)
 """
@@ -38,7 +40,7 @@ from boldly.samples.windows import Windows, window_options
 from boldly.training.forecasts import fit_dynamics
 from boldly.training.journal import Processes
 from boldly.training.trainer import fit
-from boldly.training.validation import UpstreamValidation
+from boldly.training.validation import UpstreamValidation, choose_coupling
 
 TABLE = Path("results/benchmarks/forecasts.tsv")
 TEST_WINDOWS = 128  # of each test unit
@@ -114,10 +116,11 @@ def compare(
     wanted = window_options(options, options.batch_size)
     network = build_network(pretraining_config(options, corpus.frames.shape[1]), options.seed)
     assert isinstance(network, CausalNetwork)
-    network.start_dynamics(*fit_dynamics(training))
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     windows = Windows(training, wanted, options.seed, options.steps * options.batch_size)
-    validate = UpstreamValidation(Windows(chosen, wanted, 2, 512), 32, training=training)
+    validate = UpstreamValidation(Windows(chosen, wanted, 2, 512), 32, training=training, calibrate=True)
+    _, dynamics = choose_coupling(fit_dynamics(training), validate.windows)
+    network.start_dynamics(dynamics.memory_s, dynamics.coupling)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     outcome = fit(
         network,
         windows,
@@ -127,6 +130,7 @@ def compare(
         keys=windows.keys,
         seed=options.seed,
         validate_first=True,
+        settle=UpstreamValidation.settle,
     )
     start = build_network(pretraining_config(options, corpus.frames.shape[1]), options.seed)
     start.load_state_dict(before)
@@ -138,13 +142,19 @@ def compare(
         row = validate(network.eval(), Processes())
         rows.append({**row, "start": validate(start.eval(), Processes())["l1"]})
     table = pd.DataFrame(rows)
-    gain = 1 - table["l1"] / table["l1_var"]
-    low, high = stats.t.interval(0.95, len(gain) - 1, gain.mean(), stats.sem(gain))
-    means = table[["l1", "start", "l1_var", "l1_ar1", "l1_zero"]].mean().round(4)
-    interval = f"{gain.mean():.4f} [{low:.4f}, {high:.4f}]"
+    means = table[["start", "l1", "l1_var", "l1_ar1", "l1_zero"]].mean().round(4)
     names = {"l1": "CSM", "l1_var": "VAR", "l1_ar1": "AR(1)", "l1_zero": "zeros"}
     errors = {names.get(str(column), str(column)): float(value) for column, value in means.items()}
-    return {**errors, "gain over VAR": interval, "step": outcome.step}
+    gains = {f"gain over {names.get(other, other)}": gain(table, other) for other in ("start", "l1_var")}
+    (kept,) = [row for row in outcome.eval_rows if row["step"] == outcome.step]
+    return {**errors, **gains, "share": kept["forecast_share"], "step": outcome.step}
+
+
+def gain(table: pd.DataFrame, other: str) -> str:
+    """Return the share of another forecast's L1 that the sequence model takes away, with its interval."""
+    gains = 1 - table["l1"] / table[other]
+    low, high = stats.t.interval(0.95, len(gains) - 1, gains.mean(), stats.sem(gains))
+    return f"{gains.mean():.4f} [{low:.4f}, {high:.4f}]"
 
 
 if __name__ == "__main__":

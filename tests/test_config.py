@@ -68,8 +68,18 @@ def test_all_that_is_wrong_is_reported_at_once() -> None:
     assert any(field.startswith("datasets.my-data") for field in found)
 
 
-def test_a_config_without_atlas_or_datasets_is_refused() -> None:
-    assert set(problems({})) == {"atlas", "datasets"}
+def test_a_config_without_datasets_is_refused() -> None:
+    assert set(problems({})) == {"datasets"}
+
+
+def test_an_atlas_is_asked_for_where_signals_are_read_from_images() -> None:
+    images = {"role": "upstream", "derivatives": "rest"}
+    ready = {"role": "upstream", "shards": "shards"}
+    assert parse(Config, {"datasets": {"ready": ready}}, "my.yaml").atlas is None
+    assert resolve(parse(Config, {"datasets": {"ready": ready}}, "my.yaml"), CHECKOUT).atlas is None
+    message = problems({"datasets": {"ready": ready, "rest": images, "more": images}})["config"]
+    assert message.startswith("atlas: missing, and the signals of rest, more are still to be read")
+    assert "path" in message
     assert set(problems({**SMALLEST, "datasets": {}})) == {"datasets"}
 
 
@@ -110,6 +120,8 @@ def test_ready_made_shards_need_no_events() -> None:
         ({"framework": "csm", "window_frames": [1, 50]}, "shortest"),
         ({"framework": "csm", "window_frames": [50, 10]}, "shortest"),
         ({"framework": "gpt"}, "sequence_bert"),
+        ({"framework": "csm", "horizons": [2]}, "horizons_s instead, in seconds"),
+        ({"framework": "csm", "horizons_s": [0]}, "greater than 0"),
         ({"framework": "csm", "learning_rate": 0}, "greater than 0"),
         ({"framework": "csm", "beta2": 1.0}, "less than 1"),
         ({}, "framework"),
@@ -368,6 +380,7 @@ def test_variables_in_paths_are_expanded_or_named(monkeypatch: pytest.MonkeyPatc
     assert [problem.entity for problem in caught.value.problems] == ["atlas.path", "datasets.a.derivatives"]
     monkeypatch.setenv("STUDY", "/study")
     resolved = resolve(config, CHECKOUT)
+    assert resolved.atlas is not None
     assert resolved.atlas.path == "/study/atlas.nii.gz"
     assert resolved.datasets["a"].derivatives == "/study/derivatives"
 

@@ -63,7 +63,8 @@ def _index(args: argparse.Namespace) -> None:
         options=_options(IndexOptions, args.options),
         preprocess=_preprocess_options(args.preprocess, "--preprocess"),
         window_frames=args.window_frames,
-        atlas=_options(AtlasOptions, args.atlas, "--atlas"),
+        # What the workflow passes on where no dataset needs one.
+        atlas=_options(AtlasOptions, args.atlas, "--atlas") if args.atlas != "null" else None,
         runs=args.runs,
         labels=args.labels,
     )

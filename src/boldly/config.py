@@ -42,7 +42,8 @@ STAGES = (
 # Raised by one when the results of a stage change for the same input and options: reruns it and what follows.
 REVISIONS: dict[str, int] = {
     **dict.fromkeys(STAGES, 1),
-    **{"preprocess": 2, "parcellate": 3, "shard": 2, "split": 2, "pretrain": 3, "evaluate": 2, "figures": 4},
+    **{"preprocess": 2, "parcellate": 3, "shard": 2, "split": 2, "pretrain": 4},
+    **{"adapt": 2, "evaluate": 2, "figures": 4},
 }
 
 Framework = Literal["autoencoding", "csm", "sequence_bert", "network_bert"]
@@ -542,10 +543,17 @@ class PretrainOptions(OptimiserOptions):
     mask_span: int = Field(4, ge=1, description="Length of the masked spans, frames (sequence_bert).")
     # Of the next frame alone, hidden states know the change and lose the pattern that lasts, which is what tells
     # mental states apart.
-    horizons: list[Annotated[int, Field(ge=2)]] = Field(
-        [2, 4, 8], description="Frames ahead that are predicted beside the next one, with half its weight (csm)."
+    horizons_s: list[Annotated[float, Field(gt=0)]] = Field(
+        [4.0, 8.0, 16.0],
+        description="Times ahead, s, of the frames that are predicted beside the next one, with half its weight; "
+        "at least two frames (csm).",
     )
     validation_windows: int = Field(512, ge=1, description="Windows per validation.")
+    keep_untrained: bool = Field(
+        False,
+        description="Keep the best weights of the training even if no validation was better than before its first "
+        "step; false: that is an error.",
+    )
     stream_shards: int | None = Field(
         None,
         ge=1,
@@ -576,6 +584,13 @@ class PretrainOptions(OptimiserOptions):
     track: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(
         ["tensorboard"], description="Where the histories are shown beside the CSV files."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _horizons_in_seconds(cls, content: Any) -> Any:
+        if isinstance(content, dict) and "horizons" in content:
+            raise ValueError("horizons: give horizons_s instead, in seconds (frames times the repetition time)")
+        return content
 
     @model_validator(mode="after")
     def _shapes(self) -> Self:
@@ -876,7 +891,9 @@ class FiguresOptions(Section):
 class Config(Section):
     """The whole config."""
 
-    atlas: AtlasOptions = Field(description="Parcels.")
+    atlas: AtlasOptions | None = Field(
+        None, description="Parcels; not needed where all datasets are ready-made shards."
+    )
     datasets: dict[Name, DatasetOptions] = Field(min_length=1, description="Datasets by name.")
     index: IndexOptions = Field(IndexOptions(), description="Stage index.")
     preprocess: PreprocessOptions = Field(PreprocessOptions(), description="Stage preprocess.")
@@ -888,6 +905,16 @@ class Config(Section):
     adapt: AdaptSection = Field(AdaptSection(), description="Stage adapt.")
     evaluate: EvaluateOptions = Field(EvaluateOptions(), description="Stage evaluate.")
     figures: FiguresOptions = Field(FiguresOptions(), description="Stage figures.")
+
+    @model_validator(mode="after")
+    def _atlas_for_images(self) -> Self:
+        images = [name for name, options in self.datasets.items() if options.derivatives is not None]
+        if images and self.atlas is None:
+            raise ValueError(
+                f"atlas: missing, and the signals of {', '.join(images)} are still to be read from images; give "
+                "`atlas: {path: ...}` or `atlas: {name: ...}`"
+            )
+        return self
 
     @model_validator(mode="after")
     def _smoothed_once(self) -> Self:
@@ -1120,7 +1147,7 @@ def _expand_variables(config: Config) -> Config:
                     )
         return section.model_copy(update=update)
 
-    atlas = expand(config.atlas, ("path", "labels", "cache"), "atlas")
+    atlas = expand(config.atlas, ("path", "labels", "cache"), "atlas") if config.atlas else None
     datasets = {name: expand(options, _PATHS, f"datasets.{name}") for name, options in config.datasets.items()}
     preprocess = expand(config.preprocess, ("preset",), "preprocess")
     if problems:

@@ -4,9 +4,10 @@ from typing import Any
 import pytest
 import torch
 
+from boldly.files import read_json, write_json
 from boldly.models import build
 from boldly.models.build import load_config, load_network, save_network, transfer
-from boldly.models.network import NetworkConfig, parcel_scale
+from boldly.models.network import NetworkConfig, TrialNorm, parcel_scale
 from boldly.records import InputError
 from boldly.samples.windows import Trials, WindowOptions, Windows
 from tests.training import synthetic
@@ -299,3 +300,65 @@ def test_weights_that_do_not_fit_are_named():
 def test_a_folder_without_a_model_is_an_error(tmp_path):
     with pytest.raises(InputError, match="no trained model"):
         load_network(tmp_path)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_decoder_trains_on_single_trials(framework):
+    network = build_network(sizes(framework, ("a", "b", "c")), 1).train()
+    for number in range(6):
+        network(**trial_batch([number]))["loss"].backward()
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters() if parameter.grad is not None)
+    assert network.head.query.grad.abs().sum() > 0
+    # Running numbers are those of scaling, so that evaluation scales as the training did.
+    assert (network.head.norm.running_var > 0).all()
+    assert (network.head.norm.running_mean != 0).any()
+
+
+def test_single_trials_move_mean_and_variance_towards_those_of_all_trials():
+    norm: Any = TrialNorm(1).train()
+    trials = 5 + 3 * torch.randn(4000, 1, generator=torch.Generator().manual_seed(1))
+    found = []
+    for trial in trials:
+        norm(trial[None])
+        found.append((float(norm.running_mean), float(norm.running_var)))
+    # Averaged over time: single values lean on the last ten trials or so.
+    mean, variance = torch.tensor(found[100:]).mean(dim=0)
+    assert mean == pytest.approx(5, abs=0.2)
+    # Of 9 the share that this average has in the long run: 2 (1 - m) / (2 - m) with m = 0.1.
+    assert variance == pytest.approx(9 * 2 * 0.9 / 1.9, rel=0.1)
+
+
+def test_horizons_are_times_so_that_frames_ahead_follow_the_repetition_time():
+    corpus = synthetic.corpus([60, 60, 60, 12], t_r=[2.0, 0.8, 3.0, 2.0], n_parcels=P)
+    options = WindowOptions(12, 14, batch_size=1)
+    batch = Windows(corpus, options, seed=1, count=60).__getitems__(range(24))
+    config = dataclasses.replace(sizes("csm"), horizons_s=(4.0, 8.0, 100.0))
+    network = build_network(config, 1).eval()
+    found = network(**batch)
+    hidden = network.encode(batch["inputs"], batch["seconds"], batch["t_r"], batch["marked"])[-1]
+    frames_ahead = {2.0: (2, 4, 50), 0.8: (5, 10, 125), 3.0: (2, 3, 33)}  # 4 s are one frame of 3 s: two at least
+    assert {round(t_r, 1) for t_r in batch["t_r"].tolist()} == frames_ahead.keys()
+    lengths = batch["valid"].sum(dim=1).tolist()
+    for row, (t_r, length) in enumerate(zip(batch["t_r"].tolist(), lengths, strict=True)):
+        expected = found["l1"][row]
+        for layer, ahead in zip(network.far, frames_ahead[round(t_r, 1)], strict=True):
+            if ahead < length:
+                said, there = layer(hidden[row, : length - ahead]), batch["inputs"][row, ahead:length]
+                expected = expected + 0.5 * (said - there).abs().mean()
+        torch.testing.assert_close(found["window_loss"][row], expected)
+
+
+def test_a_model_from_before_horizons_were_seconds_is_read(tmp_path):
+    config = dataclasses.replace(sizes("csm"), horizons=(2, 4))
+    network = build_network(config, 1)
+    save_network(tmp_path, config, network.state_dict(), synthetic.contract(P))
+    content = read_json(tmp_path / "config.json")
+    del content["horizons_s"]
+    write_json(tmp_path / "config.json", content)
+    assert load_config(tmp_path).horizons == (2, 4)
+    read = load_network(tmp_path)
+    batch = windows("csm").__getitems__(range(4))
+    assert torch.equal(read(**batch)["loss"], network.eval()(**batch)["loss"])
+    seconds = build_network(dataclasses.replace(sizes("csm"), horizons_s=(4.0, 8.0)), 1).eval()
+    # These windows have frames of 2 s.
+    assert torch.equal(seconds(**batch)["loss"], network(**batch)["loss"])

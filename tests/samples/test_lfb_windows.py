@@ -57,9 +57,16 @@ def test_a_fifth_of_the_frames_is_masked():
     assert (share - 0.2).abs().max() <= 0.5 / 20
 
 
-def test_teacher_forcing_is_the_toss_of_a_coin():
-    masked = cut("autoencoding")["masked"]
-    assert abs(masked.float().mean() - 0.5) < 4 * 0.5 / masked.numel() ** 0.5
+def test_teacher_forcing_is_one_toss_of_a_coin_for_a_batch():
+    options = window_options(PretrainOptions(framework="autoencoding", variant="lfb"), 8)
+    windows = Windows(synthetic.corpus([N_FRAMES] * 3), options, seed=1, count=8000)
+    tosses = []
+    for first in range(0, 8000, 8):
+        masked = windows.__getitems__(range(first, first + 8))["masked"]
+        assert masked.all() or not masked.any()
+        tosses.append(bool(masked.all()))
+    # 1,000 tosses: four standard errors.
+    assert abs(sum(tosses) / 1000 - 0.5) < 4 * 0.5 / 1000**0.5
 
 
 def test_numbers_of_windows_decide_alone():

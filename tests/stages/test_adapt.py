@@ -39,6 +39,7 @@ def upstream(tmp_path_factory):
             batch_size=4,
             validation_windows=8,
             window_frames=(6, 12),
+            keep_untrained=True,
         )
         pretrain.run(name=framework, options=chosen, data=data, output=folder / framework)
     return folder

@@ -243,6 +243,7 @@ def test_networks_of_the_variant_pretrain_adapt_and_go_out(framework, tmp_path):
     data = synthetic.upstream_study(tmp_path / "data", n_subjects=2)
     values = {"framework": framework, "variant": "lfb", "layers": 2, "width": 8, "heads": 2, "steps": 2}
     values |= {"batch_size": 4, "evaluate_every": 2, "validation_windows": 4, "window_frames": (6, 12)}
+    values |= {"keep_untrained": True}
     chosen = PretrainOptions.model_validate(values)
     pretrain.run(name="toy", options=chosen, data=data, output=tmp_path / "model")
     history = pd.read_csv(tmp_path / "model" / "eval_history.csv")

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from boldly.models.build import load_contract, load_network
 from boldly.records import InputError
 from boldly.samples.shards import read_shard, write_shard
 from boldly.stages import pretrain
+from boldly.training.checkpoints import CheckpointFolder
+from boldly.training.journal import Processes
+from boldly.training.trainer import StepTrainer
+from boldly.training.validation import UpstreamValidation
 from tests.training import synthetic
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -32,7 +37,8 @@ def data(tmp_path_factory):
 
 @pytest.mark.parametrize("framework", ["autoencoding", "csm", "sequence_bert", "network_bert"])
 def test_each_framework_leaves_a_complete_folder(data, tmp_path, framework):
-    pretrain.run(name="toy", options=options(framework), data=data, output=tmp_path)
+    # Eight steps need not make anything better.
+    pretrain.run(name="toy", options=options(framework, keep_untrained=True), data=data, output=tmp_path)
     network = load_network(tmp_path)
     assert sum(parameter.numel() for parameter in network.parameters()) > 1000
     assert load_contract(tmp_path) == synthetic.contract(16)
@@ -112,11 +118,77 @@ def test_shares_of_the_subjects_are_nested(data, tmp_path):
 
 def test_another_experiment_gives_the_first_weights(data, tmp_path):
     pretrain.run(name="first", options=options(), data=data, output=tmp_path / "first")
-    still = options(steps=1, learning_rate=1e-12, initialise="first")
+    still = options(steps=1, learning_rate=1e-12, initialise="first", keep_untrained=True)
     pretrain.run(name="next", options=still, data=data, output=tmp_path / "next", initial=tmp_path / "first")
     first, then = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "next"))
     assert all(torch.allclose(first[name], then[name], atol=1e-6) for name in first)
     assert read_json(tmp_path / "next" / "manifest.json")["initial"].keys() == {"model.safetensors"}
+
+
+def test_a_training_that_made_nothing_better_is_refused_and_can_be_kept(data, tmp_path, monkeypatch):
+    worse = {"learning_rate": 1.0, "framework": "autoencoding", "warmup_fraction": 0.0}
+    with pytest.raises(InputError) as caught:
+        pretrain.run(name="toy", options=options(**worse), data=data, output=tmp_path)
+    (problem,) = caught.value.problems
+    history = pd.read_csv(tmp_path / "eval_history.csv").set_index("step")["loss"]
+    assert problem.where == str(tmp_path / "eval_history.csv")
+    assert f"loss {history[0]:.4f} then, {history[[4, 8]].min():.4f} at best" in problem.message
+    assert "pretrain.experiments.toy.keep_untrained: true" in problem.remedy
+    assert not (tmp_path / "model.safetensors").exists()
+    # Nothing is lost, nothing is trained again.
+    monkeypatch.setattr(StepTrainer, "training_step", None)
+    pretrain.run(name="toy", options=options(**worse, keep_untrained=True), data=data, output=tmp_path)
+    manifest = read_json(tmp_path / "manifest.json")
+    assert manifest["step"] == history[[4, 8]].idxmin()
+    assert manifest["options"]["keep_untrained"] is True
+    assert load_network(tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_start_that_nothing_improves_is_not_passed_off_as_pretrained(data, tmp_path):
+    # The next frame alone, which the start says as well as it can be said, and steps that do harm.
+    chosen = options(horizons_s=[], learning_rate=1.0, warmup_fraction=0.0)
+    with pytest.raises(InputError, match="no validation was better"):
+        pretrain.run(name="toy", options=chosen, data=data, output=tmp_path)
+    history = pd.read_csv(tmp_path / "eval_history.csv")
+    # All that the blocks add is dropped: the forecast is that of the start.
+    assert history["forecast_share"].tolist() == [0.0, 0.0, 0.0]
+    assert history["l1"].nunique() == 1
+
+
+def test_the_kept_forecast_is_no_worse_than_the_start_and_than_linear_ones(data, tmp_path):
+    # A high learning rate on few windows: the blocks' part does harm, and most of it must go.
+    chosen = options(steps=40, learning_rate=2e-2, evaluate_every=10, validation_windows=64, datasets=["one"])
+    pretrain.run(name="toy", options=chosen, data=data, output=tmp_path)
+    history = pd.read_csv(tmp_path / "eval_history.csv").set_index("step")
+    step = read_json(tmp_path / "manifest.json")["step"]
+    kept, start = history.loc[step], history.loc[0]
+    assert step >= 1
+    assert kept["l1"] <= start["l1"]
+    assert kept["l1"] < min(kept["l1_var"], kept["l1_ar1"])
+    assert 0 <= kept["forecast_share"] < 1
+    # The weights are those that were validated: share and all.
+    validation = pretrain._validation(
+        [data[0][1] / "ds-one_sub-03.tar"],
+        chosen,
+        pretrain.load_corpus([data[0][1] / "ds-one_sub-00.tar"]),
+        CheckpointFolder(tmp_path / "none"),
+    )
+    assert validation is not None
+    with torch.inference_mode():
+        again = UpstreamValidation(validation.windows, 32)(load_network(tmp_path), Processes())
+    assert again["l1"] == pytest.approx(kept["l1"], abs=1e-6)
+    assert again["loss"] == pytest.approx(kept["loss"], abs=1e-6)
+
+
+def test_a_forecast_that_a_linear_one_beats_is_told(data, tmp_path, caplog):
+    # Two repetition times: the VAR of each dataset knows the rhythm of its own frames, the start has to fade.
+    with caplog.at_level(logging.WARNING):
+        pretrain.run(name="toy", options=options(keep_untrained=True), data=data, output=tmp_path)
+    history = pd.read_csv(tmp_path / "eval_history.csv").set_index("step")
+    kept = history.loc[read_json(tmp_path / "manifest.json")["step"]]
+    assert kept["l1"] > kept["l1_var"]
+    assert f"errs by {kept['l1']:.4f}, a VAR by {kept['l1_var']:.4f}" in caplog.text
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(data, tmp_path):

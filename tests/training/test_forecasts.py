@@ -13,7 +13,7 @@ from boldly.samples.windows import Windows, window_options
 from boldly.training import forecasts
 from boldly.training.forecasts import fit_dynamics, forecast
 from boldly.training.journal import Processes
-from boldly.training.validation import UpstreamValidation
+from boldly.training.validation import UpstreamValidation, choose_coupling
 from tests.training import synthetic
 
 P = 6
@@ -88,7 +88,7 @@ def test_what_is_not_seen_is_forecast_from_the_forecast():
 
 def test_dynamics_of_several_repetition_times_fade_with_time():
     corpus = study([4000] * 4, t_r=[1.0, 1.0, 4.0, 4.0], memory_s=4.0)
-    memory_s, found = fit_dynamics(corpus)
+    memory_s, found, _ = fit_dynamics(corpus)
     assert memory_s == 4.0
     np.testing.assert_allclose(found, coupling(), atol=0.06)
     steady = fit_dynamics(study([4000] * 4, t_r=[1.0, 1.0, 4.0, 4.0]))
@@ -121,6 +121,36 @@ def test_with_one_short_run_dynamics_are_no_worse_than_those_of_each_parcel_by_i
 
 def test_with_many_runs_the_penalty_towards_ar1_does_not_hide_what_parcels_say_of_each_other():
     np.testing.assert_allclose(fit_dynamics(study([4000, 4000], seed=1))[1], coupling(), atol=0.06)
+
+
+def test_a_coupling_that_only_one_subject_has_is_left_out_of_the_start():
+    """One subject with coupled parcels, others whose parcels each follow themselves alone."""
+    training = study([300, 300])
+    training = dataclasses.replace(training, subjects=("00", "00"))
+    wanted = window_options(PretrainOptions(framework="csm", window_frames=(6, 12)), 8)
+    fitted = fit_dynamics(training)
+    alike, others = (Windows(corpus, wanted, 1, 200) for corpus in (study([300] * 2, seed=5), own(300, 2, seed=5)))
+    assert choose_coupling(fitted, alike)[0] == 1
+    share, kept = choose_coupling(fitted, others)
+    assert share == 0
+    np.testing.assert_allclose(kept.coupling, np.diag(fitted.alone))
+    assert kept.memory_s == fitted.memory_s
+
+
+def test_the_start_is_as_good_as_the_fit_and_as_ar1_on_the_windows_that_choose():
+    training = dataclasses.replace(study([40, 40]), subjects=("00", "00"))
+    wanted = window_options(PretrainOptions(framework="csm", window_frames=(6, 12)), 8)
+    windows = Windows(study([300] * 4, seed=3), wanted, 1, 200)
+    fitted = fit_dynamics(training)
+    errors = []
+    for dynamics in (choose_coupling(fitted, windows)[1], fitted, fitted.blended(0)):
+        network = build_network(
+            pretraining_config(PretrainOptions(framework="csm", layers=1, width=8, heads=2), P), 1
+        )
+        network.start_dynamics(dynamics.memory_s, dynamics.coupling)
+        with torch.inference_mode():
+            errors.append(UpstreamValidation(windows, 8, training=training)(network.eval(), Processes())["l1"])
+    assert errors[0] <= min(errors[1:]) + 1e-6  # rounding
 
 
 def test_csm_starts_from_the_dynamics():

@@ -42,7 +42,7 @@ class StoppedWindows(Windows):
         return super().__getitems__(indices)
 
 
-def train(corpus, folder, chosen=None, *, stop_at=None, validate=True):
+def train(corpus, folder, chosen=None, *, stop_at=None, validate=True, **settings):
     chosen = chosen or options()
     windows = StoppedWindows(
         corpus, window_options(chosen, chosen.batch_size), 1, chosen.steps * chosen.batch_size
@@ -58,6 +58,7 @@ def train(corpus, folder, chosen=None, *, stop_at=None, validate=True):
         keys=lambda numbers: [corpus.keys[r] for r in sorted(set(windows.runs(numbers)))],
         seed=1,
         folder=folder,
+        **settings,
     )
 
 
@@ -142,6 +143,25 @@ def test_the_best_validation_gives_the_weights(corpus, tmp_path):
     validation = UpstreamValidation(Windows(corpus, window_options(options(), 8), 99, 16), 8)
     with torch.inference_mode():
         assert validation(network.eval(), Processes())["loss"] == pytest.approx(losses[outcome.step], abs=1e-6)
+
+
+def test_the_weights_before_the_first_step_are_never_the_best(corpus, tmp_path):
+    # Far too high a learning rate: every step makes the network worse.
+    worse = options(learning_rate=1.0, warmup_fraction=0.0, evaluate_every=1, steps=4, framework="autoencoding")
+    outcome = train(corpus, tmp_path, worse, validate_first=True)
+    losses = {row["step"]: row["loss"] for row in outcome.eval_rows}
+    assert min(losses, key=losses.__getitem__) == 0
+    assert outcome.step == min(range(1, 5), key=losses.__getitem__)
+    assert not outcome.improved
+    # The end is there as a checkpoint, for those who keep it all the same: no step is repeated.
+    again = train(corpus, tmp_path, worse, validate_first=True, stop_at=0)
+    assert same(outcome.weights, again.weights)
+    assert again.eval_rows == outcome.eval_rows
+
+
+def test_a_training_that_makes_the_network_better_says_so(corpus):
+    assert train(corpus, None, validate_first=True).improved
+    assert train(corpus, None).improved  # nothing to compare with
 
 
 def test_without_validation_the_last_step_gives_the_weights(corpus):

@@ -26,7 +26,6 @@ def test_a_training_from_an_address_needs_no_local_shard(snakemake: Snakemake, t
     csm |= {"validation_windows": 4, "stream_shards": 2, "stream_steps": 2}
     with serving(folder) as server:
         config = {
-            "atlas": {"path": "none.nii.gz"},
             "datasets": {"toy": {"role": "upstream", "shards": server.url}},
             "pretrain": {"experiments": {"csm": csm}},
         }

@@ -12,7 +12,7 @@ rule atlas:
         atlas_files(),
 
 
-if CONFIG.atlas.fetched:
+if CONFIG.atlas and CONFIG.atlas.fetched:
 
     rule fetch_atlas:
         """Fetch the atlas that the config names."""

@@ -40,8 +40,9 @@ wildcard_constraints:
 
 
 def options(stage):
-    """A section of the config as JSON, for the command line."""
-    return getattr(CONFIG, stage).model_dump_json()
+    """A section of the config as JSON, for the command line; null for a section that is not needed."""
+    section = getattr(CONFIG, stage)
+    return section.model_dump_json() if section else "null"
 
 
 def if_present(path):
@@ -50,7 +51,9 @@ def if_present(path):
 
 
 def atlas_files():
-    """A fetched atlas with its table and record, or the image of one's own."""
+    """A fetched atlas with its table and record, or the image of one's own; none where all shards are ready-made."""
+    if CONFIG.atlas is None:
+        return []
     return CONFIG.atlas.fetched or if_present(CONFIG.atlas.path)
 
 

@@ -71,7 +71,7 @@ def pretraining_config(options: PretrainOptions, n_parcels: int) -> NetworkConfi
         window_frames=options.window_frames[1],
         variant=options.variant,
         embedding_layers=options.embedding_layers,
-        horizons=tuple(options.horizons) if options.framework == "csm" and options.variant == "boldly" else (),
+        horizons_s=tuple(options.horizons_s) if (options.framework, options.variant) == ("csm", "boldly") else (),
     )
 
 
@@ -120,7 +120,8 @@ def load_config(folder: Path | str) -> NetworkConfig:
     path = Path(folder) / CONFIG
     try:
         content = read_json(path)
-        sequences = {name: tuple(content[name]) for name in ("labels", "horizons")}
+        # Older models say horizons in frames, which they keep.
+        sequences = {name: tuple(content.get(name, ())) for name in ("labels", "horizons_s", "horizons")}
         config = NetworkConfig(**{**content, **sequences})
         if config.framework not in VARIANTS.get(config.variant, {}):
             raise ValueError(f"no network {config.framework} of variant {config.variant}")

@@ -24,6 +24,12 @@ from boldly.models.network import (
 # Of the loss of frames further ahead.
 _HORIZON_WEIGHT = 0.5
 
+# Frames ahead that the next frame's own loss does not speak of already.
+_NEAREST_FRAMES = 2
+
+# What shares of a part of a forecast may be kept (see `keep_share`).
+SHARES = tuple(number / 10 for number in range(11))
+
 
 class CausalNetwork(Network):
     """GPT-2 blocks with a next-frame loss at every position.
@@ -32,6 +38,11 @@ class CausalNetwork(Network):
     what the blocks add. It is fitted beforehand and stays: the blocks would need thousands of steps to find it,
     and steps of an optimiser blur it. Every frame but the first is a target, where the reference supervises one
     masked frame per sequence. Frames further ahead are predicted beside it.
+
+    What the blocks add is fitted to training subjects, and with few of them it may do harm to others. Of the kept
+    weights it is therefore multiplied with the share from 0 to 1 that errs least on the validation subjects
+    (`keep_share`): shrinkage, its strength chosen on held-out data. With share 0 the forecast is that before the
+    first step. The hidden states, which decoders read, stay as they are.
     """
 
     def __init__(self, sizes: NetworkConfig) -> None:
@@ -45,7 +56,9 @@ class CausalNetwork(Network):
             self.register_buffer("coupling", torch.zeros(sizes.n_parcels, sizes.n_parcels))
             self.memory: Tensor
             self.coupling: Tensor
-            self.far = nn.ModuleList(small_linear(sizes.width, sizes.n_parcels) for _ in sizes.horizons)
+            self.far = nn.ModuleList(
+                small_linear(sizes.width, sizes.n_parcels) for _ in (sizes.horizons_s or sizes.horizons)
+            )
 
     def start_dynamics(self, memory_s: float, coupling: NDArray[np.floating]) -> None:
         """Set the vector autoregression that predictions start from; a decoder has none.
@@ -73,25 +86,51 @@ class CausalNetwork(Network):
 
     def predict_next(self, inputs: Tensor, seconds: Tensor, t_r: Tensor, marked: Tensor) -> Tensor:
         """Predict the frame after each frame (B, L, P)."""
-        return self._next_frames(inputs, t_r, marked, self.encode(inputs, seconds, t_r, marked)[-1])
+        hidden = self.encode(inputs, seconds, t_r, marked)[-1]
+        return self._start(inputs, t_r, marked) + self.predict_frames(hidden)
 
-    def objective(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Outputs:
-        """Return the L1 of the next frames, plus the weighted L1 of frames further ahead."""
+    def objective(
+        self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, with_shares: bool = False, **batch: Any
+    ) -> Outputs:
+        """Return the L1 of the next frames, plus the weighted L1 of frames further ahead.
+
+        With `with_shares` also `l1_share_<n>`, the L1 of the next frames with ``SHARES[n]`` of what blocks add.
+        """
         hidden = self.encode(inputs, batch["seconds"], batch["t_r"], marked)[-1]
         frames = real_frames(inputs, valid)
-        prediction = self._next_frames(inputs[:, :-1], batch["t_r"], marked, hidden[:, :-1])
-        l1 = window_l1(prediction, inputs[:, 1:], frames[:, 1:], marked)
+        start = self._start(inputs[:, :-1], batch["t_r"], marked)
+        added = self.predict_frames(hidden[:, :-1])
+        l1 = window_l1(start + added, inputs[:, 1:], frames[:, 1:], marked)
         far = sum(
-            window_l1(layer(hidden[:, :-ahead]), inputs[:, ahead:], frames[:, ahead:], marked)
-            for layer, ahead in zip(self.far, self.sizes.horizons, strict=True)
+            self._far_l1(layer(hidden), ahead, inputs, frames, marked)
+            for layer, ahead in zip(self.far, self._frames_ahead(batch["t_r"]), strict=True)
         )
         loss = l1 + _HORIZON_WEIGHT * far
-        return {"loss": loss.mean(), "window_loss": loss, "l1": l1}
+        shares = {
+            f"l1_share_{number}": window_l1(start + share * added, inputs[:, 1:], frames[:, 1:], marked)
+            for number, share in enumerate(SHARES if with_shares else ())
+        }
+        return {"loss": loss.mean(), "window_loss": loss, "l1": l1, **shares}
 
-    def _next_frames(self, inputs: Tensor, t_r: Tensor, marked: Tensor, hidden: Tensor) -> Tensor:
+    def _frames_ahead(self, t_r: Tensor) -> list[Tensor]:
+        """Return how many frames ahead each horizon lies in each window (B,)."""
+        if not self.sizes.horizons_s:
+            return [torch.full_like(t_r, ahead, dtype=torch.long) for ahead in self.sizes.horizons]
+        return [torch.round(ahead / t_r).long().clamp_min(_NEAREST_FRAMES) for ahead in self.sizes.horizons_s]
+
+    @staticmethod
+    def _far_l1(prediction: Tensor, ahead: Tensor, inputs: Tensor, frames: Tensor, marked: Tensor) -> Tensor:
+        """Return the L1 (B,) of what is said at each frame of the frame `ahead` (B,) behind it."""
+        B, L = frames.shape
+        place = torch.arange(L, device=ahead.device) + ahead[:, None]  # (B, L)
+        window, there = torch.arange(B, device=ahead.device)[:, None], place.clamp_max(L - 1)
+        counted = (place < L) & frames[window, there]
+        return window_l1(prediction, inputs[window, there], counted, marked)
+
+    def _start(self, inputs: Tensor, t_r: Tensor, marked: Tensor) -> Tensor:
+        """Return what the autoregression says of the frame after each frame (B, L, P)."""
         fading = torch.exp(-t_r / self.memory)[:, None]  # (B, 1)
-        last = inputs * (fading * ~marked)[:, None]
-        return last @ self.coupling + self.predict_frames(hidden)
+        return (inputs * (fading * ~marked)[:, None]) @ self.coupling
 
     def targets(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **_: Any) -> Targets:
         """Return all frames but the first, each to be said from those before it."""
@@ -99,6 +138,11 @@ class CausalNetwork(Network):
         later = frames.clone()
         later[:, 0] = False
         return Targets(later, marked, frames)
+
+
+def keep_share(weights: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Return the weights of a `CausalNetwork` with only a share of what the blocks add to its forecasts."""
+    return {name: tensor * share if name.startswith("unembedder.") else tensor for name, tensor in weights.items()}
 
 
 def gpt2_blocks(sizes: NetworkConfig) -> GPT2Model:

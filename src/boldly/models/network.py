@@ -43,8 +43,10 @@ class NetworkConfig:
         "boldly", or "lfb" for the networks of the published system.
     embedding_layers : int
         Layers of embedder and unembedder; only lfb can have more than one.
+    horizons_s : tuple of float
+        How far ahead CSM predicts beside the next frame, s.
     horizons : tuple of int
-        How many frames ahead CSM predicts, beside the next one.
+        The same in frames, in models from before it was seconds; empty in others.
     """
 
     framework: NetworkName
@@ -57,6 +59,7 @@ class NetworkConfig:
     labels: tuple[str, ...] = ()
     variant: str = "boldly"
     embedding_layers: int = 1
+    horizons_s: tuple[float, ...] = ()
     horizons: tuple[int, ...] = ()
 
 
@@ -184,6 +187,31 @@ def real_frames(inputs: Tensor, valid: Tensor | None) -> Tensor:
     return inputs.new_ones(inputs.shape[:2], dtype=torch.bool) if valid is None else valid
 
 
+class TrialNorm(nn.BatchNorm1d):
+    """Batch norm without weights that also takes a batch of a single trial.
+
+    A single trial has no variance over the batch. It moves the running mean and variance (exponentially weighted,
+    as in Finch 2009) and is scaled with these.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size, affine=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Normalise (B, W)."""
+        if not self.training or len(hidden) > 1:
+            return super().forward(hidden)
+        mean, variance = self.running_mean, self.running_var
+        assert mean is not None
+        assert variance is not None
+        with torch.no_grad():
+            change, momentum = hidden[0].to(mean.dtype) - mean, self.momentum or 0.0
+            mean += momentum * change
+            variance.copy_((1 - momentum) * (variance + momentum * change.square()))
+        # Copies: the backward pass of the next trial may come after they have moved on.
+        return functional.batch_norm(hidden, mean.clone(), variance.clone(), eps=self.eps)
+
+
 class Head(nn.Module):
     """Hidden states to classes: attentive pooling over time, batch norm, pooler (linear, tanh, dropout), linear.
 
@@ -198,7 +226,7 @@ class Head(nn.Module):
         heads = sizes.heads if sizes.width % sizes.heads == 0 else 1
         n_read = sizes.layers + 1
         self.query = nn.Parameter(torch.zeros(n_read, heads, sizes.width // heads))
-        self.norm = nn.BatchNorm1d(n_read * sizes.width, affine=False)
+        self.norm = TrialNorm(n_read * sizes.width)
         self.pooler = nn.Linear(n_read * sizes.width, sizes.width)
         self.dropout = nn.Dropout(sizes.dropout)
         self.classes = nn.Linear(sizes.width, len(sizes.labels))

@@ -46,9 +46,9 @@ class WindowOptions:
         Consecutive windows that share a length, so that batches need no padding.
     pairs : bool
         Two windows A and B per item, B the continuation of A or from another run.
-    masking : {"none", "frames", "parcels", "one_frame", "coins"}
-        What is hidden: spans of frames, parcels over all time, one frame but the first, or each frame by the toss
-        of a coin.
+    masking : {"none", "frames", "parcels", "one_frame", "coin"}
+        What is hidden: spans of frames, parcels over all time, one frame but the first, or all frames of a batch
+        by the toss of a coin.
     mask_fraction : float
         Share that is hidden.
     mask_span : int
@@ -65,7 +65,7 @@ class WindowOptions:
     longest: int
     batch_size: int
     pairs: bool = False
-    masking: Literal["none", "frames", "parcels", "one_frame", "coins"] = "none"
+    masking: Literal["none", "frames", "parcels", "one_frame", "coin"] = "none"
     mask_fraction: float = 0.2
     mask_span: int = 4
     largest_gap: int = 4
@@ -97,7 +97,8 @@ def _lfb_options(framework: Framework, wanted: WindowOptions) -> WindowOptions:
     """Return what LfB's objectives see: each window has its own length, below the longest (8.14), 10 to 49 frames.
 
     Where its description is silent: the length of B is drawn as that of A; masks take the given share of the
-    frames of both together, or of the parcels, the same ones in both; teacher forcing is drawn for each frame.
+    frames of both together, or of the parcels, the same ones in both. Teacher forcing is one draw for the windows
+    that are cut together, which are those of a process and step.
     """
     wanted = replace(wanted, longest=wanted.longest - 1, batch_size=1, stepped_onsets=True, restart_clock=True)
     match framework:
@@ -108,7 +109,7 @@ def _lfb_options(framework: Framework, wanted: WindowOptions) -> WindowOptions:
         case "network_bert":
             return replace(wanted, pairs=True, masking="parcels")
         case "autoencoding":
-            return replace(wanted, masking="coins")
+            return replace(wanted, masking="coin")
 
 
 @dataclass(frozen=True)
@@ -272,10 +273,9 @@ class Windows(Dataset[Batch]):
             batch["masked"] = torch.from_numpy(self._mask_parcels(index, batch["marked"].numpy()))
         elif self.options.masking == "one_frame":
             batch["masked"] = torch.from_numpy(self._mask_one_frame(index, batch))
-        elif self.options.masking == "coins":
-            frame = np.arange(batch["inputs"].shape[1])
-            coins = uniform(self.seed, index[:, None] * _MOST_SPANS + frame, _MASK)
-            batch["masked"] = torch.from_numpy(coins < 0.5)
+        elif self.options.masking == "coin":
+            coin = float(uniform(self.seed, index[0], _MASK))
+            batch["masked"] = torch.full(batch["inputs"].shape[:2], coin < 0.5)
         return batch
 
     def runs(self, indices: Sequence[int]) -> Numbers:

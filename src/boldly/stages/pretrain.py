@@ -8,17 +8,23 @@ import logging
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from boldly import bids
 from boldly.config import PretrainOptions, parse
 from boldly.files import is_url, location, write_json
+from boldly.models.basis import Basis, save_basis
 from boldly.models.build import CONTRACT, WEIGHTS, build_network, pretraining_config, save_network
 from boldly.models.csm import CausalNetwork
 from boldly.models.initial import initialise
-from boldly.provenance import check_same, environment, file_sha256
+from boldly.models.network import NetworkConfig
+from boldly.provenance import Contract, check_same, environment, file_sha256
 from boldly.records import InputError, Problem
 from boldly.samples import remote
 from boldly.samples.corpus import Corpus, load_corpus
@@ -29,10 +35,12 @@ from boldly.samples.streams import StreamedWindows
 from boldly.samples.windows import Windows, window_options
 from boldly.training import distributed
 from boldly.training.checkpoints import CheckpointFolder
+from boldly.training.components import hidden_basis, signal_basis, unexplained
+from boldly.training.continuity import check_continuity
 from boldly.training.forecasts import fit_dynamics
 from boldly.training.journal import write_history
-from boldly.training.trainer import fit
-from boldly.training.validation import UpstreamValidation
+from boldly.training.trainer import Fit, fit
+from boldly.training.validation import UpstreamValidation, choose_coupling
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +94,7 @@ def run(
     ------
     InputError
         For damaged shards, shards of different contracts, runs that are too short, checkpoints of another config,
-        and a loss that is no number.
+        a loss that is no number, and a training that made nothing better (`options.keep_untrained`).
 
     Notes
     -----
@@ -99,7 +107,8 @@ def run(
     validation = [path for split, shards in used for path in _paths(split, split.validation, shards)]
     checkpoints = CheckpointFolder(output / "checkpoints")
     experiment = {
-        "options": options.model_dump(mode="json"),
+        # What is kept in the end has no say in the training: it may change on the way.
+        "options": options.model_dump(mode="json", exclude={"keep_untrained"}),
         "training": _identities(training),
         "validation": _identities(validation),
         "run_tables": _run_tables(used),
@@ -107,30 +116,35 @@ def run(
     }
     if not distributed.inside():
         checkpoints.claim(experiment)
-    if processes > 1 and not distributed.inside():
+    if processes > 1 and options.framework != "components" and not distributed.inside():
         _check_share(name, options, processes)
         distributed.launch("boldly.stages.pretrain", [_pack(name, options, data, output, initial)], processes)
         return
 
     seen = _seen(used, options, initial) if distributed.is_first() else Seen()
+    if options.framework == "components":
+        _fit_components(name, options, training, validation, output, {**experiment, **seen.to_manifest()})
+        return
     windows = _windows(training, options)
     done = checkpoints.steps()
     # What the first shards tell about forecasts is kept: a training that goes on starts with those at hand.
     is_known = not validation or (checkpoints.path / _COMPARISONS).exists()
     corpus = _corpus(windows, done[-1] * options.batch_size if done and is_known else 0)
+    if distributed.is_first():
+        _check_continuity(windows, done[-1] * options.batch_size if done else 0, used)
     contract = corpus.contract
     config = pretraining_config(options, contract.n_parcels)
     network = build_network(config, options.seed)
+    validate = _validation(validation, options, corpus, checkpoints)
     # Checkpoints hold what a fit would give.
     if isinstance(network, CausalNetwork) and not done:
-        network.start_dynamics(*fit_dynamics(corpus))
+        _start_dynamics(name, network, corpus, validate)
     if initial is not None:
         initialise(network, initial)
     if options.compile:
         _check_compiler(name)
         # In place: weights keep their names. Windows have many lengths, one program does for all.
         network.compile(dynamic=True)
-    validate = _validation(validation, options, corpus, checkpoints)
     # Streamed, it is a group of shards that must not stay in memory.
     del corpus
     try:
@@ -146,6 +160,7 @@ def run(
             deepspeed=options.deepspeed,
             track=options.track,
             validate_first=True,
+            settle=UpstreamValidation.settle,
         )
     finally:
         if isinstance(windows, StreamedWindows):
@@ -154,11 +169,75 @@ def run(
         return
     write_history(output / "train_history.csv", outcome.train_rows)
     write_history(output / "eval_history.csv", outcome.eval_rows)
-    about = {"experiment": name, **experiment, "step": outcome.step, "seconds": round(outcome.seconds, 1)}
+    if not outcome.improved and not options.keep_untrained:
+        raise _untrained(name, output, outcome)
+    _tell_of_linear_forecasts(name, outcome)
+    options_used = options.model_dump(mode="json")
+    about = {
+        "experiment": name,
+        **experiment,
+        "options": options_used,
+        "step": outcome.step,
+        "seconds": round(outcome.seconds, 1),
+    }
     write_json(output / MANIFEST, {**about, **seen.to_manifest(), "environment": environment()})
-    save_network(output, config, outcome.weights, contract)
+    # The corpus of a streamed training is gone by now; a group of its shards stands for it.
+    kept = windows.corpus if isinstance(windows, Windows) else load_corpus(training[: options.stream_shards])
+    _save(output, config, outcome.weights, contract, kept, options)
     checkpoints.delete()
     logger.info("%s: weights of step %d of %d, %.0f s", name, outcome.step, options.steps, outcome.seconds)
+
+
+def _save(
+    output: Path,
+    config: NetworkConfig,
+    weights: dict[str, Tensor],
+    contract: Contract,
+    corpus: Corpus,
+    options: PretrainOptions,
+) -> None:
+    """Write a network, and beside it the components of its hidden states that read-outs look at."""
+    network = build_network(config, options.seed)
+    if hasattr(network, "encode"):
+        network.load_state_dict(weights)
+        save_basis(output, hidden_basis(network, corpus, options.window_frames))
+    save_network(output, config, weights, contract)
+
+
+def _fit_components(
+    name: str,
+    options: PretrainOptions,
+    training: list[Path | str],
+    validation: list[Path | str],
+    output: Path,
+    about: dict[str, Any],
+) -> None:
+    """Write the principal components of the training runs as a network: linear pretraining, without any step."""
+    started = time.monotonic()
+    basis, covariance, contract = signal_basis(training)
+    components = basis.components[0][:, : options.width]
+    shares = {"train": unexplained(covariance, components)}
+    if validation:
+        shares["eval"] = unexplained(signal_basis(validation, contract)[1], components)
+    for part in ("train", "eval"):
+        rows = [{"step": 0, "loss": shares[part]}] if part in shares else []
+        write_history(output / f"{part}_history.csv", rows)
+    width = components.shape[1]
+    config = NetworkConfig(framework="components", n_parcels=contract.n_parcels, width=width)
+    seconds = round(time.monotonic() - started, 1)
+    record = {
+        "experiment": name,
+        **about,
+        "options": options.model_dump(mode="json"),
+        "step": 0,
+        "seconds": seconds,
+    }
+    write_json(output / MANIFEST, {**record, "environment": environment()})
+    eye = np.eye(width, dtype=np.float32)[None]
+    save_basis(output, Basis(basis.mean @ components, eye, basis.variance[:, :width]))
+    save_network(output, config, {"components": torch.from_numpy(components.copy())}, contract)
+    CheckpointFolder(output / "checkpoints").delete()
+    logger.info("%s: %d components, %.0f %% of the variance", name, width, 100 * (1 - shares["train"]))
 
 
 def _paths(split: UpstreamSplit, subjects: tuple[str, ...], shards: Path | str) -> list[Path | str]:
@@ -213,9 +292,23 @@ def _windows(paths: list[Path | str], options: PretrainOptions) -> Windows | Str
 
 def _corpus(windows: Windows | StreamedWindows, number: int) -> Corpus:
     """Return the runs that a window is cut from; streamed, those of its group (behind the end, of the last)."""
-    if isinstance(windows, StreamedWindows):
-        windows = windows.at([min(number, len(windows) - 1)])
-    return windows.corpus
+    return _group(windows, number).corpus
+
+
+def _group(windows: Windows | StreamedWindows, number: int) -> Windows:
+    return windows.at([min(number, len(windows) - 1)]) if isinstance(windows, StreamedWindows) else windows
+
+
+def _check_continuity(
+    windows: Windows | StreamedWindows, number: int, used: list[tuple[UpstreamSplit, Path | str]]
+) -> None:
+    """Check the windows of the group that the training starts with; of a group from the web one subject."""
+    folders = {split.dataset: shards for split, shards in used}
+    check_continuity(
+        _group(windows, number),
+        lambda dataset, subject: subject_shards(folders[dataset], dataset, subject),
+        subjects=1 if any(is_url(shards) for shards in folders.values()) else 4,
+    )
 
 
 def _share(split: UpstreamSplit, options: PretrainOptions) -> tuple[str, ...]:
@@ -245,7 +338,48 @@ def _validation(
         options.seed + _VALIDATION_SEED,
         options.validation_windows,
     )
-    return UpstreamValidation(windows, _VALIDATION_BATCH, training=training, cache=checkpoints.path / _COMPARISONS)
+    cache = checkpoints.path / _COMPARISONS
+    return UpstreamValidation(windows, _VALIDATION_BATCH, training=training, cache=cache, calibrate=True)
+
+
+def _start_dynamics(
+    name: str, network: CausalNetwork, corpus: Corpus, validate: UpstreamValidation | None
+) -> None:
+    """Start from the autoregression of the training runs, as far as it holds for the validation subjects."""
+    dynamics, share = fit_dynamics(corpus), 1.0
+    if validate is not None:
+        share, dynamics = choose_coupling(dynamics, validate.windows)
+    logger.info("%s: starts from a VAR with %.0f %% of the coupling between parcels", name, 100 * share)
+    network.start_dynamics(dynamics.memory_s, dynamics.coupling)
+
+
+def _untrained(name: str, output: Path, outcome: Fit) -> InputError:
+    """Say that a training made nothing better; its checkpoints stay."""
+    losses = {row["step"]: row["loss"] for row in outcome.eval_rows}
+    message = (
+        f"no validation was better than the one before the first step: loss {losses[0]:.4f} then, "
+        f"{losses[outcome.step]:.4f} at best, at step {outcome.step}"
+    )
+    where = f"pretrain.experiments.{name}"
+    remedy = (
+        f"train on more runs, longer, or with a lower learning_rate; {where}.keep_untrained: true keeps the "
+        f"weights of step {outcome.step} (the training is not repeated)"
+    )
+    return InputError(Problem(str(output / "eval_history.csv"), name, message, remedy))
+
+
+def _tell_of_linear_forecasts(name: str, outcome: Fit) -> None:
+    """Warn where a forecast of causal sequence modeling errs more than one that is fitted to each dataset alone.
+
+    It starts from one autoregression for all datasets and repetition times, and does not become worse than that.
+    """
+    for row in outcome.eval_rows:
+        if row["step"] != outcome.step or "forecast_share" not in row:
+            continue
+        for column, word in (("l1_var", "a VAR"), ("l1_ar1", "AR(1)")):
+            if row["l1"] > row.get(column, np.inf):
+                message = "%s: its forecast of the next frame errs by %.4f, %s by %.4f"
+                logger.warning(message, name, row["l1"], word, row[column])
 
 
 def _check_compiler(name: str) -> None:

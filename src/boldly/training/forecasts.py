@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -87,7 +88,31 @@ def fit_forecasts(corpus: Corpus, wanted: Iterable[Group]) -> Forecasts:
     return found
 
 
-def fit_dynamics(corpus: Corpus) -> tuple[float, Matrix]:
+class Dynamics(NamedTuple):
+    """A VAR for all repetition times: ``y = exp(-t_r / memory_s) x coupling``.
+
+    Attributes
+    ----------
+    memory_s : float
+        Time constant, s.
+    coupling : ndarray, shape (P, P)
+        What frames, as rows, are multiplied with.
+    alone : ndarray, shape (P,)
+        What each parcel is multiplied with where parcels say nothing of each other: the AR(1) that the coupling
+        was pulled to.
+    """
+
+    memory_s: float
+    coupling: Matrix
+    alone: Matrix
+
+    def blended(self, share: float) -> Dynamics:
+        """Return the dynamics with only a share of what the coupling has beyond AR(1)."""
+        ar1 = np.diag(self.alone)
+        return self._replace(coupling=ar1 + share * (self.coupling - ar1))
+
+
+def fit_dynamics(corpus: Corpus) -> Dynamics:
     """Fit one VAR to all runs whatever their repetition time: ``y = exp(-t_r / memory) x coupling``.
 
     Its penalty pulls each parcel towards its own AR(1), not towards nothing: with little data forecasts are hardly
@@ -100,10 +125,7 @@ def fit_dynamics(corpus: Corpus) -> tuple[float, Matrix]:
 
     Returns
     -------
-    memory_s : float
-        The coupling fades with this time constant, s.
-    coupling : ndarray, shape (P, P)
-        What frames, as rows, are multiplied with.
+    Dynamics
     """
     t_rs = np.unique(corpus.t_r).tolist()
     halves = [
@@ -115,9 +137,8 @@ def fit_dynamics(corpus: Corpus) -> tuple[float, Matrix]:
     for memory_s in _MEMORIES_S if len(t_rs) > 1 else _MEMORIES_S[-1:]:
         parts = [sum_of([half[t].faded(math.exp(-t / memory_s)) for t in t_rs]) for half in halves]
         coupling, error = fit_var(parts, towards_ar1=True)
-        fits[memory_s] = error, coupling
-    best = min(fits, key=lambda memory_s: fits[memory_s][0])
-    return best, fits[best][1]
+        fits[memory_s] = error, Dynamics(memory_s, coupling, ar1_of(sum_of(parts)))
+    return min(fits.values(), key=lambda fit: fit[0])[1]
 
 
 def forecast(frames: Tensor, seen: Tensor, coefficients: Tensor | None, *, split: int = 0) -> Tensor:

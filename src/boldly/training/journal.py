@@ -47,7 +47,10 @@ class Processes:
     total: Callable[[Tensor], Tensor] = lambda tensor: tensor
 
 
+Weights = dict[str, Tensor]
 Validate = Callable[[nn.Module, Processes], Row]
+# Weights and the row of their validation to the weights that the row belongs to.
+Settle = Callable[[Weights, Row], Weights]
 
 
 @dataclass
@@ -58,6 +61,8 @@ class Progress:
     ----------
     train_rows, eval_rows : list of dict
         Histories so far.
+    first_value : float, optional
+        Criterion of the validation before the first step; None without one.
     best_step, best_value : int, float
         Step with the best validation, and its criterion (smaller is better); None before the first.
     loss_sum, loss_count : float, int
@@ -66,10 +71,18 @@ class Progress:
 
     train_rows: list[Row] = field(default_factory=list)
     eval_rows: list[Row] = field(default_factory=list)
+    first_value: float | None = None
     best_step: int = 0
     best_value: float | None = None
     loss_sum: float = 0.0
     loss_count: int = 0
+
+    @property
+    def improved(self) -> bool:
+        """Whether the best validation is better than the one before the first step, if there was one."""
+        if self.first_value is None:
+            return True
+        return self.best_value is not None and self.best_value < self.first_value
 
 
 class Journal(TrainerCallback):
@@ -83,7 +96,9 @@ class Journal(TrainerCallback):
         Network and processes to a row of numbers with `loss` and `criterion` (smaller is better); None: no
         validation, the last weights are kept.
     validate_first : bool
-        Validate before the first step as well.
+        Validate before the first step as well; its weights are never the best ones.
+    settle : callable
+        What makes the weights of a validated network those to keep; default: they are as they are.
     log_every, evaluate_every, checkpoint_every : int
         Steps between rows, validations, checkpoints.
     keys : callable
@@ -100,6 +115,7 @@ class Journal(TrainerCallback):
         *,
         validate: Validate | None,
         validate_first: bool = False,
+        settle: Settle = lambda weights, row: weights,
         log_every: int,
         evaluate_every: int,
         checkpoint_every: int,
@@ -110,6 +126,7 @@ class Journal(TrainerCallback):
         self.name = name
         self.validate = validate
         self.validate_first = validate_first
+        self.settle = settle
         self.log_every = log_every
         self.evaluate_every = evaluate_every
         self.checkpoint_every = checkpoint_every
@@ -117,7 +134,9 @@ class Journal(TrainerCallback):
         self.checkpoints = checkpoints
         self.history = history
         self.progress = Progress()
+        # Asked of this process, and agreed on by all: one may be asked alone, or before the others.
         self.stop_signal = 0
+        self.stopped = False
         self.collect_weights: Callable[[], dict[str, Tensor]]
         self.processes = Processes()
         self.barrier: Callable[[], None] = lambda: None
@@ -167,7 +186,10 @@ class Journal(TrainerCallback):
         stop = bool(self.stop_signal)
         if args.world_size > 1:
             stop = step % _STEPS_BETWEEN_AGREEMENTS == 0 and self._any_process(stop, args)
-        if self.checkpoints is not None and not last and (stop or step % self.checkpoint_every == 0):
+        self.stopped |= stop
+        # A training that made nothing better is refused; with a checkpoint of its end that can be overruled.
+        due = not self.progress.improved if last else stop or step % self.checkpoint_every == 0
+        if self.checkpoints is not None and due:
             self._check_divergence()
             control.should_save = True
         control.should_training_stop |= stop
@@ -219,9 +241,11 @@ class Journal(TrainerCallback):
         criterion = row.pop("criterion")
         self.progress.eval_rows.append({"step": step, **row})
         self._publish("eval", self.progress.eval_rows)
-        if self.progress.best_value is None or criterion < self.progress.best_value:
+        if step == 0:
+            self.progress.first_value = criterion
+        elif self.progress.best_value is None or criterion < self.progress.best_value:
             self.progress.best_step, self.progress.best_value = step, criterion
-            self.best_weights = self.collect_weights()
+            self.best_weights = self.settle(self.collect_weights(), row)
             if self.checkpoints is not None and self.history is not None:
                 self.checkpoints.save_best(step, self.best_weights)
 

@@ -20,9 +20,10 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, TrainingArguments
 
 from boldly.config import OptimiserOptions
+from boldly.files import read_json
 from boldly.samples.windows import Batch
 from boldly.training.checkpoints import CheckpointFolder
-from boldly.training.journal import Journal, Processes, Progress, Row, Validate
+from boldly.training.journal import Journal, Processes, Progress, Row, Settle, Validate
 from boldly.training.trackers import open_trackers
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 _ROWS = 200
 # The batch system's word that a job has to end, and the warning before it (Slurm: --signal=USR1@300).
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# Between the seeds of two processes: further apart than any two seeds of experiments.
+_SEEDS_APART = 1 << 32
 # Of AdamW. Gradients that are zero but for rounding (bias of attention keys) must not become steps of full size.
 _EPSILON = 1e-6
 
@@ -42,9 +45,12 @@ class Fit:
     Attributes
     ----------
     weights : dict
-        Weights of the step with the best validation; of the last step without validation.
+        Weights of the step with the best validation, the one before the first step left aside; of the last step
+        without validation.
     step : int
         That step.
+    improved : bool
+        False if that validation is no better than the one before the first step.
     train_rows, eval_rows : list of dict
         Histories.
     seconds : float
@@ -53,6 +59,7 @@ class Fit:
 
     weights: dict[str, Tensor]
     step: int
+    improved: bool
     train_rows: list[Row]
     eval_rows: list[Row]
     seconds: float
@@ -133,6 +140,7 @@ def fit(
     deepspeed: str | None = None,
     track: Sequence[str] = (),
     validate_first: bool = False,
+    settle: Settle = lambda weights, row: weights,
 ) -> Fit:
     """Train a network.
 
@@ -151,7 +159,7 @@ def fit(
     keys : callable
         Numbers of windows to the keys of their samples.
     seed : int
-        Seed of dropout.
+        Seed of dropout; each process has a generator of its own.
     folder : Path, optional
         Where histories and checkpoints go; an interrupted training goes on from there. None: nothing is written.
     deepspeed : str, optional
@@ -159,14 +167,16 @@ def fit(
     track : sequence of str
         Trackers that show the histories as well (see `boldly.training.trackers`); they need `folder`.
     validate_first : bool, default=False
-        Validate before the first step too: a training that makes things worse gives the weights it began with.
+        Validate before the first step too, to tell whether the training made anything better.
+    settle : callable, optional
+        See `Journal`.
 
     Raises
     ------
     InputError
         If the loss is no longer a number, with the samples of the batch.
     Interrupted
-        After SIGTERM or SIGUSR1, when a checkpoint was written.
+        After SIGTERM or SIGUSR1 in any of the processes, when a checkpoint was written; in all of them.
     """
     started = time.monotonic()
     if not torch.cuda.is_available():
@@ -178,6 +188,7 @@ def fit(
         name,
         validate=validate,
         validate_first=validate_first,
+        settle=settle,
         log_every=max(1, options.steps // _ROWS),
         evaluate_every=options.evaluate_every,
         checkpoint_every=options.checkpoint_every,
@@ -188,10 +199,15 @@ def fit(
         arguments = training_arguments(
             options, seed, checkpoints.path if checkpoints else Path(nowhere), deepspeed
         )
+        if deepspeed:
+            _autocast(network, arguments.device.type, precision_of(options))
         journal.history = folder if arguments.should_save else None
         if folder and arguments.should_save:
             journal.trackers = open_trackers(track, folder, name, options.model_dump(mode="json"))
         trainer = StepTrainer(network, arguments, windows, journal)
+        # The Trainer gives all processes one seed: the same units would drop out of all parts of a batch. A
+        # checkpoint holds the state of each generator.
+        torch.manual_seed(seed + arguments.process_index * _SEEDS_APART)
         resume = _resume(checkpoints, journal, trainer) if checkpoints else None
         with _stop_on_signals(journal if checkpoints else None):
             trainer.train(resume_from_checkpoint=resume)
@@ -199,9 +215,10 @@ def fit(
     validated = progress.best_value is not None
     weights = journal.best_weights if validated else trainer.collect_weights()
     step = progress.best_step if validated else trainer.state.global_step
-    if journal.stop_signal and trainer.state.global_step < options.steps:
-        raise Interrupted(journal.stop_signal)
-    return Fit(weights, step, progress.train_rows, progress.eval_rows, time.monotonic() - started)
+    if journal.stopped and trainer.state.global_step < options.steps:
+        raise Interrupted(journal.stop_signal or signal.SIGTERM)
+    seconds = time.monotonic() - started
+    return Fit(weights, step, progress.improved, progress.train_rows, progress.eval_rows, seconds)
 
 
 def training_arguments(
@@ -209,9 +226,7 @@ def training_arguments(
 ) -> TrainingArguments:
     """Translate options into the Trainer's words. `options.batch_size` is divided among the processes."""
     on_gpu = torch.cuda.is_available()
-    precision = options.precision
-    if precision == "auto":
-        precision = "bfloat16" if on_gpu and torch.cuda.is_bf16_supported() else "float32"
+    precision = precision_of(options)
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=options.steps,
@@ -222,14 +237,14 @@ def training_arguments(
         adam_beta1=options.beta1,
         adam_beta2=options.beta2,
         max_grad_norm=options.gradient_clip,
-        bf16=precision == "bfloat16",
-        fp16=precision == "float16",
+        bf16=precision == "bfloat16" and deepspeed is None,
+        fp16=precision == "float16" and deepspeed is None,
         seed=seed,
         use_cpu=not on_gpu,
         train_sampling_strategy="sequential",
         dataloader_pin_memory=on_gpu,
         ddp_find_unused_parameters=False,
-        deepspeed=deepspeed,
+        deepspeed=_deepspeed_config(deepspeed, precision) if deepspeed else None,
         remove_unused_columns=False,
         logging_strategy="no",
         eval_strategy="no",
@@ -244,6 +259,37 @@ def training_arguments(
     arguments._n_gpu = min(arguments.n_gpu, 1)
     arguments.per_device_train_batch_size = options.batch_size // arguments.world_size
     return arguments
+
+
+def _deepspeed_config(path: str, precision: str) -> dict[str, Any]:
+    """Read a DeepSpeed JSON, without a precision of its own (see `_autocast`)."""
+    content: dict[str, Any] = read_json(Path(path))
+    for section in ("bf16", "fp16"):
+        content.pop(section, None)
+    if precision == "float16":
+        # Brings the scaling of the loss that float16 needs.
+        content.setdefault("torch_autocast", {"enabled": True, "dtype": precision})
+    return content
+
+
+def _autocast(network: nn.Module, device: str, precision: str) -> None:
+    """Let a network compute in a precision, as the Trainer does without DeepSpeed: casting what products read.
+
+    DeepSpeed's own half precision casts all weights, buffers and inputs. The linear start of a forecast and the
+    seconds would lose digits, and a validation, which does not go through its engine, would meet weights of
+    another type.
+    """
+    if precision != "float32":
+        cast = torch.autocast(device, getattr(torch, precision))
+        network.forward = cast(network.forward)
+
+
+def precision_of(options: OptimiserOptions) -> str:
+    """Return the arithmetic of a training on this machine: float32, bfloat16 or float16."""
+    if options.precision != "auto":
+        return options.precision
+    has_bfloat16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return "bfloat16" if has_bfloat16 else "float32"
 
 
 def _whole_batch(batch: Any) -> Any:

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from boldly.files import read_json, write_json
+from boldly.models.csm import SHARES, CausalNetwork, keep_share
 from boldly.models.lfb.network import LfbNetwork
-from boldly.models.network import Network, Targets, window_l1
+from boldly.models.network import Network, Targets, real_frames, window_l1
 from boldly.samples.corpus import Corpus
 from boldly.samples.windows import Batch, Trials, Windows
-from boldly.training.forecasts import NAMES, Forecasts, Group, fit_forecasts, forecast
+from boldly.training.forecasts import NAMES, Dynamics, Forecasts, Group, fit_forecasts, forecast
 from boldly.training.journal import Processes, Row
 
 # Trials are short; so many fit any machine.
@@ -37,6 +38,10 @@ class UpstreamValidation:
     time of a dataset that has several, as ``<column>_<dataset>_<t_r>s``. A number is the mean over windows, each
     weighted alike.
 
+    With `calibrate`, the row of a `CausalNetwork` is that of the network with the share of its blocks' forecast
+    that errs least on these windows, which stands there as `forecast_share`; `settle` gives its weights. The L1 of
+    the next frame can then not exceed that before the first step.
+
     Parameters
     ----------
     windows : Windows
@@ -47,15 +52,24 @@ class UpstreamValidation:
         Runs of the training subjects, to fit the forecasts to; None: predicting zero is all there is to beat.
     cache : Path, optional
         JSON that keeps the errors of the comparisons, so that a training that goes on need not fit again.
+    calibrate : bool, default=False
+        Choose the share of the forecast: for windows of validation subjects, never for those of a test.
     """
 
     def __init__(
-        self, windows: Windows, batch_size: int, *, training: Corpus | None = None, cache: Path | None = None
+        self,
+        windows: Windows,
+        batch_size: int,
+        *,
+        training: Corpus | None = None,
+        cache: Path | None = None,
+        calibrate: bool = False,
     ) -> None:
         self.windows = windows
         self.batch_size = batch_size
         self.training = training
         self.cache = cache
+        self.calibrate = calibrate
         corpus, runs = windows.corpus, windows.runs(range(len(windows)))
         group_of_run = list(zip(corpus.datasets, corpus.t_r.tolist(), strict=True))
         self.groups: list[Group] = sorted({group_of_run[run] for run in runs})
@@ -71,8 +85,15 @@ class UpstreamValidation:
             self.training = None
             if self.cache is not None and processes.rank == 0:
                 write_json(self.cache, self._comparisons)
-        sums = self._sums(network, processes, self._losses)
-        return self._row({**self._comparisons, **sums})
+        if self.calibrate and isinstance(network, CausalNetwork):
+            share, sums = _with_best_share(self._sums(network, processes, self._losses_by_share))
+            return {**self._row({**self._comparisons, **sums}), "forecast_share": share}
+        return self._row({**self._comparisons, **self._sums(network, processes, self._losses)})
+
+    @staticmethod
+    def settle(weights: dict[str, Tensor], row: Row) -> dict[str, Tensor]:
+        """Return the weights that a row belongs to, given those of the network."""
+        return keep_share(weights, row["forecast_share"]) if "forecast_share" in row else weights
 
     def _compare(self, network: nn.Module, processes: Processes) -> dict[str, list[float]]:
         """Return the errors of the predictions that need no training, summed over the windows of each group."""
@@ -119,8 +140,11 @@ class UpstreamValidation:
 
     @staticmethod
     def _losses(network: nn.Module, batch: Batch, group: Tensor) -> dict[str, Tensor]:
-        losses = {name: value for name, value in network(**batch).items() if name != "loss"}
-        return {"loss": losses.pop("window_loss"), **losses}
+        return _by_window(network(**batch))
+
+    @staticmethod
+    def _losses_by_share(network: nn.Module, batch: Batch, group: Tensor) -> dict[str, Tensor]:
+        return _by_window(network(**batch, with_shares=True))
 
     def _forecast_errors(
         self, targets: Targets, batch: Batch, group: Tensor, fitted: Forecasts
@@ -159,6 +183,20 @@ class UpstreamValidation:
                 yield from ((f"_{dataset}_{self.groups[number][1]:g}s", [number]) for number in numbers)
 
 
+def _by_window(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the losses of the windows (B,), without the mean of the batch."""
+    losses = {name: value for name, value in outputs.items() if name != "loss"}
+    return {"loss": losses.pop("window_loss"), **losses}
+
+
+def _with_best_share(sums: dict[str, list[float]]) -> tuple[float, dict[str, list[float]]]:
+    """Return the share of the blocks' forecast that errs least over all groups, and the sums with this share."""
+    by_share = [np.array(sums.pop(f"l1_share_{number}")) for number in range(len(SHARES))]
+    best = min(range(len(SHARES)), key=lambda number: by_share[number].sum())
+    loss = np.array(sums["loss"]) - np.array(sums["l1"]) + by_share[best]
+    return SHARES[best], {**sums, "l1": by_share[best].tolist(), "loss": loss.tolist()}
+
+
 def _with_skills(means: dict[str, float], suffix: str) -> Row:
     """Name means with a suffix; add the skill against each comparison."""
     row = {f"{name}{suffix}": float(mean) for name, mean in means.items()}
@@ -167,6 +205,42 @@ def _with_skills(means: dict[str, float], suffix: str) -> Row:
             skill = "skill" if name == "l1_zero" else name.replace("l1", "skill", 1)
             row[f"{skill}{suffix}"] = float(1 - means["l1"] / mean)
     return row
+
+
+def choose_coupling(dynamics: Dynamics, windows: Windows) -> tuple[float, Dynamics]:
+    """Choose how much parcels say of each other: the share of the coupling beyond AR(1) that errs least.
+
+    The ridge of `fit_dynamics` is chosen on training subjects left out of the fit. With one training subject it is
+    chosen on runs of the same subject, and too small for others.
+
+    Parameters
+    ----------
+    dynamics : Dynamics
+        As fitted to the training subjects.
+    windows : Windows
+        Of the validation subjects.
+
+    Returns
+    -------
+    share : float
+        From 0 (AR(1)) to 1 (as fitted).
+    dynamics : Dynamics
+        With this share, so that its L1 on these windows exceeds neither that of the fit nor that of AR(1).
+    """
+    coupling, alone = (torch.from_numpy(part).float() for part in (dynamics.coupling, dynamics.alone))
+    errors = torch.zeros(len(SHARES), dtype=torch.float64)
+    for start in range(0, len(windows), TRIALS_PER_BATCH):
+        batch = windows.__getitems__(range(start, min(start + TRIALS_PER_BATCH, len(windows))))
+        inputs, marked = batch["inputs"], batch["marked"]
+        fading = torch.exp(-batch["t_r"] / dynamics.memory_s)[:, None]
+        before = inputs[:, :-1] * (fading * ~marked)[:, None]
+        apart = before * alone
+        together = before @ coupling - apart
+        frames = real_frames(inputs, batch.get("valid"))[:, 1:]
+        for number, share in enumerate(SHARES):
+            errors[number] += window_l1(apart + share * together, inputs[:, 1:], frames, marked).double().sum()
+    share = SHARES[int(errors.argmin())]
+    return share, dynamics.blended(share)
 
 
 class DecoderValidation:

@@ -111,8 +111,11 @@ def plain_lstm(lstm, frames, h, c, suffix=""):
     return torch.stack(outputs), h, c
 
 
-def test_the_autoencoder_restores_what_a_loop_restores():
-    built, given = network("autoencoder"), batch("autoencoder")
+@pytest.mark.parametrize("forced", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_the_autoencoder_restores_what_a_loop_restores(training, forced):
+    built, given = network("autoencoder", dropout=0.0).train(training), batch("autoencoder")
+    given["masked"] = torch.full_like(given["masked"], not forced)
     tokens = built.prepare(**given)
     embedded = built.embedder(tokens.inputs_embeds, tokens.t_rs)
     found = built.predict(tokens)["outputs"]
@@ -126,11 +129,11 @@ def test_the_autoencoder_restores_what_a_loop_restores():
             out_back, *back = plain_lstm(lstm, hidden.flip(0), *back, "_reverse")
             if number < len(encoder.lstms) - 1:
                 hidden = encoder.layer_norms[number](hidden + (out_ahead + out_back.flip(0)) / 2)
-        h = torch.tanh(encoder.pooler_layer[1]((ahead[0] + back[0]) / 2))
-        c = (ahead[1] + back[1]) / 2
-        restored = h
+        h, c = (ahead[0] + back[0]) / 2, zero
+        restored = torch.tanh(encoder.pooler_layer[1](h))
         for t in range(embedded.shape[1]):
-            x = embedded[row, t] if tokens.forced[row, t] else restored
+            # Out of training it always runs freely.
+            x = embedded[row, t] if training and forced else restored
             for number, lstm in enumerate(generator.lstms):
                 out, h, c = plain_lstm(lstm, x[None], h, c)
                 x = generator.layer_norms[number](x + out[0]) if number == 0 else out[0]

@@ -83,7 +83,8 @@ class LfbNetwork(nn.Module):
             Real frames, in front of the padding; None: all.
         masked : Tensor of bool, optional
             The draws. csm: one frame of each window (B, L); sequence_bert: frames (B, L); network_bert: parcels
-            (B, P); autoencoding: frames without teacher forcing (B, L). Decoders have none.
+            (B, P); autoencoding: frames without teacher forcing (B, L), read while training only. Decoders have
+            none.
         split : int
             Places of A.
         """
@@ -175,7 +176,8 @@ class LfbAutoencoder(LfbNetwork):
         if self.sizes.labels:
             pooled = self.decoder.pool(frames)
             return {"pooler_outputs": pooled, "decoding_logits": self.decoder.decoding_head(pooled)}
-        return {"outputs": self._unembed(self.decoder(frames, tokens.forced))}
+        restored, pooled = self.decoder(frames, tokens.forced)
+        return {"outputs": self._unembed(restored), "pooler_outputs": pooled}
 
     def _lay_out(
         self, inputs: Tensor, seconds: Tensor, valid: Tensor, masked: Tensor | None, split: int
@@ -189,8 +191,14 @@ class LfbAutoencoder(LfbNetwork):
             attention_mask=valid,
             modelling_mask=valid[..., None],
             targets=inputs,
-            forced=None if masked is None else functional.pad(~masked, (0, missing)),
+            # Out of training the generator always runs freely.
+            forced=None if masked is None or not self.training else _lengthened(~masked, missing),
         )
+
+
+def _lengthened(forced: Tensor, places: int) -> Tensor:
+    """Let padding be fed as the last frame is: one draw is for all steps."""
+    return torch.cat([forced, forced[:, -1:].expand(-1, places)], dim=1)
 
 
 class LfbLinear(LfbNetwork):

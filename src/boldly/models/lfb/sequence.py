@@ -100,9 +100,9 @@ class LinearDecoder(nn.Module):
 class LstmDecoder(nn.Module):
     """An LSTM encoder, and an LSTM generator that restores the frames from its state.
 
-    The published description leaves open what passes between the two. Chosen here: the encoder's state is that of
-    its last layer behind the last place (padding included), the mean of both directions; the pooled hidden state
-    starts the generator as hidden state and as the first input, the cell state goes over as it is.
+    The encoder's state is that of its last layer behind the last place (padding included), the mean of both
+    directions. It starts the generator as hidden state; pooled (linear, tanh) it is the generator's first input.
+    The generator's cell state starts at zero.
     """
 
     def __init__(self, sizes: NetworkConfig) -> None:
@@ -112,14 +112,17 @@ class LstmDecoder(nn.Module):
         if sizes.labels:
             self.decoding_head = _classes(sizes.width, sizes)
 
-    def forward(self, frames: Tensor, forced: Tensor | None) -> Tensor:
-        """Restore embedded frames (B, L, W); where `forced` (B, L), the generator is fed the frame itself."""
-        pooled, cell = self.encoder(frames)
-        return self.decoder(frames, pooled, cell, forced)
+    def forward(self, frames: Tensor, forced: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Restore embedded frames (B, L, W); return them and the pooled state (B, W).
+
+        Where `forced` (B, L), the generator is fed the frame itself; None: it is fed its own outputs throughout.
+        """
+        state, pooled = self.encoder(frames)
+        return self.decoder(frames, state, pooled, forced), pooled
 
     def pool(self, frames: Tensor) -> Tensor:
         """Return the pooled state of the encoder (B, W)."""
-        return self.encoder(frames)[0]
+        return self.encoder(frames)[1]
 
 
 class _Encoder(nn.Module):
@@ -128,11 +131,13 @@ class _Encoder(nn.Module):
     def __init__(self, sizes: NetworkConfig) -> None:
         super().__init__()
         self.lstms, self.layer_norms = _lstms(sizes, bidirectional=True)
-        width = sizes.width
-        self.pooler_layer = nn.Sequential(nn.Dropout(sizes.dropout), nn.Linear(width, width), nn.Tanh())
+        width, dropout = sizes.width, sizes.dropout
+        self.pooler_layer = nn.Sequential(
+            nn.Dropout(dropout), nn.Linear(width, width), nn.Tanh(), nn.Dropout(dropout)
+        )
 
     def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the pooled hidden state and the cell state, each (B, W)."""
+        """Return the last hidden state, and the same pooled, each (B, W)."""
         B, L, W = hidden.shape
         state: tuple[Tensor, Tensor] | None = None
         for number, lstm in enumerate(self.lstms):
@@ -140,7 +145,8 @@ class _Encoder(nn.Module):
             if number < len(self.layer_norms):
                 hidden = self.layer_norms[number](hidden + output.view(B, L, 2, W).mean(dim=2))
         assert state is not None
-        return self.pooler_layer(state[0].mean(dim=0)), state[1].mean(dim=0)
+        last = state[0].mean(dim=0)
+        return last, self.pooler_layer(last)
 
 
 class _Generator(nn.Module):
@@ -151,10 +157,11 @@ class _Generator(nn.Module):
         self.lstms, self.layer_norms = _lstms(sizes, bidirectional=False)
         self.linear_output_layer = nn.Sequential(nn.Dropout(sizes.dropout), nn.Linear(sizes.width, sizes.width))
 
-    def forward(self, frames: Tensor, pooled: Tensor, cell: Tensor, forced: Tensor | None) -> Tensor:
-        """Return restored frames (B, L, W)."""
-        state = (pooled[None].contiguous(), cell[None].contiguous())
-        restored = pooled
+    def forward(self, frames: Tensor, start: Tensor, first: Tensor, forced: Tensor | None) -> Tensor:
+        """Return restored frames (B, L, W), from the hidden state `start` and the input `first`, each (B, W)."""
+        hidden_state = start[None].contiguous()
+        state = (hidden_state, torch.zeros_like(hidden_state))
+        restored = first
         outputs = []
         for place in range(frames.shape[1]):
             hidden = restored

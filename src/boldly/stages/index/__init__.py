@@ -41,7 +41,7 @@ def run(
     options: IndexOptions,
     preprocess: PreprocessOptions,
     window_frames: int,
-    atlas: AtlasOptions,
+    atlas: AtlasOptions | None,
     runs: Path,
     labels: Path,
 ) -> None:
@@ -59,8 +59,8 @@ def run(
         The columns that confounds tables must have.
     window_frames : int
         Shortest window that an experiment uses, frames; shorter runs are excluded.
-    atlas : AtlasOptions
-        The parcels, which must overlap with the images.
+    atlas : AtlasOptions, optional
+        The parcels, which must overlap with the images; None for ready-made shards.
     runs : Path
         Output, a run table (`boldly.records.read_runs`). ``<dataset>_problems.tsv`` beside it holds what is wrong.
     labels : Path
@@ -79,6 +79,9 @@ def run(
             ready = survey_remote if dataset_options.is_remote else survey_shards
             rows, names, problems = ready(dataset, dataset_options, fewest)
             own: list[Problem] = []
+        elif atlas is None:
+            message, remedy = "its signals are read from images, and there is no atlas", "give atlas in the config"
+            raise InputError(Problem(str(dataset_options.derivatives), dataset, message, remedy))
         else:
             rows, names, problems, own = _index_images(dataset, dataset_options, preprocess, atlas, fewest)
     except InputError as error:

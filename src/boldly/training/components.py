@@ -1,0 +1,108 @@
+"""What is fitted to unlabelled runs without gradients: components of hidden states, and linear pretraining."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from boldly.models.basis import Basis, fit_basis
+from boldly.provenance import Contract, check_same
+from boldly.records import InputError, Problem
+from boldly.samples.corpus import Corpus, load_corpus
+from boldly.samples.remote import shown
+from boldly.samples.windows import WindowOptions, Windows
+from boldly.training.validation import to_device
+
+# Windows that the components of hidden states are fitted to, and how many are encoded at once.
+_WINDOWS, _BATCH = 1024, 64
+_SEED = 1
+# Frames whose products are summed at once, in double precision.
+_FRAMES = 4096
+
+
+def hidden_basis(network: nn.Module, corpus: Corpus, window_frames: tuple[int, int]) -> Basis:
+    """Return the principal components of the hidden states of a network over windows of runs.
+
+    Parameters
+    ----------
+    network : nn.Module
+        With `encode`: a batch to the states of all layers, each (B, L, W).
+    corpus : Corpus
+        Runs.
+    window_frames : (int, int)
+        Shortest and longest window, frames.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = copy.deepcopy(network).to(device).eval()
+    shortest, longest = window_frames
+    windows = Windows(corpus, WindowOptions(shortest, longest, _BATCH), _SEED, _WINDOWS)
+
+    def states() -> Iterator[NDArray[np.float32]]:
+        for first in range(0, _WINDOWS, _BATCH):
+            batch = to_device(windows.__getitems__(range(first, first + _BATCH)), device)
+            with torch.inference_mode():
+                layers: Tensor = torch.stack(network.encode(**batch), dim=2)  # (B, L, layers, W)
+            real = layers[batch["valid"]] if "valid" in batch else layers.flatten(end_dim=1)
+            yield real.float().cpu().numpy()
+
+    return fit_basis(states())
+
+
+def signal_basis(
+    paths: Iterable[Path | str], like: Contract | None = None
+) -> tuple[Basis, NDArray[np.float64], Contract]:
+    """Return the principal components of runs, read one shard at a time, and the covariance of their parcels.
+
+    Parameters
+    ----------
+    paths : iterable of Path or str
+        Shards.
+    like : Contract, optional
+        What the contract of all shards must be; default: that of the first.
+
+    Returns
+    -------
+    basis : Basis
+        Of the signals, one layer.
+    covariance : ndarray of float64, shape (P, P)
+        Of all frames.
+    contract : Contract
+        Of the shards.
+
+    Raises
+    ------
+    InputError
+        For damaged shards, shards of different contracts, and none at all.
+    """
+    contracts: list[Contract] = [like] if like else []
+    total: list[NDArray[np.float64]] = []
+    counts: list[int] = []
+
+    def blocks() -> Iterator[NDArray[np.float32]]:
+        for path in paths:
+            corpus = load_corpus([path])
+            if contracts:
+                check_same(contracts[0], corpus.contract, shown(path), corpus.keys[0])
+            contracts[:] = contracts or [corpus.contract]
+            for first in range(0, len(corpus.frames), _FRAMES):
+                block = corpus.frames[first : first + _FRAMES].astype(np.float64)
+                total[:] = [block.T @ block + (total[0] if total else 0)]
+                counts.append(len(block))
+                yield block[:, None]
+
+    basis = fit_basis(blocks())
+    if not contracts:
+        raise InputError(Problem("no shards", "", "there is nothing to fit components to", "see the run tables"))
+    return basis, total[0] / sum(counts), contracts[0]
+
+
+def unexplained(covariance: NDArray[np.float64], components: NDArray[np.floating]) -> float:
+    """Return the share of variance, 0 to 1, that lies outside of some components, (P, K)."""
+    inside = np.trace(components.T @ covariance @ components)
+    return float(1 - inside / np.trace(covariance))
