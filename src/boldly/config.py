@@ -578,8 +578,8 @@ class PretrainOptions(OptimiserOptions):
     )
     repeats: list[int] = Field(
         [],
-        description="Further seeds: the training is repeated as `<name>_seed-<seed>`, and decoders are adapted from "
-        "each, so that intervals cover the chance in pretraining too.",
+        description="Further seeds: the training is repeated as `<name>_seed-<seed>`, and decoders are adapted "
+        "from each, so that intervals cover the chance in pretraining too.",
     )
     track: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(
         ["tensorboard"], description="Where the histories are shown beside the CSV files."
@@ -649,7 +649,7 @@ class AdaptOptions(OptimiserOptions):
     There are two ways to make a decoder of a network (`method`). A probe leaves the network as it is: trials are
     encoded once, read-outs turn the states of a trial into features, and a classifier is fitted to them in closed
     or convex form; read-outs, layers, classifier and penalty are chosen by validation. The other way, that of the
-    published system, trains all weights by gradient steps; steps, batch_size, learning_rate and so on are for that.
+    published system, trains all weights by gradient steps; steps, batch_size, learning_rate and so on are for it.
     """
 
     pretrained: str | list[str] | None = Field(
@@ -658,7 +658,7 @@ class AdaptOptions(OptimiserOptions):
     )
     untrained: str | None = Field(
         None,
-        description="Upstream experiment whose network stays at random weights, as a probe: what pretraining adds.",
+        description="Upstream experiment whose network keeps its random weights, as a probe.",
     )
     scratch: str | None = Field(
         None, description="Upstream experiment whose network starts untrained and is trained by gradient steps."
@@ -668,8 +668,8 @@ class AdaptOptions(OptimiserOptions):
         description="Decoder without a network. mean_: logistic regression or shrinkage LDA on the mean signal; "
         "components_: the same on time slices of principal components of the upstream runs; covariance_lda: their "
         "lagged covariances; connectivity: correlations of all parcels; tangent: covariances of components as "
-        "matrix logarithms; components: read-outs chosen as for networks. By gradient steps: linear (over time and "
-        "parcels, as in the published system), mean_mlp (on the mean signal).",
+        "matrix logarithms; components: read-outs chosen as for networks. By gradient steps: linear (over time "
+        "and parcels, as in the published system), mean_mlp (on the mean signal).",
     )
     method: Literal["probe", "network"] = Field(
         "probe", description="How a pretrained network becomes a decoder: frozen with a classifier, or trained."
@@ -691,7 +691,7 @@ class AdaptOptions(OptimiserOptions):
     )
     combine: Literal["mean", "best"] = Field(
         "mean",
-        description="Of several pretrained networks: the mean of their probabilities, or the one that validates best.",
+        description="Of several networks: the mean of their probabilities, or the one that validates best.",
     )
     variant: Variant = Field(
         "boldly", description="Of the linear baseline: of boldly, or (lfb) that of the published system as it was."
@@ -710,7 +710,7 @@ class AdaptOptions(OptimiserOptions):
     seeds: list[int] = Field(
         [1234],
         min_length=1,
-        description="Repetitions with other seeds. An upstream experiment with `repeats` brings its own seeds instead.",
+        description="Repetitions with other seeds; an upstream experiment with `repeats` brings its own seeds.",
     )
     datasets: list[Name] | None = Field(None, description="Downstream datasets; default: all.")
 

@@ -47,9 +47,9 @@ class Classifier:
 
     def logits(self, features: NDArray[np.floating]) -> Matrix:
         """Return logits (R, labels) of features (R, D)."""
-        hidden = features.astype(np.float64)
+        hidden: Matrix = features.astype(np.float64)
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            hidden = (np.maximum(hidden, 0) if layer else hidden) @ weight + bias
+            hidden = (np.maximum(hidden, 0) if layer else hidden) @ weight.astype(np.float64) + bias
         return hidden
 
     def cooled(self, temperature: float) -> Classifier:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from boldly.models.basis import Basis, fit_basis
+from boldly.models.build import encode_with
 from boldly.samples.corpus import Corpus
 from boldly.samples.windows import Trials
 from boldly.training.validation import TRIALS_PER_BATCH, to_device
@@ -90,7 +91,7 @@ def network_states(network: nn.Module, corpus: Corpus, longest: int) -> States:
             last = min(first + TRIALS_PER_BATCH, len(trials))
             batch = to_device(trials.__getitems__(range(first, last)), device)
             del batch["labels"]
-            states = torch.stack(network.encode(**batch), dim=2)  # (B, L, layers, W)
+            states = torch.stack(encode_with(network)(**batch), dim=2)  # (B, L, layers, W)
             real = states[batch["valid"]] if "valid" in batch else states.flatten(end_dim=1)
             if values is None:
                 values = np.empty((starts[-1], *real.shape[1:]), np.float32)

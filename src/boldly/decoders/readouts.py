@@ -16,7 +16,8 @@ Blocks are centred and scaled as a whole, not feature by feature: features that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -140,7 +141,7 @@ def _correlation(projected: NDArray, states: States, variance: Floats) -> NDArra
     return np.arctanh(np.clip(found, -0.999, 0.999))
 
 
-_READ_OUTS = {
+_READ_OUTS: dict[ReadOut, Callable[[NDArray, States, Floats], NDArray]] = {
     "mean": _mean,
     "slices": _slices,
     "covariance": _covariance,
@@ -169,7 +170,7 @@ class Scaling:
         """Fit to the training trials' blocks, each (R, D)."""
         means = [block.mean(axis=0) for block in blocks]
         totals = [
-            np.sqrt(max(float(((block - mean) ** 2).sum(axis=1).mean()), np.finfo(np.float32).tiny))
+            math.sqrt(max(float(((block - mean) ** 2).sum(axis=1).mean()), 1e-30))
             for block, mean in zip(blocks, means, strict=True)
         ]
         scales = [np.full(block.shape[1], total) for block, total in zip(blocks, totals, strict=True)]

@@ -86,7 +86,7 @@ def folds(groups: Sequence[Sequence[str]], labels: Labels) -> list[Bools]:
 
 
 def choose(
-    features: Matrix,
+    features: NDArray[np.floating],
     labels: Labels,
     n_labels: int,
     left_out: Sequence[Bools],
@@ -128,7 +128,7 @@ def choose(
     return Fitted(whole, best.name, best.penalty, best.temperature, best.loss, best.accuracy)
 
 
-def _rotated(features: Matrix) -> tuple[Matrix, Matrix]:
+def _rotated(features: NDArray[np.floating]) -> tuple[Matrix, Matrix]:
     """Return features in the space that the trials span, (R, rank), and the map to it, (D, rank).
 
     Penalties on squared weights do not care for rotations, and weights outside of that space stay zero: with fewer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -83,8 +83,8 @@ def decoder_config(
         return dataclasses.replace(
             upstream, labels=labels, dropout=options.dropout, window_frames=options.window_frames
         )
-    if options.baseline is None:
-        raise ValueError("a network without upstream config must be a baseline")
+    if options.baseline not in ("linear", "mean_mlp"):
+        raise ValueError("a network without upstream config must be a baseline that takes gradient steps")
     return NetworkConfig(
         framework=options.baseline,
         n_parcels=n_parcels,
@@ -188,10 +188,21 @@ def load_encoder(folder: Path | str) -> nn.Module:
         As `load_network`, and for a network that has no states of frames.
     """
     network = load_network(folder)
-    if not hasattr(network, "encode"):
+    if not is_encoder(network):
         message = "this network gives no states of single frames, which a probe reads"
         raise InputError(Problem(str(folder), "", message, "set method: network for this experiment"))
     return network
+
+
+def is_encoder(network: nn.Module) -> bool:
+    """Tell whether a network gives states of single frames."""
+    return hasattr(network, "encode")
+
+
+def encode_with(network: nn.Module) -> Callable[..., list[Tensor]]:
+    """Return what turns a batch into the states of all layers, each (B, L, W)."""
+    encode: Callable[..., list[Tensor]] = network.encode  # type: ignore[assignment]
+    return encode
 
 
 def transfer(network: nn.Module, weights: dict[str, Tensor], where: str) -> list[str]:

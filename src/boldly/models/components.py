@@ -11,7 +11,7 @@ from boldly.models.network import NetworkConfig, parcel_scale
 
 
 class ComponentsNetwork(nn.Module):
-    """A projection on principal components, with the interface of an encoder: what a pretrained network has to beat.
+    """A projection on principal components, with the interface of an encoder: what pretraining has to beat.
 
     `width` of its sizes is the number of components.
     """

@@ -91,9 +91,11 @@ def window_options(options: PretrainOptions, batch_size: int) -> WindowOptions:
             return replace(wanted, pairs=True, masking="parcels")
         case "autoencoding":
             return replace(wanted, masking="frames", mask_fraction=0.5, mask_span=1)
+        case "components":
+            raise ValueError("components are fitted to runs, not to windows")
 
 
-def _lfb_options(framework: Framework, wanted: WindowOptions) -> WindowOptions:
+def _lfb_options(framework: Framework | Literal["components"], wanted: WindowOptions) -> WindowOptions:
     """Return what LfB's objectives see: each window has its own length, below the longest (8.14), 10 to 49 frames.
 
     Where its description is silent: the length of B is drawn as that of A; masks take the given share of the

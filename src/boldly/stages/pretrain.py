@@ -20,7 +20,7 @@ from boldly import bids
 from boldly.config import PretrainOptions, parse
 from boldly.files import is_url, location, write_json
 from boldly.models.basis import Basis, save_basis
-from boldly.models.build import CONTRACT, WEIGHTS, build_network, pretraining_config, save_network
+from boldly.models.build import CONTRACT, WEIGHTS, build_network, is_encoder, pretraining_config, save_network
 from boldly.models.csm import CausalNetwork
 from boldly.models.initial import initialise
 from boldly.models.network import NetworkConfig
@@ -198,7 +198,7 @@ def _save(
 ) -> None:
     """Write a network, and beside it the components of its hidden states that read-outs look at."""
     network = build_network(config, options.seed)
-    if hasattr(network, "encode"):
+    if is_encoder(network):
         network.load_state_dict(weights)
         save_basis(output, hidden_basis(network, corpus, options.window_frames))
     save_network(output, config, weights, contract)

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from boldly.models.basis import Basis, fit_basis
+from boldly.models.build import encode_with
 from boldly.provenance import Contract, check_same
 from boldly.records import InputError, Problem
 from boldly.samples.corpus import Corpus, load_corpus
@@ -47,7 +48,7 @@ def hidden_basis(network: nn.Module, corpus: Corpus, window_frames: tuple[int, i
         for first in range(0, _WINDOWS, _BATCH):
             batch = to_device(windows.__getitems__(range(first, first + _BATCH)), device)
             with torch.inference_mode():
-                layers: Tensor = torch.stack(network.encode(**batch), dim=2)  # (B, L, layers, W)
+                layers = torch.stack(encode_with(network)(**batch), dim=2)  # (B, L, layers, W)
             real = layers[batch["valid"]] if "valid" in batch else layers.flatten(end_dim=1)
             yield real.float().cpu().numpy()
 
@@ -84,7 +85,7 @@ def signal_basis(
     total: list[NDArray[np.float64]] = []
     counts: list[int] = []
 
-    def blocks() -> Iterator[NDArray[np.float32]]:
+    def blocks() -> Iterator[NDArray[np.float64]]:
         for path in paths:
             corpus = load_corpus([path])
             if contracts:

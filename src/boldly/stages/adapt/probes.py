@@ -1,4 +1,4 @@
-"""Decoders that are probes: encoders stay as they are, every trial is encoded once for all sizes, draws and seeds."""
+"""Decoders that are probes: encoders stay as they are, and each trial is encoded once for all sizes and draws."""
 
 from __future__ import annotations
 
