@@ -1,1 +1,1 @@
-"""Decoders of mental states: frozen encoders, read-outs of their states, linear classifiers in closed or convex form."""
+"""Decoders of mental states without gradient steps: frozen encoders, read-outs of their states, classifiers."""

@@ -22,7 +22,7 @@ Floats = NDArray[np.float32]
 Matrix = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
-# Logit of a state that no training trial has, below the smallest of the others: its probability is next to nothing.
+# How far the logit of a state that no training trial has lies below the smallest of the others.
 _UNSEEN = 10.0
 # Features have a total variance of one per block. The optimiser works better on larger numbers.
 _UNIT = 10.0

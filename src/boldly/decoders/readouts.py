@@ -112,7 +112,7 @@ def _tangent(projected: NDArray, states: States, variance: Floats) -> NDArray:
 
 
 def _logarithms(values: NDArray, states: States) -> NDArray:
-    """Return the matrix logarithms of the trials' covariances: upper triangles, so weighted that lengths are kept."""
+    """Return the matrix logarithms of the trials' covariances, as upper triangles of the same length (norm)."""
     n = values.shape[1]
     upper = np.triu_indices(n)
     weights = np.where(upper[0] == upper[1], 1, np.sqrt(2))

@@ -1,4 +1,4 @@
-"""Which read-out, layers, classifier and penalty: chosen on validation units, or by cross-validation in training units.
+"""Which read-out, layers, classifier and penalty: chosen on validation units, or inside the training units.
 
 Nothing here ever sees a test unit. Predictions for trials that were left out also tell how sure of itself a
 classifier may be: its logits are divided by the temperature at which they are least wrong.
