@@ -80,9 +80,12 @@ def window_options(options: PretrainOptions, batch_size: int) -> WindowOptions:
     """
     shortest, longest = options.window_frames
     wanted = WindowOptions(shortest, longest, batch_size, mask_fraction=options.mask_fraction)
+    framework = options.framework
+    if framework == "components":
+        raise ValueError("components are fitted to whole runs, not to windows")
     if options.variant == "lfb":
-        return _lfb_options(options.framework, wanted)
-    match options.framework:
+        return _lfb_options(framework, wanted)
+    match framework:
         case "csm":
             return wanted
         case "sequence_bert":
@@ -91,11 +94,9 @@ def window_options(options: PretrainOptions, batch_size: int) -> WindowOptions:
             return replace(wanted, pairs=True, masking="parcels")
         case "autoencoding":
             return replace(wanted, masking="frames", mask_fraction=0.5, mask_span=1)
-        case "components":
-            raise ValueError("components are fitted to runs, not to windows")
 
 
-def _lfb_options(framework: Framework | Literal["components"], wanted: WindowOptions) -> WindowOptions:
+def _lfb_options(framework: Framework, wanted: WindowOptions) -> WindowOptions:
     """Return what LfB's objectives see: each window has its own length, below the longest (8.14), 10 to 49 frames.
 
     Where its description is silent: the length of B is drawn as that of A; masks take the given share of the
