@@ -79,6 +79,7 @@ def measure(folder: Path) -> pd.DataFrame:
             options=EvaluateOptions(),
             scores=folder / "scores.tsv",
             comparisons=folder / "comparisons.tsv",
+            choices=folder / "choices.tsv",
             predictions=predictions,
         )
 
