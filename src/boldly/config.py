@@ -43,7 +43,7 @@ STAGES = (
 REVISIONS: dict[str, int] = {
     **dict.fromkeys(STAGES, 1),
     **{"preprocess": 2, "parcellate": 3, "shard": 2, "split": 2, "pretrain": 4},
-    **{"adapt": 2, "evaluate": 2, "figures": 4},
+    **{"adapt": 2, "evaluate": 3, "figures": 5},
 }
 
 Framework = Literal["autoencoding", "csm", "sequence_bert", "network_bert"]
