@@ -340,5 +340,5 @@ def figure_files():
     if PRETRAIN:
         names.append("upstream_losses")
     if DOWNSTREAM and ADAPT:
-        names += ["downstream_accuracy", "downstream_curves", "downstream_confusion"]
+        names += ["downstream_accuracy", "downstream_curves", "downstream_comparisons", "downstream_confusion"]
     return expand("results/figures/{figure}.png", figure=names)
