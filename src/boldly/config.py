@@ -610,7 +610,7 @@ class PretrainOptions(OptimiserOptions):
 
 # What a probe chooses from unless the config says otherwise: see docs/decoders.md for what was tried.
 _READ_OUTS = ["slices+covariance", "tangent"]
-_PENALTIES = [10.0, 3.0, 1.0, 0.3]
+_PENALTIES = [3.0, 10.0, 1.0, 0.3]
 
 
 class ProbeBaseline(NamedTuple):
@@ -687,7 +687,8 @@ class AdaptOptions(OptimiserOptions):
     penalties: list[Annotated[float, Field(gt=0)]] = Field(
         _PENALTIES,
         min_length=1,
-        description="Penalties on squared weights to choose from; lda finds its shrinkage by itself.",
+        description="Penalties on squared weights to choose from (the first where nothing can be left out); "
+        "lda finds its shrinkage by itself.",
     )
     combine: Literal["mean", "best"] = Field(
         "mean",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -116,13 +117,15 @@ def fit_member(
         Components of the states, if they were fitted to the trials given: the member keeps them.
     """
     best: Member | None = None
+    loss = math.nan
     for word in choices.layers:
         layers = layer_numbers(word, n_layers)
         for read_outs in choices.read_outs:
             features = blocks(read_outs, layers)
             scaling = Scaling.fit(features)
             fitted = choose(scaling(features), labels, n_labels, left_out, choices.candidates)
-            if best is None or fitted.loss < best.chosen["loss"]:
+            if best is None or fitted.loss < loss:
+                loss = fitted.loss
                 chosen = _words(word, fitted)
                 best = Member(encoder, tuple(read_outs), layers, basis, scaling, fitted.classifier, chosen)
     if best is None:
@@ -132,7 +135,9 @@ def fit_member(
 
 def _words(layers: str, fitted: Fitted) -> dict[str, Any]:
     numbers = {name: getattr(fitted, name) for name in ("penalty", "temperature", "loss", "accuracy")}
-    return {"layers": layers, "classifier": fitted.name, **numbers}
+    # JSON has no nan.
+    known = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+    return {"layers": layers, "classifier": fitted.name, **known}
 
 
 def layer_numbers(word: str, n_layers: int) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from boldly.decoders.classifiers import Classifier, Labels, Matrix, fit_classifi
 Bools = NDArray[np.bool_]
 
 _MOST_FOLDS = 5
+_MOST_LDA_FEATURES = 1024
 # Range of the temperature, as powers of e.
 _COOLEST, _HOTTEST = -2.0, 3.0
 
@@ -109,12 +110,19 @@ def choose(
         Classifiers and penalties, in the order of preference where they are equally good.
     """
     small, project = _rotated(features)
+    wide = features.astype(np.float64)
+
+    def space(name: ClassifierName) -> Matrix:
+        # The shrinkage of LDA treats features one by one: it is no matter of rotation, but too slow for many.
+        return wide if name == "lda" and wide.shape[1] <= _MOST_LDA_FEATURES else small
+
     best = Fitted(Classifier((), ()), *candidates[0], 1.0, float("nan"), float("nan"))
     for name, penalty in candidates if left_out else ():
         logits, truth = [], []
         for out in left_out:
-            model = fit_classifier(name, penalty, small[~out], labels[~out], n_labels)
-            logits.append(model.logits(small[out]))
+            own = space(name)
+            model = fit_classifier(name, penalty, own[~out], labels[~out], n_labels)
+            logits.append(model.logits(own[out]))
             truth.append(labels[out])
         said, true = np.concatenate(logits), np.concatenate(truth)
         temperature = _temperature(said, true)
@@ -122,9 +130,11 @@ def choose(
         if not loss >= best.loss:
             accuracy = float((said.argmax(axis=1) == true).mean())
             best = Fitted(best.classifier, name, penalty, temperature, loss, accuracy)
-    model = fit_classifier(best.name, best.penalty, small, labels, n_labels)
-    weights = ((project @ model.weights[0]).astype(np.float32), *model.weights[1:])
-    whole = Classifier(weights, model.biases).cooled(best.temperature)
+    model = fit_classifier(best.name, best.penalty, space(best.name), labels, n_labels)
+    if space(best.name) is small:
+        first = (project @ model.weights[0]).astype(np.float32)
+        model = Classifier((first, *model.weights[1:]), model.biases)
+    whole = model.cooled(best.temperature)
     return Fitted(whole, best.name, best.penalty, best.temperature, best.loss, best.accuracy)
 
 

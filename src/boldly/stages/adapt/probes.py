@@ -60,7 +60,7 @@ class ProbeExperiment:
         """Fit a probe to the trials of a draw and write it."""
         started = time.monotonic()
         members = [self._member(encoded, draw) for encoded in self._encoders(seed)]
-        losses = [member.chosen["loss"] for member in members]
+        losses = np.array([member.chosen["loss"] for member in members], np.float64)
         if self._options.combine == "best" and len(members) > 1 and np.isfinite(losses).all():
             members = [members[int(np.argmin(losses))]]
         probe = Probe(tuple(members), self._corpus.label_names, self._options.window_frames)
@@ -70,7 +70,8 @@ class ProbeExperiment:
         probe.save(folder)
         about = {"choice": str(probe), "seconds": round(time.monotonic() - started, 2)}
         for number in ("loss", "accuracy"):
-            values = [member.chosen[number] for member in members]
+            # None, where nothing could be left out, becomes nan.
+            values = np.array([member.chosen[number] for member in members], np.float64)
             if np.isfinite(values).all():
                 about[f"validation_{number}"] = float(np.mean(values))
         return about
@@ -148,13 +149,13 @@ class ProbeExperiment:
 
 
 def _choices(options: AdaptOptions) -> Choices:
-    """Return what a probe chooses from; penalties from strong to weak, so that the stronger of two equals wins."""
+    """Return what a probe chooses from; the first is taken where nothing can be left out."""
     read_outs, classifiers, layers = options.read_out_words(), options.classifiers, tuple(options.layers)
     if options.baseline is not None:
         preset = PROBE_BASELINES[options.baseline]
         parted = tuple(tuple(words.split("+")) for words in preset.read_outs)
         read_outs, classifiers, layers = parted, [preset.classifier], ("all",)  # type: ignore[assignment]
-    penalties = sorted(options.penalties, reverse=True)
+    penalties = options.penalties
     candidates = tuple(
         (name, penalty) for name in classifiers for penalty in (penalties[:1] if name == "lda" else penalties)
     )
