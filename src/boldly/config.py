@@ -47,7 +47,7 @@ REVISIONS: dict[str, int] = {
 }
 
 Framework = Literal["autoencoding", "csm", "sequence_bert", "network_bert"]
-ReadOut = Literal["mean", "slices", "covariance", "tangent", "correlation"]
+ReadOut = Literal["mean", "slices", "covariance", "power", "tangent", "correlation"]
 ClassifierName = Literal["logistic", "lda", "ridge", "mlp"]
 LayerChoice = Literal["all", "first", "middle", "last"]
 Baseline = Literal[
@@ -636,7 +636,7 @@ PROBE_BASELINES: dict[str, ProbeBaseline] = {
     "mean_lda": ProbeBaseline("signal", ["mean"], "lda"),
     "components_logistic": ProbeBaseline("components", ["slices"], "logistic"),
     "components_lda": ProbeBaseline("components", ["slices"], "lda"),
-    "covariance_lda": ProbeBaseline("components", ["covariance"], "lda"),
+    "covariance_lda": ProbeBaseline("components", ["power", "covariance"], "lda"),
     "connectivity": ProbeBaseline("signal", ["correlation"], "logistic"),
     "tangent": ProbeBaseline("components", ["tangent"], "logistic"),
     "components": ProbeBaseline("components", _READ_OUTS, "logistic"),
@@ -667,7 +667,7 @@ class AdaptOptions(OptimiserOptions):
         None,
         description="Decoder without a network. mean_: logistic regression or shrinkage LDA on the mean signal; "
         "components_: the same on time slices of principal components of the upstream runs; covariance_lda: their "
-        "lagged covariances; connectivity: correlations of all parcels; tangent: covariances of components as "
+        "covariances, lagged or not; connectivity: correlations of all parcels; tangent: covariances of components as "
         "matrix logarithms; components: read-outs chosen as for networks. By gradient steps: linear (over time "
         "and parcels, as in the published system), mean_mlp (on the mean signal).",
     )
