@@ -11,10 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.neural_network import MLPClassifier
 
 from boldly.config import ClassifierName
 
@@ -101,6 +99,8 @@ def _lda(features: Matrix, labels: Labels, penalty: float) -> Layers:
         # One trial of each state: nothing tells the covariance, and what is left of LDA is the nearest mean.
         means = np.stack([features[labels == label].mean(axis=0) for label in range(labels.max() + 1)])
         return (means.T,), (-(means**2).sum(axis=1) / 2,)
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
     model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(features, labels)
     return _linear(model.coef_, model.intercept_)
 
@@ -111,6 +111,8 @@ def _ridge(features: Matrix, labels: Labels, penalty: float) -> Layers:
 
 
 def _mlp(features: Matrix, labels: Labels, penalty: float) -> Layers:
+    from sklearn.neural_network import MLPClassifier
+
     model = MLPClassifier(
         (_HIDDEN,), alpha=penalty, max_iter=_MOST_ITERATIONS // 2, learning_rate_init=1e-2, random_state=0
     )

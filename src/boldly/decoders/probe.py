@@ -25,6 +25,7 @@ from boldly.records import InputError, Problem
 
 ARRAYS = "decoder.safetensors"
 CONFIG = "decoder.json"
+CONTRACT = "contract.json"
 
 
 @dataclass(frozen=True)

@@ -7,22 +7,22 @@ import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import nn
 
 from boldly.config import PROBE_BASELINES, AdaptOptions
-from boldly.decoders.apply import SIGNAL, identity
-from boldly.decoders.encoders import States, network_states, signal_states
-from boldly.decoders.probe import Choices, FeatureCache, Member, Probe, fit_member
+from boldly.decoders.encoders import SIGNAL, States, identity, network_states, signal_states
+from boldly.decoders.probe import CONTRACT, Choices, FeatureCache, Member, Probe, fit_member
 from boldly.decoders.selection import Bools, folds
 from boldly.files import atomic_path
 from boldly.models.basis import Basis, load_basis
-from boldly.models.build import CONTRACT, build_network, load_config, load_encoder, save_network
 from boldly.samples.corpus import Corpus
 from boldly.samples.splits import DownstreamSplit, Draw
 from boldly.stages.adapt.upstream import ENCODERS, UpstreamModel, keep
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,6 @@ class ProbeExperiment:
 
     def __init__(
         self,
-        name: str,
         options: AdaptOptions,
         corpus: Corpus,
         split: DownstreamSplit,
@@ -139,6 +138,8 @@ class ProbeExperiment:
 
     def _network(self, name: str, model: UpstreamModel, seed: int) -> nn.Module:
         """Return an encoder, kept with the experiment."""
+        from boldly.models.build import build_network, load_config, load_encoder, save_network
+
         if self._options.untrained is None:
             keep(model, self._output, frozen=True)
             return load_encoder(model.folder)
