@@ -667,8 +667,8 @@ class AdaptOptions(OptimiserOptions):
         None,
         description="Decoder without a network. mean_: logistic regression or shrinkage LDA on the mean signal; "
         "components_: the same on time slices of principal components of the upstream runs; covariance_lda: their "
-        "covariances, lagged or not; connectivity: correlations of all parcels; tangent: covariances of "
-        "components as matrix logarithms; components: read-outs chosen as for networks. By gradient steps: linear (over time "
+        "covariances, lagged or not; connectivity: correlations of all parcels; tangent: those of components "
+        "as matrix logarithms; components: read-outs chosen as for networks. By gradient steps: linear (over time "
         "and parcels, as in the published system), mean_mlp (on the mean signal).",
     )
     method: Literal["probe", "network"] = Field(
