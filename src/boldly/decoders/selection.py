@@ -130,12 +130,11 @@ def choose(
         if not loss >= best.loss:
             accuracy = float((said.argmax(axis=1) == true).mean())
             best = Fitted(best.classifier, name, penalty, temperature, loss, accuracy)
-    model = fit_classifier(best.name, best.penalty, space(best.name), labels, n_labels)
+    model = fit_classifier(best.name, best.penalty, space(best.name), labels, n_labels, best.temperature)
     if space(best.name) is small:
         first = (project @ model.weights[0]).astype(np.float32)
         model = Classifier((first, *model.weights[1:]), model.biases)
-    whole = model.cooled(best.temperature)
-    return Fitted(whole, best.name, best.penalty, best.temperature, best.loss, best.accuracy)
+    return Fitted(model, best.name, best.penalty, best.temperature, best.loss, best.accuracy)
 
 
 def _rotated(features: NDArray[np.floating]) -> tuple[Matrix, Matrix]:
