@@ -85,6 +85,8 @@ def fit_classifier(
         return _with_unseen((np.zeros((width, 1)),), (np.zeros(1),), found, n_labels)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+        # LDA pools the covariances of the states: one of them may have a single trial.
+        warnings.filterwarnings("ignore", "Only one sample available")
         weights, biases = _FITS[name](features, places, penalty)
     weights = (*weights[:-1], weights[-1] / temperature)
     biases = (*biases[:-1], biases[-1] / temperature)
