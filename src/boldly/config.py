@@ -847,16 +847,15 @@ class AdaptSection(Section):
             name: options.model_dump(exclude_unset=True) if isinstance(options, BaseModel) else options
             for name, options in (content.get("experiments") or {}).items()
         }
-        fields = cls.model_fields
-        baselines = content.get("baselines", fields["baselines"].default)
-        controls = content.get("controls", fields["controls"].default)
-        shared = content.get("shared") or {}
-        wanted = baselines if given or "baselines" in content else []
-        experiments = {name: {"baseline": name} for name in wanted}
+        content = {"baselines": cls.model_fields["baselines"].default if given else [], **content}
+        shared = content.get("shared")
+        experiments: dict[str, Any] = {name: {"baseline": name} for name in _words(content["baselines"])}
+        controls = _words(content.get("controls", cls.model_fields["controls"].default))
         for name, options in given.items():
             experiments[name] = options
             start = options.get("pretrained") if isinstance(options, dict) else None
-            for control in controls if isinstance(start, str) else ():
+            # Linear pretraining has neither random weights nor any to train.
+            for control in controls if isinstance(start, str) and start != COMPONENTS else ():
                 own = {key: value for key, value in options.items() if key not in _OF_PRETRAINED}
                 experiments.setdefault(f"{name}_{control}", {**own, control: start})
         complete = {
@@ -864,6 +863,11 @@ class AdaptSection(Section):
             for name, options in experiments.items()
         }
         return {**content, "experiments": complete}
+
+
+def _words(content: Any) -> list[str]:
+    """Return the words of a list; what is wrong with it is reported where its field is checked."""
+    return [word for word in content if isinstance(word, str)] if isinstance(content, list) else []
 
 
 # What holds for a pretrained experiment and not for its controls.
@@ -945,8 +949,14 @@ class Config(Section):
         for name, options in self.adapt.experiments.items():
             for upstream in options.upstream:
                 if upstream in self.pretrain.experiments:
+                    is_linear = self.pretrain.experiments[upstream].framework == "components"
+                    if is_linear and (options.untrained is not None or not options.is_probe):
+                        wrong.append(
+                            f"adapt.experiments.{name}.{options.kind}: '{upstream}' is linear pretraining, which "
+                            "has no weights to train and no random ones; take `pretrained` with method probe"
+                        )
                     continue
-                if options.pretrained is None or not Path(upstream).is_dir():
+                if not Path(upstream).is_dir():
                     wrong.append(
                         f"adapt.experiments.{name}.{options.kind}: no upstream experiment '{upstream}' "
                         f"(there are: {', '.join(self.pretrain.experiments) or 'none'})"

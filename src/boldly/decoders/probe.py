@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -229,6 +229,8 @@ class Probe:
                 )
                 for n, item in enumerate(content["members"])
             )
+            if not members:
+                raise ValueError("no members")
             return cls(members, tuple(content["labels"]), int(content["longest"]))
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             message = f"not a decoder: {type(error).__name__} {error}"
@@ -241,6 +243,10 @@ def _member(item: dict[str, Any], tensors: dict[str, NDArray]) -> Member:
         *(tuple(tensors[f"{part}.{layer}"] for layer in range(n_layers)) for part in ("weight", "bias"))
     )
     basis = None
+    if not n_layers:
+        raise ValueError("no weights")
+    if unknown := set(item["read_outs"]) - set(get_args(ReadOut)):
+        raise ValueError(f"no read-out {', '.join(sorted(unknown))}")
     if "basis.mean" in tensors:
         basis = Basis(*(tensors[f"basis.{name}"] for name in ("mean", "components", "variance")))
     scaling = Scaling(tensors["mean"], tensors["scale"])
