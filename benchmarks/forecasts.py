@@ -153,7 +153,8 @@ def compare(
 def gain(table: pd.DataFrame, other: str) -> str:
     """Return the share of another forecast's L1 that the sequence model takes away, with its interval."""
     gains = 1 - table["l1"] / table[other]
-    low, high = stats.t.interval(0.95, len(gains) - 1, gains.mean(), stats.sem(gains))
+    half = stats.t.ppf(0.975, len(gains) - 1) * stats.sem(gains)
+    low, high = gains.mean() - half, gains.mean() + half
     return f"{gains.mean():.4f} [{low:.4f}, {high:.4f}]"
 
 

@@ -47,7 +47,7 @@ REVISIONS: dict[str, int] = {
 }
 
 Framework = Literal["autoencoding", "csm", "sequence_bert", "network_bert"]
-ReadOut = Literal["mean", "slices", "covariance", "tangent", "correlation"]
+ReadOut = Literal["mean", "slices", "covariance", "power", "tangent", "correlation"]
 ClassifierName = Literal["logistic", "lda", "ridge", "mlp"]
 LayerChoice = Literal["all", "first", "middle", "last"]
 Baseline = Literal[
@@ -610,7 +610,7 @@ class PretrainOptions(OptimiserOptions):
 
 # What a probe chooses from unless the config says otherwise: see docs/decoders.md for what was tried.
 _READ_OUTS = ["slices+covariance", "tangent"]
-_PENALTIES = [10.0, 3.0, 1.0, 0.3]
+_PENALTIES = [3.0, 10.0, 1.0, 0.3]
 
 
 class ProbeBaseline(NamedTuple):
@@ -636,7 +636,7 @@ PROBE_BASELINES: dict[str, ProbeBaseline] = {
     "mean_lda": ProbeBaseline("signal", ["mean"], "lda"),
     "components_logistic": ProbeBaseline("components", ["slices"], "logistic"),
     "components_lda": ProbeBaseline("components", ["slices"], "lda"),
-    "covariance_lda": ProbeBaseline("components", ["covariance"], "lda"),
+    "covariance_lda": ProbeBaseline("components", ["power", "covariance"], "lda"),
     "connectivity": ProbeBaseline("signal", ["correlation"], "logistic"),
     "tangent": ProbeBaseline("components", ["tangent"], "logistic"),
     "components": ProbeBaseline("components", _READ_OUTS, "logistic"),
@@ -667,8 +667,8 @@ class AdaptOptions(OptimiserOptions):
         None,
         description="Decoder without a network. mean_: logistic regression or shrinkage LDA on the mean signal; "
         "components_: the same on time slices of principal components of the upstream runs; covariance_lda: their "
-        "lagged covariances; connectivity: correlations of all parcels; tangent: covariances of components as "
-        "matrix logarithms; components: read-outs chosen as for networks. By gradient steps: linear (over time "
+        "covariances, lagged or not; connectivity: correlations of all parcels; tangent: those of components "
+        "as matrix logarithms; components: read-outs chosen as for networks. By gradient steps: linear (over time "
         "and parcels, as in the published system), mean_mlp (on the mean signal).",
     )
     method: Literal["probe", "network"] = Field(
@@ -687,7 +687,8 @@ class AdaptOptions(OptimiserOptions):
     penalties: list[Annotated[float, Field(gt=0)]] = Field(
         _PENALTIES,
         min_length=1,
-        description="Penalties on squared weights to choose from; lda finds its shrinkage by itself.",
+        description="Penalties on squared weights to choose from (the first where nothing can be left out); "
+        "lda finds its shrinkage by itself.",
     )
     combine: Literal["mean", "best"] = Field(
         "mean",
@@ -846,16 +847,15 @@ class AdaptSection(Section):
             name: options.model_dump(exclude_unset=True) if isinstance(options, BaseModel) else options
             for name, options in (content.get("experiments") or {}).items()
         }
-        fields = cls.model_fields
-        baselines = content.get("baselines", fields["baselines"].default)
-        controls = content.get("controls", fields["controls"].default)
-        shared = content.get("shared") or {}
-        wanted = baselines if given or "baselines" in content else []
-        experiments = {name: {"baseline": name} for name in wanted}
+        content = {"baselines": cls.model_fields["baselines"].default if given else [], **content}
+        shared = content.get("shared")
+        experiments: dict[str, Any] = {name: {"baseline": name} for name in _words(content["baselines"])}
+        controls = _words(content.get("controls", cls.model_fields["controls"].default))
         for name, options in given.items():
             experiments[name] = options
             start = options.get("pretrained") if isinstance(options, dict) else None
-            for control in controls if isinstance(start, str) else ():
+            # Linear pretraining has neither random weights nor any to train.
+            for control in controls if isinstance(start, str) and start != COMPONENTS else ():
                 own = {key: value for key, value in options.items() if key not in _OF_PRETRAINED}
                 experiments.setdefault(f"{name}_{control}", {**own, control: start})
         complete = {
@@ -863,6 +863,11 @@ class AdaptSection(Section):
             for name, options in experiments.items()
         }
         return {**content, "experiments": complete}
+
+
+def _words(content: Any) -> list[str]:
+    """Return the words of a list; what is wrong with it is reported where its field is checked."""
+    return [word for word in content if isinstance(word, str)] if isinstance(content, list) else []
 
 
 # What holds for a pretrained experiment and not for its controls.
@@ -944,8 +949,14 @@ class Config(Section):
         for name, options in self.adapt.experiments.items():
             for upstream in options.upstream:
                 if upstream in self.pretrain.experiments:
+                    is_linear = self.pretrain.experiments[upstream].framework == "components"
+                    if is_linear and (options.untrained is not None or not options.is_probe):
+                        wrong.append(
+                            f"adapt.experiments.{name}.{options.kind}: '{upstream}' is linear pretraining, which "
+                            "has no weights to train and no random ones; take `pretrained` with method probe"
+                        )
                     continue
-                if options.pretrained is None or not Path(upstream).is_dir():
+                if not Path(upstream).is_dir():
                     wrong.append(
                         f"adapt.experiments.{name}.{options.kind}: no upstream experiment '{upstream}' "
                         f"(there are: {', '.join(self.pretrain.experiments) or 'none'})"

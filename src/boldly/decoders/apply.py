@@ -9,16 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boldly.decoders import probe as probes
-from boldly.decoders.encoders import States, network_states, signal_states
+from boldly.decoders.encoders import SIGNAL, States, identity, network_states, signal_states
 from boldly.decoders.probe import FeatureCache, Probe
-from boldly.models.basis import Basis, load_basis
+from boldly.models.basis import FILE, load_basis
 from boldly.models.build import load_contract, load_encoder
 from boldly.provenance import check_same
+from boldly.records import InputError, Problem
 from boldly.samples.corpus import Corpus
 from boldly.training.decoding import predict
 
-# The encoder that is none: the signals themselves.
-SIGNAL = "signal"
 _ENCODERS = "encoders"
 
 
@@ -77,8 +76,11 @@ class _Encoded:
             if member.encoder not in self._known:
                 self._known[member.encoder] = self._encode(member.encoder, probe.longest)
             states, features = self._known[member.encoder]
-            if member.basis is not None or features is None:
-                features = FeatureCache(states, member.basis or states.basis())
+            if member.basis is not None:
+                features = FeatureCache(states, member.basis)
+            if features is None:
+                path = self._folder / _ENCODERS / member.encoder / FILE
+                raise InputError(Problem(str(path), "", "no such file", "rerun adapt for this experiment"))
             total += member.probabilities(features(everything, member.read_outs, member.layers))
         return (total / len(probe.members)).astype(np.float32)
 
@@ -90,9 +92,3 @@ class _Encoded:
         states = network_states(load_encoder(folder), self._corpus, longest)
         basis = load_basis(folder)
         return states, None if basis is None else FeatureCache(states, basis)
-
-
-def identity(n_parcels: int) -> Basis:
-    """Return the components that leave signals as they are."""
-    one = np.eye(n_parcels, dtype=np.float32)[None]
-    return Basis(np.zeros((1, n_parcels), np.float32), one, np.ones((1, n_parcels), np.float32))

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.neural_network import MLPClassifier
 
 from boldly.config import ClassifierName
 
@@ -52,14 +50,14 @@ class Classifier:
             hidden = (np.maximum(hidden, 0) if layer else hidden) @ weight.astype(np.float64) + bias
         return hidden
 
-    def cooled(self, temperature: float) -> Classifier:
-        """Return the same classifier with its logits divided by a number."""
-        weights = (*self.weights[:-1], (self.weights[-1] / temperature).astype(np.float32))
-        return Classifier(weights, (*self.biases[:-1], (self.biases[-1] / temperature).astype(np.float32)))
-
 
 def fit_classifier(
-    name: ClassifierName, penalty: float, features: Matrix, labels: Labels, n_labels: int
+    name: ClassifierName,
+    penalty: float,
+    features: Matrix,
+    labels: Labels,
+    n_labels: int,
+    temperature: float = 1.0,
 ) -> Classifier:
     """Fit a classifier.
 
@@ -76,6 +74,8 @@ def fit_classifier(
         Their states.
     n_labels : int
         Number of states L; those that no trial has get next to no probability.
+    temperature : float, default=1
+        Logits of the others are divided by it.
     """
     found, places = np.unique(labels, return_inverse=True)
     if len(found) == 1:
@@ -83,7 +83,11 @@ def fit_classifier(
         return _with_unseen((np.zeros((width, 1)),), (np.zeros(1),), found, n_labels)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+        # LDA pools the covariances of the states: one of them may have a single trial.
+        warnings.filterwarnings("ignore", "Only one sample available")
         weights, biases = _FITS[name](features, places, penalty)
+    weights = (*weights[:-1], weights[-1] / temperature)
+    biases = (*biases[:-1], biases[-1] / temperature)
     return _with_unseen(weights, biases, found, n_labels)
 
 
@@ -97,6 +101,12 @@ def _logistic(features: Matrix, labels: Labels, penalty: float) -> Layers:
 
 
 def _lda(features: Matrix, labels: Labels, penalty: float) -> Layers:
+    if len(labels) <= labels.max() + 1:
+        # One trial of each state: nothing tells the covariance, and what is left of LDA is the nearest mean.
+        means = np.stack([features[labels == label].mean(axis=0) for label in range(labels.max() + 1)])
+        return (means.T,), (-(means**2).sum(axis=1) / 2,)
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
     model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(features, labels)
     return _linear(model.coef_, model.intercept_)
 
@@ -107,6 +117,8 @@ def _ridge(features: Matrix, labels: Labels, penalty: float) -> Layers:
 
 
 def _mlp(features: Matrix, labels: Labels, penalty: float) -> Layers:
+    from sklearn.neural_network import MLPClassifier
+
     model = MLPClassifier(
         (_HIDDEN,), alpha=penalty, max_iter=_MOST_ITERATIONS // 2, learning_rate_init=1e-2, random_state=0
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from boldly.records import InputError, Problem
 
 ARRAYS = "decoder.safetensors"
 CONFIG = "decoder.json"
+CONTRACT = "contract.json"
 
 
 @dataclass(frozen=True)
@@ -116,13 +118,15 @@ def fit_member(
         Components of the states, if they were fitted to the trials given: the member keeps them.
     """
     best: Member | None = None
+    loss = math.nan
     for word in choices.layers:
         layers = layer_numbers(word, n_layers)
         for read_outs in choices.read_outs:
             features = blocks(read_outs, layers)
             scaling = Scaling.fit(features)
             fitted = choose(scaling(features), labels, n_labels, left_out, choices.candidates)
-            if best is None or fitted.loss < best.chosen["loss"]:
+            if best is None or fitted.loss < loss:
+                loss = fitted.loss
                 chosen = _words(word, fitted)
                 best = Member(encoder, tuple(read_outs), layers, basis, scaling, fitted.classifier, chosen)
     if best is None:
@@ -132,7 +136,9 @@ def fit_member(
 
 def _words(layers: str, fitted: Fitted) -> dict[str, Any]:
     numbers = {name: getattr(fitted, name) for name in ("penalty", "temperature", "loss", "accuracy")}
-    return {"layers": layers, "classifier": fitted.name, **numbers}
+    # JSON has no nan.
+    known = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+    return {"layers": layers, "classifier": fitted.name, **known}
 
 
 def layer_numbers(word: str, n_layers: int) -> tuple[int, ...]:
@@ -223,6 +229,8 @@ class Probe:
                 )
                 for n, item in enumerate(content["members"])
             )
+            if not members:
+                raise ValueError("no members")
             return cls(members, tuple(content["labels"]), int(content["longest"]))
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             message = f"not a decoder: {type(error).__name__} {error}"
@@ -235,6 +243,10 @@ def _member(item: dict[str, Any], tensors: dict[str, NDArray]) -> Member:
         *(tuple(tensors[f"{part}.{layer}"] for layer in range(n_layers)) for part in ("weight", "bias"))
     )
     basis = None
+    if not n_layers:
+        raise ValueError("no weights")
+    if unknown := set(item["read_outs"]) - set(get_args(ReadOut)):
+        raise ValueError(f"no read-out {', '.join(sorted(unknown))}")
     if "basis.mean" in tensors:
         basis = Basis(*(tensors[f"basis.{name}"] for name in ("mean", "components", "variance")))
     scaling = Scaling(tensors["mean"], tensors["scale"])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 
 from boldly.config import ClassifierName
 from boldly.decoders.classifiers import Classifier, Labels, Matrix, fit_classifier, log_loss
@@ -19,8 +20,9 @@ from boldly.decoders.classifiers import Classifier, Labels, Matrix, fit_classifi
 Bools = NDArray[np.bool_]
 
 _MOST_FOLDS = 5
-# Range of the temperature, as powers of e.
-_COOLEST, _HOTTEST = -2.0, 3.0
+_MOST_LDA_FEATURES = 1024
+# Range of the temperature, as powers of e. Strong penalties leave logits that are all but equal.
+_COOLEST, _HOTTEST = -7.0, 5.0
 
 
 @dataclass(frozen=True)
@@ -109,23 +111,33 @@ def choose(
         Classifiers and penalties, in the order of preference where they are equally good.
     """
     small, project = _rotated(features)
+    wide = features.astype(np.float64)
+
+    def space(name: ClassifierName) -> Matrix:
+        # The shrinkage of LDA treats features one by one: it is no matter of rotation, but too slow for many.
+        return wide if name == "lda" and wide.shape[1] <= _MOST_LDA_FEATURES else small
+
+    # States that no trial has would have a say in the temperature.
+    known, states = np.unique(labels, return_inverse=True)
     best = Fitted(Classifier((), ()), *candidates[0], 1.0, float("nan"), float("nan"))
     for name, penalty in candidates if left_out else ():
         logits, truth = [], []
         for out in left_out:
-            model = fit_classifier(name, penalty, small[~out], labels[~out], n_labels)
-            logits.append(model.logits(small[out]))
-            truth.append(labels[out])
+            own = space(name)
+            model = fit_classifier(name, penalty, own[~out], states[~out], len(known))
+            logits.append(model.logits(own[out]))
+            truth.append(states[out])
         said, true = np.concatenate(logits), np.concatenate(truth)
         temperature = _temperature(said, true)
         loss = log_loss(said / temperature, true)
         if not loss >= best.loss:
             accuracy = float((said.argmax(axis=1) == true).mean())
             best = Fitted(best.classifier, name, penalty, temperature, loss, accuracy)
-    model = fit_classifier(best.name, best.penalty, small, labels, n_labels)
-    weights = ((project @ model.weights[0]).astype(np.float32), *model.weights[1:])
-    whole = Classifier(weights, model.biases).cooled(best.temperature)
-    return Fitted(whole, best.name, best.penalty, best.temperature, best.loss, best.accuracy)
+    model = fit_classifier(best.name, best.penalty, space(best.name), labels, n_labels, best.temperature)
+    if space(best.name) is small:
+        first = (project @ model.weights[0]).astype(np.float32)
+        model = Classifier((first, *model.weights[1:]), model.biases)
+    return Fitted(model, best.name, best.penalty, best.temperature, best.loss, best.accuracy)
 
 
 def _rotated(features: NDArray[np.floating]) -> tuple[Matrix, Matrix]:
@@ -145,7 +157,19 @@ def _rotated(features: NDArray[np.floating]) -> tuple[Matrix, Matrix]:
 
 
 def _temperature(logits: Matrix, labels: Labels) -> float:
-    found = minimize_scalar(
-        lambda power: log_loss(logits / np.exp(power), labels), bounds=(_COOLEST, _HOTTEST), method="bounded"
-    )
-    return float(np.exp(found.x))
+    """Return what logits (R, labels) have to be divided by.
+
+    Each of R trials is held to have its state with probability (R + 1) / (R + 2), as in Platt (1999): a few trials
+    that are all told apart do not make the next one certain.
+    """
+    n_trials, n_labels = logits.shape
+    if n_labels == 1:
+        return 1.0
+    doubt = 1 / (n_trials + 2)
+
+    def loss(power: float) -> float:
+        said = log_softmax(logits / np.exp(power), axis=1)
+        true = said[np.arange(n_trials), labels].sum()
+        return float(-(1 - doubt) * true - doubt * (said.sum() - true) / (n_labels - 1))
+
+    return float(np.exp(minimize_scalar(loss, bounds=(_COOLEST, _HOTTEST), method="bounded").x))

@@ -7,22 +7,22 @@ import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import nn
 
 from boldly.config import PROBE_BASELINES, AdaptOptions
-from boldly.decoders.apply import SIGNAL, identity
-from boldly.decoders.encoders import States, network_states, signal_states
-from boldly.decoders.probe import Choices, FeatureCache, Member, Probe, fit_member
+from boldly.decoders.encoders import SIGNAL, States, identity, network_states, signal_states
+from boldly.decoders.probe import CONTRACT, Choices, FeatureCache, Member, Probe, fit_member
 from boldly.decoders.selection import Bools, folds
 from boldly.files import atomic_path
 from boldly.models.basis import Basis, load_basis
-from boldly.models.build import CONTRACT, build_network, load_config, load_encoder, save_network
 from boldly.samples.corpus import Corpus
 from boldly.samples.splits import DownstreamSplit, Draw
 from boldly.stages.adapt.upstream import ENCODERS, UpstreamModel, keep
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,6 @@ class ProbeExperiment:
 
     def __init__(
         self,
-        name: str,
         options: AdaptOptions,
         corpus: Corpus,
         split: DownstreamSplit,
@@ -60,7 +59,7 @@ class ProbeExperiment:
         """Fit a probe to the trials of a draw and write it."""
         started = time.monotonic()
         members = [self._member(encoded, draw) for encoded in self._encoders(seed)]
-        losses = [member.chosen["loss"] for member in members]
+        losses = np.array([member.chosen["loss"] for member in members], np.float64)
         if self._options.combine == "best" and len(members) > 1 and np.isfinite(losses).all():
             members = [members[int(np.argmin(losses))]]
         probe = Probe(tuple(members), self._corpus.label_names, self._options.window_frames)
@@ -70,7 +69,8 @@ class ProbeExperiment:
         probe.save(folder)
         about = {"choice": str(probe), "seconds": round(time.monotonic() - started, 2)}
         for number in ("loss", "accuracy"):
-            values = [member.chosen[number] for member in members]
+            # None, where nothing could be left out, becomes nan.
+            values = np.array([member.chosen[number] for member in members], np.float64)
             if np.isfinite(values).all():
                 about[f"validation_{number}"] = float(np.mean(values))
         return about
@@ -138,6 +138,8 @@ class ProbeExperiment:
 
     def _network(self, name: str, model: UpstreamModel, seed: int) -> nn.Module:
         """Return an encoder, kept with the experiment."""
+        from boldly.models.build import build_network, load_config, load_encoder, save_network
+
         if self._options.untrained is None:
             keep(model, self._output, frozen=True)
             return load_encoder(model.folder)
@@ -148,13 +150,13 @@ class ProbeExperiment:
 
 
 def _choices(options: AdaptOptions) -> Choices:
-    """Return what a probe chooses from; penalties from strong to weak, so that the stronger of two equals wins."""
+    """Return what a probe chooses from; the first is taken where nothing can be left out."""
     read_outs, classifiers, layers = options.read_out_words(), options.classifiers, tuple(options.layers)
     if options.baseline is not None:
         preset = PROBE_BASELINES[options.baseline]
         parted = tuple(tuple(words.split("+")) for words in preset.read_outs)
         read_outs, classifiers, layers = parted, [preset.classifier], ("all",)  # type: ignore[assignment]
-    penalties = sorted(options.penalties, reverse=True)
+    penalties = options.penalties
     candidates = tuple(
         (name, penalty) for name in classifiers for penalty in (penalties[:1] if name == "lda" else penalties)
     )
