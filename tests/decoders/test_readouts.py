@@ -24,7 +24,9 @@ def states_of(trials: list[np.ndarray], t_r: float | list[float] = 2.0) -> State
     """Return states of one layer (or several, of the trials' own), from trials (L, W) or (L, layers, W)."""
     blocks = [trial if trial.ndim == 3 else trial[:, None] for trial in trials]
     starts = np.concatenate([[0], np.cumsum([len(trial) for trial in trials])]).astype(np.int64)
-    return States(np.concatenate(blocks).astype(np.float32), starts, np.broadcast_to(t_r, len(trials)).astype(float))
+    return States(
+        np.concatenate(blocks).astype(np.float32), starts, np.broadcast_to(t_r, len(trials)).astype(float)
+    )
 
 
 def noise(lengths: list[int], width: int = 40, seed: int = 0) -> list[np.ndarray]:
@@ -66,7 +68,9 @@ def test_a_single_frame_is_its_own_mean_and_has_no_covariance() -> None:
 def test_blocks_come_layer_by_layer() -> None:
     trials = [np.stack([trial, 7 * trial], axis=1) for trial in noise([9, 12], 4)]
     states = states_of(trials)
-    basis = Basis(*(np.concatenate([part, part]) for part in (plain(4).mean, plain(4).components, plain(4).variance)))
+    basis = Basis(
+        *(np.concatenate([part, part]) for part in (plain(4).mean, plain(4).components, plain(4).variance))
+    )
     mean, tangent, mean_2, tangent_2 = read_out(states, basis, ["mean", "tangent"], [0, 1])
     np.testing.assert_allclose(mean_2, 7 * mean, rtol=1e-5)
     assert tangent.shape == tangent_2.shape == (2, 10)
@@ -194,7 +198,9 @@ def test_states_that_never_vary_have_finite_features(word: ReadOut) -> None:
 
 def test_scaling_gives_each_block_unit_total_variance() -> None:
     rng = np.random.default_rng(0)
-    blocks = [(rng.standard_normal((50, n)) * spread + 7).astype(np.float32) for n, spread in ((3, 100), (80, 0.01))]
+    blocks = [
+        (rng.standard_normal((50, n)) * spread + 7).astype(np.float32) for n, spread in ((3, 100), (80, 0.01))
+    ]
     features = Scaling.fit(blocks)(blocks)
     assert features.shape == (50, 83)
     assert features.dtype == np.float32

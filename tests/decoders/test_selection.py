@@ -137,7 +137,12 @@ def test_the_candidate_that_errs_less_on_what_is_left_out_wins(signal: float, st
 def test_kinds_of_classifiers_compete() -> None:
     features, labels, units = trials()
     left_out = folds([units], labels)
-    candidates: list[tuple[ClassifierName, float]] = [("logistic", 1.0), ("lda", 1.0), ("ridge", 1.0), ("mlp", 1.0)]
+    candidates: list[tuple[ClassifierName, float]] = [
+        ("logistic", 1.0),
+        ("lda", 1.0),
+        ("ridge", 1.0),
+        ("mlp", 1.0),
+    ]
     losses = [choose(features, labels, 3, left_out, [one]).loss for one in candidates]
     assert choose(features, labels, 3, left_out, candidates).name == candidates[int(np.argmin(losses))][0]
 

@@ -36,7 +36,11 @@ def test_components_are_those_of_the_covariance() -> None:
 def test_blocks_give_what_the_whole_gives() -> None:
     values = states()
     whole = fit_basis([values])
-    for blocks in (np.array_split(values, 7), [values[:0], values[:1], values[1:]], iter([values[:250], values[250:]])):
+    for blocks in (
+        np.array_split(values, 7),
+        [values[:0], values[:1], values[1:]],
+        iter([values[:250], values[250:]]),
+    ):
         parts = fit_basis(blocks)
         # Sums in another order: the last digits of single precision.
         np.testing.assert_allclose(parts.components, whole.components, atol=1e-5)

@@ -75,7 +75,9 @@ def test_the_components_of_an_encoder_are_those_of_its_states() -> None:
     # Of one dominant direction, which windows of any kind have.
     corpus = synthetic.corpus([60, 80, 45])
     direction = np.ones(16) / 4
-    frames = (corpus.frames + 5 * np.random.default_rng(0).standard_normal((185, 1)) * direction).astype(np.float16)
+    frames = (corpus.frames + 5 * np.random.default_rng(0).standard_normal((185, 1)) * direction).astype(
+        np.float16
+    )
     basis = hidden_basis(_Echo(), dataclasses.replace(corpus, frames=frames), (10, 20))
     assert basis.components.shape == (2, 16, 16)
     for layer in range(2):
