@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,9 +20,6 @@ from boldly.models.basis import Basis, load_basis
 from boldly.samples.corpus import Corpus
 from boldly.samples.splits import DownstreamSplit, Draw
 from boldly.stages.adapt.upstream import ENCODERS, UpstreamModel, keep
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -49,11 +46,16 @@ class ProbeExperiment:
         self._owners = np.array(corpus.subjects if split.by == "subject" else corpus.runs)
         self._choices = _choices(options)
         self._encoded: dict[str, _Encoded] = {}
-        shutil.rmtree(output / ENCODERS, ignore_errors=True)
         if options.pretrained is not None:
             self.seeds = tuple(dict.fromkeys(model.seed for model in models))
         else:
             self.seeds = tuple(options.seeds) if options.untrained is not None else tuple(options.seeds[:1])
+        # At once and for all seeds: decoders of an interrupted job, which are not fitted again, need theirs too.
+        shutil.rmtree(output / ENCODERS, ignore_errors=True)
+        for seed in self.seeds:
+            for name, model in self._names(seed).items():
+                if model is not None and not (output / ENCODERS / name).exists():
+                    self._keep(name, model, seed)
 
     def fit(self, draw: Draw, seed: int, folder: Path) -> dict[str, Any]:
         """Fit a probe to the trials of a draw and write it."""
@@ -79,8 +81,10 @@ class ProbeExperiment:
         """Fit the part of one encoder; choices are made on validation units, else inside the training units."""
         chosen: Bools = np.isin(self._owners, (*draw.train, *draw.validation))
         labels = self._corpus.labels[chosen]
-        if draw.validation:
-            left_out = [np.isin(self._owners[chosen], draw.validation)]
+        validates = np.isin(self._owners[chosen], draw.validation)
+        # Units may have no usable trial.
+        if validates.any() and not validates.all():
+            left_out = [validates]
         else:
             runs = np.array(self._corpus.runs)[chosen]
             left_out = folds([list(self._owners[chosen]), list(runs)], labels)
@@ -108,7 +112,7 @@ class ProbeExperiment:
         self._encoded = {name: encoded for name, encoded in self._encoded.items() if name in wanted}
         for name, model in wanted.items():
             if name not in self._encoded:
-                self._encoded[name] = self._encode(name, model, seed)
+                self._encoded[name] = self._encode(name, model)
         return list(self._encoded.values())
 
     def _names(self, seed: int) -> dict[str, UpstreamModel | None]:
@@ -120,10 +124,10 @@ class ProbeExperiment:
             if model.name not in found or model.seed == seed:
                 found[model.name] = model
         if self._options.untrained is not None:
-            return {f"{model.name}_untrained_seed-{seed}": model for model in found.values()}
+            return {f"{Path(model.name).name}_untrained_seed-{seed}": model for model in found.values()}
         return {model.label: model for model in found.values()}
 
-    def _encode(self, name: str, model: UpstreamModel | None, seed: int) -> _Encoded:
+    def _encode(self, name: str, model: UpstreamModel | None) -> _Encoded:
         longest = self._options.window_frames
         if model is None:
             states = signal_states(self._corpus, longest)
@@ -131,22 +135,23 @@ class ProbeExperiment:
             on_parcels = PROBE_BASELINES[baseline].encoder == "signal"
             basis = identity(self._corpus.frames.shape[1]) if on_parcels else None
         else:
-            network = self._network(name, model, seed)
-            states = network_states(network, self._corpus, longest)
-            basis = load_basis(self._output / ENCODERS / name)
+            from boldly.models.build import load_encoder
+
+            folder = self._output / ENCODERS / name
+            states = network_states(load_encoder(folder), self._corpus, longest)
+            basis = load_basis(folder)
         return _Encoded(name, states, None if basis is None else FeatureCache(states, basis))
 
-    def _network(self, name: str, model: UpstreamModel, seed: int) -> nn.Module:
-        """Return an encoder, kept with the experiment."""
-        from boldly.models.build import build_network, load_config, load_encoder, save_network
+    def _keep(self, name: str, model: UpstreamModel, seed: int) -> None:
+        """Keep an encoder with the experiment."""
+        from boldly.models.build import build_network, load_config, save_network
 
         if self._options.untrained is None:
             keep(model, self._output, frozen=True)
-            return load_encoder(model.folder)
+            return
         config = replace(load_config(model.folder), labels=())
-        network = build_network(config, seed)
-        save_network(self._output / ENCODERS / name, config, network.state_dict(), self._corpus.contract)
-        return network
+        weights = build_network(config, seed).state_dict()
+        save_network(self._output / ENCODERS / name, config, weights, self._corpus.contract)
 
 
 def _choices(options: AdaptOptions) -> Choices:
