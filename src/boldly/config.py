@@ -690,9 +690,10 @@ class AdaptOptions(OptimiserOptions):
         description="Penalties on squared weights to choose from (the first where nothing can be left out); "
         "lda finds its shrinkage by itself.",
     )
-    combine: Literal["mean", "best"] = Field(
-        "mean",
-        description="Of several networks: the mean of their probabilities, or the one that validates best.",
+    combine: Literal["weighted", "mean", "best"] = Field(
+        "weighted",
+        description="Of several networks: the mean of their probabilities, weighted by how well each validates or "
+        "not, or the one that validates best.",
     )
     variant: Variant = Field(
         "boldly", description="Of the linear baseline: of boldly, or (lfb) that of the published system as it was."

@@ -81,8 +81,8 @@ class _Encoded:
             if features is None:
                 path = self._folder / _ENCODERS / member.encoder / FILE
                 raise InputError(Problem(str(path), "", "no such file", "rerun adapt for this experiment"))
-            total += member.probabilities(features(everything, member.read_outs, member.layers))
-        return (total / len(probe.members)).astype(np.float32)
+            total += member.weight * member.probabilities(features(everything, member.read_outs, member.layers))
+        return total.astype(np.float32)
 
     def _encode(self, name: str, longest: int) -> tuple[States, FeatureCache | None]:
         if name == SIGNAL:
