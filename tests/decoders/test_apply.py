@@ -37,7 +37,14 @@ def corpus(study: Study) -> Corpus:
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[adapt.UpstreamModel]:
     folder = tmp_path_factory.mktemp("model")
     data = synthetic.upstream_study(folder / "data", n_subjects=3)
-    values = {"layers": 1, "width": 16, "heads": 2, "steps": 2, "batch_size": 4, "validation_windows": 8}
+    values: dict[str, object] = {
+        "layers": 1,
+        "width": 16,
+        "heads": 2,
+        "steps": 2,
+        "batch_size": 4,
+        "validation_windows": 8,
+    }
     values |= {"window_frames": (6, 12), "keep_untrained": True}
     for framework in ("csm", "autoencoding", "components"):
         chosen = PretrainOptions.model_validate({"framework": framework, **values})

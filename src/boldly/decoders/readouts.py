@@ -12,8 +12,8 @@ block of features:
   (log-Euclidean metric; Arsigny et al. 2006, doi:10.1002/mrm.20965): what varies with what.
 - ``correlation``: Fisher's z of the correlations of all pairs of components (or parcels): functional connectivity.
 
-A trial of a single frame has its own mean, covariances and correlations of zero, and in place of a matrix logarithm
-of its own that of the components' variances.
+A trial of a single frame has its own mean, covariances and correlations of zero, and the matrix logarithm of the
+components' variances.
 
 Blocks are centred and scaled as a whole, not feature by feature: features that vary little stay small.
 """

@@ -129,7 +129,8 @@ class ProbeExperiment:
         for name, model in wanted.items():
             if name not in self._encoded:
                 self._encoded[name] = self._encode(name, model)
-        return list(self._encoded.values())
+        # In the order of the config, whatever was there before.
+        return [self._encoded[name] for name in wanted]
 
     def _names(self, seed: int) -> dict[str, UpstreamModel | None]:
         """Return the encoders of a seed by name; a model that was not repeated serves all seeds."""
