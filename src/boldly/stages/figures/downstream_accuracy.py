@@ -41,8 +41,8 @@ def downstream_accuracy(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
 
     Maps beside each other have the same rows. The best decoder of each column is bold with a dot. A ring stands at
     decoders that may be as good: the interval of the paired difference holds zero or, where there is no such
-    difference, their own interval holds the accuracy of the best. Chance, the best control and ceilings stand under
-    the title and as marks at the colour bar.
+    difference, their own interval holds the accuracy of the best. Chance, the best control and ceilings stand
+    under the title and as marks at the colour bar.
 
     Parameters
     ----------
@@ -86,16 +86,19 @@ def _ordered(decoders: pd.DataFrame) -> pd.DataFrame:
 
 def _marked(decoders: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
     """Say of each decoder of a dataset whether it is the best of its column, or may be as good."""
-    marks = pd.Series("", index=decoders.index)
-    for _, column in decoders.groupby("n"):
-        best = column.loc[column["value"].idxmax()]
-        as_good = [_may_be_as_good(row, best, comparisons) for row in column.to_dict("records")]
-        marks[column.index] = np.where(as_good, "not worse", "")
-        marks[best.name] = "best"
+    marks: list[str] = []
+    best = {n: max(column.to_dict("records"), key=_value) for n, column in decoders.groupby("n")}
+    for row in decoders.to_dict("records"):
+        as_good = "not worse" if _may_be_as_good(row, best[row["n"]], comparisons) else ""
+        marks.append("best" if row["experiment"] == best[row["n"]]["experiment"] else as_good)
     return decoders.assign(mark=marks)
 
 
-def _may_be_as_good(row: dict[Any, Any], best: pd.Series, comparisons: pd.DataFrame) -> bool:
+def _value(row: dict[Any, Any]) -> float:
+    return float(row["value"])
+
+
+def _may_be_as_good(row: dict[Any, Any], best: dict[Any, Any], comparisons: pd.DataFrame) -> bool:
     """Whether the interval of the paired difference, or that of the row where there is none, allows for it."""
     pair = {row["experiment"], best["experiment"]}
     of_both = comparisons[

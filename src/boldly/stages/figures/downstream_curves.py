@@ -132,7 +132,8 @@ def _named_baselines(scores: pd.DataFrame) -> list[str]:
     experiments = scores[scores["kind"] == "baseline"].drop_duplicates("experiment")
     if len(experiments) <= _MOST_BASELINES:
         return list(experiments["experiment"])
-    return list(experiments.loc[experiments["start"].isin(NAMED_BASELINES), "experiment"])[:_MOST_BASELINES]
+    of_start = experiments.drop_duplicates("start").set_index("start")["experiment"]
+    return [of_start[start] for start in NAMED_BASELINES if start in of_start]
 
 
 def _lines(family: _Family, rows: pd.DataFrame, colour: str, baselines: list[str]) -> list[_Line]:
@@ -199,7 +200,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, lines: list[_Line], *, last: bool) ->
 def _reference(axes: Axes, controls: pd.Series) -> None:
     """Draw the best control of each n."""
     x = np.log2(controls.index.to_numpy(float))
-    look = {"color": style.GREY, "linewidth": 0.6, "zorder": 1}
+    look: dict[str, Any] = {"color": style.GREY, "linewidth": 0.6, "zorder": 1}
     if len(x) == 1:
         axes.axhline(controls.iloc[0], linestyle=(0, (4, 1, 1, 1)), **look)
     else:
@@ -209,7 +210,7 @@ def _reference(axes: Axes, controls: pd.Series) -> None:
 def _band(axes: Axes, baselines: pd.DataFrame) -> None:
     """Draw where baselines lie, from the worst to the best of each n."""
     x = np.log2(baselines.index.to_numpy(float))
-    look = {"facecolor": style.GREY, "alpha": 0.16, "linewidth": 0, "zorder": 1}
+    look: dict[str, Any] = {"facecolor": style.GREY, "alpha": 0.16, "linewidth": 0, "zorder": 1}
     if len(x) == 1:
         axes.axhspan(baselines["min"].iloc[0], baselines["max"].iloc[0], **look)
         axes.axhline(baselines["max"].iloc[0], color=style.GREY, linewidth=0.9, zorder=2)
