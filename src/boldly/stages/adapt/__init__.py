@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -91,7 +92,8 @@ def run(
         folder = output / f"n-{draw.n}_draw-{draw.draw}_seed-{seed}"
         own = {**signature, "draw": json.loads(json.dumps(asdict(draw))), "seed": seed}
         if not _is_finished(folder, own):
-            (folder / _RECORD).unlink(missing_ok=True)
+            # What another method left here would pass for a part of this decoder.
+            shutil.rmtree(folder, ignore_errors=True)
             about = experiment.fit(draw, seed, folder)
             write_json(folder / _RECORD, {**own, **about})
             logger.info("%s on %s, fit %d/%d: %s", name, dataset, number, len(jobs), _line(draw, seed, about))
@@ -126,6 +128,10 @@ def _experiment(
         from boldly.stages.adapt.probes import ProbeExperiment
 
         return ProbeExperiment(options, corpus, split, models, output)
+    if options.is_fine_tuned:
+        from boldly.stages.adapt.finetuning import FineTuningExperiment
+
+        return FineTuningExperiment(name, options, corpus, split, models, output)
     from boldly.stages.adapt.networks import NetworkExperiment
 
     return NetworkExperiment(name, options, corpus, split, models, output)
