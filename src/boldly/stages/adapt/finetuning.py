@@ -1,9 +1,9 @@
 """Decoders that are probes first and are trained from there on: linear probing, then fine-tuning.
 
-A network whose weights are all trained from the start distorts what pretraining taught it, as long as its head is
-random (Kumar et al. 2022, arXiv:2202.10054). Here a probe is fitted first, and its logits stay. Those of the network
-are added to them, zero before the first step, and the sum is trained. The step to end at is one where trials that
-were left out gain; where there is none, the decoder is the probe.
+Training all weights while the head is still random distorts what the network learned in pretraining (Kumar et al.
+2022, arXiv:2202.10054). Here a probe is fitted first, and its logits stay as they are. The logits of the network are
+zero before the first step; their sum with those of the probe is trained. The training ends at the step where the
+loss of trials that were left out is lowest. If no step is better than none, the decoder is the probe alone.
 """
 
 from __future__ import annotations
@@ -240,8 +240,7 @@ class _Tuning:
     def _train_beside(self, trains: _Labelled, others: _Labelled) -> Fit | None:
         """Train on some trials, validate on others; None where no predictions for left-out trials can be had.
 
-        Nothing that the others are not to know of has a part in it: the logits of the probe that they get are those
-        of a classifier that was fitted to the trials that train.
+        The others get the probe's logits from a classifier that was fitted to the training trials alone.
         """
         offsets = self._left_out(trains)
         if offsets is None:
