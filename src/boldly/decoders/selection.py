@@ -15,7 +15,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from boldly.config import ClassifierName
-from boldly.decoders.classifiers import Classifier, Labels, Matrix, fit_classifier, log_loss
+from boldly.decoders.classifiers import UNSEEN, Classifier, Labels, Matrix, fit_classifier, log_loss
 
 Bools = NDArray[np.bool_]
 
@@ -115,6 +115,42 @@ def folds(groups: Sequence[Sequence[str]], labels: Labels) -> list[Bools]:
         own = np.flatnonzero(labels == label)
         place[own] = np.arange(len(own)) * number // len(own)
     return [place == fold for fold in range(number)]
+
+
+def left_out_logits(
+    features: NDArray[np.floating],
+    labels: Labels,
+    n_labels: int,
+    left_out: Sequence[Bools],
+    name: ClassifierName,
+    penalty: float,
+    temperature: float,
+) -> Matrix:
+    """Return what a classifier says of trials when it is fitted to the others.
+
+    Parameters
+    ----------
+    features, labels, n_labels, left_out
+        As those of `choose`.
+    name, penalty, temperature : str, float, float
+        What was chosen.
+
+    Returns
+    -------
+    ndarray of float64, shape (R, n_labels)
+        Logits; nan for trials that are never left out. States that no trial has lie far below the others.
+    """
+    is_wide = name == "lda" and features.shape[1] <= _MOST_LDA_FEATURES
+    own = features.astype(np.float64) if is_wide else _rotated(features)[0]
+    known, states = np.unique(labels, return_inverse=True)
+    logits = np.full((len(labels), n_labels), np.nan)
+    for out in left_out:
+        model = fit_classifier(name, penalty, own[~out], states[~out], len(known))
+        said = model.logits(own[out]) / temperature
+        block = np.repeat(said.min(axis=1, keepdims=True) - UNSEEN, n_labels, axis=1)
+        block[:, known] = said
+        logits[out] = block
+    return logits
 
 
 def choose(

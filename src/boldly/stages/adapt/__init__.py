@@ -130,6 +130,10 @@ def _experiment(
         from boldly.stages.adapt.probes import ProbeExperiment
 
         return ProbeExperiment(options, corpus, split, models, output)
+    if options.is_fine_tuned:
+        from boldly.stages.adapt.finetuning import FineTuningExperiment
+
+        return FineTuningExperiment(name, options, corpus, split, models, output)
     from boldly.stages.adapt.networks import NetworkExperiment
 
     return NetworkExperiment(name, options, corpus, split, models, output)

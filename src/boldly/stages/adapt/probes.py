@@ -14,6 +14,7 @@ import numpy as np
 from boldly.config import PROBE_BASELINES, AdaptOptions
 from boldly.decoders.encoders import SIGNAL, States, identity, network_states, signal_states
 from boldly.decoders.probe import CONTRACT, Choices, FeatureCache, Member, Probe, fit_member
+from boldly.decoders.readouts import Floats
 from boldly.decoders.selection import Bools, HeldOut, folds, mixture, mixture_weights
 from boldly.files import atomic_path
 from boldly.models.basis import Basis, load_basis
@@ -121,6 +122,15 @@ class ProbeExperiment:
             self._choices,
             basis,
         )
+
+    def features(self, member: Member, seed: int, chosen: Bools) -> Floats:
+        """Return what a member's classifier sees of some trials, (R, D)."""
+        (encoded,) = (encoded for encoded in self._encoders(seed) if encoded.name == member.encoder)
+        cache = encoded.features
+        if cache is None:
+            assert member.basis is not None, "without components of its own, an encoder has those of its probes"
+            cache = FeatureCache(encoded.states, member.basis)
+        return member.scaling(cache(chosen, member.read_outs, member.layers))
 
     def _encoders(self, seed: int) -> list[_Encoded]:
         """Return the trials as seen by each encoder of a seed; those of another seed are forgotten."""
