@@ -207,7 +207,7 @@ def choose(
 
 
 def mixture_weights(members: Sequence[HeldOut]) -> Matrix:
-    """Return the weights of several classifiers with which their mixture is least surprised by the trials left out.
+    """Return the weights with which a mixture of classifiers predicts the trials left out best.
 
     Found by expectation maximisation, with one trial's worth of belief that each member is as good as the others
     (the mode under a Dirichlet distribution): with few trials weights stay near equal.

@@ -1,9 +1,9 @@
 """Decoders that are probes first and are trained from there on: linear probing, then fine-tuning.
 
 Training all weights while the head is still random distorts what the network learned in pretraining (Kumar et al.
-2022, arXiv:2202.10054). Here a probe is fitted first, and its logits stay as they are. The logits of the network are
-zero before the first step; their sum with those of the probe is trained. The training ends at the step where the
-loss of trials that were left out is lowest. If no step is better than none, the decoder is the probe alone.
+2022, arXiv:2202.10054). Here a probe is fitted first, and its logits stay as they are. The logits of the network
+are zero before the first step; their sum with those of the probe is trained. The training ends at the step where
+the loss of trials that were left out is lowest. If no step is better than none, the decoder is the probe alone.
 """
 
 from __future__ import annotations
