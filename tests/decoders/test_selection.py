@@ -110,6 +110,14 @@ def test_more_features_than_trials_change_nothing_but_the_time(name: ClassifierN
         np.testing.assert_allclose(found, softmax(expected.logits(some), axis=1), atol=3e-3)
 
 
+def test_features_without_any_variance_give_each_state_its_share() -> None:
+    labels = np.array([0, 0, 1, 0, 0, 1])
+    for width in (3, 30):
+        fitted = choose(np.zeros((6, width), np.float32), labels, 2, [], LOGISTIC)
+        said = softmax(fitted.classifier.logits(np.ones((1, width))), axis=1)
+        np.testing.assert_allclose(said[0], [2 / 3, 1 / 3], atol=0.01)
+
+
 def test_losses_are_those_of_the_trials_left_out() -> None:
     features, labels, units = trials()
     left_out = folds([units], labels)
@@ -166,7 +174,7 @@ def test_temperature_calibrates(name: ClassifierName, penalty: float) -> None:
     # Three standard errors of 600 trials, and what the folds do not know.
     assert abs(confidence - accuracy) < 0.08
     # Neither limit of the temperature was met.
-    assert -6.9 < np.log(fitted.temperature) < 4.9
+    assert -6.9 < np.log(fitted.temperature) < 6.9
 
 
 def test_penalties_are_compared_by_what_they_know_not_by_how_loud_they_are() -> None:

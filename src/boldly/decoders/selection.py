@@ -6,7 +6,7 @@ classifier may be: its logits are divided by the temperature at which they are l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,9 +21,14 @@ Bools = NDArray[np.bool_]
 
 _MOST_FOLDS = 5
 _MOST_LDA_FEATURES = 1024
-_MOST_ITERATIONS = 200
+            held_out = HeldOut(softmax(said / temperature, axis=1), true)
+            best = Fitted(best.classifier, name, penalty, temperature, loss, held_out.accuracy, held_out)
+    own = space(best.name)
+    model = fit_classifier(best.name, best.penalty, own, labels, n_labels, best.temperature)
+    if combine is not None and own is small:
+        first = _products(features, combine @ model.weights[0]).astype(np.float32)
 # Range of the temperature, as powers of e. Strong penalties leave logits that are all but equal.
-_COOLEST, _HOTTEST = -7.0, 5.0
+_COOLEST, _HOTTEST = -7.0, 7.0
 
 
 @dataclass(frozen=True)
@@ -176,20 +181,21 @@ def choose(
     candidates : sequence of (str, float)
         Classifiers and penalties, in the order of preference where they are equally good.
     """
-    small, project = _rotated(features)
-    wide = features.astype(np.float64)
+    few = features.shape[1] <= len(features)
+    small, combine = (features.astype(np.float64), None) if few else _rotated(features)
 
     def space(name: ClassifierName) -> Matrix:
         # The shrinkage of LDA treats features one by one: it is no matter of rotation, but too slow for many.
-        return wide if name == "lda" and wide.shape[1] <= _MOST_LDA_FEATURES else small
+        separate = name == "lda" and features.shape[1] <= _MOST_LDA_FEATURES
+        return features.astype(np.float64) if separate else small
 
     # States that no trial has would have a say in the temperature.
     known, states = np.unique(labels, return_inverse=True)
     best = Fitted(Classifier((), ()), *candidates[0], 1.0, float("nan"), float("nan"))
     for name, penalty in candidates if left_out else ():
         logits, truth = [], []
+        own = space(name)
         for out in left_out:
-            own = space(name)
             model = fit_classifier(name, penalty, own[~out], states[~out], len(known))
             logits.append(model.logits(own[out]))
             truth.append(states[out])
@@ -199,9 +205,10 @@ def choose(
         if not loss >= best.loss:
             held_out = HeldOut(softmax(said / temperature, axis=1), true)
             best = Fitted(best.classifier, name, penalty, temperature, loss, held_out.accuracy, held_out)
-    model = fit_classifier(best.name, best.penalty, space(best.name), labels, n_labels, best.temperature)
-    if space(best.name) is small:
-        first = (project @ model.weights[0]).astype(np.float32)
+    own = space(best.name)
+    model = fit_classifier(best.name, best.penalty, own, labels, n_labels, best.temperature)
+    if combine is not None and own is small:
+        first = _products(features, combine @ model.weights[0]).astype(np.float32)
         model = Classifier((first, *model.weights[1:]), model.biases)
     return replace(best, classifier=model)
 
@@ -239,19 +246,29 @@ def mixture(members: Sequence[HeldOut], weights: Matrix) -> HeldOut:
 
 
 def _rotated(features: NDArray[np.floating]) -> tuple[Matrix, Matrix]:
-    """Return features in the space that the trials span, (R, rank), and the map to it, (D, rank).
+    """Return features in the space that the trials span, (R, rank), and its axes as sums of trials, (R, rank).
 
     Penalties on squared weights do not care for rotations, and weights outside of that space stay zero: with fewer
     trials than features the outcome is the same in a fraction of the time.
     """
-    n_trials, n_features = features.shape
-    if n_features <= n_trials:
-        return features.astype(np.float64), np.eye(n_features)
-    wide = features.astype(np.float64)
-    values, vectors = np.linalg.eigh(wide @ wide.T)
+    values, vectors = np.linalg.eigh(sum(part @ part.T for part in _parts(features)))
     keep = values > 1e-10 * values[-1]
-    project = wide.T @ (vectors[:, keep] / np.sqrt(values[keep]))
-    return wide @ project, project
+    if not keep.any():
+        # All trials are alike.
+        return np.zeros((len(features), 1)), np.zeros((len(features), 1))
+    values, vectors = values[keep], vectors[:, keep]
+    return vectors * np.sqrt(values), vectors / np.sqrt(values)
+
+
+def _products(features: NDArray[np.floating], weights: Matrix) -> Matrix:
+    """Return sums of trials, (D, n), given their weights, (R, n)."""
+    return np.concatenate([part.T @ weights for part in _parts(features)])
+
+
+def _parts(features: NDArray[np.floating]) -> Iterator[Matrix]:
+    """Yield some columns at a time in double precision: all of connectivity's would fill the memory."""
+    for first in range(0, features.shape[1], _COLUMNS):
+        yield features[:, first : first + _COLUMNS].astype(np.float64)
 
 
 def _temperature(logits: Matrix, labels: Labels) -> float:
