@@ -12,7 +12,6 @@ import pytest
 
 from tests.workflow.conftest import CHECKOUT, TINY, Snakemake, command
 
-
 CONTROLS = {"control_length", "control_position", "control_motion"}
 
 

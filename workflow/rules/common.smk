@@ -255,7 +255,11 @@ def upstream_models(wildcards):
 
 
 def upstream_files(wildcards):
-    return [f"{folder}/{name}" for *_, folder in upstream_models(wildcards) for name in ("model.safetensors", "config.json")]
+    return [
+        f"{folder}/{name}"
+        for *_, folder in upstream_models(wildcards)
+        for name in ("model.safetensors", "config.json")
+    ]
 
 
 def upstream_arguments(wildcards):
