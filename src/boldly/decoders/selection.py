@@ -21,12 +21,9 @@ Bools = NDArray[np.bool_]
 
 _MOST_FOLDS = 5
 _MOST_LDA_FEATURES = 1024
-            held_out = HeldOut(softmax(said / temperature, axis=1), true)
-            best = Fitted(best.classifier, name, penalty, temperature, loss, held_out.accuracy, held_out)
-    own = space(best.name)
-    model = fit_classifier(best.name, best.penalty, own, labels, n_labels, best.temperature)
-    if combine is not None and own is small:
-        first = _products(features, combine @ model.weights[0]).astype(np.float32)
+_MOST_ITERATIONS = 200
+# Columns that are summed over at a time.
+_COLUMNS = 16384
 # Range of the temperature, as powers of e. Strong penalties leave logits that are all but equal.
 _COOLEST, _HOTTEST = -7.0, 7.0
 
