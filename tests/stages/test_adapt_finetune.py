@@ -12,7 +12,14 @@ from boldly.decoders.readouts import read_out
 from boldly.decoders.selection import folds, left_out_logits
 from boldly.files import read_json, write_json
 from boldly.models.basis import load_basis
-from boldly.models.build import WEIGHTS, build_network, load_encoder, load_weights, save_network
+from boldly.models.build import (
+    WEIGHTS,
+    build_network,
+    layers_from_head,
+    load_encoder,
+    load_weights,
+    save_network,
+)
 from boldly.models.network import NetworkConfig
 from boldly.records import InputError
 from boldly.samples.corpus import load_corpus
@@ -20,6 +27,7 @@ from boldly.samples.shards import write_shard
 from boldly.samples.windows import Trials
 from boldly.stages import adapt, pretrain
 from boldly.stages.adapt import finetuning
+from boldly.training import trainer
 from boldly.training.decoding import predict_logits
 from tests.training import synthetic
 
@@ -323,3 +331,86 @@ def test_what_cannot_be_fine_tuned_is_refused(nonlinear, tmp_path):
     save_network(tmp_path / "model", config, build_network(config, 0).state_dict(), synthetic.contract(N_PARCELS))
     with pytest.raises(InputError, match="principal components have nothing to fine-tune"):
         run(nonlinear, tmp_path / "model", tmp_path / "out", options())
+
+
+def test_learning_rates_of_layers_reach_the_optimiser(monkeypatch):
+    """Weights far below the head, which get next to no rate, stay; those of the head move."""
+    config = NetworkConfig("csm", N_PARCELS, 16, 2, 2, dropout=0.0, labels=("a", "b"))
+    network = build_network(config, 0)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    corpus = synthetic.corpus([9, 8, 7, 9], labels=[0, 1, 0, 1], n_labels=2)
+    chosen = options(steps=3, batch_size=4, learning_rate=1e-2)
+    made = []
+    real = trainer.StepTrainer.create_optimizer
+    monkeypatch.setattr(
+        trainer.StepTrainer, "create_optimizer", lambda *given: made.append(real(*given)) or made[-1]
+    )
+    outcome = trainer.fit(
+        network,
+        Trials(corpus, 50, 1, 12),
+        chosen,
+        name="toy",
+        validate=None,
+        keys=lambda numbers: [],
+        seed=1,
+        rate=lambda name: 1e-6 ** layers_from_head(name, 2),
+    )
+    moved = {name: float((outcome.weights[name] - before[name]).abs().max()) for name in before}
+    # Three steps of Adam move a weight by about three learning rates, at most 3e-2, 3e-8, ...
+    assert moved["head.classes.weight"] > 1e-3
+    assert all(size < 1e-6 for name, size in moved.items() if not name.startswith("head."))
+    rates = {id(p): group["initial_lr"] for group in made[0].param_groups for p in group["params"]}
+    for name, parameter in network.named_parameters():
+        assert rates[id(parameter)] == pytest.approx(1e-2 * 1e-6 ** layers_from_head(name, 2))
+
+
+def test_a_training_that_ends_early_is_the_first_part_of_the_whole():
+    config = NetworkConfig("csm", N_PARCELS, 16, 1, 2, labels=("a", "b"))
+    corpus = synthetic.corpus([9, 8, 7, 9], labels=[0, 1, 0, 1], n_labels=2)
+    chosen = options(steps=12, batch_size=2, evaluate_every=5)
+    seen = []
+
+    def look(network, processes):
+        seen.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+        return {"loss": 0.0, "criterion": 0.0}
+
+    def train(validate, **settings):
+        trials = Trials(corpus, 50, 1, 24)
+        network = build_network(config, 0)
+        return trainer.fit(
+            network, trials, chosen, name="", validate=validate, keys=lambda _: [], seed=1, **settings
+        )
+
+    train(look)
+    early = train(None, last_step=5)
+    assert early.step == 5
+    assert early.train_rows[-1]["step"] == 5
+    for name, tensor in early.weights.items():
+        assert tensor.equal(seen[0][name]), name
+
+
+def test_layers_are_counted_from_the_head():
+    names = {
+        "csm": ("decoder.h.2.ln_1.bias", "decoder.h.0.ln_1.bias", "decoder.ln_f.weight"),
+        "autoencoding": ("decoder.2.norm.bias", "decoder.0.norm.bias", "decoder.2.norm.weight"),
+        "network_bert": (
+            "decoder.encoder.layer.2.output.dense.bias",
+            "decoder.encoder.layer.0.output.dense.bias",
+            "decoder.encoder.layer.2.output.LayerNorm.bias",
+        ),
+    }
+    for framework, (last, first, norm) in names.items():
+        network = build_network(NetworkConfig(framework, N_PARCELS, 16, 3, 2, labels=("a", "b")), 0)
+        known = dict(network.named_parameters())
+        assert {last, first, norm} <= known.keys()
+        assert [layers_from_head(name, 3) for name in (last, first, norm)] == [1, 3, 1]
+        assert layers_from_head("embedder.projection.weight", 3) == 4
+        assert {layers_from_head(name, 3) for name in known if name.startswith("head.")} == {0}
+
+
+def test_offsets_follow_their_trials():
+    corpus = synthetic.corpus([9, 8, 7], labels=[0, 1, 2], n_labels=3)
+    offsets = np.eye(3) * [[1], [2], [3]]
+    batch = Trials(corpus, 50, 1, 9, offsets=offsets).__getitems__(range(9))
+    np.testing.assert_array_equal(batch["offsets"].numpy(), offsets[batch["labels"].numpy()])
+    assert "offsets" not in Trials(corpus, 50).__getitems__([0])
