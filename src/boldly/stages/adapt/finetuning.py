@@ -3,11 +3,12 @@
 Training all weights while the head is still random distorts what the network learned in pretraining (Kumar et al.
 2022, arXiv:2202.10054). Here a probe is fitted first, and its logits stay as they are. The logits of the network
 are zero before the first step; their sum with those of the probe is trained. The training ends at the step where
-the loss of trials that were left out is lowest. If no step is better than none, the decoder is the probe alone.
+the loss of trials that were left out is lowest. If that gains nothing, the decoder is the probe alone.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ from boldly.training.validation import DecoderValidation
 
 # Folds that a network is trained without, to find the step to end at.
 _MOST_TRAININGS = 3
+# That make up a standard error.
+_FEWEST_TRIALS = 4
 _PREFIX = "network."
 
 
@@ -215,32 +218,34 @@ class _Tuning:
         return self._cross_validated(trains)
 
     def _validated(self, trains: _Labelled, validates: _Labelled) -> _Tuned:
-        outcome = self._train_beside(trains, validates)
-        if outcome is None:
+        found = self._train_beside(trains, validates)
+        if found is None:
             return _Tuned(0, {})
-        step = outcome.step if outcome.improved else 0
+        outcome, losses = found
+        step = choose_step([int(row["step"]) for row in outcome.eval_rows], losses)
         return _Tuned(step, _of_network(outcome), outcome.train_rows, outcome.eval_rows)
 
     def _cross_validated(self, trains: _Labelled) -> _Tuned:
         """Take the step that is best for trials of some folds, and train so many steps on all."""
-        histories, sizes = [], []
-        for out in trains.left_out()[:_MOST_TRAININGS]:
-            outcome = self._train_beside(trains.select(~out), trains.select(out))
-            if outcome is not None:
-                histories.append(outcome.eval_rows)
-                sizes.append(int(out.sum()))
-        rows = _mean_rows(histories, sizes)
-        best = min(rows, key=lambda row: row["loss"], default={"step": 0})
+        outs = trains.left_out()[:_MOST_TRAININGS]
+        found = [self._train_beside(trains.select(~out), trains.select(out)) for out in outs]
+        trainings = [training for training in found if training is not None]
         offsets = self._left_out(trains)
-        if not best["step"] or offsets is None:
+        if not trainings or offsets is None:
+            return _Tuned(0, {})
+        losses = np.concatenate([losses for _, losses in trainings], axis=1)
+        rows = _mean_rows([outcome.eval_rows for outcome, _ in trainings], [own.shape[1] for _, own in trainings])
+        step = choose_step([int(row["step"]) for row in rows], losses)
+        if step == 0:
             return _Tuned(0, {}, (), rows)
-        outcome = self._train(trains, offsets, None, int(best["step"]))
-        return _Tuned(outcome.step, _of_network(outcome), outcome.train_rows, rows)
+        outcome = self._train(trains, offsets, None, step)
+        return _Tuned(step, _of_network(outcome), outcome.train_rows, rows)
 
-    def _train_beside(self, trains: _Labelled, others: _Labelled) -> Fit | None:
+    def _train_beside(self, trains: _Labelled, others: _Labelled) -> tuple[Fit, Floats] | None:
         """Train on some trials, validate on others; None where no predictions for left-out trials can be had.
 
-        The others get the probe's logits from a classifier that was fitted to the training trials alone.
+        The others get the probe's logits from a classifier that was fitted to the training trials alone. Returned
+        beside the outcome are the losses of the others at each validation, (validations, R).
         """
         offsets = self._left_out(trains)
         if offsets is None:
@@ -250,7 +255,8 @@ class _Tuning:
         is_other = np.arange(len(labels)) >= len(trains)
         said = self._predict(both, labels, [is_other])[is_other]
         validation = DecoderValidation(Trials(others.corpus, self._options.window_frames, offsets=said))
-        return self._train(trains, offsets, validation)
+        outcome = self._train(trains, offsets, validation)
+        return outcome, np.stack(validation.losses)
 
     def _left_out(self, trials: _Labelled) -> Matrix | None:
         """Return the probe's logits for trials, each of a classifier that was fitted to others.
@@ -295,6 +301,26 @@ class _Tuning:
             rate=partial(_rate, options.layer_decay, self._config.layers),
             last_step=last_step,
         )
+
+
+def choose_step(steps: Sequence[int], losses: Floats) -> int:
+    """Return the step with the lowest mean loss, or 0 where it is hardly better than that.
+
+    What it gains over step 0 has to exceed the standard error of the gain (the rule of one standard error; Breiman
+    et al. 1984): the lowest of several means is lower by chance, and training on is no better than the probe then.
+
+    Parameters
+    ----------
+    steps : sequence of int
+        Steps with a validation, the first of them 0.
+    losses : ndarray of float32, shape (validations, R)
+        Loss of each trial.
+    """
+    best = int(losses.mean(axis=1).argmin())
+    gain = (losses[0] - losses[best]).astype(np.float64)
+    if len(gain) < _FEWEST_TRIALS or gain.mean() <= gain.std(ddof=1) / math.sqrt(len(gain)):
+        return 0
+    return steps[best]
 
 
 def _rate(decay: float, n_layers: int, name: str) -> float:
