@@ -49,9 +49,10 @@ def member(
     parts = folds([UNITS], LABELS) if left_out is None else left_out
     choices = Choices(read_outs, layers, candidates)
     own = basis if own_basis else None
-    return fit_member(
+    member, _ = fit_member(
         name, lambda words, found: cache(everything, words, found), 2, LABELS, 3, parts, choices, own
     )
+    return member
 
 
 @pytest.mark.parametrize(

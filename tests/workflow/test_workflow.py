@@ -12,6 +12,8 @@ import pytest
 
 from tests.workflow.conftest import CHECKOUT, TINY, Snakemake, command
 
+CONTROLS = {"control_length", "control_position", "control_motion"}
+
 
 def test_lint_has_no_complaint() -> None:
     done = subprocess.run([command("snakemake"), "--lint"], cwd=CHECKOUT, capture_output=True, text=True)
@@ -56,7 +58,11 @@ def test_whole_run_writes_scores_and_figures(done: Path) -> None:
     assert not {"linear", "tangent"} & set(scores["experiment"])
     accuracy = scores.query("metric == 'accuracy'")["value"]
     assert accuracy.between(0, 1).all()
-    for figure in ("upstream_data", "quality", "upstream_losses", "downstream_accuracy", "downstream_curves"):
+    choices = pd.read_csv(done / "results/evaluate/demomdtb_choices.tsv", sep="\t")
+    # One line per fit, "chosen" included, which one pretrained experiment alone does not make.
+    assert set(choices["experiment"]) == set(scores.loc[scores["draw"] != "all", "experiment"]) - CONTROLS
+    of_decoding = ("downstream_accuracy", "downstream_curves", "downstream_comparisons", "downstream_confusion")
+    for figure in ("upstream_data", "quality", "upstream_losses", *of_decoding):
         for suffix in (".png", ".pdf", ".tsv"):
             assert (done / f"results/figures/{figure}{suffix}").stat().st_size > 0
 

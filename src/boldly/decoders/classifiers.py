@@ -11,10 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.neural_network import MLPClassifier
 
 from boldly.config import ClassifierName
 
@@ -23,7 +21,7 @@ Matrix = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 # How far the logit of a state that no training trial has lies below the smallest of the others.
-_UNSEEN = 10.0
+UNSEEN = 10.0
 # Features have a total variance of one per block. The optimiser works better on larger numbers.
 _UNIT = 10.0
 _MOST_ITERATIONS = 500
@@ -107,6 +105,8 @@ def _lda(features: Matrix, labels: Labels, penalty: float) -> Layers:
         # One trial of each state: nothing tells the covariance, and what is left of LDA is the nearest mean.
         means = np.stack([features[labels == label].mean(axis=0) for label in range(labels.max() + 1)])
         return (means.T,), (-(means**2).sum(axis=1) / 2,)
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
     model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(features, labels)
     return _linear(model.coef_, model.intercept_)
 
@@ -117,6 +117,8 @@ def _ridge(features: Matrix, labels: Labels, penalty: float) -> Layers:
 
 
 def _mlp(features: Matrix, labels: Labels, penalty: float) -> Layers:
+    from sklearn.neural_network import MLPClassifier
+
     model = MLPClassifier(
         (_HIDDEN,), alpha=penalty, max_iter=_MOST_ITERATIONS // 2, learning_rate_init=1e-2, random_state=0
     )
@@ -148,7 +150,7 @@ def _with_unseen(
     """Give the states that no trial has logits below those of the others."""
     last, bias = weights[-1], biases[-1]
     whole = np.repeat(last.mean(axis=1, keepdims=True), n_labels, axis=1)
-    whole_bias = np.full(n_labels, bias.min() - _UNSEEN)
+    whole_bias = np.full(n_labels, bias.min() - UNSEEN)
     whole[:, found], whole_bias[found] = last, bias
     return Classifier(
         tuple(weight.astype(np.float32) for weight in (*weights[:-1], whole)),

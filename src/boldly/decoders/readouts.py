@@ -7,6 +7,7 @@ block of features:
 - ``slices``: means in eight parts of the trial, which know what comes first and what comes later.
 - ``covariance``: covariances of eight components with themselves, now and up to four seconds later, as signed
   square roots: what runs ahead of what.
+- ``power``: the covariance of 32 components, as signed square roots.
 - ``tangent``: the covariance of 32 components on the scale where factors add up, the matrix logarithm
   (log-Euclidean metric; Arsigny et al. 2006, doi:10.1002/mrm.20965): what varies with what.
 - ``correlation``: Fisher's z of the correlations of all pairs of components (or parcels): functional connectivity.
@@ -34,7 +35,7 @@ Floats = NDArray[np.float32]
 
 _SLICES = 8
 _LAGGED_COMPONENTS, _LAGS_S = 8, (0.0, 1.0, 2.0, 3.0, 4.0)
-_TANGENT_COMPONENTS = 32
+_COMPONENTS = 32
 # Share of a sphere of the same trace in each covariance: trials have fewer frames than a covariance has numbers.
 _SHRINKAGE = 0.1
 # Fisher's z of a correlation of one is infinite.
@@ -114,8 +115,15 @@ def _covariance(projected: NDArray, states: States, variance: Floats) -> NDArray
     return np.sign(table) * np.sqrt(np.abs(table))
 
 
+def _power(projected: NDArray, states: States, variance: Floats) -> NDArray:
+    values = projected[:, :_COMPONENTS]
+    upper = np.triu_indices(values.shape[1])
+    table = _covariances(values, states)[:, *upper]
+    return np.sign(table) * np.sqrt(np.abs(table))
+
+
 def _tangent(projected: NDArray, states: States, variance: Floats) -> NDArray:
-    values = projected[:, :_TANGENT_COMPONENTS]
+    values = projected[:, :_COMPONENTS]
     floor = max(1e-6 * float(variance.max()), 1e-12)
     weights = np.maximum(variance[: values.shape[1]], floor) ** (-_WHITENING / 2)
     return _logarithms(values * weights, states, variance[: values.shape[1]] * weights**2)
@@ -130,12 +138,7 @@ def _logarithms(values: NDArray, states: States, expected: NDArray) -> NDArray:
     n = values.shape[1]
     upper = np.triu_indices(n)
     weights = np.where(upper[0] == upper[1], 1, np.sqrt(2))
-    covariances = np.stack(
-        [
-            np.cov(values[start:stop].T, bias=True)
-            for start, stop in zip(states.starts[:-1], states.starts[1:], strict=True)
-        ]
-    ).reshape(-1, n, n)
+    covariances = _covariances(values, states)
     power = np.trace(covariances, axis1=1, axis2=2) / n
     still = power <= _STILL * expected.mean()
     covariances[still], power[still] = np.diag(expected), expected.mean()
@@ -144,6 +147,15 @@ def _logarithms(values: NDArray, states: States, expected: NDArray) -> NDArray:
     spectra, vectors = np.linalg.eigh(shrunk)
     logarithms = (vectors * np.log(spectra)[:, None]) @ vectors.transpose(0, 2, 1)
     return logarithms[:, *upper] * weights
+
+
+def _covariances(values: NDArray, states: States) -> NDArray:
+    """Return the covariance of each trial, (R, K, K)."""
+    found = [
+        np.cov(values[start:stop].T, bias=True)
+        for start, stop in zip(states.starts[:-1], states.starts[1:], strict=True)
+    ]
+    return np.stack(found).reshape(-1, values.shape[1], values.shape[1])
 
 
 def _correlation(projected: NDArray, states: States, variance: Floats) -> NDArray:
@@ -164,6 +176,7 @@ _READ_OUTS: dict[ReadOut, Callable[[NDArray, States, Floats], NDArray]] = {
     "mean": _mean,
     "slices": _slices,
     "covariance": _covariance,
+    "power": _power,
     "tangent": _tangent,
     "correlation": _correlation,
 }

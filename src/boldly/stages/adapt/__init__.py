@@ -14,14 +14,11 @@ from typing import Any, Protocol
 from boldly.bids import entities
 from boldly.config import AdaptOptions
 from boldly.files import read_json, write_json
-from boldly.models.build import WEIGHTS, load_config, load_contract
 from boldly.provenance import check_same, environment, file_sha256
 from boldly.records import InputError, Problem
 from boldly.samples.corpus import Corpus, load_corpus
 from boldly.samples.shards import subject_shards
 from boldly.samples.splits import DownstreamSplit, Draw, read_split
-from boldly.stages.adapt.networks import NetworkExperiment
-from boldly.stages.adapt.probes import ProbeExperiment
 from boldly.stages.adapt.upstream import UpstreamModel
 
 logger = logging.getLogger(__name__)
@@ -82,14 +79,14 @@ def run(
     paths = _paths(parts, dataset, shards)
     corpus = load_corpus(paths)
     _check(models, corpus, options)
-    kind = ProbeExperiment if options.is_probe else NetworkExperiment
-    experiment: Experiment = kind(f"{name} on {dataset}", options, corpus, parts, models, output)
+    experiment = _experiment(f"{name} on {dataset}", options, corpus, parts, models, output)
     signature = {
         "options": options.model_dump(mode="json"),
         "trials": {path.name: file_sha256(path) for path in paths},
-        "models": [{**model.record, "sha256": file_sha256(model.folder / WEIGHTS)} for model in models],
+        "models": [{**model.record, "sha256": file_sha256(model.weights)} for model in models],
     }
-    jobs = [(draw, seed) for draw in parts.draws for seed in experiment.seeds]
+    # A seed after the other: a probe encodes the trials once for each.
+    jobs = [(draw, seed) for seed in experiment.seeds for draw in parts.draws]
     # The Trainer collects garbage before each fit; without this it walks through all imported modules each time.
     gc.freeze()
     records = []
@@ -120,6 +117,28 @@ def _paths(split: DownstreamSplit, dataset: str, shards: Path) -> list[Path]:
     return [path for subject in sorted(units) for path in subject_shards(shards, dataset, subject)]
 
 
+def _experiment(
+    name: str,
+    options: AdaptOptions,
+    corpus: Corpus,
+    split: DownstreamSplit,
+    models: list[UpstreamModel],
+    output: Path,
+) -> Experiment:
+    # What trains networks takes seconds to import: not for a baseline in closed form.
+    if options.is_probe:
+        from boldly.stages.adapt.probes import ProbeExperiment
+
+        return ProbeExperiment(options, corpus, split, models, output)
+    if options.is_fine_tuned:
+        from boldly.stages.adapt.finetuning import FineTuningExperiment
+
+        return FineTuningExperiment(name, options, corpus, split, models, output)
+    from boldly.stages.adapt.networks import NetworkExperiment
+
+    return NetworkExperiment(name, options, corpus, split, models, output)
+
+
 def _check(models: list[UpstreamModel], corpus: Corpus, options: AdaptOptions) -> None:
     """Refuse upstream models that the trials do not fit."""
     if options.upstream and not models:
@@ -129,6 +148,10 @@ def _check(models: list[UpstreamModel], corpus: Corpus, options: AdaptOptions) -
         folders = ", ".join(str(model.folder) for model in models if model.label in twice)
         message = f"models whose folders have the same name: {folders}"
         raise InputError(Problem(", ".join(twice), "", message, "rename one of the folders"))
+    if not models:
+        return
+    from boldly.models.build import load_config, load_contract
+
     for model in models:
         n_parcels = load_config(model.folder).n_parcels
         if n_parcels != corpus.frames.shape[1]:

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from boldly.files import atomic_path
-from boldly.models import basis
-from boldly.models.build import CONFIG, CONTRACT, WEIGHTS
 
 ENCODERS = "encoders"
 MANIFEST = "manifest.json"
@@ -40,6 +38,11 @@ class UpstreamModel:
         return {"name": self.name, "seed": self.seed, "folder": str(self.folder)}
 
     @property
+    def weights(self) -> Path:
+        """File of its weights."""
+        return self.folder / "model.safetensors"
+
+    @property
     def label(self) -> str:
         """Name among the encoders of an experiment."""
         return f"{Path(self.name).name}_seed-{self.seed}"
@@ -60,9 +63,12 @@ def keep(model: UpstreamModel, output: Path, *, frozen: bool) -> Path:
     frozen : bool
         Whether decoders apply the model itself; if not, only what it was trained on is kept.
     """
+    from boldly.models.basis import FILE
+    from boldly.models.build import CONFIG, CONTRACT, WEIGHTS
+
     folder = output / ENCODERS / model.label
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (MANIFEST, *((CONFIG, CONTRACT, basis.FILE, WEIGHTS) if frozen else ())):
+    for name in (MANIFEST, *((CONFIG, CONTRACT, FILE, WEIGHTS) if frozen else ())):
         source = model.folder / name
         (folder / name).unlink(missing_ok=True)
         if source.exists():
