@@ -251,7 +251,9 @@ def test_fits_add_the_logits_of_probe_and_network(nonlinear, tuned):
     assert name == FIT(4)
     (member,) = Probe.load(output / name).members
     states = network_states(load_encoder(output / "encoders" / member.encoder), corpus, 50)
-    blocks = read_out(states, load_basis(output / "encoders" / member.encoder), member.read_outs, member.layers)
+    basis = load_basis(output / "encoders" / member.encoder)
+    assert basis is not None
+    blocks = read_out(states, basis, member.read_outs, member.layers)
     logits = member.classifier.logits(member.scaling(blocks)) + predict_logits(output / name, corpus)
     np.testing.assert_allclose(said, softmax(logits, axis=1), atol=1e-5)
     ((_, alone),) = predict_fits(output, [FIT(4)], corpus.select([7]))
@@ -342,9 +344,12 @@ def test_learning_rates_of_layers_reach_the_optimiser(monkeypatch):
     chosen = options(steps=3, batch_size=4, learning_rate=1e-2)
     made = []
     real = trainer.StepTrainer.create_optimizer
-    monkeypatch.setattr(
-        trainer.StepTrainer, "create_optimizer", lambda *given: made.append(real(*given)) or made[-1]
-    )
+
+    def kept(*given):
+        made.append(real(*given))
+        return made[-1]
+
+    monkeypatch.setattr(trainer.StepTrainer, "create_optimizer", kept)
     outcome = trainer.fit(
         network,
         Trials(corpus, 50, 1, 12),
@@ -400,7 +405,8 @@ def test_layers_are_counted_from_the_head():
         ),
     }
     for framework, (last, first, norm) in names.items():
-        network = build_network(NetworkConfig(framework, N_PARCELS, 16, 3, 2, labels=("a", "b")), 0)
+        sizes = NetworkConfig(framework, N_PARCELS, 16, 3, 2, labels=("a", "b"))  # type: ignore[arg-type]
+        network = build_network(sizes, 0)
         known = dict(network.named_parameters())
         assert {last, first, norm} <= known.keys()
         assert [layers_from_head(name, 3) for name in (last, first, norm)] == [1, 3, 1]
