@@ -88,7 +88,8 @@ def test_all_decoders_predict_what_their_members_say(pair: Path, corpus: Corpus)
             member.probabilities(states[member.encoder](np.ones(12, bool), member.read_outs, member.layers))
             for member in members
         ]
-        np.testing.assert_allclose(probabilities, np.mean(said, axis=0), atol=1e-6)
+        weights = [member.weight for member in members]
+        np.testing.assert_allclose(probabilities, np.average(said, axis=0, weights=weights), atol=1e-6)
         assert probabilities.dtype == np.float32
 
 
