@@ -61,6 +61,7 @@ def test_a_single_frame_is_its_own_mean_and_has_no_covariance() -> None:
     np.testing.assert_allclose(blocks["mean"][0], trials[0][0], rtol=1e-6)
     np.testing.assert_allclose(blocks["slices"][0], np.tile(trials[0][0], 8), rtol=1e-6)
     assert (blocks["covariance"][0] == 0).all()
+    assert (blocks["power"][0] == 0).all()
     assert (blocks["correlation"][0] == 0).all()
     # That of the components, which have unit variance here.
     np.testing.assert_allclose(blocks["tangent"][0], 0, atol=1e-6)
@@ -128,6 +129,13 @@ def test_covariance_finds_a_lag_that_mean_and_tangent_cannot() -> None:
     # About two standard errors of 40 trials, the largest of a few features.
     assert best("mean") < 0.45
     assert best("tangent") < 0.45
+
+
+def test_power_is_the_covariance_in_the_unit_of_the_states() -> None:
+    (trial,) = noise([50], 3)
+    (block,) = read_out(states_of([trial]), plain(3), ["power"], [0])
+    covariance = np.cov(trial.T, bias=True)[np.triu_indices(3)]
+    np.testing.assert_allclose(np.sign(block[0]) * block[0] ** 2, covariance, rtol=1e-4, atol=1e-5)
 
 
 def test_lags_are_seconds() -> None:

@@ -105,7 +105,7 @@ def test_the_manifest_lists_every_draw_and_seed(study, tmp_path):
     manifest = read_json(tmp_path / adapt.MANIFEST)
     assert (manifest["experiment"], manifest["dataset"], manifest["kind"]) == ("toy", "task", "baseline")
     found = [(fit["n"], fit["draw"], fit["seed"]) for fit in manifest["fits"]]
-    assert found == [(n, draw, seed) for n in (2, 3) for draw in (0, 1) for seed in (1, 2)]
+    assert found == [(n, draw, seed) for seed in (1, 2) for n in (2, 3) for draw in (0, 1)]
     assert all((tmp_path / fit["folder"] / "model.safetensors").exists() for fit in manifest["fits"])
 
 

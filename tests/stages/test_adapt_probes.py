@@ -116,7 +116,7 @@ def test_each_repetition_of_a_pretraining_has_decoders_of_its_own(
 ) -> None:
     given = [models[name] for name in ("csm-1234", "csm-7", "network_bert-1234")]
     fits = run(study, tmp_path, *given, pretrained=["csm", "network_bert"], seeds=[99])
-    assert [fit["seed"] for fit in fits] == [1234, 7] * 4
+    assert [fit["seed"] for fit in fits] == [1234] * 4 + [7] * 4
     for fit in fits:
         # What was not repeated serves all seeds.
         assert encoders(tmp_path, fit) == [f"csm_seed-{fit['seed']}", "network_bert_seed-1234"]
@@ -168,8 +168,8 @@ def test_untrained_networks_differ_by_seed_and_not_by_weights_upstream(
     study: Study, models: Models, tmp_path: Path
 ) -> None:
     fits = run(study, tmp_path / "one", models["csm-1234"], untrained="csm", seeds=[1, 2])
-    assert [fit["seed"] for fit in fits] == [1, 2] * 4
-    assert encoders(tmp_path / "one", fits[1]) == ["csm_untrained_seed-2"]
+    assert [fit["seed"] for fit in fits] == [1] * 4 + [2] * 4
+    assert encoders(tmp_path / "one", fits[4]) == ["csm_untrained_seed-2"]
     weights = [tmp_path / f"one/encoders/csm_untrained_seed-{seed}/model.safetensors" for seed in (1, 2)]
     assert weights[0].read_bytes() != weights[1].read_bytes()
     run(study, tmp_path / "two", models["csm-7"], untrained="csm", seeds=[1])
@@ -207,7 +207,7 @@ def test_baselines_learn_what_is_easy(study: Study, models: Models, tmp_path: Pa
     assert (manifest["kind"], manifest["start"]) == ("baseline", baseline)
     if preset is None:
         # Gradient steps: each seed is another training.
-        assert [fit["seed"] for fit in fits] == [1, 2] * 4
+        assert [fit["seed"] for fit in fits] == [1] * 4 + [2] * 4
         return
     # Nothing is drawn: one seed says all.
     assert {fit["seed"] for fit in fits} == {1}
