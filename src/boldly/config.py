@@ -649,7 +649,8 @@ class AdaptOptions(OptimiserOptions):
     There are two ways to make a decoder of a network (`method`). A probe leaves the network as it is: trials are
     encoded once, read-outs turn the states of a trial into features, and a classifier is fitted to them in closed
     or convex form; read-outs, layers, classifier and penalty are chosen by validation. The other way, that of the
-    published system, trains all weights by gradient steps; steps, batch_size, learning_rate and so on are for it.
+    published system, trains all weights by gradient steps. Fine-tuning does one after the other. Options such as
+    steps, batch_size and learning_rate are for gradient steps.
     """
 
     pretrained: str | list[str] | None = Field(
@@ -671,8 +672,10 @@ class AdaptOptions(OptimiserOptions):
         "as matrix logarithms; components: read-outs chosen as for networks. By gradient steps: linear (over time "
         "and parcels, as in the published system), mean_mlp (on the mean signal).",
     )
-    method: Literal["probe", "network"] = Field(
-        "probe", description="How a pretrained network becomes a decoder: frozen with a classifier, or trained."
+    method: Literal["probe", "finetune", "network"] = Field(
+        "probe",
+        description="How a pretrained network becomes a decoder: frozen with a classifier, trained from there on "
+        "as long as trials that are left out gain by it, or trained from the start.",
     )
     read_outs: list[str] = Field(
         _READ_OUTS,
@@ -690,9 +693,10 @@ class AdaptOptions(OptimiserOptions):
         description="Penalties on squared weights to choose from (the first where nothing can be left out); "
         "lda finds its shrinkage by itself.",
     )
-    combine: Literal["mean", "best"] = Field(
-        "mean",
-        description="Of several networks: the mean of their probabilities, or the one that validates best.",
+    combine: Literal["weighted", "mean", "best"] = Field(
+        "weighted",
+        description="Of several networks: the mean of their probabilities, weighted by how well each validates or "
+        "not, or the one that validates best.",
     )
     variant: Variant = Field(
         "boldly", description="Of the linear baseline: of boldly, or (lfb) that of the published system as it was."
@@ -703,7 +707,14 @@ class AdaptOptions(OptimiserOptions):
         1.0, gt=0, le=1, description="Training trials are cropped at random to no less than this share; 1: never."
     )
     freeze: list[Literal["embedder", "decoder", "unembedder"]] = Field(
-        [], description="Parts not trained (method network); pooler and head always are."
+        [], description="Parts not trained (methods finetune, network); pooler and head always are."
+    )
+    layer_decay: float = Field(
+        0.75,
+        gt=0,
+        le=1,
+        description="Learning rate of each layer as a share of that of the layer above it (method finetune); "
+        "1: all layers have the same.",
     )
     allow_mismatch: list[ContractField] = Field(
         [], description="Fields in which the contracts of upstream model and shards may differ."
@@ -723,8 +734,10 @@ class AdaptOptions(OptimiserOptions):
             raise ValueError("variant is for the linear baseline; a network has that of its upstream experiment")
         if self.pretrained == []:
             raise ValueError("pretrained: an empty list; name an upstream experiment")
-        if len(self.upstream) > 1 and self.method == "network":
-            raise ValueError("method network trains one network; name one in pretrained, or take method probe")
+        if len(self.upstream) > 1 and self.method != "probe":
+            raise ValueError(
+                f"method {self.method} trains one network; name one in pretrained, or take method probe"
+            )
         self.read_out_words()
         return self
 
@@ -745,6 +758,11 @@ class AdaptOptions(OptimiserOptions):
         if self.baseline is not None:
             return self.baseline in PROBE_BASELINES
         return self.untrained is not None or (self.pretrained is not None and self.method == "probe")
+
+    @property
+    def is_fine_tuned(self) -> bool:
+        """Whether the decoder is a probe with a network that was trained from there on."""
+        return self.pretrained is not None and self.method == "finetune"
 
     def read_out_words(self) -> tuple[tuple[ReadOut, ...], ...]:
         """Return the read-outs to choose from, each as the words that are used together."""
@@ -871,7 +889,7 @@ def _words(content: Any) -> list[str]:
 
 
 # What holds for a pretrained experiment and not for its controls.
-_OF_PRETRAINED = ("pretrained", "method", "combine", "freeze")
+_OF_PRETRAINED = ("pretrained", "method", "combine", "freeze", "layer_decay")
 
 
 class EvaluateOptions(Section):

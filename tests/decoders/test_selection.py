@@ -8,7 +8,7 @@ from scipy.special import softmax
 
 from boldly.config import ClassifierName
 from boldly.decoders.classifiers import fit_classifier, log_loss
-from boldly.decoders.selection import choose, folds
+from boldly.decoders.selection import HeldOut, choose, folds, mixture, mixture_weights
 
 LOGISTIC: list[tuple[ClassifierName, float]] = [("logistic", 1.0)]
 
@@ -110,6 +110,14 @@ def test_more_features_than_trials_change_nothing_but_the_time(name: ClassifierN
         np.testing.assert_allclose(found, softmax(expected.logits(some), axis=1), atol=3e-3)
 
 
+def test_features_without_any_variance_give_each_state_its_share() -> None:
+    labels = np.array([0, 0, 1, 0, 0, 1])
+    for width in (3, 30):
+        fitted = choose(np.zeros((6, width), np.float32), labels, 2, [], LOGISTIC)
+        said = softmax(fitted.classifier.logits(np.ones((1, width))), axis=1)
+        np.testing.assert_allclose(said[0], [2 / 3, 1 / 3], atol=0.01)
+
+
 def test_losses_are_those_of_the_trials_left_out() -> None:
     features, labels, units = trials()
     left_out = folds([units], labels)
@@ -166,7 +174,7 @@ def test_temperature_calibrates(name: ClassifierName, penalty: float) -> None:
     # Three standard errors of 600 trials, and what the folds do not know.
     assert abs(confidence - accuracy) < 0.08
     # Neither limit of the temperature was met.
-    assert -6.9 < np.log(fitted.temperature) < 4.9
+    assert -6.9 < np.log(fitted.temperature) < 6.9
 
 
 def test_penalties_are_compared_by_what_they_know_not_by_how_loud_they_are() -> None:
@@ -205,3 +213,31 @@ def test_validation_trials_may_have_states_that_training_has_not() -> None:
     assert np.isfinite(fitted.loss)
     # Fitted to all trials in the end, it knows all states.
     assert np.mean(fitted.classifier.logits(features).argmax(axis=1) == labels) > 0.8
+
+
+def held_out(true: np.ndarray, sure: np.ndarray) -> HeldOut:
+    """Predictions of three states that give the true one the probability `sure`."""
+    probabilities = np.tile((1 - sure)[:, None] / 2, 3)
+    probabilities[np.arange(len(true)), true] = sure
+    return HeldOut(probabilities, true)
+
+
+def test_a_mixture_leans_on_the_classifier_that_predicts_left_out_trials() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.integers(0, 3, 200)
+    good, poor = held_out(true, rng.uniform(0.5, 0.9, 200)), held_out(true, np.full(200, 1 / 3))
+    weights = mixture_weights([poor, good])
+    assert weights.sum() == pytest.approx(1)
+    assert weights[1] > 0.9
+    # Two that are right about different trials: neither is left out, and together they are better than each.
+    half = np.arange(200) < 100
+    one, other = held_out(true, np.where(half, 0.9, 0.2)), held_out(true, np.where(half, 0.2, 0.9))
+    both = mixture_weights([one, other])
+    np.testing.assert_allclose(both, 0.5, atol=0.05)
+    assert mixture([one, other], both).loss < min(one.loss, other.loss)
+
+
+def test_few_left_out_trials_leave_weights_near_equal() -> None:
+    true = np.array([0, 1])
+    weights = mixture_weights([held_out(true, np.array([0.9, 0.9])), held_out(true, np.array([0.4, 0.4]))])
+    assert 0.5 < weights[0] < 0.8

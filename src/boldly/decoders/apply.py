@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from boldly.decoders import probe as probes
 from boldly.decoders.encoders import SIGNAL, States, identity, network_states, signal_states
 from boldly.decoders.probe import FeatureCache, Probe
 from boldly.models.basis import FILE, load_basis
-from boldly.models.build import load_contract, load_encoder
+from boldly.models.build import WEIGHTS, load_contract, load_encoder
 from boldly.provenance import check_same
 from boldly.records import InputError, Problem
 from boldly.samples.corpus import Corpus
-from boldly.training.decoding import predict
+from boldly.training.decoding import predict, predict_logits
 
 _ENCODERS = "encoders"
 
@@ -57,7 +58,19 @@ def predict_fits(
     encoded = _Encoded(folder, corpus)
     for name in sorted(loaded, key=lambda name: [member.encoder for member in loaded[name].members]):
         check_same(load_contract(folder / name), corpus.contract, str(folder), corpus.keys[0], allow_mismatch)
-        yield name, encoded.probabilities(loaded[name])
+        probabilities = encoded.probabilities(loaded[name])
+        if (folder / name / WEIGHTS).exists():
+            probabilities = _tuned(
+                probabilities, predict_logits(folder / name, corpus, allow_mismatch=allow_mismatch)
+            )
+        yield name, probabilities
+
+
+def _tuned(probabilities: NDArray[np.float32], logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the probabilities of a probe to whose logits those of a network are added."""
+    smallest = np.finfo(np.float32).tiny
+    sums: NDArray[np.float64] = np.log(np.maximum(probabilities, smallest).astype(np.float64)) + logits
+    return softmax(sums, axis=1).astype(np.float32)
 
 
 class _Encoded:
@@ -81,8 +94,8 @@ class _Encoded:
             if features is None:
                 path = self._folder / _ENCODERS / member.encoder / FILE
                 raise InputError(Problem(str(path), "", "no such file", "rerun adapt for this experiment"))
-            total += member.probabilities(features(everything, member.read_outs, member.layers))
-        return (total / len(probe.members)).astype(np.float32)
+            total += member.weight * member.probabilities(features(everything, member.read_outs, member.layers))
+        return total.astype(np.float32)
 
     def _encode(self, name: str, longest: int) -> tuple[States, FeatureCache | None]:
         if name == SIGNAL:

@@ -21,7 +21,7 @@ Matrix = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 # How far the logit of a state that no training trial has lies below the smallest of the others.
-_UNSEEN = 10.0
+UNSEEN = 10.0
 # Features have a total variance of one per block. The optimiser works better on larger numbers.
 _UNIT = 10.0
 _MOST_ITERATIONS = 500
@@ -150,7 +150,7 @@ def _with_unseen(
     """Give the states that no trial has logits below those of the others."""
     last, bias = weights[-1], biases[-1]
     whole = np.repeat(last.mean(axis=1, keepdims=True), n_labels, axis=1)
-    whole_bias = np.full(n_labels, bias.min() - _UNSEEN)
+    whole_bias = np.full(n_labels, bias.min() - UNSEEN)
     whole[:, found], whole_bias[found] = last, bias
     return Classifier(
         tuple(weight.astype(np.float32) for weight in (*weights[:-1], whole)),

@@ -12,8 +12,8 @@ block of features:
   (log-Euclidean metric; Arsigny et al. 2006, doi:10.1002/mrm.20965): what varies with what.
 - ``correlation``: Fisher's z of the correlations of all pairs of components (or parcels): functional connectivity.
 
-A trial of a single frame has its own mean, covariances and correlations of zero, and in place of a matrix logarithm
-of its own that of the components' variances.
+A trial of a single frame has its own mean, covariances and correlations of zero, and the matrix logarithm of the
+components' variances.
 
 Blocks are centred and scaled as a whole, not feature by feature: features that vary little stay small.
 """
@@ -159,15 +159,16 @@ def _covariances(values: NDArray, states: States) -> NDArray:
 
 
 def _correlation(projected: NDArray, states: States, variance: Floats) -> NDArray:
-    below = np.tril_indices(projected.shape[1], -1)
+    below = np.flatnonzero(np.tri(projected.shape[1], k=-1))
     # Of many parcels there are half a million pairs: trial by trial, in single precision, they fit into memory.
-    table = np.empty((len(states), len(below[0])), np.float32)
+    table = np.empty((len(states), len(below)), np.float32)
     for trial, (start, stop) in enumerate(zip(states.starts[:-1], states.starts[1:], strict=True)):
         frames = projected[start:stop] - projected[start:stop].mean(axis=0)
         norm = np.sqrt((frames**2).sum(axis=0))
         # Signals that do not vary correlate with none.
         frames /= np.where(norm > 0, norm, np.inf)
-        table[trial] = np.arctanh(np.clip((frames.T @ frames)[below], -_HIGHEST, _HIGHEST))
+        found = (frames.T @ frames).ravel()[below].astype(np.float32)
+        table[trial] = np.arctanh(np.clip(found, -_HIGHEST, _HIGHEST))
     return table
 
 
@@ -207,10 +208,14 @@ class Scaling:
 
     def __call__(self, blocks: list[Floats]) -> Floats:
         """Return features of shape (R, D), all blocks side by side."""
-        return (np.concatenate(blocks, axis=1) - self.mean) / self.scale
+        features = np.concatenate(blocks, axis=1)
+        # In place: of many parcels there are half a million features.
+        features -= self.mean
+        features /= self.scale
+        return features
 
 
 def _total(centred: Floats, mean: Floats) -> float:
     """Return the root of the total variance of a block (R, D); infinite where only rounding varies."""
-    total = math.sqrt(float((centred.astype(np.float64) ** 2).sum(axis=1).mean()))
-    return total if total > 1e-6 * math.sqrt(float((mean.astype(np.float64) ** 2).sum())) else math.inf
+    total = math.sqrt(math.fsum(float(trial @ trial) for trial in centred) / len(centred))
+    return total if total > 1e-6 * float(np.linalg.norm(mean)) else math.inf

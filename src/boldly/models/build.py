@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -42,6 +43,8 @@ VARIANTS: dict[str, Mapping[str, type[nn.Module]]] = {"boldly": NETWORKS, "lfb":
 _HEADS = ("head.", "decoder.decoding_head.")
 # LfB's poolers, part of its sequence networks by name, are read-outs all the same.
 _READ_OUTS = (*_HEADS, "decoder.pooler_layer.", "decoder.encoder.pooler_layer.", "decoder.is_next_head.")
+# The layer of a head that gives the logits.
+_CLASSES = ("head.classes.", "decoder.decoding_head.")
 
 
 def build_network(config: NetworkConfig, seed: int) -> nn.Module:
@@ -244,3 +247,37 @@ def transfer(network: nn.Module, weights: dict[str, Tensor], where: str) -> list
 def part_of(name: str) -> str:
     """Return the part of a network that a parameter belongs to: embedder, decoder, unembedder, head, ..."""
     return "head" if name.startswith(_READ_OUTS) else name.split(".")[0]
+
+
+def layers_from_head(name: str, n_layers: int) -> int:
+    """Return how many layers lie between a parameter and the logits.
+
+    Parameters
+    ----------
+    name : str
+        Parameter of a decoder.
+    n_layers : int
+        Number of its layers.
+
+    Returns
+    -------
+    int
+        0 for the head, 1 for the last layer, ``n_layers`` for the first, and one more for what embeds frames.
+    """
+    part = part_of(name)
+    if part == "head":
+        return 0
+    if part == "decoder":
+        # The norm behind the last layer.
+        if ".ln_f." in name:
+            return 1
+        if number := re.search(r"\.(\d+)\.", name):
+            return max(n_layers - int(number[1]), 1)
+    return n_layers + 1
+
+
+def silence(network: nn.Module) -> None:
+    """Set the last layer of a decoder's head to zero: all its logits are zero, whatever the trial."""
+    for name, parameter in network.named_parameters():
+        if name.startswith(_CLASSES):
+            nn.init.zeros_(parameter)

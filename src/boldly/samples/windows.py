@@ -406,7 +406,7 @@ def _share(available: Numbers, fraction: float) -> Numbers:
 class Trials(Dataset[Batch]):
     """The trials of a decoder's training, in a new order each epoch, or in their own order for scoring.
 
-    Batches are as those of `Windows` with `labels` (B,) int64.
+    Batches are as those of `Windows` with `labels` (B,) int64 and, where there are some, `offsets` (B, labels).
 
     Parameters
     ----------
@@ -420,6 +420,8 @@ class Trials(Dataset[Batch]):
         Number of items; default: one epoch.
     shortest_crop : float, default=1
         Random crops keep at least this share of a trial; 1: no crops.
+    offsets : ndarray, shape (R, labels), optional
+        Logits that something else gives to each trial of the corpus.
     """
 
     def __init__(
@@ -429,6 +431,7 @@ class Trials(Dataset[Batch]):
         seed: int | None = None,
         count: int | None = None,
         shortest_crop: float = 1.0,
+        offsets: Floats | None = None,
     ) -> None:
         self.corpus = corpus
         self._frames = _Frames(corpus)
@@ -436,6 +439,7 @@ class Trials(Dataset[Batch]):
         self.seed = seed
         self.count = len(corpus) if count is None else count
         self.shortest_crop = shortest_crop
+        self._offsets = None if offsets is None else torch.from_numpy(offsets).float()
 
     def __len__(self) -> int:
         return self.count
@@ -458,7 +462,10 @@ class Trials(Dataset[Batch]):
         t_r = self.corpus.t_r[trial]
         seconds = np.arange(frames.shape[1]) * t_r[:, None]
         batch = _batch(frames, valid, seconds, t_r, self.corpus.marked[trial])
-        return {**batch, "labels": torch.from_numpy(self.corpus.labels[trial])}
+        batch["labels"] = torch.from_numpy(self.corpus.labels[trial])
+        if self._offsets is not None:
+            batch["offsets"] = self._offsets[torch.from_numpy(trial)]
+        return batch
 
     def runs(self, indices: Sequence[int]) -> Numbers:
         """Return the trial of each item, as numbers in the corpus."""

@@ -38,6 +38,13 @@ def predict(folder: Path | str, corpus: Corpus, *, allow_mismatch: Collection[st
     InputError
         If the contracts differ, or the folder holds no decoder.
     """
+    return torch.from_numpy(predict_logits(folder, corpus, allow_mismatch=allow_mismatch)).softmax(dim=1).numpy()
+
+
+def predict_logits(
+    folder: Path | str, corpus: Corpus, *, allow_mismatch: Collection[str] = ()
+) -> NDArray[np.float32]:
+    """Return the logits that `predict` makes probabilities of."""
     check_same(load_contract(folder), corpus.contract, str(folder), corpus.keys[0], allow_mismatch)
     sizes = load_config(folder)
     if not sizes.labels:
@@ -53,5 +60,5 @@ def predict(folder: Path | str, corpus: Corpus, *, allow_mismatch: Collection[st
         for start in range(0, len(trials), TRIALS_PER_BATCH):
             batch = trials.__getitems__(range(start, min(start + TRIALS_PER_BATCH, len(trials))))
             del batch["labels"]
-            parts.append(network(**to_device(batch, device))["logits"].softmax(dim=1).cpu())
+            parts.append(network(**to_device(batch, device))["logits"].cpu())
     return torch.cat(parts).numpy()

@@ -105,6 +105,8 @@ class Journal(TrainerCallback):
         Step to the keys of the samples of its batch, for the error of a diverged training.
     checkpoints : CheckpointFolder, optional
         Where checkpoints lie; None: none are written.
+    last_step : int, optional
+        Step behind which the training ends before its time.
     history : Path, optional
         Folder of train_history.csv and eval_history.csv, kept up to date while training.
     """
@@ -121,6 +123,7 @@ class Journal(TrainerCallback):
         checkpoint_every: int,
         keys: Callable[[int], list[str]],
         checkpoints: CheckpointFolder | None = None,
+        last_step: int | None = None,
         history: Path | None = None,
     ) -> None:
         self.name = name
@@ -132,6 +135,7 @@ class Journal(TrainerCallback):
         self.checkpoint_every = checkpoint_every
         self.keys = keys
         self.checkpoints = checkpoints
+        self.last_step = last_step
         self.history = history
         self.progress = Progress()
         # Asked of this process, and agreed on by all: one may be asked alone, or before the others.
@@ -178,7 +182,7 @@ class Journal(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Write a row, validate, ask for a checkpoint or stop, where it is time."""
-        step, last = state.global_step, state.global_step >= state.max_steps
+        step, last = state.global_step, state.global_step >= (self.last_step or state.max_steps)
         if step % self.log_every == 0 or last:
             self._write_loss(step)
         if self.validate is not None and (step % self.evaluate_every == 0 or last):
@@ -192,7 +196,7 @@ class Journal(TrainerCallback):
         if self.checkpoints is not None and due:
             self._check_divergence()
             control.should_save = True
-        control.should_training_stop |= stop
+        control.should_training_stop |= stop or step == self.last_step
         self._speak(step, state.max_steps, args.process_index)
 
     def on_save(

@@ -72,11 +72,20 @@ class Interrupted(SystemExit):
         super().__init__(128 + number)
 
 
+# Name of a parameter to its share of the learning rate.
+Rate = Callable[[str], float]
+
+
 class StepTrainer(transformers.Trainer):
     """Sequential order, AdamW with decay of matrices only, losses handed to a journal."""
 
     def __init__(
-        self, network: nn.Module, arguments: TrainingArguments, windows: Dataset[Batch], journal: Journal
+        self,
+        network: nn.Module,
+        arguments: TrainingArguments,
+        windows: Dataset[Batch],
+        journal: Journal,
+        rate: Rate,
     ) -> None:
         super().__init__(
             model=network, args=arguments, train_dataset=windows, data_collator=_whole_batch, callbacks=[journal]
@@ -84,6 +93,7 @@ class StepTrainer(transformers.Trainer):
         # Losses are means over windows already: no rescaling by numbers of labels.
         self.model_accepts_loss_kwargs = False
         self.network = network
+        self.rate = rate
         self.journal = journal
         self.remove_callback(PrinterCallback)
         journal.collect_weights = self.collect_weights
@@ -95,19 +105,25 @@ class StepTrainer(transformers.Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Build AdamW; biases, norms and vectors do not decay."""
         if self.optimizer is None:
-            parameters = [p for p in self.network.parameters() if p.requires_grad]
-            groups = [
-                {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.args.weight_decay},
-                {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-            ]
             self.optimizer = torch.optim.AdamW(
-                [group for group in groups if group["params"]],
+                self._groups(),
                 lr=self.args.learning_rate,
                 betas=(self.args.adam_beta1, self.args.adam_beta2),
                 eps=_EPSILON,
                 fused=not self.is_deepspeed_enabled,
             )
         return self.optimizer
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Return parameters that share learning rate and decay, those with the largest rate first."""
+        trained = [(self.rate(name), p) for name, p in self.network.named_parameters() if p.requires_grad]
+        groups = []
+        for rate in sorted({rate for rate, _ in trained}, reverse=True):
+            for is_matrix in (True, False):
+                chosen = [p for own, p in trained if own == rate and (p.ndim > 1) == is_matrix]
+                decay = self.args.weight_decay if is_matrix else 0.0
+                groups.append({"params": chosen, "weight_decay": decay, "lr": rate * self.args.learning_rate})
+        return [group for group in groups if group["params"]]
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -141,6 +157,8 @@ def fit(
     track: Sequence[str] = (),
     validate_first: bool = False,
     settle: Settle = lambda weights, row: weights,
+    rate: Rate = lambda name: 1.0,
+    last_step: int | None = None,
 ) -> Fit:
     """Train a network.
 
@@ -170,6 +188,10 @@ def fit(
         Validate before the first step too, to tell whether the training made anything better.
     settle : callable, optional
         See `Journal`.
+    rate : callable, optional
+        Name of a parameter to its share of the learning rate; default: all have the whole.
+    last_step : int, optional
+        End behind this step, with the learning rates of a training of `steps`.
 
     Raises
     ------
@@ -194,6 +216,7 @@ def fit(
         checkpoint_every=options.checkpoint_every,
         keys=lambda step: keys(list(range(step * size, (step + 1) * size))),
         checkpoints=checkpoints,
+        last_step=last_step,
     )
     with tempfile.TemporaryDirectory() as nowhere:
         arguments = training_arguments(
@@ -204,7 +227,7 @@ def fit(
         journal.history = folder if arguments.should_save else None
         if folder and arguments.should_save:
             journal.trackers = open_trackers(track, folder, name, options.model_dump(mode="json"))
-        trainer = StepTrainer(network, arguments, windows, journal)
+        trainer = StepTrainer(network, arguments, windows, journal, rate)
         # The Trainer gives all processes one seed: the same units would drop out of all parts of a batch. A
         # checkpoint holds the state of each generator.
         torch.manual_seed(seed + arguments.process_index * _SEEDS_APART)

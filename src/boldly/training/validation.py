@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -250,11 +251,17 @@ class DecoderValidation:
     ----------
     trials : Trials
         The trials, in their own order.
+
+    Attributes
+    ----------
+    losses : list of ndarray of float32, shape (R,)
+        Of each trial, for each validation so far.
     """
 
     def __init__(self, trials: Trials) -> None:
         starts = range(0, len(trials), TRIALS_PER_BATCH)
         self.batches = [trials.__getitems__(range(s, min(s + TRIALS_PER_BATCH, len(trials)))) for s in starts]
+        self.losses: list[NDArray[np.float32]] = []
 
     def __call__(self, network: nn.Module, processes: Processes) -> Row:
         """Validate a network."""
@@ -265,5 +272,6 @@ class DecoderValidation:
             logits = network(**batch)["logits"]
             losses.append(functional.cross_entropy(logits, batch["labels"], reduction="none"))
             hits.append(logits.argmax(dim=1) == batch["labels"])
+        self.losses.append(torch.cat(losses).float().cpu().numpy())
         loss, accuracy = torch.cat(losses).mean().item(), torch.cat(hits).float().mean().item()
         return {"loss": loss, "accuracy": accuracy, "criterion": loss}

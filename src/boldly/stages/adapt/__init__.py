@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import shutil
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -83,15 +85,17 @@ def run(
         "trials": {path.name: file_sha256(path) for path in paths},
         "models": [{**model.record, "sha256": file_sha256(model.weights)} for model in models],
     }
-    jobs = [(draw, seed) for draw in parts.draws for seed in experiment.seeds]
+    # A seed after the other: a probe encodes the trials once for each.
+    jobs = [(draw, seed) for seed in experiment.seeds for draw in parts.draws]
     # The Trainer collects garbage before each fit; without this it walks through all imported modules each time.
     gc.freeze()
-    records = []
+    records: list[dict[str, Any]] = []
     for number, (draw, seed) in enumerate(jobs, start=1):
         folder = output / f"n-{draw.n}_draw-{draw.draw}_seed-{seed}"
         own = {**signature, "draw": json.loads(json.dumps(asdict(draw))), "seed": seed}
         if not _is_finished(folder, own):
-            (folder / _RECORD).unlink(missing_ok=True)
+            # What another method left here would pass for a part of this decoder.
+            shutil.rmtree(folder, ignore_errors=True)
             about = experiment.fit(draw, seed, folder)
             write_json(folder / _RECORD, {**own, **about})
             logger.info("%s on %s, fit %d/%d: %s", name, dataset, number, len(jobs), _line(draw, seed, about))
@@ -99,6 +103,7 @@ def run(
         about = {key: value for key, value in known.items() if key not in (*signature, "draw", "seed")}
         units = {part: list(getattr(draw, part)) for part in ("train", "validation", "test")}
         records.append({"folder": folder.name, "n": draw.n, "draw": draw.draw, "seed": seed, **units, **about})
+    records.sort(key=lambda record: (record["n"], record["draw"], experiment.seeds.index(record["seed"])))
     start = getattr(options, options.kind)
     content = {"experiment": name, "dataset": dataset, "kind": options.kind, "fits": records}
     content["start"] = start if isinstance(start, str) else "+".join(start)
@@ -126,6 +131,10 @@ def _experiment(
         from boldly.stages.adapt.probes import ProbeExperiment
 
         return ProbeExperiment(options, corpus, split, models, output)
+    if options.is_fine_tuned:
+        from boldly.stages.adapt.finetuning import FineTuningExperiment
+
+        return FineTuningExperiment(name, options, corpus, split, models, output)
     from boldly.stages.adapt.networks import NetworkExperiment
 
     return NetworkExperiment(name, options, corpus, split, models, output)
@@ -135,6 +144,11 @@ def _check(models: list[UpstreamModel], corpus: Corpus, options: AdaptOptions) -
     """Refuse upstream models that the trials do not fit."""
     if options.upstream and not models:
         raise ValueError("a network needs the folder of an upstream model")
+    labels = Counter(label for label, _ in {(model.label, str(model.folder)) for model in models})
+    if twice := [label for label, count in labels.items() if count > 1]:
+        folders = ", ".join(str(model.folder) for model in models if model.label in twice)
+        message = f"models whose folders have the same name: {folders}"
+        raise InputError(Problem(", ".join(twice), "", message, "rename one of the folders"))
     if not models:
         return
     from boldly.models.build import load_config, load_contract
