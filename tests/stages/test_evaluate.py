@@ -658,6 +658,8 @@ def test_chosen_needs_two_validation_losses_at_the_same_n(tmp_path, decoders):
     decoders({"csm": 0.9, "bert": 0.4})
     scores = run(tmp_path, write_split(tmp_path / "split.json", draws), models)
     assert list(summary(scores, "chosen").index) == [2]
+    # bert is taken in all fits; chosen is a choice of both all the same, and not compared as bert is.
+    assert set(scores.loc[scores["experiment"] == "chosen", "start"]) == {"csm+bert"}
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path, decoders):

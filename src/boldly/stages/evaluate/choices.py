@@ -51,19 +51,20 @@ def choose_decoders(
     }
     fits = {one.name: {(fit.n, fit.draw, fit.seed): fit for fit in one.fits} for one in predicted}
     taken: dict[_Key, str] = {}
+    candidates: set[str] = set()
     for n in sorted({key[0] for known in losses.values() for key in known}):
         of_n = {name: {key: loss for key, loss in known.items() if key[0] == n} for name, known in losses.items()}
         of_n = {name: known for name, known in of_n.items() if known and np.isfinite(list(known.values())).all()}
         if len(of_n) < 2:
             continue
+        candidates |= set(of_n)
         shared = set.intersection(*(set(known) for known in of_n.values()))
         for key in sorted(shared, key=lambda key: (key[0], int(key[1]), int(key[2]))):
             taken[key] = min(of_n, key=lambda name: of_n[name][key])
     if not taken:
         return [], {}
-    starts = [
-        start for decoder in decoders if decoder.name in set(taken.values()) for start in decoder.start.split("+")
-    ]
+    # Of all that could have been taken: it is no network's own decoder, even if one network is always the best.
+    starts = [start for decoder in decoders if decoder.name in candidates for start in decoder.start.split("+")]
     chosen: tuple[FitPredictions, ...] = tuple(fits[name][key] for key, name in taken.items())
     return [Experiment(CHOSEN, "pretrained", "+".join(dict.fromkeys(starts)), chosen)], taken
 
