@@ -79,6 +79,7 @@ def measure(folder: Path) -> pd.DataFrame:
             options=EvaluateOptions(),
             scores=folder / "scores.tsv",
             comparisons=folder / "comparisons.tsv",
+            choices=folder / "choices.tsv",
             predictions=predictions,
         )
 
@@ -143,7 +144,7 @@ def write_experiments(folder: Path) -> tuple[Path, list[Path]]:
         fits = [{**draw, "folder": f"n-{draw['n']}_draw-{draw['draw']}_seed-1", "seed": 1} for draw in draws]
         models.append(folder / f"experiment_{number:02d}")
         content = {"experiment": models[-1].name, "dataset": "mdtb", "kind": kind, "fits": fits}
-        write_json(models[-1] / "adapt.json", {**content, "options": {kind: f"network_{number // 4}"}})
+        write_json(models[-1] / "adapt.json", {**content, "start": f"network_{number // 4}"})
     return split, models
 
 
@@ -155,9 +156,9 @@ def replace_networks(random: np.random.Generator, seen: list[Corpus]) -> None:
         for fit in fits:
             yield fit, probabilities(corpus, random)
 
-    module = types.ModuleType("boldly.training.decoding")
+    module = types.ModuleType("boldly.decoders.apply")
     module.predict_fits = predict_fits  # type: ignore[attr-defined]
-    sys.modules["boldly.training.decoding"] = module
+    sys.modules["boldly.decoders.apply"] = module
 
 
 def probabilities(corpus: Corpus, random: np.random.Generator) -> np.ndarray:

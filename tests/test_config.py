@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
 from boldly.config import (
+    PROBE_BASELINES,
     REVISIONS,
     STAGES,
     AdaptOptions,
+    AdaptSection,
     AtlasOptions,
+    Baseline,
     Config,
     DatasetOptions,
     DownstreamSplitOptions,
@@ -137,10 +140,16 @@ def test_the_autoencoder_has_no_heads() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"pretrained": "csm", "scratch": "csm"}, {"scratch": "a", "baseline": "linear"}]
+    "options",
+    [
+        {},
+        {"pretrained": "csm", "scratch": "csm"},
+        {"scratch": "a", "baseline": "linear"},
+        {"pretrained": ["a"], "untrained": "a"},
+    ],
 )
 def test_a_downstream_experiment_starts_in_one_way(options: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="exactly one of pretrained, scratch, baseline"):
+    with pytest.raises(ValidationError, match="exactly one of pretrained, untrained, scratch, baseline"):
         AdaptOptions.model_validate(options)
 
 
@@ -156,7 +165,7 @@ def test_names_of_experiments_and_datasets_must_meet() -> None:
         "adapt": {"experiments": {"a": {"scratch": "cms"}, "b": {"baseline": "linear", "datasets": ["rest"]}}},
     }
     (message,) = problems(content).values()
-    assert "adapt.experiments.a.scratch: no upstream experiment 'cms' (there are: csm)" in message
+    assert "adapt.experiments.a.scratch: no upstream experiment 'cms' (there are: csm, components)" in message
     assert "pretrain.experiments.csm.datasets: no upstream dataset other" in message
     # "rest" is there, but has no labels to decode.
     assert "adapt.experiments.b.datasets: no downstream dataset rest" in message
@@ -173,6 +182,7 @@ def test_a_grid_becomes_an_experiment_for_each_combination() -> None:
     sizes = {name: (options.layers, options.width) for name, options in config.pretrain.experiments.items()}
     assert sizes == {
         "csm": (4, 768),
+        "components": (4, 64),
         "size_layers-2_width-16": (2, 16),
         "size_layers-2_width-32": (2, 32),
         "size_layers-4_width-16": (4, 16),
@@ -194,14 +204,201 @@ def test_experiments_may_start_from_each_other_but_not_in_circles() -> None:
 
     assert parse(Config, start(second="first", third="second"), "my.yaml")
     assert "a starts from b starts from a" in str(problems(start(a="b", b="a")))
-    assert "'absent' is neither an upstream experiment (first, a) nor a folder" in str(problems(start(a="absent")))
+    assert "'absent' is neither an upstream experiment (first, a, components) nor a folder" in str(
+        problems(start(a="absent"))
+    )
 
 
 def test_a_pretrained_model_may_be_a_folder(tmp_path: Path) -> None:
     content = {**SMALLEST, "adapt": {"experiments": {"a": {"pretrained": str(tmp_path)}}}}
-    assert parse(Config, content, "my.yaml").adapt.experiments["a"].pretrained == str(tmp_path)
+    config = parse(Config, content, "my.yaml")
+    assert config.adapt.experiments["a"].pretrained == str(tmp_path)
+    # Its controls, networks of the same sizes, need the folder as well.
+    assert config.adapt.experiments["a_untrained"].untrained == str(tmp_path)
+    assert config.adapt.experiments["a_scratch"].scratch == str(tmp_path)
     content["adapt"] = {"experiments": {"a": {"pretrained": str(tmp_path / "absent")}}}
     assert problems(content)
+
+
+def adapt_section(**content: Any) -> AdaptSection:
+    return parse(AdaptSection, content, "my.yaml")
+
+
+def test_baselines_and_controls_come_with_a_pretrained_experiment() -> None:
+    section = adapt_section(experiments={"net": {"pretrained": "csm", "freeze": ["embedder"], "width": 9}})
+    names = ["net", "net_untrained", "net_scratch"]
+    assert set(section.experiments) == {*get_args(Baseline), *names}
+    assert [section.experiments[name].kind for name in names] == ["pretrained", "untrained", "scratch"]
+    assert [section.experiments[name].upstream for name in names] == [["csm"]] * 3
+    # What is for the pretrained one alone does not go over: what is frozen at random cannot be mended.
+    assert [section.experiments[name].freeze for name in names] == [["embedder"], [], []]
+    assert [section.experiments[name].width for name in names] == [9, 9, 9]
+    assert all(section.experiments[name].baseline == name for name in get_args(Baseline))
+
+
+def test_only_networks_of_one_upstream_experiment_have_controls() -> None:
+    section = adapt_section(
+        experiments={
+            "both": {"pretrained": ["csm", "bert"]},
+            "raw": {"scratch": "csm"},
+            # Linear pretraining has no random weights.
+            "linear_pretraining": {"pretrained": "components"},
+        },
+        baselines=[],
+    )
+    assert set(section.experiments) == {"both", "raw", "linear_pretraining"}
+
+
+def test_experiments_of_the_config_win_over_those_that_are_added() -> None:
+    experiments = {
+        "net": {"pretrained": "csm"},
+        "net_scratch": {"baseline": "tangent"},
+        "linear": {"scratch": "x"},
+    }
+    section = adapt_section(experiments=experiments, baselines=["linear", "mean_lda"], controls=["scratch"])
+    assert set(section.experiments) == {"net", "net_scratch", "linear", "mean_lda"}
+    assert section.experiments["net_scratch"].kind == "baseline"
+    assert section.experiments["linear"].kind == "scratch"
+
+
+def test_shared_options_hold_where_an_experiment_does_not_say() -> None:
+    section = adapt_section(
+        experiments={"net": {"pretrained": "csm", "steps": 7}, "plain": AdaptOptions(baseline="linear", steps=8)},
+        baselines=["mean_mlp"],
+        shared={"steps": 5, "batch_size": 3},
+    )
+    steps = {name: options.steps for name, options in section.experiments.items()}
+    assert steps == {"mean_mlp": 5, "net": 7, "net_untrained": 7, "net_scratch": 7, "plain": 8}
+    assert {options.batch_size for options in section.experiments.values()} == {3}
+
+
+@pytest.mark.parametrize("content", [{}, {"baselines": ["linear"]}, {"experiments": {"a": {"scratch": "csm"}}}])
+def test_an_adapt_section_means_the_same_when_read_again(content: dict[str, Any]) -> None:
+    section = adapt_section(**content)
+    assert adapt_section(**section.model_dump()) == section
+
+
+def test_nothing_is_added_where_nothing_is_adapted() -> None:
+    assert adapt_section().experiments == {}
+    assert set(adapt_section(baselines=["tangent"]).experiments) == {"tangent"}
+
+
+@pytest.mark.parametrize("option", ["baselines", "controls", "shared"])
+@pytest.mark.parametrize("value", [None, 3, "linear", [["linear"]], [None]])
+def test_wrong_options_of_the_adapt_section_are_named(option: str, value: Any) -> None:
+    content = {"experiments": {"net": {"pretrained": "csm"}}, option: value}
+    with pytest.raises(InputError) as caught:
+        parse(AdaptSection, content, "my.yaml")
+    assert {problem.entity.split(".")[0] for problem in caught.value.problems} == {option}
+
+
+def test_components_are_pretrained_beside_networks() -> None:
+    experiments = parse(Config, {**SMALLEST, "pretrain": {"experiments": {"csm": {"framework": "csm"}}}}, "x")
+    assert experiments.pretrain.experiments["components"].framework == "components"
+    own = {
+        "csm": {"framework": "csm"},
+        "components": {"framework": "components", "width": 9, "datasets": ["rest"]},
+    }
+    section = parse(Config, {**SMALLEST, "pretrain": {"experiments": own}}, "x").pretrain
+    assert (section.experiments["components"].width, section.experiments["components"].datasets) == (9, ["rest"])
+    assert parse(Config, SMALLEST, "x").pretrain.experiments == {}
+
+
+def test_linear_pretraining_is_neither_trained_nor_left_untrained() -> None:
+    for start in ({"scratch": "pca"}, {"untrained": "pca"}, {"pretrained": "pca", "method": "network"}):
+        content = {
+            **SMALLEST,
+            "pretrain": {"experiments": {"pca": {"framework": "components"}}},
+            "adapt": {"experiments": {"a": start}, "controls": []},
+        }
+        (message,) = problems(content).values()
+        assert "'pca' is linear pretraining" in message
+    content["adapt"]["experiments"]["a"] = {"pretrained": "pca"}
+    assert parse(Config, content, "x")
+
+
+def test_repeats_become_experiments_with_other_seeds() -> None:
+    options = {"framework": "csm", "repeats": [1, 2], "width": 24, "steps": 9}
+    content = {
+        **SMALLEST,
+        "pretrain": {
+            "experiments": {"csm": options, "csm_seed-2": {"framework": "csm", "seed": 77}},
+            "grids": {"grid": {"options": {**options, "repeats": [5]}, "vary": {"layers": [2, 3]}}},
+        },
+    }
+    section = parse(Config, content, "x").pretrain
+    found = {name: (one.seed, one.repeats, one.steps) for name, one in section.experiments.items()}
+    assert found["csm"] == (1234, [1, 2], 9)
+    assert found["csm_seed-1"] == (1, [], 9)
+    # What the config says itself stands.
+    assert found["csm_seed-2"][0] == 77
+    assert {"grid_layers-2_seed-5", "grid_layers-3_seed-5"} <= set(found)
+    assert section.experiments["grid_layers-3_seed-5"].layers == 3
+    assert parse(type(section), section.model_dump_json(), "again") == section
+
+
+@pytest.mark.parametrize("repeats", [[1234], [1, 1]])
+def test_seeds_of_repeats_differ(repeats: list[int]) -> None:
+    with pytest.raises(ValidationError, match="must differ"):
+        PretrainOptions(framework="csm", repeats=repeats)
+
+
+def test_upstream_models_of_downstream_experiments(tmp_path: Path) -> None:
+    content = {
+        **SMALLEST,
+        "pretrain": {
+            "experiments": {
+                "csm": {"framework": "csm", "repeats": [1, 2]},
+                "bert": {"framework": "sequence_bert", "seed": 5},
+            }
+        },
+        "adapt": {
+            "experiments": {
+                "one": {"pretrained": "csm", "seeds": [8, 9]},
+                "all": {"pretrained": ["csm", "bert", str(tmp_path)], "seeds": [8, 9]},
+            }
+        },
+    }
+    config = parse(Config, content, "x")
+
+    def models(name: str) -> list[tuple[str, int, str]]:
+        return config.upstream_models(config.adapt.experiments[name])
+
+    csm = [("csm", 1234, "csm"), ("csm", 1, "csm_seed-1"), ("csm", 2, "csm_seed-2")]
+    assert models("one") == csm
+    assert models("all") == [*csm, ("bert", 5, "bert"), (str(tmp_path), 8, str(tmp_path))]
+    # Networks without pretraining differ by the seeds of their own experiment.
+    assert models("one_scratch") == models("one_untrained") == csm[:1]
+    for name, preset in PROBE_BASELINES.items():
+        needed = [("components", 1234, "components")] if preset.encoder == "components" else []
+        assert models(name) == needed
+    assert models("linear") == models("mean_mlp") == []
+    without = parse(Config, {**SMALLEST, "adapt": {"experiments": {"a": {"baseline": "components"}}}}, "x")
+    assert without.upstream_models(without.adapt.experiments["a"]) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pretrained": []}, "an empty list"),
+        ({"pretrained": ["a", "b"], "method": "network"}, "trains one network"),
+        ({"pretrained": "a", "read_outs": ["mean+median"]}, "no read-out median .there are: mean, slices"),
+        ({"pretrained": "a", "read_outs": []}, "at least 1 item"),
+        ({"pretrained": "a", "penalties": [0]}, "greater than 0"),
+        ({"pretrained": "a", "classifiers": ["svm"]}, "logistic"),
+        ({"pretrained": "a", "variant": "lfb"}, "variant is for the linear baseline"),
+    ],
+)
+def test_probes_must_make_sense(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        AdaptOptions.model_validate(options)
+
+
+def test_what_is_a_probe() -> None:
+    probes = ({"pretrained": "a"}, {"pretrained": ["a", "b"]}, {"untrained": "a"}, {"baseline": "tangent"})
+    trained = ({"pretrained": "a", "method": "network"}, {"scratch": "a"}, {"baseline": "linear"})
+    assert all(AdaptOptions.model_validate(options).is_probe for options in probes)
+    assert not any(AdaptOptions.model_validate(options).is_probe for options in trained)
 
 
 def test_values_do_not_change_after_reading() -> None:
@@ -391,6 +588,7 @@ SHIPPED = sorted((CHECKOUT / "config").glob("*.yaml"))
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_configs_that_come_along_load(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAXBY", "/haxby")
+    monkeypatch.setenv("SONG", "/song")
     config = load_config(path, CHECKOUT)
     assert all(not isinstance(dataset.task, str) for dataset in config.datasets.values())
 

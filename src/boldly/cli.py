@@ -174,6 +174,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         options=_options(EvaluateOptions, args.options),
         scores=args.scores,
         comparisons=args.comparisons,
+        choices=args.choices,
         predictions=args.predictions,
     )
 
@@ -382,6 +383,7 @@ def _add_learning(add: Callable, flag: Callable, path: Callable, options: Callab
     options(sub)
     path(sub, "scores", "tidy table of scores to write")
     path(sub, "comparisons", "table of paired differences to write")
+    path(sub, "choices", "table of what validation chose for each fit, to write")
     path(sub, "predictions", "table of predictions to write (.tsv.gz)")
 
     sub = add("figures", _figures, "draw a figure from tables")

@@ -43,7 +43,7 @@ STAGES = (
 REVISIONS: dict[str, int] = {
     **dict.fromkeys(STAGES, 1),
     **{"preprocess": 2, "parcellate": 3, "shard": 2, "split": 2, "pretrain": 4},
-    **{"adapt": 2, "evaluate": 2, "figures": 4},
+    **{"adapt": 2, "evaluate": 3, "figures": 5},
 }
 
 Framework = Literal["autoencoding", "csm", "sequence_bert", "network_bert"]
@@ -693,9 +693,10 @@ class AdaptOptions(OptimiserOptions):
         description="Penalties on squared weights to choose from (the first where nothing can be left out); "
         "lda finds its shrinkage by itself.",
     )
-    combine: Literal["mean", "best"] = Field(
-        "mean",
-        description="Of several networks: the mean of their probabilities, or the one that validates best.",
+    combine: Literal["weighted", "mean", "best"] = Field(
+        "weighted",
+        description="Of several networks: the mean of their probabilities, weighted by how well each validates or "
+        "not, or the one that validates best.",
     )
     variant: Variant = Field(
         "boldly", description="Of the linear baseline: of boldly, or (lfb) that of the published system as it was."
@@ -864,16 +865,15 @@ class AdaptSection(Section):
             name: options.model_dump(exclude_unset=True) if isinstance(options, BaseModel) else options
             for name, options in (content.get("experiments") or {}).items()
         }
-        fields = cls.model_fields
-        baselines = content.get("baselines", fields["baselines"].default)
-        controls = content.get("controls", fields["controls"].default)
-        shared = content.get("shared") or {}
-        wanted = baselines if given or "baselines" in content else []
-        experiments = {name: {"baseline": name} for name in wanted}
+        content = {"baselines": cls.model_fields["baselines"].default if given else [], **content}
+        shared = content.get("shared")
+        experiments: dict[str, Any] = {name: {"baseline": name} for name in _words(content["baselines"])}
+        controls = _words(content.get("controls", cls.model_fields["controls"].default))
         for name, options in given.items():
             experiments[name] = options
             start = options.get("pretrained") if isinstance(options, dict) else None
-            for control in controls if isinstance(start, str) else ():
+            # Linear pretraining has neither random weights nor any to train.
+            for control in controls if isinstance(start, str) and start != COMPONENTS else ():
                 own = {key: value for key, value in options.items() if key not in _OF_PRETRAINED}
                 experiments.setdefault(f"{name}_{control}", {**own, control: start})
         complete = {
@@ -881,6 +881,11 @@ class AdaptSection(Section):
             for name, options in experiments.items()
         }
         return {**content, "experiments": complete}
+
+
+def _words(content: Any) -> list[str]:
+    """Return the words of a list; what is wrong with it is reported where its field is checked."""
+    return [word for word in content if isinstance(word, str)] if isinstance(content, list) else []
 
 
 # What holds for a pretrained experiment and not for its controls.
@@ -962,8 +967,14 @@ class Config(Section):
         for name, options in self.adapt.experiments.items():
             for upstream in options.upstream:
                 if upstream in self.pretrain.experiments:
+                    is_linear = self.pretrain.experiments[upstream].framework == "components"
+                    if is_linear and (options.untrained is not None or not options.is_probe):
+                        wrong.append(
+                            f"adapt.experiments.{name}.{options.kind}: '{upstream}' is linear pretraining, which "
+                            "has no weights to train and no random ones; take `pretrained` with method probe"
+                        )
                     continue
-                if options.pretrained is None or not Path(upstream).is_dir():
+                if not Path(upstream).is_dir():
                     wrong.append(
                         f"adapt.experiments.{name}.{options.kind}: no upstream experiment '{upstream}' "
                         f"(there are: {', '.join(self.pretrain.experiments) or 'none'})"

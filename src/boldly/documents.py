@@ -13,6 +13,7 @@ from typing import Any
 
 from boldly.config import (
     AdaptOptions,
+    AdaptSection,
     AtlasOptions,
     Config,
     DatasetOptions,
@@ -57,6 +58,7 @@ TABLES: dict[str, type[Section]] = {
     "split.downstream": DownstreamSplitOptions,
     "pretrain.experiments.<name>": PretrainOptions,
     "pretrain.grids.<name>": GridOptions,
+    "adapt": AdaptSection,
     "adapt.experiments.<name>": AdaptOptions,
     "evaluate": EvaluateOptions,
     "figures": FiguresOptions,
@@ -144,7 +146,8 @@ def _type(option: dict[str, Any]) -> str:
             return f"{len(option['prefixItems'])} x {_type(option['prefixItems'][0])}"
         return f"list of {_type(option['items']) if option.get('items') else 'values'}"
     if option.get("type") == "object":
-        values = option["additionalProperties"]
+        # Names that must have a form of their own stand under that form.
+        values = option.get("additionalProperties") or next(iter(option["patternProperties"].values()))
         return f"names to {_type(values) if isinstance(values, dict) else 'values'}"
     if "type" not in option:
         return "value"

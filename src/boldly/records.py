@@ -196,6 +196,36 @@ class Comparison:
     n_seeds: int
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What validation chose for one fit, and what came of it.
+
+    Attributes
+    ----------
+    n : int
+        Number of labelled units.
+    draw, seed : str
+        Which of the fits of the experiment.
+    choice : str
+        Read-outs, layers, classifier and penalty of a probe, or the step of a training, in words.
+    validation_loss, validation_accuracy : float
+        Of trials left out of the fit, by which the choice was made; nan where unknown.
+    test_accuracy : float
+        Share of the test trials that are named correctly.
+    """
+
+    dataset: str
+    experiment: str
+    kind: str
+    n: int
+    draw: str
+    seed: str
+    choice: str
+    validation_loss: float
+    validation_accuracy: float
+    test_accuracy: float
+
+
 def read_table(
     path: Path | str, columns: Sequence[str], text_columns: tuple[str, ...] | Literal["all"] = (), *, stage: str
 ) -> pd.DataFrame:
@@ -290,6 +320,16 @@ def write_comparisons(path: Path | str, comparisons: Sequence[Comparison]) -> No
 def read_comparisons(path: Path | str) -> pd.DataFrame:
     """Read comparisons: one row per `Comparison`, names as text."""
     return read_tsv(path, _text_of(Comparison))
+
+
+def write_choices(path: Path | str, choices: Sequence[Choice]) -> None:
+    """Write choices in their order."""
+    _write_records(path, Choice, choices)
+
+
+def read_choices(path: Path | str) -> pd.DataFrame:
+    """Read choices: one row per `Choice`, names, draws and seeds as text."""
+    return read_tsv(path, _text_of(Choice))
 
 
 def _write_records(path: Path | str, kind: type[Any], records: Sequence[Any]) -> None:

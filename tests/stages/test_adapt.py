@@ -11,6 +11,7 @@ from boldly.models.build import CONTRACT, load_config, load_contract, load_weigh
 from boldly.records import InputError
 from boldly.samples.corpus import load_corpus
 from boldly.stages import adapt, pretrain
+from boldly.stages.adapt import networks
 from boldly.training.decoding import predict
 from tests.training import synthetic
 
@@ -45,15 +46,28 @@ def upstream(tmp_path_factory):
     return folder
 
 
-def run(study, output, chosen, model=None):
+def model(folder, name="csm", seed=1234):
+    return adapt.UpstreamModel(name, seed, folder)
+
+
+def run(study, output, chosen, *models):
     split, shards = study
-    adapt.run(name="toy", options=chosen, dataset="task", split=split, shards=shards, model=model, output=output)
+    adapt.run(
+        name="toy",
+        options=chosen,
+        dataset="task",
+        split=split,
+        shards=shards,
+        models=list(models),
+        output=output,
+    )
 
 
 @pytest.mark.parametrize("framework", ["autoencoding", "csm", "sequence_bert", "network_bert"])
 @pytest.mark.parametrize("start", ["pretrained", "scratch"])
 def test_networks_adapt(study, upstream, tmp_path, framework, start):
-    run(study, tmp_path, options(**{start: framework}), upstream / framework)
+    chosen = options(**{start: framework}, method="network")
+    run(study, tmp_path, chosen, model(upstream / framework, framework))
     folder = tmp_path / "n-2_draw-0_seed-1234"
     assert load_config(folder).labels == ("state0", "state1", "state2", "state3")
     assert load_contract(folder) == synthetic.contract(16)
@@ -66,7 +80,8 @@ def test_pretrained_starts_from_the_upstream_weights_and_scratch_does_not(study,
     """With frozen parts the weights at the start are those at the end."""
     source = load_weights(upstream / "csm")["embedder.projection.weight"]
     for start in ("pretrained", "scratch"):
-        run(study, tmp_path / start, options(**{start: "csm"}, freeze=["embedder"]), upstream / "csm")
+        chosen = options(**{start: "csm"}, freeze=["embedder"], method="network")
+        run(study, tmp_path / start, chosen, model(upstream / "csm"))
         weights = load_weights(tmp_path / start / "n-2_draw-0_seed-1234")
         assert weights["embedder.projection.weight"].equal(source) == (start == "pretrained")
 
@@ -103,7 +118,7 @@ def test_predictions_do_not_depend_on_the_company_of_a_trial(study, tmp_path):
 
 def test_an_interrupted_job_goes_on_with_the_missing_fits(study, tmp_path, monkeypatch):
     run(study, tmp_path / "whole", options(baseline="mean_mlp"))
-    real, calls = adapt.fit, []
+    real, calls = networks.fit, []
 
     def limited(*args, **kwargs):
         calls.append(kwargs["name"])
@@ -111,7 +126,7 @@ def test_an_interrupted_job_goes_on_with_the_missing_fits(study, tmp_path, monke
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(adapt, "fit", limited)
+    monkeypatch.setattr(networks, "fit", limited)
     with pytest.raises(KeyboardInterrupt):
         run(study, tmp_path / "killed", options(baseline="mean_mlp"))
     assert not (tmp_path / "killed" / adapt.MANIFEST).exists()
@@ -125,18 +140,20 @@ def test_an_interrupted_job_goes_on_with_the_missing_fits(study, tmp_path, monke
 
 
 def test_fits_of_another_config_or_model_are_not_reused(study, upstream, tmp_path, monkeypatch):
-    run(study, tmp_path, options(pretrained="csm"), upstream / "csm")
+    chosen = options(pretrained="csm", method="network")
+    run(study, tmp_path, chosen, model(upstream / "csm"))
     calls: list[str] = []
-    real = adapt.fit
+    real = networks.fit
 
     def counted(*args, **kwargs):
         calls.append(kwargs["name"])
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(adapt, "fit", counted)
-    run(study, tmp_path, options(pretrained="csm"), upstream / "csm")
+    monkeypatch.setattr(networks, "fit", counted)
+    run(study, tmp_path, chosen, model(upstream / "csm"))
     assert calls == []
-    run(study, tmp_path, options(pretrained="csm", learning_rate=2e-3), upstream / "csm")
+    changed = options(pretrained="csm", method="network", learning_rate=2e-3)
+    run(study, tmp_path, changed, model(upstream / "csm"))
     assert len(calls) == 4
 
 
@@ -157,9 +174,9 @@ def test_a_model_of_another_contract_is_refused(study, upstream, tmp_path):
         (folder / path.name).write_bytes(path.read_bytes())
     other = dataclasses.replace(synthetic.contract(16), smoothing_fwhm_mm=3.0, atlas="another")
     (folder / CONTRACT).write_text(other.to_json())
-    for start in ("pretrained", "scratch"):
+    for start in ("pretrained", "untrained", "scratch"):
         with pytest.raises(InputError, match=r"atlas: 'another' != 'toy'.*smoothing_fwhm_mm"):
-            run(study, tmp_path / "out", options(**{start: "csm"}), folder)
+            run(study, tmp_path / "out", options(**{start: "csm"}), model(folder))
     assert not (tmp_path / "out").exists()
 
 

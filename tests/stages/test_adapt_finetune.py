@@ -20,7 +20,7 @@ from boldly.models.build import (
     load_weights,
     save_network,
 )
-from boldly.models.network import NetworkConfig
+from boldly.models.network import NetworkConfig, NetworkName
 from boldly.records import InputError
 from boldly.samples.corpus import load_corpus
 from boldly.samples.shards import write_shard
@@ -251,7 +251,9 @@ def test_fits_add_the_logits_of_probe_and_network(nonlinear, tuned):
     assert name == FIT(4)
     (member,) = Probe.load(output / name).members
     states = network_states(load_encoder(output / "encoders" / member.encoder), corpus, 50)
-    blocks = read_out(states, load_basis(output / "encoders" / member.encoder), member.read_outs, member.layers)
+    basis = load_basis(output / "encoders" / member.encoder)
+    assert basis is not None
+    blocks = read_out(states, basis, member.read_outs, member.layers)
     logits = member.classifier.logits(member.scaling(blocks)) + predict_logits(output / name, corpus)
     np.testing.assert_allclose(said, softmax(logits, axis=1), atol=1e-5)
     ((_, alone),) = predict_fits(output, [FIT(4)], corpus.select([7]))
@@ -342,9 +344,12 @@ def test_learning_rates_of_layers_reach_the_optimiser(monkeypatch):
     chosen = options(steps=3, batch_size=4, learning_rate=1e-2)
     made = []
     real = trainer.StepTrainer.create_optimizer
-    monkeypatch.setattr(
-        trainer.StepTrainer, "create_optimizer", lambda *given: made.append(real(*given)) or made[-1]
-    )
+
+    def spy(self, *given):
+        made.append(real(self, *given))
+        return made[-1]
+
+    monkeypatch.setattr(trainer.StepTrainer, "create_optimizer", spy)
     outcome = trainer.fit(
         network,
         Trials(corpus, 50, 1, 12),
@@ -390,7 +395,7 @@ def test_a_training_that_ends_early_is_the_first_part_of_the_whole():
 
 
 def test_layers_are_counted_from_the_head():
-    names = {
+    names: dict[NetworkName, tuple[str, str, str]] = {
         "csm": ("decoder.h.2.ln_1.bias", "decoder.h.0.ln_1.bias", "decoder.ln_f.weight"),
         "autoencoding": ("decoder.2.norm.bias", "decoder.0.norm.bias", "decoder.2.norm.weight"),
         "network_bert": (

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import sys
 import time
@@ -18,7 +19,7 @@ from boldly.config import EvaluateOptions
 from boldly.files import read_json, read_tsv, write_json, write_tsv
 from boldly.metrics import METRICS
 from boldly.provenance import Contract
-from boldly.records import Comparison, InputError, read_comparisons, read_scores
+from boldly.records import Choice, Comparison, InputError, read_choices, read_comparisons, read_scores
 from boldly.samples.corpus import Corpus, load_corpus
 from boldly.samples.shards import Sample, write_shard
 from boldly.stages import evaluate
@@ -37,8 +38,12 @@ def write_study(
     subjects: list[str] = SUBJECTS,
     labels: Callable[[int], int] = lambda number: number % len(LABELS),
     extra: Callable[[int, int], dict[str, Any]] = lambda number, label: {},
+    scale: Callable[[int], float] = lambda run: 0.0,
 ) -> Path:
-    """Write shards, and return their folder; labels (by number of the trial) are equally frequent by default."""
+    """Write shards, and return their folder; labels (by number of the trial) are equally frequent by default.
+
+    `scale` is what scaling removed from each run: runs of another scale have another fingerprint.
+    """
     for subject in subjects:
         samples = []
         for run in range(n_runs):
@@ -55,7 +60,7 @@ def write_study(
                 meta |= {"n_volumes": 3, "marked": [], "number": number, "onset": 0.0, "duration": 6.0}
                 meta |= {"label": label, "label_name": LABELS[label], "labels": LABELS}
                 meta |= extra(number, label)
-                bold, flat = np.zeros((meta["n_volumes"], 4), np.float32), np.zeros(4, np.float32)
+                bold, flat = np.zeros((meta["n_volumes"], 4), np.float32), np.full(4, scale(run), np.float32)
                 samples.append(Sample(sample_key(key, number), bold, flat, flat, meta, CONTRACT))
         write_shard(folder / shard_name("toy", subject), samples)
     return folder
@@ -86,6 +91,7 @@ def write_model(folder: Path, kind: str, start: str, draws: Draws, seeds: tuple[
     fits = [{"folder": f"n-{d['n']}_draw-{d['draw']}_seed-{s}", **d, "seed": s} for d in draws for s in seeds]
     options = {"pretrained": None, "scratch": None, "untrained": None, "baseline": None, kind: start}
     content = {"experiment": folder.name, "dataset": "toy", "kind": kind, "fits": fits, "options": options}
+    content["start"] = start
     write_json(folder / "adapt.json", content)
     return folder
 
@@ -102,9 +108,9 @@ def install_decoders(monkeypatch: pytest.MonkeyPatch, decide: Decide) -> list[st
             asked.append(f"{folder.name}/{fit}")
             yield fit, decide(folder.name, fit, corpus).astype(np.float32)
 
-    module = types.ModuleType("boldly.training.decoding")
+    module = types.ModuleType("boldly.decoders.apply")
     module.predict_fits = predict_fits  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "boldly.training.decoding", module)
+    monkeypatch.setitem(sys.modules, "boldly.decoders.apply", module)
     return asked
 
 
@@ -136,6 +142,7 @@ def run(
         options=options,
         scores=folder / "scores.tsv",
         comparisons=folder / "comparisons.tsv",
+        choices=folder / "choices.tsv",
         predictions=folder / "predictions.tsv.gz",
     )
     return read_scores(folder / "scores.tsv")
@@ -447,6 +454,212 @@ def test_ceilings_become_rows_and_a_decoder_above_them_is_named(tmp_path, decode
     assert summary(scores, "ceiling_mean_signal").loc[0, "n_trials"] == 10_000
 
 
+@pytest.mark.parametrize("start", ["mean_logistic", "mean_lda"])
+def test_all_baselines_on_the_mean_signal_have_its_ceiling(tmp_path, decoders, start):
+    write_study(tmp_path / "shards")
+    draws = by_subject()
+    decoders({"own": 0.75})
+    split, model = (
+        write_split(tmp_path / "split.json", draws),
+        write_model(tmp_path / "own", "baseline", start, draws),
+    )
+    flagged = run(tmp_path, split, [model], write_ceilings(tmp_path / "c.tsv", accuracy=0.95, mean_signal=0.4))
+    assert set(summary(flagged, "own")["flag"]) == {"above ceiling_mean_signal"}
+
+
+def write_encoder(model: Path, name: str, fingerprints: list[str] | None) -> None:
+    """Put the manifest of an upstream model into the folder of an experiment; None: a model that has none."""
+    folder = model / "encoders" / name
+    folder.mkdir(parents=True)
+    if fingerprints is not None:
+        content = {"people": {"rest": ["91"]}, "fingerprints": fingerprints, "without_fingerprints": []}
+        write_json(folder / "manifest.json", content)
+
+
+def fingerprints_of(shards: Path, subject: str) -> list[str]:
+    """Return the fingerprints of the runs of a subject, in their order."""
+    found = load_corpus([shards / shard_name("toy", subject)])
+    return [str(fingerprint) for fingerprint in dict.fromkeys(found.fingerprints)]
+
+
+def _scale(subject: str, run: int) -> float:
+    return 10 * int(subject) + run
+
+
+@pytest.fixture
+def tested(tmp_path: Path) -> Path:
+    """Write a study in which runs differ, and return the folder of its shards."""
+    for subject in SUBJECTS:
+        write_study(tmp_path / "shards", subjects=[subject], scale=functools.partial(_scale, subject))
+    return tmp_path / "shards"
+
+
+@pytest.mark.parametrize("kind", ["pretrained", "baseline"])
+def test_a_model_that_was_pretrained_on_tested_runs_is_refused(tmp_path, tested, decoders, kind):
+    draws = by_subject()
+    one = write_model(tmp_path / "one", kind, "components", draws)
+    other = write_model(tmp_path / "other", "pretrained", "csm", draws)
+    again = write_model(tmp_path / "again", "pretrained", "csm", draws)
+    write_encoder(one, "components_seed-1", fingerprints_of(tested, "04"))
+    for model in (other, again):  # the same model: its problem is said once
+        write_encoder(model, "csm_seed-1", fingerprints_of(tested, "05")[:1])
+    asked = decoders({"one": 0.5, "other": 0.5, "again": 0.5})
+    with pytest.raises(InputError, match="allow_pretrained_test_runs") as caught:
+        run(tmp_path, write_split(tmp_path / "split.json", draws), [one, other, again])
+    assert [problem.entity for problem in caught.value.problems] == ["ds-toy_sub-04", "ds-toy_sub-05"]
+    assert "ds-toy_sub-04_task-t_run-1, ds-toy_sub-04_task-t_run-2" in caught.value.problems[0].message
+    assert asked == []  # said before any decoder is asked
+    assert not (tmp_path / "scores.tsv").exists()
+
+
+def test_training_runs_may_have_been_pretrained_on(tmp_path, tested, decoders):
+    draws = by_subject()
+    model = write_model(tmp_path / "csm", "pretrained", "csm", draws)
+    write_encoder(model, "csm_seed-1", fingerprints_of(tested, "01"))
+    decoders({"csm": 0.8})
+    scores = run(tmp_path, write_split(tmp_path / "split.json", draws), [model])
+    assert set(scores["flag"]) <= {"", "above chance"}
+
+
+def test_tested_runs_that_were_pretrained_on_are_flagged_where_they_are_allowed(
+    tmp_path, tested, decoders, caplog
+):
+    draws = by_subject()
+    models = [write_model(tmp_path / name, "pretrained", name, draws) for name in ("csm", "clean")]
+    models.append(write_model(tmp_path / "csm_untrained", "untrained", "csm", draws))
+    for seed, subject in enumerate(("04", "05")):
+        write_encoder(models[0], f"csm_seed-{seed}", fingerprints_of(tested, subject)[:1])
+    write_encoder(models[1], "clean_seed-1", [])
+    # Random weights know nothing, whatever lies in the folder.
+    write_encoder(models[2], "csm_untrained_seed-1", fingerprints_of(tested, "04"))
+    set_validation(models[0], loss=lambda fit: 0.1)
+    set_validation(models[1], loss=lambda fit: 0.1 + (fit["n"] == 2) - 0.01 * fit["draw"])
+    decoders({"csm": 0.8, "clean": 0.8, "csm_untrained": 0.8})
+    options = EvaluateOptions(permutations=9, allow_pretrained_test_runs=True)
+    with caplog.at_level(logging.WARNING):
+        scores = run(tmp_path, write_split(tmp_path / "split.json", draws), models, options=options)
+    assert set(summary(scores, "csm")["flag"]) == {"pretrained on 2 test runs"}
+    # One of its fits is one of csm.
+    assert set(summary(scores, "chosen")["flag"]) == {"pretrained on 2 test runs"}
+    assert set(summary(scores, "clean")["flag"]) == set(summary(scores, "csm_untrained")["flag"]) == {""}
+    assert caplog.text.count("the trials of 1 runs are tested, which the model was pretrained on") == 2
+
+
+def test_a_pretrained_model_without_a_manifest_is_warned_of(tmp_path, tested, decoders, caplog):
+    draws = by_subject()
+    model = write_model(tmp_path / "csm", "pretrained", "csm", draws)
+    write_encoder(model, "csm_seed-1", None)
+    decoders({"csm": 0.8})
+    with caplog.at_level(logging.WARNING):
+        run(tmp_path, write_split(tmp_path / "split.json", draws), [model])
+    assert "no manifest.json says what it was pretrained on" in caplog.text
+
+
+def set_validation(model: Path, **values: Callable[[dict[str, Any]], Any]) -> Path:
+    """Add to each fit in a manifest what validation said, as functions of the fit."""
+    manifest = read_json(model / "adapt.json")
+    for fit in manifest["fits"]:
+        fit |= {name if name == "choice" else f"validation_{name}": value(fit) for name, value in values.items()}
+    write_json(model / "adapt.json", manifest)
+    return model
+
+
+def test_what_was_chosen_for_each_fit_stands_in_a_table(tmp_path, decoders):
+    write_study(tmp_path / "shards")
+    draws = by_subject()
+    models = [
+        write_model(tmp_path / "csm", "pretrained", "csm", draws, seeds=(1, 2)),
+        write_model(tmp_path / "linear", "baseline", "linear", draws),
+    ]
+    set_validation(models[0], loss=lambda fit: 0.5, accuracy=lambda fit: 0.75, choice=lambda fit: "slices, 3")
+    decoders({"csm": 0.7, "linear": 0.4})
+    scores = run(tmp_path, write_split(tmp_path / "split.json", draws), models)
+    table = read_choices(tmp_path / "choices.tsv")
+    assert list(table.columns) == [field.name for field in dataclasses.fields(Choice)]
+    assert table.groupby("experiment", sort=False).size().to_dict() == {"csm": 8, "linear": 4}
+    assert "chosen" not in set(scores["experiment"])  # one experiment is no choice
+    of_csm = table[table["experiment"] == "csm"]
+    assert set(of_csm["choice"]) == {"slices, 3"}
+    assert (of_csm["validation_loss"] == 0.5).all()
+    assert (of_csm["validation_accuracy"] == 0.75).all()
+    fits = scores[(scores["draw"] != "all") & (scores["metric"] == "accuracy") & (scores["experiment"] == "csm")]
+    key = ["n", "draw", "seed"]
+    assert of_csm.set_index(key)["test_accuracy"].to_dict() == pytest.approx(
+        fits.set_index(key)["value"].to_dict()
+    )
+    assert table.loc[table["experiment"] == "linear", "validation_loss"].isna().all()
+
+
+def test_of_a_training_by_steps_the_step_is_the_choice(tmp_path, decoders):
+    write_study(tmp_path / "shards")
+    draws = by_subject((1,), 1)
+    model = write_model(tmp_path / "csm", "pretrained", "csm", draws)
+    manifest = read_json(model / "adapt.json")
+    manifest["fits"][0]["step"] = 80
+    write_json(model / "adapt.json", manifest)
+    decoders({"csm": 0.7})
+    run(tmp_path, write_split(tmp_path / "split.json", draws), [model])
+    assert read_choices(tmp_path / "choices.tsv")["choice"].tolist() == ["step 80"]
+
+
+def test_the_pretrained_experiment_with_the_best_validation_is_scored_as_chosen(tmp_path, decoders):
+    write_study(tmp_path / "shards")
+    draws = by_subject()
+    models = [
+        write_model(tmp_path / "csm", "pretrained", "csm", draws, seeds=(1, 2)),
+        write_model(tmp_path / "bert", "pretrained", "bert", draws, seeds=(2, 3)),
+        write_model(tmp_path / "unknown", "pretrained", "other", draws),  # no validation loss: takes no part
+        write_model(tmp_path / "mlp", "baseline", "mean_mlp", draws),
+    ]
+    # bert validates best with n = 1, draw 1, and is the worse one in the test: nothing of the test counts.
+    set_validation(models[0], loss=lambda fit: 0.5, choice=lambda fit: "slices")
+    set_validation(models[1], loss=lambda fit: 0.4 if (fit["n"], fit["draw"]) == (1, 1) else 0.6)
+    set_validation(models[3], loss=lambda fit: 0.1)
+    decoders({"csm": 0.9, "bert": 0.4, "unknown": 0.5, "mlp": 0.5})
+    scores = run(tmp_path, write_split(tmp_path / "split.json", draws), models)
+    assert set(scores.loc[scores["experiment"] == "chosen", "kind"]) == {"pretrained"}
+    assert set(scores.loc[scores["experiment"] == "chosen", "start"]) == {"csm+bert"}
+    table = read_choices(tmp_path / "choices.tsv")
+    chosen = table[table["experiment"] == "chosen"]
+    # Seed 2 is the one that both have.
+    assert chosen[["n", "draw", "seed", "choice"]].to_numpy().tolist() == [
+        [1, "0", "2", "csm: slices"],
+        [1, "1", "2", "bert"],
+        [2, "0", "2", "csm: slices"],
+        [2, "1", "2", "csm: slices"],
+    ]
+    predictions = read_predictions(tmp_path).set_index(["experiment", "n", "draw", "seed"])
+    for n, draw, name in ((1, "0", "csm"), (1, "1", "bert")):
+        own = predictions.loc[("chosen", n, draw, "2"), "p_faces"].to_numpy()
+        np.testing.assert_array_equal(own, predictions.loc[(name, n, draw, "2"), "p_faces"].to_numpy())
+    assert {"mlp"} == set(comparisons_of(tmp_path, "chosen", 2).index)
+
+
+def test_chosen_is_left_to_those_who_name_an_experiment_so(tmp_path, decoders):
+    write_study(tmp_path / "shards")
+    draws = by_subject()
+    models = [write_model(tmp_path / name, "pretrained", name, draws) for name in ("chosen", "csm", "bert")]
+    for model in models:
+        set_validation(model, loss=lambda fit: 0.5)
+    decoders({"csm": 0.9, "bert": 0.4, "chosen": 0.2})
+    scores = run(tmp_path, write_split(tmp_path / "split.json", draws), models)
+    assert set(scores.loc[scores["experiment"] == "chosen", "start"]) == {"chosen"}
+
+
+def test_chosen_needs_two_validation_losses_at_the_same_n(tmp_path, decoders):
+    write_study(tmp_path / "shards")
+    draws = by_subject()
+    models = [write_model(tmp_path / name, "pretrained", name, draws) for name in ("csm", "bert")]
+    set_validation(models[0], loss=lambda fit: 0.5)
+    manifest = read_json(models[1] / "adapt.json")
+    for fit in manifest["fits"]:  # with one unit there was nothing to leave out
+        fit |= {"validation_loss": 0.4} if fit["n"] == 2 else {}
+    write_json(models[1] / "adapt.json", manifest)
+    decoders({"csm": 0.9, "bert": 0.4})
+    scores = run(tmp_path, write_split(tmp_path / "split.json", draws), models)
+    assert list(summary(scores, "chosen").index) == [2]
+
+
 def test_the_same_input_gives_the_same_bytes(tmp_path, decoders):
     write_study(tmp_path / "shards")
     draws = by_subject()
@@ -456,7 +669,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path, decoders):
     for _ in range(2):
         decoders({"csm": 0.7})
         run(tmp_path, split, [model])
-        names = ("scores.tsv", "comparisons.tsv", "predictions.tsv.gz")
+        names = ("scores.tsv", "comparisons.tsv", "choices.tsv", "predictions.tsv.gz")
         contents.append([(tmp_path / name).read_bytes() for name in names])
         time.sleep(1.1)  # a time of writing in the file would be another
     assert contents[0] == contents[1]
@@ -526,8 +739,8 @@ def test_what_is_no_probability_is_refused(tmp_path, monkeypatch, wrong):
 def test_decoders_that_were_adapted_on_another_split_are_refused(tmp_path, decoders):
     # The decoder knows subject 04 by heart. On the new split 04 is tested: an accuracy of 1 that means nothing.
     write_study(tmp_path / "shards")
-    old = [{"n": 1, "draw": 0, "train": ["04"], "validation": ["02"], "test": ["05", "06"]}]
-    new = [{"n": 1, "draw": 0, "train": ["05"], "validation": ["02"], "test": ["04", "06"]}]
+    old = [{"n": 2, "draw": 0, "train": ["04"], "validation": ["02"], "test": ["05", "06"]}]
+    new = [{"n": 2, "draw": 0, "train": ["05"], "validation": ["02"], "test": ["04", "06"]}]
     decoders({"csm": 1.0})
     model = write_model(tmp_path / "csm", "pretrained", "up", old)
     with pytest.raises(InputError, match=r"another split: .* for train 04; .* has 05") as caught:

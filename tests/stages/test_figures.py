@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from docutils.core import publish_parts  # type: ignore[import-untyped]
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from boldly.config import Config, FiguresOptions, parse
 from boldly.files import read_tsv, write_tsv
-from boldly.records import InputError, Run, Score, write_runs, write_scores
+from boldly.records import Comparison, InputError, Run, Score, write_comparisons, write_runs, write_scores
 from boldly.samples.timeseries import write_timeseries
 from boldly.signals.confounds import Nuisance, write_nuisance
 from boldly.stages import figures
@@ -71,7 +72,7 @@ def history(folder: Path, name: str, *, parts: bool = False, validation: bool = 
     train = pd.DataFrame({"step": step, "loss": 0.7 + 0.3 * np.exp(-step / 500), "learning_rate": 1e-4})
     every = step[49::50]
     l1 = 0.71 + 0.3 * np.exp(-every / 500)
-    evaluated = pd.DataFrame({"step": every, "loss": l1 + 0.69 * parts, "l1": l1, "l1_zero": 0.798})
+    evaluated = pd.DataFrame({"step": every, "loss": l1 + 1.2 * parts, "l1": l1, "l1_zero": 0.798})
     paths = [folder / name / "train_history.csv", folder / name / "eval_history.csv"]
     paths[0].parent.mkdir(parents=True)
     train.to_csv(paths[0], index=False)
@@ -191,7 +192,9 @@ def inputs(name: str, folder: Path) -> list[Path]:
         return [path for family in FAMILIES for path in history(folder, family, parts="bert" in family)]
     if name == "downstream_confusion":
         return [predictions(folder, "one", 6)]
-    return [scores(folder, "one"), scores(folder, "two", sizes=(1, 2, 4, 8))]
+    if name == "downstream_comparisons":
+        return [paired_differences(folder, "one"), paired_differences(folder, "two", (10,))]
+    return [scores(folder, "one"), scores(folder, "two", sizes=(1, 2, 4, 8)), paired_differences(folder, "one")]
 
 
 @pytest.mark.parametrize("name", list(figures.FIGURES))
@@ -255,34 +258,59 @@ def test_excluded_runs_are_all_in_the_table(tmp_path):
     assert "all 3 runs are used" in words(picture("excluded", [used]))
 
 
-def test_losses_have_their_reference_lines(tmp_path):
+def test_panels_of_pretraining_show_the_same_quantity(tmp_path):
+    # Of one experiment the loss is the L1, of the other it has further parts (horizons, order of windows).
     paths = history(tmp_path, "csm") + history(tmp_path, "sequence_bert", parts=True)
     table = draw("upstream_losses", paths, tmp_path)
     parts = table.groupby("experiment")["part"].unique()
-    assert set(parts["csm"]) == {"train", "validation", "zeros"}
-    assert set(parts["sequence_bert"]) == {"train", "validation", "validation L1", "zeros"}
-    assert (table[table["part"] == "zeros"]["loss"] == 0.798).all()
+    assert set(parts["csm"]) == {"train", "validation"}
+    assert set(parts["sequence_bert"]) == {"validation"}  # its training loss is something else
+    last = table[table["part"] == "validation"].groupby("experiment")["skill"].last()
+    assert last.tolist() == pytest.approx([1 - 0.71 / 0.798] * 2, abs=1e-4)
+    panels = picture("upstream_losses", paths).axes
+    assert len({axes.get_ylim() for axes in panels}) == 1
 
 
-def test_losses_show_what_linear_forecasts_reach(tmp_path):
+def test_pretraining_shows_what_linear_forecasts_reach(tmp_path):
     train, evaluated = history(tmp_path, "csm")
     pd.read_csv(evaluated).assign(l1_ar1=0.77, l1_var=0.76).to_csv(evaluated, index=False)
-    assert {"AR(1)", "VAR"} <= set(draw("upstream_losses", [train, evaluated], tmp_path)["part"])
-    written = words(picture("upstream_losses", [train, evaluated]))
-    assert "zeros 0.798\n" in f"{written}\n"
-    assert "AR(1) 0.770 · VAR 0.760" in written
+    table = draw("upstream_losses", [train, evaluated], tmp_path)
+    assert table.loc[table["part"] == "VAR", "skill"].tolist() == pytest.approx([1 - 0.76 / 0.798] * 10)
+    assert "AR(1) 0.035 · VAR 0.048" in words(picture("upstream_losses", [train, evaluated]))
 
 
-@pytest.mark.parametrize("l1", [0.75, 0.79, 0.7981, 0.85])
+def test_repetitions_are_thin_lines_of_their_experiment_and_components_have_no_panel(tmp_path):
+    paths = [path for name in ("csm_seed-1", "csm", "csm_seed-20") for path in history(tmp_path, name)]
+    for kind in ("train", "eval"):
+        path = tmp_path / "components" / f"{kind}_history.csv"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("step,loss\n0,0.24\n")
+        paths.append(path)
+    table = draw("upstream_losses", paths, tmp_path)
+    assert set(table["experiment"]) == {"csm"}
+    assert set(table["repetition"]) == {"csm", "csm_seed-1", "csm_seed-20"}
+    figure = picture("upstream_losses", paths)
+    (axes,) = figure.axes
+    assert sorted(line.get_linewidth() for line in axes.lines if np.size(line.get_xdata()) == 10) == [
+        0.6,
+        0.6,
+        1.4,
+    ]
+    assert "2 more seeds" in words(figure)
+    # Alone, a repetition is an experiment like any other.
+    assert set(draw("upstream_losses", paths[:2], tmp_path)["experiment"]) == {"csm_seed-1"}
+    assert draw("upstream_losses", paths[-2:], tmp_path).empty
+
+
 @pytest.mark.parametrize("forecasts", [{}, {"l1_ar1": 0.797, "l1_var": 0.76}])
-def test_the_labels_of_losses_never_overlap(l1, forecasts, tmp_path):
-    train, evaluated = history(tmp_path, "sequence_bert", parts=True)
-    pd.read_csv(evaluated).assign(l1=l1, **forecasts).to_csv(evaluated, index=False)
+def test_the_labels_of_losses_never_overlap(forecasts, tmp_path):
+    train, evaluated = history(tmp_path, "sequence_bert")
+    pd.read_csv(evaluated).assign(**forecasts).to_csv(evaluated, index=False)
     figure = picture("upstream_losses", [train, evaluated])
     figure.draw_without_rendering()
     (title,) = (text for text in figure.axes[0].findobj(Text) if text.get_text() == "Sequence-BERT")
-    boxes = [text.get_window_extent() for text in (*figure.axes[0].texts, title)]
-    assert len(boxes) == (4 if forecasts else 3)
+    boxes = [text.get_window_extent() for text in (*figure.axes[0].texts, title) if text.get_text()]
+    assert len(boxes) == (3 if forecasts else 2)
     for number, one in enumerate(boxes):
         assert not any(one.overlaps(other) for other in boxes[number + 1 :])
         assert one.y0 >= figure.axes[0].get_window_extent().y1
@@ -296,17 +324,159 @@ def test_a_long_training_curve_is_averaged_not_cut(tmp_path):
 
 
 def test_losses_without_validation(tmp_path):
-    table = draw("upstream_losses", history(tmp_path, "csm", validation=False), tmp_path)
-    assert set(table["part"]) == {"train"}
+    # What predicting zero reaches is not known, so there is no skill.
+    paths = history(tmp_path, "csm", validation=False)
+    assert draw("upstream_losses", paths, tmp_path).empty
+    assert "not validated" in words(picture("upstream_losses", paths))
 
 
 def test_the_heat_map_orders_rows_and_marks_the_best(tmp_path):
     figure = picture("downstream_accuracy", [scores(tmp_path, "one", families=("csm",))])
     rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert rows == ["linear", "mean MLP", "CSM scratch", "CSM"]
+    groups = [text.get_text() for text in figure.axes[0].texts if text.get_fontstyle() == "italic"]
+    assert groups == ["baselines", "from scratch", "pretrained"]
     bold = [text.get_text() for text in figure.axes[0].texts if text.get_fontweight() == "bold"]
     assert bold == ["0.50", "0.56", "0.60"]  # CSM at n = 1, 3, 6
-    assert "chance 0.12 · best mean-signal 0.70 · best possible 0.90" in words(figure)
+    written = words(figure)
+    for reference in ("chance 0.12", "best control 0.95", "best mean-signal 0.70", "best possible 0.90"):
+        assert reference in written
+
+
+def marks_of(paths: list[Path], folder: Path) -> dict[str, str]:
+    table = draw("downstream_accuracy", paths, folder).query("n == 1")
+    return dict(zip(table["experiment"], table["mark"].fillna(""), strict=True))
+
+
+def test_decoders_that_may_be_as_good_as_the_best_are_marked(tmp_path):
+    rows = [
+        Score("one", name, 1, "all", "all", "all", "accuracy", value, value - 0.06, value + 0.06, 300, kind, start)
+        for name, value, kind, start in [
+            ("far", 0.3, "baseline", "linear"),
+            ("near", 0.46, "baseline", "mean_lda"),
+            ("close", 0.47, "pretrained", "a"),
+            ("first", 0.5, "pretrained", "b"),
+        ]
+    ]
+    path = tmp_path / "one_scores.tsv"
+    write_scores(path, rows)
+    assert marks_of([path], tmp_path) == {"far": "", "near": "not worse", "close": "not worse", "first": "best"}
+    # The paired difference tells them apart, although their intervals overlap.
+    paired = comparisons(tmp_path, "one", {("first", "near"): (0.04, 0.01), ("first", "far"): (0.2, 0.01)})
+    marks = marks_of([path, paired], tmp_path)
+    assert marks == {"far": "", "near": "", "close": "not worse", "first": "best"}
+    # And may leave open what intervals tell apart.
+    unsure = comparisons(tmp_path, "one", {("first", "far"): (0.2, 0.3)})
+    assert marks_of([path, unsure], tmp_path)["far"] == "not worse"
+
+
+def test_maps_beside_each_other_have_the_same_rows(tmp_path):
+    paths = [scores(tmp_path, "one"), scores(tmp_path, "two", families=("csm", "other"))]
+    figure = picture("downstream_accuracy", paths)
+    one, two = (axes for axes in figure.axes if axes.get_xlabel() == "labelled units")
+    assert one.get_ylim() == two.get_ylim()
+    assert one.get_yticks().tolist() == two.get_yticks().tolist()
+    names = [label.get_text() for label in one.get_yticklabels()]
+    assert {"CSM", "other", "Network-BERT"} <= set(names)
+
+
+def test_decoders_of_several_networks_stand_last_and_share_a_panel_of_the_curves(tmp_path):
+    path = scores(tmp_path, "one", families=("csm", "sequence_bert"))
+    rows = read_tsv(path)
+    both = rows[rows["experiment"] == "csm"].assign(experiment="ensemble", start="csm+sequence_bert")
+    write_tsv(path, pd.concat([both, both.assign(experiment="chosen"), rows]))
+    heat = picture("downstream_accuracy", [path])
+    names = [label.get_text() for label in heat.axes[0].get_yticklabels()]
+    assert names[-4:] == ["CSM", "Sequence-BERT", "ensemble", "chosen"]
+    figure = picture("downstream_curves", [path])
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["CSM", "Sequence-BERT", "several networks"]
+    written = {text.get_text() for text in figure.axes[2].texts}
+    assert {"ensemble", "chosen"} <= written
+
+
+BASELINES = ("mean_lda", "linear", "mean_mlp", "components", "tangent", "mean_logistic")
+
+
+def test_many_baselines_are_a_band_and_three_lines(tmp_path):
+    path = scores(tmp_path, "one", families=("csm",), baselines=BASELINES)
+    figure = picture("downstream_curves", [path])
+    written = [text.get_text() for text in figure.axes[0].texts]
+    assert {"linear", "mean logistic", "components", "best baseline", "best control"} <= set(written)
+    assert not {"tangent", "mean LDA", "mean MLP"} & set(written)
+    few = picture("downstream_curves", [scores(tmp_path, "two", families=("csm",), baselines=BASELINES[:3])])
+    written = [text.get_text() for text in few.axes[0].texts]
+    assert {"linear", "mean LDA", "mean MLP"} <= set(written)
+    assert "best baseline" not in written
+
+
+Pairs = dict[tuple[str, str], tuple[float, float]]
+
+
+def comparisons(folder: Path, dataset: str, pairs: Pairs, sizes: tuple[int, ...] = (1,)) -> Path:
+    """Write differences (value, half width) of pairs; those that are sure have a small p-value."""
+    rows = []
+    for n in sizes:
+        for (one, other), (difference, half) in pairs.items():
+            kind, other_kind = (
+                next((k for k in ("scratch", "untrained") if k in name), "") for name in (one, other)
+            )
+            p = 0.001 if abs(difference) > half else 0.4
+            bounds = (difference - half, difference + half, p, p, 9, 5, 1)
+            kinds = (kind or "pretrained", other_kind or "baseline")
+            rows.append(Comparison(dataset, n, one, kinds[0], other, kinds[1], difference, *bounds))
+    write_comparisons(folder / f"{dataset}_comparisons.tsv", rows)
+    return folder / f"{dataset}_comparisons.tsv"
+
+
+def paired_differences(folder: Path, dataset: str, sizes: tuple[int, ...] = (1, 3)) -> Path:
+    pairs: Pairs = {(one, other): (0.1, 0.05) for one in ("csm", "chosen") for other in ("linear", "tangent")}
+    pairs |= {("csm", "csm_scratch"): (0.02, 0.05), ("csm", "csm_untrained"): (-0.1, 0.02)}
+    pairs |= {("csm_scratch", "linear"): (0.3, 0.01)}
+    return comparisons(folder, dataset, pairs, sizes)
+
+
+def test_paired_differences_are_drawn_against_baselines_and_own_controls(tmp_path):
+    paths = [paired_differences(tmp_path, "one"), paired_differences(tmp_path, "two", (10,))]
+    table = draw("downstream_comparisons", paths, tmp_path)
+    assert len(table) == 6 * 3  # six pairs at two sizes and at one: networks from scratch are not pretrained
+    figure = picture("downstream_comparisons", paths)
+    panels = [axes for axes in figure.findobj(Axes) if axes.get_xlabel()]
+    assert [axes.get_title(loc="left") for axes in panels] == ["one, n = 1", "n = 3", "two, n = 10"]
+    rows = [label.get_text() for label in panels[0].get_yticklabels()]
+    assert rows == ["linear", "tangent", "the same network, from scratch", "the same network, untrained"]
+    dots = [line for line in panels[0].lines if line.get_marker() == "o"]
+    unsure = [line for line in dots if line.get_markerfacecolor() == "white"]
+    assert [np.ravel(line.get_xdata())[0] for line in unsure] == [0.02]
+
+
+def test_without_pretrained_decoders_there_is_nothing_to_compare(tmp_path):
+    path = comparisons(tmp_path, "one", {})
+    assert draw("downstream_comparisons", [path], tmp_path).empty
+    with pytest.raises(InputError, match="not a table of comparisons"):
+        draw("downstream_comparisons", [run_table(tmp_path, "one", 2, 1)], tmp_path)
+
+
+@pytest.mark.parametrize("subjects", [(5,), (24, 30, 22), (16, 20, 24), (900, 40, 8)])
+def test_logarithmic_axes_have_three_ticks_at_least(subjects, tmp_path):
+    paths = [run_table(tmp_path, f"ds{number}", number, 2) for number in subjects]
+    (axes,) = picture("upstream_data", paths).axes
+    for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        ticks = [place for place in axis.get_majorticklocs() if low <= place <= high]
+        assert len(ticks) >= 3
+        assert all(tick == int(tick) for tick in ticks)
+
+
+def test_dots_at_the_edge_of_a_panel_are_whole(tmp_path):
+    runs = run_table(tmp_path, "one", 20, 2)
+    figure = picture("quality", [runs, qc_folder(tmp_path / "one", runs)])
+    for axes in figure.findobj(Axes):
+        assert not any(dots.get_clip_on() for dots in axes.collections)
+
+
+def test_a_carpet_has_a_scale(tmp_path):
+    written = words(picture("carpet", carpet_inputs(tmp_path, "one")))
+    assert "standard deviations" in written
+    assert "\N{MINUS SIGN}2.5" in written
 
 
 @pytest.mark.parametrize("name", ["downstream_accuracy", "downstream_curves"])
@@ -317,6 +487,7 @@ def test_the_heat_map_orders_rows_and_marks_the_best(tmp_path):
         {"families": ("csm",), "sizes": (3,), "baselines": ()},
         {"families": tuple(f"csm_of_width_{768 + number}_and_a_long_name" for number in range(9))},
         {"families": ("csm",), "sizes": (1, 3, 6, 12, 24, 48)},
+        {"baselines": BASELINES, "sizes": (1,), "untrained": True},
     ],
 )
 def test_hard_cases_of_decoding_are_drawn(name, given, tmp_path):
@@ -348,7 +519,7 @@ def test_the_same_network_is_shown_untrained(tmp_path):
     assert "untrained" in words(figure)
     heat = picture("downstream_accuracy", paths)
     rows = [label.get_text() for label in heat.axes[0].get_yticklabels()]
-    assert rows[:2] == ["CSM untrained", "Sequence-BERT\nuntrained"]
+    assert rows[:2] == ["CSM untrained", "Sequence-BERT untrained"]
 
 
 def test_confusion_shows_the_best_decoder(tmp_path):
@@ -398,7 +569,9 @@ SMALL_CONFIG: dict[str, Any] = {
 
 
 def render(name: str, config: dict[str, Any], view: str = "accuracy") -> str:
-    """Render a caption as Snakemake does."""
+    """Render a caption as Snakemake does; the workflow writes experiments out that are added by themselves."""
+    complete = parse(Config, config, "config").model_dump(mode="json")
+    config = config | {section: complete[section] for section in ("pretrain", "adapt")}
     snakemake = types.SimpleNamespace(config=config, wildcards=types.SimpleNamespace(view=view))
     source = (REPORT / name).read_text(encoding="utf-8")
     text = jinja2.Environment().from_string(source).render(snakemake=snakemake)
@@ -451,6 +624,50 @@ def test_captions_follow_the_config():
     changed["parcellate"]["exclude"]["median_tsnr"] = 20.0
     assert "signal-to-noise ratio at least 20.0" in render("quality.rst", changed)
     assert "90 % intervals" in render("downstream.rst", changed)
+
+
+def test_the_report_describes_decoders_and_guards():
+    config = SMALL_CONFIG | {
+        "pretrain": {
+            "experiments": {"csm": {"framework": "csm", "repeats": [1, 2]}, "bert": {"framework": "csm"}}
+        },
+        "adapt": {
+            "experiments": {
+                "csm": {"pretrained": "csm", "read_outs": ["tangent", "mean"], "penalties": [2.0, 0.5]},
+                "further": {"pretrained": "bert", "method": "network", "steps": 70, "seeds": [1, 2]},
+                "both": {"pretrained": ["csm", "bert"], "combine": "best"},
+            }
+        },
+    }
+    text = render("workflow.rst", config)
+    for words_ in (
+        "csm: csm, 4 layers of width 768, windows of 10 to 50 frames, 10000 steps of 64 windows, learning rate "
+        "0.0001, repeated with 2 more seeds.",
+        "components: 64 principal components",
+        "csm: probe of csm; read-outs tangent or mean; layers all; classifier logistic; penalties 2, 0.5; "
+        "3 seeds.",
+        "csm_untrained: probe of csm with random weights; read-outs tangent or mean",
+        "csm_scratch: the network of csm from scratch, 10000 steps of 64 trials, learning rate 0.0001, 1 seed.",
+        "further: the network of bert, all weights trained further, 70 steps of 64 trials, learning rate 0.0001, "
+        "2 seeds.",
+        "both: probe of csm, bert, the one that validates best; read-outs",
+        "mean_lda: baseline, shrinkage LDA on the mean signal of a trial.",
+        "linear: baseline linear by gradient steps",
+        "those for validation too",
+        "<dataset>_choices.tsv",
+        "by whatever name, is refused",
+    ):
+        assert words_ in text
+    assert "csm_seed-1" not in text
+    allowed = render("workflow.rst", config | {"evaluate": {"allow_pretrained_test_runs": True}})
+    assert "is scored all the same, and flagged" in allowed
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in REPORT.glob("*.rst")))
+def test_captions_do_without_sections_that_are_not_there(name):
+    bare = {"datasets": {"blocks": {"role": "downstream", "shards": "blocks"}}}
+    for view in ("accuracy", "curves"):
+        assert render(name, bare, view)
 
 
 def test_each_figure_of_the_workflow_has_a_caption():

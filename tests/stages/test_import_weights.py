@@ -1,6 +1,7 @@
 import json
 import pickle
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -8,7 +9,10 @@ from safetensors.torch import load_file, save_file
 
 from boldly.cli import main
 from boldly.config import AdaptOptions, PretrainOptions
+from boldly.decoders.apply import predict_fits
+from boldly.decoders.probe import Probe
 from boldly.files import read_json, write_json
+from boldly.models.basis import load_basis
 from boldly.models.build import load_config, load_contract, load_network, load_weights
 from boldly.records import InputError
 from boldly.samples.corpus import load_corpus
@@ -197,7 +201,10 @@ def adapted(study, output, model, **changes):
     split, shards = study
     values = {"steps": 2, "batch_size": 8, "evaluate_every": 2, "window_frames": 20} | changes
     options = AdaptOptions.model_validate(values)
-    adapt.run(name="toy", options=options, dataset="task", split=split, shards=shards, model=model, output=output)
+    models = [adapt.UpstreamModel("toy", 1234, model)] if model else []
+    adapt.run(
+        name="toy", options=options, dataset="task", split=split, shards=shards, models=models, output=output
+    )
     return output / "n-2_draw-0_seed-1234"
 
 
@@ -206,7 +213,12 @@ def test_imported_weights_adapt_to_shards_in_the_published_layout(network, lfb_s
     run_folder(tmp_path / "run", network)
     import_weights.run(source=tmp_path / "run", output=tmp_path / "model")
     folder = adapted(
-        lfb_study, tmp_path / "out", tmp_path / "model", pretrained=network, freeze=["embedder", "decoder"]
+        lfb_study,
+        tmp_path / "out",
+        tmp_path / "model",
+        pretrained=network,
+        method="network",
+        freeze=["embedder", "decoder"],
     )
     found, before = load_weights(folder), reference.weights(network)
     changed = {name for name, tensor in found.items() if name not in before or not tensor.equal(before[name])}
@@ -219,6 +231,32 @@ def test_imported_weights_adapt_to_shards_in_the_published_layout(network, lfb_s
     # An adapted network goes out as well.
     import_weights.export(source=folder, output=tmp_path / "back")
     assert json.loads((tmp_path / "back" / "train_config.json").read_text())["training_style"] == "decoding"
+
+
+@pytest.mark.parametrize("network", reference.PRETRAINING)
+def test_imported_weights_are_probed(network, lfb_study, tmp_path):
+    run_folder(tmp_path / "run", network)
+    import_weights.run(source=tmp_path / "run", output=tmp_path / "model")
+    assert load_basis(tmp_path / "model") is None
+    folder = adapted(lfb_study, tmp_path / "out", tmp_path / "model", pretrained=network, layers=["all", "first"])
+    corpus = load_corpus(sorted(lfb_study[1].glob("*sub-02*.tar")))
+    # What the published weights lack, components of their states, comes with the decoder.
+    (member,) = Probe.load(folder).members
+    assert member.basis is not None
+    assert member.basis.components.shape[:2] == (3, reference.W)
+    (found,) = predict_fits(tmp_path / "out", [folder.name], corpus)
+    assert found[1].shape == (12, 4)
+    np.testing.assert_allclose(found[1].sum(axis=1), 1, atol=1e-5)
+    assert (
+        load_weights(tmp_path / "out" / "encoders" / "toy_seed-1234").keys() == reference.weights(network).keys()
+    )
+
+
+def test_imported_weights_without_states_of_frames_are_not_probed(lfb_study, tmp_path):
+    run_folder(tmp_path / "run", "decoding_LinearBaseline")
+    import_weights.run(source=tmp_path / "run", output=tmp_path / "model")
+    with pytest.raises(InputError, match="no states of single frames"):
+        adapted(lfb_study, tmp_path / "out", tmp_path / "model", pretrained="linear")
 
 
 def test_the_linear_baseline_of_the_variant_adapts(lfb_study, tmp_path):
@@ -250,7 +288,10 @@ def test_networks_of_the_variant_pretrain_adapt_and_go_out(framework, tmp_path):
     assert {"loss", "l1", "l1_zero", "skill"} <= set(history.columns)
     assert load_config(tmp_path / "model").variant == "lfb"
     study = synthetic.downstream_study(tmp_path / "task", n_subjects=3, draws=1)
-    adapted(study, tmp_path / "out", tmp_path / "model", pretrained="toy")
+    for method in ("network", "probe"):
+        adapted(study, tmp_path / method, tmp_path / "model", pretrained="toy", method=method)
+    # Components of the hidden states are kept as for other networks.
+    assert load_basis(tmp_path / "model") is not None
     import_weights.export(source=tmp_path / "model", output=tmp_path / "back")
     import_weights.run(source=tmp_path / "back", output=tmp_path / "again")
     assert load_config(tmp_path / "again") == load_config(tmp_path / "model")

@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from boldly.records import Comparison, InputError, Run, Score, write_comparisons, write_runs, write_scores
+from boldly.records import (
+    Choice,
+    Comparison,
+    InputError,
+    Run,
+    Score,
+    write_choices,
+    write_comparisons,
+    write_runs,
+    write_scores,
+)
 from boldly.samples.lfb_shards import write_lfb_shards
 from boldly.samples.shards import write_shard
 from boldly.samples.timeseries import write_timeseries
@@ -160,6 +170,27 @@ def test_a_table_of_comparisons(tmp_path: Path) -> None:
     assert found["comparisons"] == "2 paired differences"
     assert found["difference"] == (
         "n   3  csm - mlp     +0.100  [+0.050; +0.150]  p 0.012, corrected n  11  csm - linear  +0.100"
+    )
+
+
+def test_a_table_of_choices(tmp_path: Path) -> None:
+    row = Choice(
+        dataset="toy", experiment="csm", kind="pretrained", n=3, draw="0", seed="1", choice="slices, logistic 3",
+        validation_loss=0.5, validation_accuracy=0.8, test_accuracy=0.7,
+    )  # fmt: skip
+    nan = float("nan")
+    rows = [
+        row,
+        dataclasses.replace(row, draw="1", validation_loss=0.7),
+        dataclasses.replace(row, draw="2", validation_loss=0.6, choice="tangent, logistic 3"),
+        dataclasses.replace(row, experiment="linear", choice="", validation_loss=nan, validation_accuracy=nan),
+    ]
+    write_choices(tmp_path / "choices.tsv", rows)
+    found = lines(tmp_path / "choices.tsv")
+    assert found["choices"] == "of 4 fits"
+    assert found["fits"] == (
+        "n   3  csm     loss 0.600  validation 0.800  test 0.700"
+        " 2 x slices, logistic 3 1 x tangent, logistic 3 n   3  linear  test 0.700"
     )
 
 

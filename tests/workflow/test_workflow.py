@@ -12,6 +12,8 @@ import pytest
 
 from tests.workflow.conftest import CHECKOUT, TINY, Snakemake, command
 
+CONTROLS = {"control_length", "control_position", "control_motion"}
+
 
 def test_lint_has_no_complaint() -> None:
     done = subprocess.run([command("snakemake"), "--lint"], cwd=CHECKOUT, capture_output=True, text=True)
@@ -23,8 +25,8 @@ def test_every_shipped_config_loads() -> None:
     from boldly.config import load_config
 
     for path in sorted((CHECKOUT / "config").glob("*.yaml")):
-        if path.name == "haxby.yaml":
-            continue  # names a variable; test_variables_in_paths reads it
+        if path.name in ("haxby.yaml", "song.yaml"):
+            continue  # they name variables; test_variables_in_paths and tests/test_config.py read them
         assert load_config(path, CHECKOUT).datasets, path
 
 
@@ -50,10 +52,17 @@ def done(study: Path, snakemake: Snakemake) -> Path:
 
 def test_whole_run_writes_scores_and_figures(done: Path) -> None:
     scores = pd.read_csv(done / "results/evaluate/demomdtb_scores.tsv", sep="\t")
-    assert {"csm", "mean_mlp"} <= set(scores["experiment"])
+    experiments = {"csm", "csm_untrained", "csm_scratch", "mean_mlp", "components_lda"}
+    assert experiments <= set(scores["experiment"])
+    # Those that the config does not name are not made.
+    assert not {"linear", "tangent"} & set(scores["experiment"])
     accuracy = scores.query("metric == 'accuracy'")["value"]
     assert accuracy.between(0, 1).all()
-    for figure in ("upstream_data", "quality", "upstream_losses", "downstream_accuracy", "downstream_curves"):
+    choices = pd.read_csv(done / "results/evaluate/demomdtb_choices.tsv", sep="\t")
+    # One line per fit, "chosen" included, which one pretrained experiment alone does not make.
+    assert set(choices["experiment"]) == set(scores.loc[scores["draw"] != "all", "experiment"]) - CONTROLS
+    of_decoding = ("downstream_accuracy", "downstream_curves", "downstream_comparisons", "downstream_confusion")
+    for figure in ("upstream_data", "quality", "upstream_losses", *of_decoding):
         for suffix in (".png", ".pdf", ".tsv"):
             assert (done / f"results/figures/{figure}{suffix}").stat().st_size > 0
 
@@ -82,7 +91,7 @@ def test_who_or_what_comes_is_indexed(done: Path, snakemake: Snakemake, new: str
 def test_changing_adapt_never_reruns_parcellate(done: Path, snakemake: Snakemake, tmp_path: Path) -> None:
     config = tmp_path / "changed.yaml"
     text = TINY.read_text()
-    config.write_text(text.replace("pretrained: csm, steps: 10", "pretrained: csm, steps: 12"))
+    config.write_text(text.replace("penalties: [3, 1]", "penalties: [3, 2]"))
     assert config.read_text() != text
     dry = snakemake(done, "--cores", "2", "--dry-run", config=config)
     plan = dry.stdout + dry.stderr
@@ -169,7 +178,7 @@ def test_defective_run_stops_before_any_long_job(study: Path, snakemake: Snakema
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("csm, steps: 10", "csm, stesp: 10"), "unknown key"),
+        (("csm, penalties:", "csm, penaltys:"), "unknown key"),
         (("pretrained: csm", "pretrained: cms"), "no upstream experiment 'cms'"),
         (("tasks/mdtb.yaml", "tasks/mtdb.yaml"), "no such file"),
     ],

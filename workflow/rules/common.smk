@@ -20,7 +20,9 @@ try:
 except records.InputError as error:
     raise WorkflowError("\n".join(f"- {problem}" for problem in error.problems)) from None
 
-# The report's captions print the config: a preset with what it stands for.
+# The report's captions print the config: experiments that are added by themselves, a preset with what it stands for.
+for section in ("pretrain", "adapt"):
+    config[section] = getattr(CONFIG, section).model_dump(mode="json")
 if preset := config.get("preprocess", {}).get("preset"):
     config["preprocess"] = {**CONFIG.preprocess.model_dump(mode="json"), "preset": preset}
 
@@ -253,7 +255,11 @@ def upstream_models(wildcards):
 
 
 def upstream_files(wildcards):
-    return [f"{folder}/{name}" for *_, folder in upstream_models(wildcards) for name in ("model.safetensors", "config.json")]
+    return [
+        f"{folder}/{name}"
+        for *_, folder in upstream_models(wildcards)
+        for name in ("model.safetensors", "config.json")
+    ]
 
 
 def upstream_arguments(wildcards):
@@ -340,5 +346,5 @@ def figure_files():
     if PRETRAIN:
         names.append("upstream_losses")
     if DOWNSTREAM and ADAPT:
-        names += ["downstream_accuracy", "downstream_curves", "downstream_confusion"]
+        names += ["downstream_accuracy", "downstream_curves", "downstream_comparisons", "downstream_confusion"]
     return expand("results/figures/{figure}.png", figure=names)

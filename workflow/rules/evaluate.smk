@@ -2,7 +2,8 @@
 
 Input: adapted models, shards and split
 Output: results/evaluate/{dataset}_scores.tsv (tidy rows with intervals), {dataset}_comparisons.tsv (paired
-differences between decoders), {dataset}_predictions.tsv.gz (probability of each state for each trial and fit)
+differences between decoders), {dataset}_choices.tsv (what validation chose for each fit),
+{dataset}_predictions.tsv.gz (probability of each state for each trial and fit)
 
 A killed job goes on with the experiments that it has not predicted yet.
 """
@@ -23,6 +24,7 @@ rule evaluate_dataset:
     output:
         scores="results/evaluate/{dataset}_scores.tsv",
         comparisons="results/evaluate/{dataset}_comparisons.tsv",
+        choices="results/evaluate/{dataset}_choices.tsv",
         predictions="results/evaluate/{dataset}_predictions.tsv.gz",
     log:
         "results/logs/evaluate/{dataset}.log",
@@ -50,5 +52,6 @@ rule evaluate_dataset:
         " --options {params.options:q}"
         " --scores {output.scores:q}"
         " --comparisons {output.comparisons:q}"
+        " --choices {output.choices:q}"
         " --predictions {output.predictions:q}"
         " 2> {log:q}"

@@ -180,7 +180,8 @@ rule figure_upstream_losses:
 rule figure_downstream:
     """Decoding accuracy by number of training subjects: heat map (figure 5) or curves."""
     input:
-        expand("results/evaluate/{dataset}_scores.tsv", dataset=DOWNSTREAM),
+        scores=expand("results/evaluate/{dataset}_scores.tsv", dataset=DOWNSTREAM),
+        comparisons=expand("results/evaluate/{dataset}_comparisons.tsv", dataset=DOWNSTREAM),
     output:
         png=report(
             "results/figures/downstream_{view}.png",
@@ -205,6 +206,38 @@ rule figure_downstream:
     shell:
         "boldly figures"
         " --figure downstream_{wildcards.view:q}"
+        " --tables {input.scores:q} {input.comparisons:q}"
+        " --options {params.options:q}"
+        " --output {output.png:q}"
+        " 2> {log:q}"
+
+
+rule figure_downstream_comparisons:
+    """How much more accurate pretrained decoders are than baselines and controls."""
+    input:
+        expand("results/evaluate/{dataset}_comparisons.tsv", dataset=DOWNSTREAM),
+    output:
+        png=report(
+            "results/figures/downstream_comparisons.png",
+            caption="../report/downstream_comparisons.rst",
+            category="Decoding",
+        ),
+        others=multiext("results/figures/downstream_comparisons", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/downstream_comparisons.log",
+    benchmark:
+        "results/usage/figures/downstream_comparisons.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        options=options("figures"),
+        revision=REVISIONS["figures"],
+    shell:
+        "boldly figures"
+        " --figure downstream_comparisons"
         " --tables {input:q}"
         " --options {params.options:q}"
         " --output {output.png:q}"

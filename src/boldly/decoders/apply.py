@@ -12,9 +12,10 @@ from scipy.special import softmax
 from boldly.decoders import probe as probes
 from boldly.decoders.encoders import SIGNAL, States, identity, network_states, signal_states
 from boldly.decoders.probe import FeatureCache, Probe
-from boldly.models.basis import load_basis
+from boldly.models.basis import FILE, load_basis
 from boldly.models.build import WEIGHTS, load_contract, load_encoder
 from boldly.provenance import check_same
+from boldly.records import InputError, Problem
 from boldly.samples.corpus import Corpus
 from boldly.training.decoding import predict, predict_logits
 
@@ -88,10 +89,13 @@ class _Encoded:
             if member.encoder not in self._known:
                 self._known[member.encoder] = self._encode(member.encoder, probe.longest)
             states, features = self._known[member.encoder]
-            if member.basis is not None or features is None:
-                features = FeatureCache(states, member.basis or states.basis())
-            total += member.probabilities(features(everything, member.read_outs, member.layers))
-        return (total / len(probe.members)).astype(np.float32)
+            if member.basis is not None:
+                features = FeatureCache(states, member.basis)
+            if features is None:
+                path = self._folder / _ENCODERS / member.encoder / FILE
+                raise InputError(Problem(str(path), "", "no such file", "rerun adapt for this experiment"))
+            total += member.weight * member.probabilities(features(everything, member.read_outs, member.layers))
+        return total.astype(np.float32)
 
     def _encode(self, name: str, longest: int) -> tuple[States, FeatureCache | None]:
         if name == SIGNAL:

@@ -50,14 +50,14 @@ class Classifier:
             hidden = (np.maximum(hidden, 0) if layer else hidden) @ weight.astype(np.float64) + bias
         return hidden
 
-    def cooled(self, temperature: float) -> Classifier:
-        """Return the same classifier with its logits divided by a number."""
-        weights = (*self.weights[:-1], (self.weights[-1] / temperature).astype(np.float32))
-        return Classifier(weights, (*self.biases[:-1], (self.biases[-1] / temperature).astype(np.float32)))
-
 
 def fit_classifier(
-    name: ClassifierName, penalty: float, features: Matrix, labels: Labels, n_labels: int
+    name: ClassifierName,
+    penalty: float,
+    features: Matrix,
+    labels: Labels,
+    n_labels: int,
+    temperature: float = 1.0,
 ) -> Classifier:
     """Fit a classifier.
 
@@ -74,6 +74,8 @@ def fit_classifier(
         Their states.
     n_labels : int
         Number of states L; those that no trial has get next to no probability.
+    temperature : float, default=1
+        Logits of the others are divided by it.
     """
     found, places = np.unique(labels, return_inverse=True)
     if len(found) == 1:
@@ -81,7 +83,11 @@ def fit_classifier(
         return _with_unseen((np.zeros((width, 1)),), (np.zeros(1),), found, n_labels)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+        # LDA pools the covariances of the states: one of them may have a single trial.
+        warnings.filterwarnings("ignore", "Only one sample available")
         weights, biases = _FITS[name](features, places, penalty)
+    weights = (*weights[:-1], weights[-1] / temperature)
+    biases = (*biases[:-1], biases[-1] / temperature)
     return _with_unseen(weights, biases, found, n_labels)
 
 

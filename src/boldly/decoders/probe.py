@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from boldly.config import ClassifierName, ReadOut
 from boldly.decoders.classifiers import Classifier, Labels
 from boldly.decoders.encoders import States
 from boldly.decoders.readouts import Floats, Scaling, read_out
-from boldly.decoders.selection import Bools, Fitted, choose
+from boldly.decoders.selection import Bools, Fitted, HeldOut, choose
 from boldly.files import atomic_path, read_json, write_json
 from boldly.models.basis import Basis
 from boldly.records import InputError, Problem
@@ -67,6 +67,8 @@ class Member:
         On the scaled features.
     chosen : dict
         Words and numbers of the choice, for people: layers, classifier, penalty, temperature, loss, accuracy.
+    weight : float
+        What its probabilities count; those of all members sum to 1.
     """
 
     encoder: str
@@ -76,6 +78,7 @@ class Member:
     scaling: Scaling
     classifier: Classifier
     chosen: dict[str, Any]
+    weight: float = 1.0
 
     def probabilities(self, blocks: list[Floats]) -> NDArray[np.float64]:
         """Return the probability of each state for each trial, (R, labels), from its read-outs, each (R, D)."""
@@ -83,7 +86,8 @@ class Member:
 
     def __str__(self) -> str:
         constants = f"{self.chosen['classifier']} {self.chosen['penalty']:g}"
-        return f"{self.encoder}: {'+'.join(self.read_outs)}, {self.chosen['layers']} layers, {constants}"
+        share = f"{self.weight:.2f} " if self.weight < 1 else ""
+        return f"{share}{self.encoder}: {'+'.join(self.read_outs)}, {self.chosen['layers']} layers, {constants}"
 
 
 def fit_member(
@@ -95,7 +99,7 @@ def fit_member(
     left_out: Sequence[Bools],
     choices: Choices,
     basis: Basis | None = None,
-) -> Member:
+) -> tuple[Member, HeldOut | None]:
     """Fit classifiers to the features of training trials for each read-out, and keep the best.
 
     Parameters
@@ -116,9 +120,16 @@ def fit_member(
         What is chosen from.
     basis : Basis, optional
         Components of the states, if they were fitted to the trials given: the member keeps them.
+
+    Returns
+    -------
+    member : Member
+        The best, with the weight 1.
+    held_out : HeldOut or None
+        Its predictions for trials that were left out; None where nothing could be left out.
     """
     best: Member | None = None
-    loss = math.nan
+    loss, held_out = math.nan, None
     for word in choices.layers:
         layers = layer_numbers(word, n_layers)
         for read_outs in choices.read_outs:
@@ -129,9 +140,10 @@ def fit_member(
                 loss = fitted.loss
                 chosen = _words(word, fitted)
                 best = Member(encoder, tuple(read_outs), layers, basis, scaling, fitted.classifier, chosen)
+                held_out = fitted.held_out
     if best is None:
         raise ValueError("no read-out to choose from")
-    return best
+    return best, held_out
 
 
 def _words(layers: str, fitted: Fitted) -> dict[str, Any]:
@@ -173,7 +185,7 @@ class FeatureCache:
 
 @dataclass(frozen=True)
 class Probe:
-    """A decoder whose encoders are frozen: the mean of what its members say.
+    """A decoder whose encoders are frozen: the weighted mean of what its members say.
 
     Attributes
     ----------
@@ -206,7 +218,7 @@ class Probe:
                 parts |= {f"basis.{name}": array for name, array in asdict(member.basis).items()}
             tensors |= {f"{number}.{name}": np.ascontiguousarray(array) for name, array in parts.items()}
             words = {"encoder": member.encoder, "read_outs": member.read_outs, "layers": member.layers}
-            described.append({**words, "chosen": member.chosen})
+            described.append({**words, "weight": member.weight, "chosen": member.chosen})
         write_json(Path(folder) / CONFIG, {"labels": self.labels, "longest": self.longest, "members": described})
         with atomic_path(Path(folder) / ARRAYS) as temporary:
             save_file(tensors, temporary)
@@ -229,6 +241,8 @@ class Probe:
                 )
                 for n, item in enumerate(content["members"])
             )
+            if not members:
+                raise ValueError("no members")
             return cls(members, tuple(content["labels"]), int(content["longest"]))
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             message = f"not a decoder: {type(error).__name__} {error}"
@@ -241,8 +255,13 @@ def _member(item: dict[str, Any], tensors: dict[str, NDArray]) -> Member:
         *(tuple(tensors[f"{part}.{layer}"] for layer in range(n_layers)) for part in ("weight", "bias"))
     )
     basis = None
+    if not n_layers:
+        raise ValueError("no weights")
+    if unknown := set(item["read_outs"]) - set(get_args(ReadOut)):
+        raise ValueError(f"no read-out {', '.join(sorted(unknown))}")
     if "basis.mean" in tensors:
         basis = Basis(*(tensors[f"basis.{name}"] for name in ("mean", "components", "variance")))
     scaling = Scaling(tensors["mean"], tensors["scale"])
     words, layers = tuple(item["read_outs"]), tuple(item["layers"])
-    return Member(item["encoder"], words, layers, basis, scaling, classifier, item["chosen"])
+    weight = float(item["weight"])
+    return Member(item["encoder"], words, layers, basis, scaling, classifier, item["chosen"], weight)

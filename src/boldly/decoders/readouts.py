@@ -8,9 +8,12 @@ block of features:
 - ``covariance``: covariances of eight components with themselves, now and up to four seconds later, as signed
   square roots: what runs ahead of what.
 - ``power``: the covariance of 32 components, as signed square roots.
-- ``tangent``: the covariance of 32 components on the scale where covariances add up, the matrix logarithm
+- ``tangent``: the covariance of 32 components on the scale where factors add up, the matrix logarithm
   (log-Euclidean metric; Arsigny et al. 2006, doi:10.1002/mrm.20965): what varies with what.
 - ``correlation``: Fisher's z of the correlations of all pairs of components (or parcels): functional connectivity.
+
+A trial of a single frame has its own mean, covariances and correlations of zero, and the matrix logarithm of the
+components' variances.
 
 Blocks are centred and scaled as a whole, not feature by feature: features that vary little stay small.
 """
@@ -35,6 +38,10 @@ _LAGGED_COMPONENTS, _LAGS_S = 8, (0.0, 1.0, 2.0, 3.0, 4.0)
 _COMPONENTS = 32
 # Share of a sphere of the same trace in each covariance: trials have fewer frames than a covariance has numbers.
 _SHRINKAGE = 0.1
+# Fisher's z of a correlation of one is infinite.
+_HIGHEST = 0.999
+# Share of the components' variance below which a trial does not vary: what rounding leaves is smaller.
+_STILL = 1e-9
 # Half way between the components' own variances and equal ones, before covariances are taken.
 _WHITENING = 0.5
 
@@ -60,11 +67,11 @@ def read_out(states: States, basis: Basis, words: Sequence[ReadOut], layers: Seq
     """
     blocks = []
     for layer in layers:
-        # (N, K), in double precision: the sums below are differences of cumulated sums.
         projected = (states.values[:, layer] - basis.mean[layer]) @ basis.components[layer]
         for word in words:
+            # (N, K), in double precision for the sums.
             block = _READ_OUTS[word](projected.astype(np.float64), states, basis.variance[layer])
-            blocks.append(block.astype(np.float32))
+            blocks.append(block.astype(np.float32, copy=False))
     return blocks
 
 
@@ -85,9 +92,11 @@ def _slices(projected: NDArray, states: States, variance: Floats) -> NDArray:
 
 
 def _means(values: NDArray, first: NDArray, stop: NDArray) -> NDArray:
-    """Return the means of stretches of frames, by one cumulated sum."""
-    sums = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
-    return (sums[stop] - sums[first]) / (stop - first)[:, None]
+    """Return the means of stretches of frames, each summed by itself: no trial has a say in those of others."""
+    edges = np.stack([first, stop], axis=1).ravel()
+    # An edge may lie behind the last frame.
+    padded = np.concatenate([values, np.zeros((1, values.shape[1]))])
+    return np.add.reduceat(padded, edges, axis=0)[::2] / (stop - first)[:, None]
 
 
 def _covariance(projected: NDArray, states: States, variance: Floats) -> NDArray:
@@ -115,17 +124,25 @@ def _power(projected: NDArray, states: States, variance: Floats) -> NDArray:
 
 def _tangent(projected: NDArray, states: States, variance: Floats) -> NDArray:
     values = projected[:, :_COMPONENTS]
-    weights = np.maximum(variance[: values.shape[1]], 1e-6 * variance.max()) ** (-_WHITENING / 2)
-    return _logarithms(values * weights, states)
+    floor = max(1e-6 * float(variance.max()), 1e-12)
+    weights = np.maximum(variance[: values.shape[1]], floor) ** (-_WHITENING / 2)
+    return _logarithms(values * weights, states, variance[: values.shape[1]] * weights**2)
 
 
-def _logarithms(values: NDArray, states: States) -> NDArray:
-    """Return the matrix logarithms of the trials' covariances, as upper triangles of the same length (norm)."""
+def _logarithms(values: NDArray, states: States, expected: NDArray) -> NDArray:
+    """Return the matrix logarithms of the trials' covariances, as upper triangles of the same length (norm).
+
+    A trial that does not vary, such as one of a single frame, tells nothing of its covariance: it gets that with
+    the variances `expected` (K,).
+    """
     n = values.shape[1]
     upper = np.triu_indices(n)
     weights = np.where(upper[0] == upper[1], 1, np.sqrt(2))
     covariances = _covariances(values, states)
     power = np.trace(covariances, axis1=1, axis2=2) / n
+    still = power <= _STILL * expected.mean()
+    covariances[still], power[still] = np.diag(expected), expected.mean()
+    # Components that never vary leave the least number.
     shrunk = (1 - _SHRINKAGE) * covariances + (_SHRINKAGE * power + 1e-12)[:, None, None] * np.eye(n)
     spectra, vectors = np.linalg.eigh(shrunk)
     logarithms = (vectors * np.log(spectra)[:, None]) @ vectors.transpose(0, 2, 1)
@@ -142,15 +159,17 @@ def _covariances(values: NDArray, states: States) -> NDArray:
 
 
 def _correlation(projected: NDArray, states: States, variance: Floats) -> NDArray:
-    from nilearn.connectome import ConnectivityMeasure
-    from sklearn.covariance import EmpiricalCovariance
-
-    trials = [projected[a:b] for a, b in zip(states.starts[:-1], states.starts[1:], strict=True)]
-    measure = ConnectivityMeasure(
-        EmpiricalCovariance(), kind="correlation", vectorize=True, discard_diagonal=True, standardize=False
-    )
-    found = np.nan_to_num(measure.fit_transform(trials))
-    return np.arctanh(np.clip(found, -0.999, 0.999))
+    below = np.flatnonzero(np.tri(projected.shape[1], k=-1))
+    # Of many parcels there are half a million pairs: trial by trial, in single precision, they fit into memory.
+    table = np.empty((len(states), len(below)), np.float32)
+    for trial, (start, stop) in enumerate(zip(states.starts[:-1], states.starts[1:], strict=True)):
+        frames = projected[start:stop] - projected[start:stop].mean(axis=0)
+        norm = np.sqrt((frames**2).sum(axis=0))
+        # Signals that do not vary correlate with none.
+        frames /= np.where(norm > 0, norm, np.inf)
+        found = (frames.T @ frames).ravel()[below].astype(np.float32)
+        table[trial] = np.arctanh(np.clip(found, -_HIGHEST, _HIGHEST))
+    return table
 
 
 _READ_OUTS: dict[ReadOut, Callable[[NDArray, States, Floats], NDArray]] = {
@@ -172,7 +191,8 @@ class Scaling:
     mean : ndarray of float32, shape (D,)
         Mean of each feature of all blocks over the training trials.
     scale : ndarray of float32, shape (D,)
-        For each feature the root of the total variance of its block.
+        For each feature the root of the total variance of its block; infinite for a block that is the same in all
+        training trials, so that it is zero in all others.
     """
 
     mean: Floats
@@ -182,13 +202,20 @@ class Scaling:
     def fit(cls, blocks: list[Floats]) -> Scaling:
         """Fit to the training trials' blocks, each (R, D)."""
         means = [block.mean(axis=0) for block in blocks]
-        totals = [
-            math.sqrt(max(float(((block - mean) ** 2).sum(axis=1).mean()), 1e-30))
-            for block, mean in zip(blocks, means, strict=True)
-        ]
+        totals = [_total(block - mean, mean) for block, mean in zip(blocks, means, strict=True)]
         scales = [np.full(block.shape[1], total) for block, total in zip(blocks, totals, strict=True)]
         return cls(np.concatenate(means).astype(np.float32), np.concatenate(scales).astype(np.float32))
 
     def __call__(self, blocks: list[Floats]) -> Floats:
         """Return features of shape (R, D), all blocks side by side."""
-        return (np.concatenate(blocks, axis=1) - self.mean) / self.scale
+        features = np.concatenate(blocks, axis=1)
+        # In place: of many parcels there are half a million features.
+        features -= self.mean
+        features /= self.scale
+        return features
+
+
+def _total(centred: Floats, mean: Floats) -> float:
+    """Return the root of the total variance of a block (R, D); infinite where only rounding varies."""
+    total = math.sqrt(math.fsum(float(trial @ trial) for trial in centred) / len(centred))
+    return total if total > 1e-6 * float(np.linalg.norm(mean)) else math.inf

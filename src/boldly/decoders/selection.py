@@ -6,12 +6,13 @@ classifier may be: its logits are divided by the temperature at which they are l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
 
 from boldly.config import ClassifierName
 from boldly.decoders.classifiers import UNSEEN, Classifier, Labels, Matrix, fit_classifier, log_loss
@@ -20,8 +21,37 @@ Bools = NDArray[np.bool_]
 
 _MOST_FOLDS = 5
 _MOST_LDA_FEATURES = 1024
-# Range of the temperature, as powers of e.
-_COOLEST, _HOTTEST = -2.0, 3.0
+_MOST_ITERATIONS = 200
+# Columns that are summed over at a time.
+_COLUMNS = 16384
+# Range of the temperature, as powers of e. Strong penalties leave logits that are all but equal.
+_COOLEST, _HOTTEST = -7.0, 7.0
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Predictions for trials that were left out of the fit.
+
+    Attributes
+    ----------
+    probabilities : ndarray, shape (R, states)
+        Probability of each state that the training trials have.
+    states : ndarray of int64, shape (R,)
+        The true ones, as numbers of columns.
+    """
+
+    probabilities: Matrix
+    states: Labels
+
+    @property
+    def loss(self) -> float:
+        """Log loss."""
+        return float(-np.log(self.probabilities[np.arange(len(self.states)), self.states]).mean())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of trials whose likeliest state is the true one."""
+        return float((self.probabilities.argmax(axis=1) == self.states).mean())
 
 
 @dataclass(frozen=True)
@@ -38,6 +68,8 @@ class Fitted:
         What its logits were divided by.
     loss, accuracy : float
         Log loss and accuracy on the trials left out; nan where there was nothing to leave out.
+    held_out : HeldOut or None
+        Predictions for the trials left out.
     """
 
     classifier: Classifier
@@ -46,6 +78,7 @@ class Fitted:
     temperature: float
     loss: float
     accuracy: float
+    held_out: HeldOut | None = None
 
 
 def folds(groups: Sequence[Sequence[str]], labels: Labels) -> list[Bools]:
@@ -109,8 +142,8 @@ def left_out_logits(
     ndarray of float64, shape (R, n_labels)
         Logits; nan for trials that are never left out. States that no trial has lie far below the others.
     """
-    is_wide = name == "lda" and features.shape[1] <= _MOST_LDA_FEATURES
-    own = features.astype(np.float64) if is_wide else _rotated(features)[0]
+    few = len(features) if name != "lda" else max(len(features), _MOST_LDA_FEATURES)
+    own = features.astype(np.float64) if features.shape[1] <= few else _rotated(features)[0]
     known, states = np.unique(labels, return_inverse=True)
     logits = np.full((len(labels), n_labels), np.nan)
     for out in left_out:
@@ -145,53 +178,110 @@ def choose(
     candidates : sequence of (str, float)
         Classifiers and penalties, in the order of preference where they are equally good.
     """
-    small, project = _rotated(features)
-    wide = features.astype(np.float64)
+    few = features.shape[1] <= len(features)
+    small, combine = (features.astype(np.float64), None) if few else _rotated(features)
 
     def space(name: ClassifierName) -> Matrix:
         # The shrinkage of LDA treats features one by one: it is no matter of rotation, but too slow for many.
-        return wide if name == "lda" and wide.shape[1] <= _MOST_LDA_FEATURES else small
+        separate = name == "lda" and features.shape[1] <= _MOST_LDA_FEATURES
+        return features.astype(np.float64) if separate else small
 
+    # States that no trial has would have a say in the temperature.
+    known, states = np.unique(labels, return_inverse=True)
     best = Fitted(Classifier((), ()), *candidates[0], 1.0, float("nan"), float("nan"))
     for name, penalty in candidates if left_out else ():
         logits, truth = [], []
+        own = space(name)
         for out in left_out:
-            own = space(name)
-            model = fit_classifier(name, penalty, own[~out], labels[~out], n_labels)
+            model = fit_classifier(name, penalty, own[~out], states[~out], len(known))
             logits.append(model.logits(own[out]))
-            truth.append(labels[out])
+            truth.append(states[out])
         said, true = np.concatenate(logits), np.concatenate(truth)
         temperature = _temperature(said, true)
         loss = log_loss(said / temperature, true)
         if not loss >= best.loss:
-            accuracy = float((said.argmax(axis=1) == true).mean())
-            best = Fitted(best.classifier, name, penalty, temperature, loss, accuracy)
-    model = fit_classifier(best.name, best.penalty, space(best.name), labels, n_labels)
-    if space(best.name) is small:
-        first = (project @ model.weights[0]).astype(np.float32)
+            held_out = HeldOut(softmax(said / temperature, axis=1), true)
+            best = Fitted(best.classifier, name, penalty, temperature, loss, held_out.accuracy, held_out)
+    own = space(best.name)
+    model = fit_classifier(best.name, best.penalty, own, labels, n_labels, best.temperature)
+    if combine is not None and own is small:
+        first = _products(features, combine @ model.weights[0]).astype(np.float32)
         model = Classifier((first, *model.weights[1:]), model.biases)
-    whole = model.cooled(best.temperature)
-    return Fitted(whole, best.name, best.penalty, best.temperature, best.loss, best.accuracy)
+    return replace(best, classifier=model)
+
+
+def mixture_weights(members: Sequence[HeldOut]) -> Matrix:
+    """Return the weights with which a mixture of classifiers predicts the trials left out best.
+
+    Found by expectation maximisation, with one trial's worth of belief that each member is as good as the others
+    (the mode under a Dirichlet distribution): with few trials weights stay near equal.
+
+    Parameters
+    ----------
+    members : sequence of HeldOut
+        Predictions for the same trials in the same order.
+
+    Returns
+    -------
+    ndarray, shape (members,)
+        Positive, their sum is 1.
+    """
+    rows = np.arange(len(members[0].states))
+    true = np.stack([member.probabilities[rows, member.states] for member in members], axis=1)
+    weights = np.full(len(members), 1 / len(members))
+    for _ in range(_MOST_ITERATIONS):
+        shares = weights * true
+        counts = (shares / shares.sum(axis=1, keepdims=True)).sum(axis=0) + 1
+        weights = counts / counts.sum()
+    return weights
+
+
+def mixture(members: Sequence[HeldOut], weights: Matrix) -> HeldOut:
+    """Return the predictions of a mixture for the trials left out."""
+    said = np.tensordot(weights, np.stack([member.probabilities for member in members]), axes=1)
+    return HeldOut(said, members[0].states)
 
 
 def _rotated(features: NDArray[np.floating]) -> tuple[Matrix, Matrix]:
-    """Return features in the space that the trials span, (R, rank), and the map to it, (D, rank).
+    """Return features in the space that the trials span, (R, rank), and its axes as sums of trials, (R, rank).
 
     Penalties on squared weights do not care for rotations, and weights outside of that space stay zero: with fewer
     trials than features the outcome is the same in a fraction of the time.
     """
-    n_trials, n_features = features.shape
-    if n_features <= n_trials:
-        return features.astype(np.float64), np.eye(n_features)
-    wide = features.astype(np.float64)
-    values, vectors = np.linalg.eigh(wide @ wide.T)
+    values, vectors = np.linalg.eigh(sum(part @ part.T for part in _parts(features)))
     keep = values > 1e-10 * values[-1]
-    project = wide.T @ (vectors[:, keep] / np.sqrt(values[keep]))
-    return wide @ project, project
+    if not keep.any():
+        # All trials are alike.
+        return np.zeros((len(features), 1)), np.zeros((len(features), 1))
+    values, vectors = values[keep], vectors[:, keep]
+    return vectors * np.sqrt(values), vectors / np.sqrt(values)
+
+
+def _products(features: NDArray[np.floating], weights: Matrix) -> Matrix:
+    """Return sums of trials, (D, n), given their weights, (R, n)."""
+    return np.concatenate([part.T @ weights for part in _parts(features)])
+
+
+def _parts(features: NDArray[np.floating]) -> Iterator[Matrix]:
+    """Yield some columns at a time in double precision: all of connectivity's would fill the memory."""
+    for first in range(0, features.shape[1], _COLUMNS):
+        yield features[:, first : first + _COLUMNS].astype(np.float64)
 
 
 def _temperature(logits: Matrix, labels: Labels) -> float:
-    found = minimize_scalar(
-        lambda power: log_loss(logits / np.exp(power), labels), bounds=(_COOLEST, _HOTTEST), method="bounded"
-    )
-    return float(np.exp(found.x))
+    """Return what logits (R, labels) have to be divided by.
+
+    Each of R trials is held to have its state with probability (R + 1) / (R + 2), as in Platt (1999): a few trials
+    that are all told apart do not make the next one certain.
+    """
+    n_trials, n_labels = logits.shape
+    if n_labels == 1:
+        return 1.0
+    doubt = 1 / (n_trials + 2)
+
+    def loss(power: float) -> float:
+        said = log_softmax(logits / np.exp(power), axis=1)
+        true = said[np.arange(n_trials), labels].sum()
+        return float(-(1 - doubt) * true - doubt * (said.sum() - true) / (n_labels - 1))
+
+    return float(np.exp(minimize_scalar(loss, bounds=(_COOLEST, _HOTTEST), method="bounded").x))

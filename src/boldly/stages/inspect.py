@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from boldly.files import read_json, read_tsv
 from boldly.provenance import Contract
-from boldly.records import InputError, Problem, read_comparisons, read_runs, read_scores
+from boldly.records import InputError, Problem, read_choices, read_comparisons, read_runs, read_scores
 from boldly.samples.shards import Sample, read_shard
 from boldly.samples.timeseries import read_timeseries
 
@@ -23,9 +23,12 @@ Rows = list[tuple[str, str]]
 _LABEL_WIDTH = 14
 _LINE_WIDTH = 100
 _MOST_LISTED = 12
+# Columns of a table of choices, and what they are called in short.
+_MEASURED = {"loss": "validation_loss", "validation": "validation_accuracy", "test": "test_accuracy"}
+_MOST_CHOICES = 3
 _KINDS = (
     "a shard (.tar), a time series file (.safetensors), a model folder, "
-    "or a table of runs, scores or comparisons (.tsv)"
+    "or a table of runs, scores, comparisons or choices (.tsv)"
 )
 
 
@@ -35,7 +38,7 @@ def run(paths: list[Path]) -> str:
     Parameters
     ----------
     paths : list of Path
-        Shards, time series files, model folders, tables of runs, scores or comparisons.
+        Shards, time series files, model folders, tables of runs, scores, comparisons or choices.
 
     Returns
     -------
@@ -147,10 +150,12 @@ def _table(path: Path) -> Rows:
             return _scores(path)
         if {"experiment", "baseline", "difference", "p_holm"} <= columns:
             return _comparisons(path)
+        if {"experiment", "choice", "validation_loss", "test_accuracy"} <= columns:
+            return _choices(path)
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, TypeError) as error:
         raise InputError(Problem(str(path), "", f"not a readable table: {error}", f"give {_KINDS}")) from None
     found = ", ".join(sorted(columns)[:_MOST_LISTED])
-    message = f"a table neither of runs nor of scores or comparisons (columns: {found})"
+    message = f"a table neither of runs nor of scores, comparisons or choices (columns: {found})"
     raise InputError(Problem(str(path), "", message, f"give {_KINDS}"))
 
 
@@ -201,6 +206,22 @@ def _comparisons(path: Path) -> Rows:
         interval = f"  [{row['ci_low']:+.3f}; {row['ci_high']:+.3f}]" if pd.notna(row["ci_low"]) else ""
         p = f"  p {row['p_holm']:.3g}, corrected" if pd.notna(row["p_holm"]) else ""
         rows.append(("difference", f"n {row['n']:>3}  {pair:<{width}}  {row['difference']:+.3f}{interval}{p}"))
+    return rows
+
+
+def _choices(path: Path) -> Rows:
+    """Say for each experiment and n how the fits did on average, and which choices were made how often."""
+    table = read_choices(path)
+    rows = [("choices", f"of {_count(len(table), 'fit')}"), ("dataset", _listed(table["dataset"]))]
+    width = max(map(len, table["experiment"]), default=0)
+    for (n, name), fits in table.groupby(["n", "experiment"], sort=False):
+        means = {word: fits[column].mean() for word, column in _MEASURED.items()}
+        said = "  ".join(f"{word} {mean:.3f}" for word, mean in means.items() if pd.notna(mean))
+        rows.append(("fits", f"n {n:>3}  {name:<{width}}  {said}"))
+        choices = Counter(filter(None, fits["choice"])).most_common()
+        rows += [("", f"{'':>7}{count} x {choice}") for choice, count in choices[:_MOST_CHOICES]]
+        if len(choices) > _MOST_CHOICES:
+            rows.append(("", f"{'':>7}and {_count(len(choices) - _MOST_CHOICES, 'other choice')}"))
     return rows
 
 

@@ -97,9 +97,10 @@ def signal_basis(
                 counts.append(len(block))
                 yield block[:, None]
 
-    basis = fit_basis(blocks())
-    if not contracts:
+    paths = list(paths)
+    if not paths:
         raise InputError(Problem("no shards", "", "there is nothing to fit components to", "see the run tables"))
+    basis = fit_basis(blocks())
     return basis, total[0] / sum(counts), contracts[0]
 
 

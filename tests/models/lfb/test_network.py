@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from boldly.config import AdaptOptions, PretrainOptions, parse
-from boldly.models.build import build_network
+from boldly.models.build import build_network, is_encoder
 from boldly.models.lfb.network import LfbNetwork
 from boldly.records import InputError
 from tests.models.lfb import reference
@@ -158,6 +158,99 @@ def test_the_same_batch_gives_the_same_losses_whatever_comes_beside_them(name):
     one = {key: value[:1] if isinstance(value, torch.Tensor) else value for key, value in given.items()}
     torch.testing.assert_close(built(**one)["window_loss"], windows[:1], atol=1e-5, rtol=1e-5)
     assert built.naive(**given)["l1_zero"].shape == windows.shape
+
+
+ENCODERS = [name for name in FRAMEWORKS if "Linear" not in name]
+
+
+def unlabelled_trials():
+    given = reference.trial_batch()
+    del given["labels"]
+    return given
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_states_of_frames_come_for_the_embedding_and_each_layer(name):
+    built, given = network(name), unlabelled_trials()
+    states = built.encode(**given)
+    assert [tuple(layer.shape) for layer in states] == [(*given["inputs"].shape[:2], W)] * 3
+    # Padding is not read: by transformers through their mask, by the autoencoder as the zeros that it is.
+    changed = {**given, "inputs": given["inputs"].masked_fill(~given["valid"][..., None], 9.0)}
+    for one, other in zip(states, built.encode(**changed), strict=True):
+        torch.testing.assert_close(one[given["valid"]], other[given["valid"]])
+    alone = {key: value[:1, :9] if key in ("inputs", "seconds") else value[:1] for key, value in given.items()}
+    del alone["valid"]
+    for one, other in zip(states, built.encode(**alone), strict=True):
+        torch.testing.assert_close(one[:1, :9], other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["decoding_GPT", "decoding_BERT", "decoding_NetBERT"])
+def test_the_last_states_are_those_that_a_decoder_reads(name):
+    built, given = network(name), unlabelled_trials()
+    outputs = built.predict(built.prepare(**given))["outputs"]
+    valid = given["valid"]
+    torch.testing.assert_close(built.encode(**given)[-1][valid], outputs[:, :-1][valid])
+
+
+@pytest.mark.parametrize("name", ["CSM", "CSM_emb2"])
+def test_states_of_frames_before_a_mask_are_those_of_pretraining(name):
+    """GPT-2 looks back only: neither MASK behind a frame nor CLS changes its states."""
+    built, given = network(name), reference.pretraining_batch("CSM")
+    masked = given.pop("masked")
+    hidden = []
+    built.decoder.transformer.register_forward_hook(lambda *call: hidden.append(call[-1].last_hidden_state))
+    built(**given, masked=masked)
+    before = masked.int().cumsum(dim=1) == 0
+    assert before.any()
+    torch.testing.assert_close(built.encode(**given)[-1][before], hidden[0][before], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["decoding_BERT", "NetBERT"])
+def test_states_of_bert_are_those_of_its_layers_one_after_the_other(name):
+    built, given = network(name), unlabelled_trials()
+    given = {key: value[1:2] for key, value in given.items() if key != "valid"}  # the longest: no padding
+    states = built.encode(**given)
+    layers = built.decoder.transformer.encoder.layer
+    # CLS is a token of the window for all frames.
+    cls = {"inputs": built.embedder.cls_embed, "seconds": torch.tensor([[-1.0]])}
+    frames = torch.cat([given["inputs"], cls["inputs"]], dim=1)
+    embedded = built.embedder(frames, torch.cat([given["seconds"], cls["seconds"]], dim=1))
+    hidden = built.decoder.transformer.embeddings(inputs_embeds=embedded)
+    for number, state in enumerate(states):
+        torch.testing.assert_close(hidden[:, :-1], state, atol=1e-5, rtol=1e-5)
+        if number < len(layers):
+            output = layers[number](hidden)
+            hidden = output[0] if isinstance(output, tuple) else output
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "decoding_autoencoder"])
+def test_the_last_states_of_the_autoencoder_are_means_of_its_directions(name):
+    built, given = network(name), unlabelled_trials()
+    found = []
+    lstms = built.decoder.encoder.lstms
+    lstms[-1].register_forward_hook(lambda *call: found.append(call[-1][0]))
+    states = built.encode(**given)
+    embedded = built.embedder(given["inputs"], given["seconds"] * given["valid"])
+    torch.testing.assert_close(states[0], embedded)
+    ahead, back = found[0][:, : states[-1].shape[1]].chunk(2, dim=2)
+    torch.testing.assert_close(states[-1], (ahead + back) / 2)
+    # It starts from, and ends with, padding up to the longest window.
+    assert found[0].shape[1] == reference.WINDOW
+
+
+@pytest.mark.parametrize(("name", "longest"), [("autoencoder", 20), ("CSM", 511), ("BERT", 511)])
+def test_windows_that_are_longer_than_the_network_reads_are_refused(name, longest):
+    built = network(name)
+    # Memory of one frame: nothing is computed before the check.
+    frames = torch.zeros(1, 1, P).expand(1, longest + 1, P)
+    seconds, marked = torch.zeros(1, longest + 1), torch.zeros(1, P, dtype=torch.bool)
+    with pytest.raises(InputError, match=f"{longest} at most.*\n.*\n.*set it to {longest}"):
+        built.encode(frames, seconds, torch.ones(1), marked)
+
+
+def test_the_linear_baseline_has_no_states_of_frames():
+    assert not is_encoder(network("decoding_LinearBaseline"))
+    assert all(is_encoder(network(name)) for name in ENCODERS)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from boldly.models.lfb import layout
-from boldly.models.lfb.embedder import Embedder, Unembedder
+from boldly.models.lfb.embedder import N_POSITIONS, Embedder, Unembedder
 from boldly.models.lfb.layout import Tokens
 from boldly.models.lfb.sequence import BertDecoder, GptDecoder, LinearDecoder, LstmDecoder
 from boldly.models.network import NetworkConfig, Outputs, classified, real_frames
+from boldly.records import InputError, Problem
 
 # Parameters that no gradient reaches, by objective. They are part of the published weights.
 _IDLE = {
@@ -148,6 +149,38 @@ class LfbTransformer(LfbNetwork):
             outputs |= {"pooler_outputs": pooled, "is_next_logits": self.decoder.is_next_head(pooled).squeeze(-1)}
         return outputs
 
+    def encode(
+        self, inputs: Tensor, seconds: Tensor, t_r: Tensor, marked: Tensor, valid: Tensor | None = None
+    ) -> list[Tensor]:
+        """Return the hidden states (B, L, W) of the embedding and of all layers, where nothing is masked.
+
+        A window is followed by CLS, as in adaptation (pretraining has no layout for a single window of BERT); the
+        state of CLS is left out. Those of GPT-2, which looks back only, are the same with and without it.
+
+        Parameters
+        ----------
+        inputs : Tensor, shape (B, L, P)
+            Frames.
+        seconds : Tensor, shape (B, L)
+            Their times, s.
+        t_r, marked : Tensor
+            Part of each batch; the published networks have no use for them.
+        valid : Tensor of bool, shape (B, L), optional
+            Real frames, in front of the padding; None: all. States of padding mean nothing.
+
+        Raises
+        ------
+        InputError
+            For windows that are longer than the positions that the network knows.
+        """
+        _check_length(inputs.shape[1], N_POSITIONS - 1)
+        valid = real_frames(inputs, valid)
+        tokens = layout.with_cls(inputs * valid[..., None], seconds * valid, valid, self.embedder.cls_embed)
+        embedded = self.embedder(tokens.inputs_embeds, tokens.t_rs)
+        states = self.decoder.layers(embedded, tokens.attention_mask)
+        # CLS stands behind the last real frame, and makes the windows a place longer.
+        return [layer[:, :-1] for layer in states]
+
     def _lay_out(
         self, inputs: Tensor, seconds: Tensor, valid: Tensor, masked: Tensor | None, split: int
     ) -> Tokens:
@@ -179,6 +212,30 @@ class LfbAutoencoder(LfbNetwork):
         restored, pooled = self.decoder(frames, tokens.forced)
         return {"outputs": self._unembed(restored), "pooler_outputs": pooled}
 
+    def encode(
+        self, inputs: Tensor, seconds: Tensor, t_r: Tensor, marked: Tensor, valid: Tensor | None = None
+    ) -> list[Tensor]:
+        """Return the embedded frames and the outputs of the encoder's layers, each (B, L, W).
+
+        Of the last layer it is the mean of both directions, whose state at the end the generator starts from.
+
+        Parameters
+        ----------
+        inputs, seconds, t_r, marked, valid
+            As in `LfbTransformer.encode`.
+
+        Raises
+        ------
+        InputError
+            For windows that are longer than the longest of the pretraining: the encoder reads all of them padded
+            to that length.
+        """
+        n_frames = inputs.shape[1]
+        _check_length(n_frames, self.sizes.window_frames)
+        tokens = self.prepare(inputs, seconds, valid)
+        layers = self.decoder.encoder.layers(self.embedder(tokens.inputs_embeds, tokens.t_rs))
+        return [layer[:, :n_frames] for layer in layers]
+
     def _lay_out(
         self, inputs: Tensor, seconds: Tensor, valid: Tensor, masked: Tensor | None, split: int
     ) -> Tokens:
@@ -194,6 +251,12 @@ class LfbAutoencoder(LfbNetwork):
             # Out of training the generator always runs freely.
             forced=None if masked is None or not self.training else _lengthened(~masked, missing),
         )
+
+
+def _check_length(n_frames: int, longest: int) -> None:
+    if n_frames > longest:
+        message = f"trials of {n_frames} frames, this network of variant lfb reads {longest} at most"
+        raise InputError(Problem("window_frames", "", message, f"set it to {longest} for this experiment"))
 
 
 def _lengthened(forced: Tensor, places: int) -> Tensor:

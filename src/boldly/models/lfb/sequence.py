@@ -42,6 +42,10 @@ class GptDecoder(nn.Module):
         """Return the last hidden states (B, T, W)."""
         return self.transformer(inputs_embeds=hidden, attention_mask=attention_mask.long()).last_hidden_state
 
+    def layers(self, hidden: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        """Return the embedding with positions, and the output of each layer (of the last one behind LayerNorm)."""
+        return _all_states(self.transformer, hidden, attention_mask)
+
     def pool(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         """Return the pooled state (B, W) of the last token that is read: CLS."""
         last = attention_mask.sum(dim=1) - 1
@@ -78,6 +82,10 @@ class BertDecoder(nn.Module):
         return self.transformer(
             inputs_embeds=hidden, attention_mask=attention_mask.long(), token_type_ids=token_type_ids
         ).last_hidden_state
+
+    def layers(self, hidden: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        """Return the embedding with positions and segment, and the output of each layer."""
+        return _all_states(self.transformer, hidden, attention_mask)
 
     def pool(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         """Return the pooled state (B, W) of the first token."""
@@ -138,15 +146,26 @@ class _Encoder(nn.Module):
 
     def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Return the last hidden state, and the same pooled, each (B, W)."""
+        last = self._read(hidden)[1]
+        return last, self.pooler_layer(last)
+
+    def layers(self, hidden: Tensor) -> list[Tensor]:
+        """Return what goes into the layers and what comes out of the last one, each (B, L, W)."""
+        return self._read(hidden)[0]
+
+    def _read(self, hidden: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return the states of all layers, and the last state of the last layer, the mean of its directions."""
         B, L, W = hidden.shape
         state: tuple[Tensor, Tensor] | None = None
+        states = [hidden]
         for number, lstm in enumerate(self.lstms):
             output, state = lstm(hidden, state)
+            hidden = output.view(B, L, 2, W).mean(dim=2)
             if number < len(self.layer_norms):
-                hidden = self.layer_norms[number](hidden + output.view(B, L, 2, W).mean(dim=2))
+                hidden = self.layer_norms[number](states[-1] + hidden)
+            states.append(hidden)
         assert state is not None
-        last = state[0].mean(dim=0)
-        return last, self.pooler_layer(last)
+        return states, state[0].mean(dim=0)
 
 
 class _Generator(nn.Module):
@@ -185,6 +204,12 @@ def _lstms(sizes: NetworkConfig, *, bidirectional: bool) -> tuple[nn.ModuleList,
     lstms = (nn.LSTM(width, width, batch_first=True, bidirectional=bidirectional) for _ in range(sizes.layers))
     norms = (nn.Sequential(nn.LayerNorm(width), nn.Dropout(sizes.dropout)) for _ in range(sizes.layers - 1))
     return nn.ModuleList(lstms), nn.ModuleList(norms)
+
+
+def _all_states(transformer: GPT2Model | BertModel, hidden: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+    return transformer(
+        inputs_embeds=hidden, attention_mask=attention_mask.long(), output_hidden_states=True
+    ).hidden_states
 
 
 def _pooler(sizes: NetworkConfig) -> nn.Sequential:

@@ -6,6 +6,7 @@ import gc
 import json
 import logging
 import shutil
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -84,7 +85,8 @@ def run(
         "trials": {path.name: file_sha256(path) for path in paths},
         "models": [{**model.record, "sha256": file_sha256(model.weights)} for model in models],
     }
-    jobs = [(draw, seed) for draw in parts.draws for seed in experiment.seeds]
+    # A seed after the other: a probe encodes the trials once for each.
+    jobs = [(draw, seed) for seed in experiment.seeds for draw in parts.draws]
     # The Trainer collects garbage before each fit; without this it walks through all imported modules each time.
     gc.freeze()
     records = []
@@ -141,6 +143,11 @@ def _check(models: list[UpstreamModel], corpus: Corpus, options: AdaptOptions) -
     """Refuse upstream models that the trials do not fit."""
     if options.upstream and not models:
         raise ValueError("a network needs the folder of an upstream model")
+    labels = Counter(label for label, _ in {(model.label, str(model.folder)) for model in models})
+    if twice := [label for label, count in labels.items() if count > 1]:
+        folders = ", ".join(str(model.folder) for model in models if model.label in twice)
+        message = f"models whose folders have the same name: {folders}"
+        raise InputError(Problem(", ".join(twice), "", message, "rename one of the folders"))
     if not models:
         return
     from boldly.models.build import load_config, load_contract

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,15 +15,12 @@ from boldly.config import PROBE_BASELINES, AdaptOptions
 from boldly.decoders.encoders import SIGNAL, States, identity, network_states, signal_states
 from boldly.decoders.probe import CONTRACT, Choices, FeatureCache, Member, Probe, fit_member
 from boldly.decoders.readouts import Floats
-from boldly.decoders.selection import Bools, folds
+from boldly.decoders.selection import Bools, HeldOut, folds, mixture, mixture_weights
 from boldly.files import atomic_path
 from boldly.models.basis import Basis, load_basis
 from boldly.samples.corpus import Corpus
 from boldly.samples.splits import DownstreamSplit, Draw
 from boldly.stages.adapt.upstream import ENCODERS, UpstreamModel, keep
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -50,38 +47,61 @@ class ProbeExperiment:
         self._owners = np.array(corpus.subjects if split.by == "subject" else corpus.runs)
         self._choices = _choices(options)
         self._encoded: dict[str, _Encoded] = {}
-        shutil.rmtree(output / ENCODERS, ignore_errors=True)
         if options.pretrained is not None:
             self.seeds = tuple(dict.fromkeys(model.seed for model in models))
         else:
             self.seeds = tuple(options.seeds) if options.untrained is not None else tuple(options.seeds[:1])
+        # At once and for all seeds: decoders of an interrupted job, which are not fitted again, need theirs too.
+        shutil.rmtree(output / ENCODERS, ignore_errors=True)
+        for seed in self.seeds:
+            for name, model in self._names(seed).items():
+                if model is not None and not (output / ENCODERS / name).exists():
+                    self._keep(name, model, seed)
 
     def fit(self, draw: Draw, seed: int, folder: Path) -> dict[str, Any]:
         """Fit a probe to the trials of a draw and write it."""
         started = time.monotonic()
-        members = [self._member(encoded, draw) for encoded in self._encoders(seed)]
-        losses = np.array([member.chosen["loss"] for member in members], np.float64)
-        if self._options.combine == "best" and len(members) > 1 and np.isfinite(losses).all():
-            members = [members[int(np.argmin(losses))]]
+        fitted = [self._member(encoded, draw) for encoded in self._encoders(seed)]
+        members, held_out = self._combined([member for member, _ in fitted], [left for _, left in fitted])
         probe = Probe(tuple(members), self._corpus.label_names, self._options.window_frames)
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / CONTRACT) as temporary:
             temporary.write_text(self._corpus.contract.to_json() + "\n", encoding="utf-8")
         probe.save(folder)
-        about = {"choice": str(probe), "seconds": round(time.monotonic() - started, 2)}
-        for number in ("loss", "accuracy"):
-            # None, where nothing could be left out, becomes nan.
-            values = np.array([member.chosen[number] for member in members], np.float64)
-            if np.isfinite(values).all():
-                about[f"validation_{number}"] = float(np.mean(values))
+        about: dict[str, Any] = {"choice": str(probe), "seconds": round(time.monotonic() - started, 2)}
+        if held_out is not None:
+            about |= {"validation_loss": held_out.loss, "validation_accuracy": held_out.accuracy}
         return about
 
-    def _member(self, encoded: _Encoded, draw: Draw) -> Member:
+    def _combined(
+        self, members: list[Member], held_out: list[HeldOut | None]
+    ) -> tuple[list[Member], HeldOut | None]:
+        """Return the members that are kept, with their weights, and what they say together of trials left out."""
+        known = [left for left in held_out if left is not None]
+        if len(members) == 1:
+            return members, held_out[0]
+        if len(known) < len(members):
+            return [replace(member, weight=1 / len(members)) for member in members], None
+        weights = np.full(len(members), 1 / len(members))
+        if self._options.combine == "weighted":
+            weights = mixture_weights(known)
+        elif self._options.combine == "best":
+            weights = np.eye(len(members))[int(np.argmin([left.loss for left in known]))]
+        kept = [
+            replace(member, weight=float(weight))
+            for member, weight in zip(members, weights, strict=True)
+            if weight > 0
+        ]
+        return kept, mixture(known, weights)
+
+    def _member(self, encoded: _Encoded, draw: Draw) -> tuple[Member, HeldOut | None]:
         """Fit the part of one encoder; choices are made on validation units, else inside the training units."""
         chosen: Bools = np.isin(self._owners, (*draw.train, *draw.validation))
         labels = self._corpus.labels[chosen]
-        if draw.validation:
-            left_out = [np.isin(self._owners[chosen], draw.validation)]
+        validates = np.isin(self._owners[chosen], draw.validation)
+        # Units may have no usable trial.
+        if validates.any() and not validates.all():
+            left_out = [validates]
         else:
             runs = np.array(self._corpus.runs)[chosen]
             left_out = folds([list(self._owners[chosen]), list(runs)], labels)
@@ -118,8 +138,9 @@ class ProbeExperiment:
         self._encoded = {name: encoded for name, encoded in self._encoded.items() if name in wanted}
         for name, model in wanted.items():
             if name not in self._encoded:
-                self._encoded[name] = self._encode(name, model, seed)
-        return list(self._encoded.values())
+                self._encoded[name] = self._encode(name, model)
+        # In the order of the config, whatever was there before.
+        return [self._encoded[name] for name in wanted]
 
     def _names(self, seed: int) -> dict[str, UpstreamModel | None]:
         """Return the encoders of a seed by name; a model that was not repeated serves all seeds."""
@@ -130,10 +151,10 @@ class ProbeExperiment:
             if model.name not in found or model.seed == seed:
                 found[model.name] = model
         if self._options.untrained is not None:
-            return {f"{model.name}_untrained_seed-{seed}": model for model in found.values()}
+            return {f"{Path(model.name).name}_untrained_seed-{seed}": model for model in found.values()}
         return {model.label: model for model in found.values()}
 
-    def _encode(self, name: str, model: UpstreamModel | None, seed: int) -> _Encoded:
+    def _encode(self, name: str, model: UpstreamModel | None) -> _Encoded:
         longest = self._options.window_frames
         if model is None:
             states = signal_states(self._corpus, longest)
@@ -141,22 +162,23 @@ class ProbeExperiment:
             on_parcels = PROBE_BASELINES[baseline].encoder == "signal"
             basis = identity(self._corpus.frames.shape[1]) if on_parcels else None
         else:
-            network = self._network(name, model, seed)
-            states = network_states(network, self._corpus, longest)
-            basis = load_basis(self._output / ENCODERS / name)
+            from boldly.models.build import load_encoder
+
+            folder = self._output / ENCODERS / name
+            states = network_states(load_encoder(folder), self._corpus, longest)
+            basis = load_basis(folder)
         return _Encoded(name, states, None if basis is None else FeatureCache(states, basis))
 
-    def _network(self, name: str, model: UpstreamModel, seed: int) -> nn.Module:
-        """Return an encoder, kept with the experiment."""
-        from boldly.models.build import build_network, load_config, load_encoder, save_network
+    def _keep(self, name: str, model: UpstreamModel, seed: int) -> None:
+        """Keep an encoder with the experiment."""
+        from boldly.models.build import build_network, load_config, save_network
 
         if self._options.untrained is None:
             keep(model, self._output, frozen=True)
-            return load_encoder(model.folder)
+            return
         config = replace(load_config(model.folder), labels=())
-        network = build_network(config, seed)
-        save_network(self._output / ENCODERS / name, config, network.state_dict(), self._corpus.contract)
-        return network
+        weights = build_network(config, seed).state_dict()
+        save_network(self._output / ENCODERS / name, config, weights, self._corpus.contract)
 
 
 def _choices(options: AdaptOptions) -> Choices:

@@ -3,7 +3,11 @@
 Scores are tidy rows. For each experiment and number of labelled units n there are rows for each fit (draw and seed
 given, subject "all"), for each test subject (draw and seed "all") and a summary (all three "all"), with the recall
 of each state and the p-value of a permutation test. Experiments are the decoders, chance, and controls that see no
-signals. Paired differences between decoders stand in a table of their own.
+signals. Paired differences between decoders stand in a table of their own, and so does what validation chose for
+each fit. Of several pretrained experiments, "chosen" is for each fit the one with the best validation.
+
+Networks that were pretrained on runs whose trials are tested are refused; where that is accepted by name, their
+scores are flagged.
 
 Where all draws have the same test units, a score is that of all test trials together, averaged over draws and
 seeds. Where they differ (each unit in turn), the predictions of all draws are pooled before scoring, so that every
@@ -24,14 +28,16 @@ import numpy as np
 
 from boldly import bids
 from boldly.config import EvaluateOptions
-from boldly.records import InputError, Problem, write_comparisons, write_scores
+from boldly.records import InputError, Problem, write_choices, write_comparisons, write_scores
 from boldly.samples.corpus import Corpus, load_corpus
 from boldly.samples.shards import subject_shards
 from boldly.samples.splits import DownstreamSplit, read_split
+from boldly.stages.evaluate.choices import CHOSEN, choose_decoders, list_choices
 from boldly.stages.evaluate.comparisons import compare
 from boldly.stages.evaluate.controls import fit_controls, flag_controls, read_training
 from boldly.stages.evaluate.manifests import read_decoders
 from boldly.stages.evaluate.predictions import Parts, predict, trials_of, write_predictions
+from boldly.stages.evaluate.pretraining import check_pretraining, flag_seen
 from boldly.stages.evaluate.references import flag_above_ceilings, majority, read_ceilings, uniform_guessing
 from boldly.stages.evaluate.scores import score
 
@@ -48,6 +54,7 @@ def run(
     options: EvaluateOptions,
     scores: Path,
     comparisons: Path,
+    choices: Path,
     predictions: Path,
 ) -> None:
     """Predict the test trials of a dataset with every adapted model and score the predictions.
@@ -66,14 +73,16 @@ def run(
         Table of the best accuracies possible (columns dataset, decoder, accuracy, ci_low, ci_high, n_trials),
         known for simulated data only.
     options : EvaluateOptions
-        Intervals and permutations.
-    scores, comparisons, predictions : Path
-        The tables to write: one row per `Score`; one per `Comparison`; one per fit and test trial (.tsv.gz).
+        Intervals and permutations, and whether networks may have seen the test runs.
+    scores, comparisons, choices, predictions : Path
+        The tables to write: one row per `Score`; one per `Comparison`; one per `Choice`, that is per fit; one per
+        fit and test trial (.tsv.gz).
 
     Raises
     ------
     InputError
-        For models that are incomplete or were adapted on another split, and shards that lack the test units.
+        For models that are incomplete, were adapted on another split or pretrained on test runs, and shards that
+        lack the test units.
     """
     parts = read_split(split, "downstream")
     decoders = read_decoders(models, dataset, parts, split)
@@ -82,14 +91,20 @@ def run(
     loaded = load_corpus(paths)
     corpus = _test_trials(loaded, parts, shards)
     trials = trials_of(corpus, parts.by)
+    seen = check_pretraining(decoders, corpus, allow=options.allow_pretrained_test_runs)
     kept = Parts(predictions.with_name(f"{dataset}_parts"), paths, trials)
     predicted = [predict(decoder, corpus, trials, kept) for decoder in decoders]
+    chosen, taken = choose_decoders(decoders, predicted)
+    write_choices(choices, list_choices(decoders, predicted, taken, trials, dataset))
+    if of_chosen := set().union(*(seen.get(name, set()) for name in taken.values())):
+        seen[CHOSEN] = of_chosen
+    predicted += chosen
     training = read_training(parts, dataset, shards, loaded)
     controls = fit_controls(parts, corpus, trials, training)
     experiments = [majority(parts, trials, training), *predicted, *controls]
     rows, tallies = score(experiments, trials, dataset=dataset, options=options)
     rows = flag_controls([*uniform_guessing(trials, dataset), *rows])
-    rows = flag_above_ceilings(rows, ceiling_scores, decoders)
+    rows = flag_seen(flag_above_ceilings(rows, ceiling_scores, predicted), seen)
     write_comparisons(comparisons, compare(predicted, tallies, dataset=dataset, options=options))
     write_predictions(predictions, predicted, trials)
     write_scores(scores, [*rows, *ceiling_scores])

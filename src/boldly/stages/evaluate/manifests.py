@@ -19,11 +19,28 @@ _REMEDY = "rerun adapt for this experiment"
 
 @dataclass(frozen=True)
 class Fit:
-    """One decoder: the folder in that of its experiment, and the draw and seed that it was trained with."""
+    """One decoder of an experiment.
+
+    Attributes
+    ----------
+    folder : str
+        Its name in the folder of the experiment.
+    draw : Draw
+        Which units trained, validated and are tested.
+    seed : int
+        Seed of the whole training.
+    choice : str
+        What was chosen by validation, in words; empty where nothing was.
+    validation_loss, validation_accuracy : float
+        Of trials that were left out of the fit, never of test trials; nan where unknown.
+    """
 
     folder: str
     draw: Draw
     seed: int
+    choice: str = ""
+    validation_loss: float = float("nan")
+    validation_accuracy: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -77,7 +94,8 @@ def read_decoders(models: list[Path], dataset: str, split: DownstreamSplit, spli
             content = read_json(path)
             name, kind, fits = str(content["experiment"]), str(content["kind"]), content["fits"]
             start = str(content["start"])
-            found = [((int(fit["n"]), int(fit["draw"])), int(fit["seed"]), str(fit["folder"])) for fit in fits]
+            known = {(int(fit["n"]), int(fit["draw"]), int(fit["seed"])): _validation(fit) for fit in fits}
+            folders = {(int(fit["n"]), int(fit["draw"]), int(fit["seed"])): str(fit["folder"]) for fit in fits}
             wrong = _wrong(content, dataset, draws, split_path)
         except (OSError, ValueError, KeyError, TypeError) as error:
             message = f"not a manifest of adapted models: {type(error).__name__} {error}"
@@ -86,10 +104,8 @@ def read_decoders(models: list[Path], dataset: str, split: DownstreamSplit, spli
         if wrong:
             problems.append(Problem(str(path), name, wrong, _REMEDY))
             continue
-        ordered = sorted(found)
-        decoders.append(
-            Decoder(folder, name, kind, start, tuple(Fit(own, draws[key], seed) for key, seed, own in ordered))
-        )
+        found = tuple(Fit(folders[key], draws[key[:2]], key[2], **known[key]) for key in sorted(folders))
+        decoders.append(Decoder(folder, name, kind, start, found))
     for name, count in Counter(decoder.name for decoder in decoders).items():
         if count > 1:
             message = f"{count} folders hold an experiment of this name"
@@ -97,6 +113,15 @@ def read_decoders(models: list[Path], dataset: str, split: DownstreamSplit, spli
     if problems:
         raise InputError(problems)
     return decoders
+
+
+def _validation(fit: dict[str, Any]) -> dict[str, Any]:
+    """Return what a manifest says of the validation of a fit, as fields of `Fit`."""
+    step = f"step {fit['step']}" if "step" in fit else ""
+    numbers: dict[str, Any] = {
+        name: float(fit[name]) for name in ("validation_loss", "validation_accuracy") if name in fit
+    }
+    return {"choice": str(fit.get("choice", step)), **numbers}
 
 
 def _wrong(

@@ -13,11 +13,13 @@ from boldly.files import read_tsv
 from boldly.records import InputError, Problem, Score
 from boldly.samples.splits import DownstreamSplit
 from boldly.stages.evaluate.controls import TrainingTrials
-from boldly.stages.evaluate.manifests import Decoder
 from boldly.stages.evaluate.predictions import Experiment, FitPredictions, Trials
 from boldly.stages.evaluate.scores import ALL, is_summary, summary_line
 
 logger = logging.getLogger(__name__)
+
+# Baselines that see nothing but the mean signal of a trial.
+_OF_MEAN_SIGNAL = ("mean_mlp", "mean_logistic", "mean_lda")
 
 
 def uniform_guessing(trials: Trials, dataset: str) -> list[Score]:
@@ -111,13 +113,13 @@ def read_ceilings(path: Path, dataset: str) -> list[Score]:
     ]
 
 
-def flag_above_ceilings(scores: list[Score], ceilings: list[Score], decoders: list[Decoder]) -> list[Score]:
+def flag_above_ceilings(scores: list[Score], ceilings: list[Score], experiments: list[Experiment]) -> list[Score]:
     """Return scores in which a decoder that is better than any can be is flagged, and warn of it.
 
     Test trials must have leaked into its training, unless it is above by chance.
     """
-    means = {decoder.name for decoder in decoders if decoder.start == "mean_mlp"}
-    names = {decoder.name for decoder in decoders}
+    means = {one.name for one in experiments if one.kind == "baseline" and one.start in _OF_MEAN_SIGNAL}
+    names = {one.name for one in experiments}
     flagged = []
     for row in scores:
         beaten = [
@@ -133,5 +135,6 @@ def flag_above_ceilings(scores: list[Score], ceilings: list[Score], decoders: li
                 f"{ceiling.experiment} {ceiling.value:.3f}",
                 "" if row.ci_low > ceiling.ci_high else " (perhaps by chance)",
             )
-        flagged.append(replace(row, flag="; ".join(f"above {c.experiment}" for c in beaten)) if beaten else row)
+        flags = [row.flag, *(f"above {ceiling.experiment}" for ceiling in beaten)]
+        flagged.append(replace(row, flag="; ".join(filter(None, flags))) if beaten else row)
     return flagged

@@ -13,6 +13,7 @@ from boldly.records import InputError, Problem
 from boldly.stages.figures import style
 from boldly.stages.figures.carpet import carpet
 from boldly.stages.figures.downstream_accuracy import downstream_accuracy
+from boldly.stages.figures.downstream_comparisons import downstream_comparisons
 from boldly.stages.figures.downstream_confusion import downstream_confusion
 from boldly.stages.figures.downstream_curves import downstream_curves
 from boldly.stages.figures.excluded import excluded
@@ -28,6 +29,7 @@ FIGURES: dict[str, Callable[..., tuple[Figure, pd.DataFrame]]] = {
     "upstream_losses": upstream_losses,
     "downstream_accuracy": downstream_accuracy,
     "downstream_curves": downstream_curves,
+    "downstream_comparisons": downstream_comparisons,
     "downstream_confusion": downstream_confusion,
 }
 

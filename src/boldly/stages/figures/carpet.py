@@ -67,11 +67,16 @@ def _draw(part: SubFigure, run: pd.Series, folders: list[Path]) -> pd.DataFrame:
     top, below = part.subplots(2, 1, sharex=True, height_ratios=[1, 3])
     _draw_movement(top, seconds, movement, run.key)
     grey = style.GREYS.with_extremes(bad=style.ALERT)
-    below.imshow(
+    picture = below.imshow(
         np.ma.masked_invalid(carpet), aspect="auto", cmap=grey, vmin=-_RANGE, vmax=_RANGE, interpolation="nearest",
         extent=(0, len(kept) * run.t_r, n_parcels, 0),
     )  # fmt: skip
     below.set(xlabel="time, s", ylabel=f"{n_parcels} parcels", yticks=[])
+    bar = part.colorbar(picture, cax=below.inset_axes((1.015, 0, 0.015, 1)), ticks=[-_RANGE, 0, _RANGE])
+    bar.ax.set_yticklabels([f"\N{MINUS SIGN}{_RANGE:g}", "0", f"{_RANGE:g}"], fontsize=5.5)
+    bar.ax.tick_params(length=1.5, width=0.4, pad=1.5)
+    bar.outline.set_linewidth(0.4)
+    bar.set_label("standard deviations", fontsize=5.5, labelpad=-2)
     columns = {"key": run.key, "second": seconds, "kept": kept.astype(int), "framewise_displacement_mm": movement}
     return pd.DataFrame(columns)
 

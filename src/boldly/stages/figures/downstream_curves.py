@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from boldly.stages.figures import style
-from boldly.stages.figures.tables import DRAWN_SCORES, REFERENCES, read_all_scores
+from boldly.stages.figures.tables import DRAWN_SCORES, REFERENCES, highest_control, read_all_scores
 
 _Ends = list[tuple[str, float, str]]  # label, last value and colour of each line
 _PER_LINE = 4
 _DASHED = (0, (3, 1.5))
 _DOTTED = (0, (1, 1.2))
 _BASELINE_DASHES = ((0, (1, 1)), (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (8, 2)))
+# Of many baselines, those that have curves of their own beside the best: of what the published system compared
+# with, of the mean signal, and of linear pretraining.
+NAMED_BASELINES = ("linear", "mean_logistic", "components")
+_MOST_BASELINES = 3
+_LONGEST = 24  # characters of a label
+_SEVERAL = "several networks"
 
 
 @dataclass(frozen=True)
@@ -30,16 +36,19 @@ class _Family:
     ----------
     pretrained, scratch, untrained : str or None
         Experiments; None where there is none.
+    several : tuple of str
+        Instead of these: all experiments that start from several upstream models, and "chosen".
     """
 
     pretrained: str | None = None
     scratch: str | None = None
     untrained: str | None = None
+    several: tuple[str, ...] = field(default=())
 
     @property
     def name(self) -> str:
         """What the panel is called."""
-        return self.pretrained or self.scratch or self.untrained or ""
+        return _SEVERAL if self.several else self.pretrained or self.scratch or self.untrained or ""
 
 
 @dataclass(frozen=True)
@@ -56,22 +65,25 @@ class _Line:
 def downstream_curves(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     """Draw one row per dataset and one column per network.
 
-    Pretrained networks are solid, those from scratch dashed, untrained ones dotted, baselines grey. Bands are
-    intervals. Without any network, the baselines alone are drawn, in colour.
+    Pretrained networks are solid, those from scratch dashed, untrained ones dotted; experiments that start from
+    several upstream models share a panel. Coloured bands are intervals. Of more than three baselines, a grey band
+    reaches from the worst to the best of each n, and `NAMED_BASELINES` are drawn. Without any network, the
+    baselines alone are drawn, in colour.
 
     Parameters
     ----------
     paths : list of Path
-        Score tables, one per dataset; rows stand in their order.
+        Score tables, one per dataset; rows stand in their order. Tables of comparisons are left out.
     """
     accuracy = read_all_scores(paths)
     families = _families(accuracy) or [_Family()]
     colours = style.colours([family.name for family in families])
-    baselines = list(accuracy[accuracy["kind"] == "baseline"]["experiment"].unique())
-    per_line = min(_PER_LINE, len(families))
+    baselines = _named_baselines(accuracy)
+    # As many lines as are needed, filled evenly.
+    per_line = -(-len(families) // -(-len(families) // _PER_LINE))
     chunks = [families[first : first + per_line] for first in range(0, len(families), per_line)]
     lines = [(rows, chunk) for _, rows in accuracy.groupby("dataset", sort=False) for chunk in chunks]
-    width = style.COLUMN * 0.8 if per_line == 1 else min(style.PAGE, 1.15 + 1.55 * per_line)
+    width = style.COLUMN * 0.8 if per_line == 1 else min(style.PAGE, 1.15 + 2.0 * per_line)
     figure = style.new_figure(width, 0.35 + 1.6 * len(lines))
     panels = figure.subplots(len(lines), per_line, squeeze=False, sharey="row")
     for number, (line, (rows, chunk)) in enumerate(zip(panels, lines, strict=True)):
@@ -99,6 +111,11 @@ def _families(scores: pd.DataFrame) -> list[_Family]:
         if kind in without:
             without[kind].setdefault(start, name)
     pretrained = experiments[experiments["kind"] == "pretrained"]
+    # The best by validation is of several experiments even where these start from one model.
+    of_several = pretrained["start"].fillna("").str.contains("+", regex=False) | (
+        pretrained["experiment"] == "chosen"
+    )
+    several, pretrained = tuple(pretrained.loc[of_several, "experiment"]), pretrained[~of_several]
     families = [
         _Family(name, without["scratch"].get(start), without["untrained"].get(start))
         for name, start in pretrained[["experiment", "start"]].itertuples(index=False)
@@ -107,7 +124,16 @@ def _families(scores: pd.DataFrame) -> list[_Family]:
     for kind in without:
         names = experiments.loc[experiments["kind"] == kind, "experiment"]
         families += [_Family(**{kind: name}) for name in names if name not in shown]
-    return families
+    return [*families, _Family(several=several)] if several else families
+
+
+def _named_baselines(scores: pd.DataFrame) -> list[str]:
+    """Return the baselines that have curves of their own: all if there are few."""
+    experiments = scores[scores["kind"] == "baseline"].drop_duplicates("experiment")
+    if len(experiments) <= _MOST_BASELINES:
+        return list(experiments["experiment"])
+    of_start = experiments.drop_duplicates("start").set_index("start")["experiment"]
+    return [of_start[start] for start in NAMED_BASELINES if start in of_start]
 
 
 def _lines(family: _Family, rows: pd.DataFrame, colour: str, baselines: list[str]) -> list[_Line]:
@@ -118,12 +144,23 @@ def _lines(family: _Family, rows: pd.DataFrame, colour: str, baselines: list[str
         else _Line(style.spelled(name), rows[rows["experiment"] == name], own[name], "solid", True)
         for name, dashes in zip(baselines, _BASELINE_DASHES * len(baselines), strict=False)
     ]
+    if family.several:
+        own = style.colours(family.several)
+        front = [
+            _Line(_short(style.spelled(name)), rows[rows["experiment"] == name], own[name], "solid", True)
+            for name in family.several
+        ]
+        return [line for line in [*behind, *front] if len(line.rows)]
     front = [
         _Line("untrained", rows[rows["experiment"] == family.untrained], colour, _DOTTED, True),
         _Line("scratch", rows[rows["experiment"] == family.scratch], colour, _DASHED, True),
         _Line("pretrained", rows[rows["experiment"] == family.pretrained], colour, "solid", True),
     ]
     return [line for line in [*behind, *front] if len(line.rows)]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, lines: list[_Line], *, last: bool) -> _Ends:
@@ -136,6 +173,17 @@ def _panel(axes: Axes, rows: pd.DataFrame, lines: list[_Line], *, last: bool) ->
             axes.axhline(value.iloc[0], color=style.GREY, linewidth=0.6, linestyle=(0, (1, 2)), zorder=1)
             if last:
                 ends.append((text, float(value.iloc[0]), style.GREY))
+    controls = highest_control(rows)
+    if len(controls):
+        _reference(axes, controls)
+        if last:
+            ends.append(("best control", float(controls.iloc[-1]), style.GREY))
+    baselines = rows[rows["kind"] == "baseline"]
+    if baselines["experiment"].nunique() > _MOST_BASELINES:
+        range_ = baselines.groupby("n")["value"].agg(["min", "max"])
+        _band(axes, range_)
+        if last:
+            ends.append(("best baseline", float(range_["max"].iloc[-1]), style.GREY))
     for number, line in enumerate(lines):
         # A single n: beside each other, so that whiskers do not cover each other.
         shift = (number - (len(lines) - 1) / 2) * 0.16
@@ -147,6 +195,28 @@ def _panel(axes: Axes, rows: pd.DataFrame, lines: list[_Line], *, last: bool) ->
     _x_axis(axes, sizes)
     style.grid_lines(axes)
     return ends
+
+
+def _reference(axes: Axes, controls: pd.Series) -> None:
+    """Draw the best control of each n."""
+    x = np.log2(controls.index.to_numpy(float))
+    look: dict[str, Any] = {"color": style.GREY, "linewidth": 0.6, "zorder": 1}
+    if len(x) == 1:
+        axes.axhline(controls.iloc[0], linestyle=(0, (4, 1, 1, 1)), **look)
+    else:
+        axes.plot(x, controls, linestyle=(0, (4, 1, 1, 1)), **look)
+
+
+def _band(axes: Axes, baselines: pd.DataFrame) -> None:
+    """Draw where baselines lie, from the worst to the best of each n."""
+    x = np.log2(baselines.index.to_numpy(float))
+    look: dict[str, Any] = {"facecolor": style.GREY, "alpha": 0.16, "linewidth": 0, "zorder": 1}
+    if len(x) == 1:
+        axes.axhspan(baselines["min"].iloc[0], baselines["max"].iloc[0], **look)
+        axes.axhline(baselines["max"].iloc[0], color=style.GREY, linewidth=0.9, zorder=2)
+    else:
+        axes.fill_between(x, baselines["min"], baselines["max"], **look)
+        axes.plot(x, baselines["max"], color=style.GREY, linewidth=0.9, zorder=2)
 
 
 def _curve(axes: Axes, line: _Line) -> float:

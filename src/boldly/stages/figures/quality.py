@@ -47,6 +47,7 @@ def quality(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         style.grid_lines(axes, "x")
+        axes.margins(x=0.08)
         if measure == "median_coverage":
             axes.set_xlim(0, 1.05)
         elif measure != "mean_std_dvars":
@@ -69,7 +70,9 @@ def _row(axes: Axes, place: int, runs: pd.DataFrame, measure: str) -> None:
             part = part.iloc[np.linspace(0, len(part) - 1, _DOTS).astype(int)]
         # Golden-ratio steps fill the row evenly, the same each time.
         height = place + 0.6 * (np.arange(len(part)) * 0.618 % 1 - 0.5)
-        axes.scatter(part[measure], height, s=3.5, color=colour, alpha=0.6, linewidth=0, zorder=order)
+        axes.scatter(
+            part[measure], height, s=3.5, color=colour, alpha=0.6, linewidth=0, zorder=order, clip_on=False
+        )
 
 
 def _count_reasons(excluded: pd.DataFrame) -> pd.Series:

@@ -47,6 +47,7 @@ _SPELLINGS = {
     "autoencoding": "Autoencoding",
     "csm": "CSM",
     "mlp": "MLP",
+    "lda": "LDA",
 }
 
 _RC: dict[str, Any] = {
@@ -132,6 +133,30 @@ def colours(names: Iterable[str]) -> dict[str, str]:
     for number, name in enumerate(name for name in names if name not in chosen):
         chosen[name] = free[number % len(free)] if free else INK
     return {name: chosen[name] for name in names}
+
+
+def grouped(kinds: Sequence[str], step: float = 1.0, gap: float = 0.9) -> tuple[list[float], dict[str, float]]:
+    """Return the places of rows that stand in groups, from 0 downwards, and those of a heading above each group.
+
+    Parameters
+    ----------
+    kinds : sequence of str
+        Group of each row, rows of one group together.
+    step : float, default=1.0
+        From one row to the next.
+    gap : float, default=0.9
+        Room for a heading.
+    """
+    places: list[float] = []
+    headings: dict[str, float] = {}
+    here = -step
+    for kind in kinds:
+        if kind not in headings:
+            headings[kind] = here + (step + gap) / 2
+            here += gap
+        here += step
+        places.append(here)
+    return places, headings
 
 
 def ink_on(shade: tuple[float, float, float, float]) -> str:

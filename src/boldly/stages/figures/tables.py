@@ -9,13 +9,17 @@ import pandas as pd
 
 from boldly import bids
 from boldly.files import read_tsv
-from boldly.records import InputError, Problem, read_scores
+from boldly.records import InputError, Problem, read_comparisons, read_scores
 
 _RUN_COLUMNS = ("dataset", "subject", "key", "t_r", "n_volumes", "status", "reason")
 _QC_COLUMNS = ("key", "status", "reason", "mean_fd_mm", "mean_std_dvars", "degrees_of_freedom")
 _SIGNAL_COLUMNS = ("key", "status", "reason", "median_tsnr", "median_coverage")
 _MEASURES = (*_QC_COLUMNS[3:], *_SIGNAL_COLUMNS[3:])
 _SCORE_COLUMNS = ("dataset", "experiment", "kind", "start", "n", "metric", "label", "value", "ci_low", "ci_high")
+_COMPARISON_COLUMNS = (
+    *("dataset", "n", "experiment", "kind", "baseline", "other_kind"),
+    *("difference", "ci_low", "ci_high", "p_holm"),
+)
 DRAWN_SCORES = ["dataset", "experiment", "kind", "n", "value", "ci_low", "ci_high", "n_trials"]
 REFERENCES = {"chance": "chance", "ceiling_mean_signal": "best mean-signal", "ceiling_any": "best possible"}
 _TEXT = ("dataset", "subject", "key", "status", "reason", "session", "run")
@@ -78,16 +82,31 @@ def _quality_tables(folder: Path) -> list[Path]:
 def read_all_scores(paths: list[Path]) -> pd.DataFrame:
     """Return the summary accuracies (over draws, seeds and subjects) of score tables, in the order given.
 
-    Of several rows of chance, that of the highest accuracy is left, as the experiment "chance".
+    Of several rows of chance, that of the highest accuracy is left, as the experiment "chance". Tables of
+    comparisons may stand among the others and are left out.
     """
     tables = []
     for path in paths:
         table = read_scores(path)
+        if set(_COMPARISON_COLUMNS) <= set(table.columns):
+            continue
         if not set(_SCORE_COLUMNS) <= set(table.columns):
             raise unsuitable(path, "not a score table", table)
         summary = table[(table[["draw", "seed", "subject"]] == "all").all(axis=1)]
         tables.append(_one_chance(summary[summary["metric"] == "accuracy"]))
     return pd.concat(tables, ignore_index=True)
+
+
+def read_all_comparisons(paths: list[Path]) -> pd.DataFrame:
+    """Return the rows of the tables of comparisons among tables of scores, in the order given."""
+    tables = [read_comparisons(path) for path in paths]
+    found = [table for table in tables if set(_COMPARISON_COLUMNS) <= set(table.columns)]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(_COMPARISON_COLUMNS))
+
+
+def highest_control(scores: pd.DataFrame) -> pd.Series:
+    """Return the accuracy of the best control by n; empty without controls."""
+    return scores[scores["kind"] == "control"].groupby("n")["value"].max()
 
 
 def _one_chance(scores: pd.DataFrame) -> pd.DataFrame:

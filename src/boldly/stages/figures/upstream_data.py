@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from matplotlib.transforms import Bbox
 
 from boldly.stages.figures import style
@@ -16,6 +16,15 @@ from boldly.stages.figures.tables import read_all_runs
 
 # Up to this many datasets stand beside their markers by name; more are numbered and listed.
 _NAMED = 10
+# Ticks in a decade, from few to many.
+_TICKS = (
+    (1,),
+    (1, 3),
+    (1, 2, 5),
+    (1, 1.5, 2, 3, 4, 6, 8),
+    (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9),
+)
+_FEWEST_TICKS = 3
 _AREA = (12.0, 420.0)  # smallest and largest marker, square points
 
 
@@ -85,8 +94,8 @@ def _scatter(axes: Axes, table: pd.DataFrame, *, rings: bool) -> None:
         margin = max(0.16 * (high - low), 0.25)
         limits = 10 ** np.array([low - margin, high + margin])
         (axes.set_xlim if axis is axes.xaxis else axes.set_ylim)(*limits)
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high - low < 2 else (1.0,), numticks=20))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else ""))
+        axis.set_major_locator(FixedLocator(_ticks(*limits)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axis.set_minor_formatter(NullFormatter())
     style.grid_lines(axes, "both")
     n_subjects, n_runs = int(table["subjects"].sum()), int(table["runs"].sum())
@@ -105,6 +114,17 @@ def _scatter(axes: Axes, table: pd.DataFrame, *, rings: bool) -> None:
         fontsize=6,
         color=style.GREY,
     )
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Return whole numbers for a logarithmic axis from low to high: the coarsest series that has three there."""
+    ticks: list[float] = []
+    for series in _TICKS:
+        numbers = (multiple * 10**power for power in range(9) for multiple in series)
+        ticks = sorted(number for number in numbers if low <= number <= high and number == int(number))
+        if len(ticks) >= _FEWEST_TICKS:
+            break
+    return ticks
 
 
 def _counted(number: int, word: str) -> str:

@@ -1,7 +1,8 @@
-"""Figure upstream_losses: training and validation loss of each upstream experiment."""
+"""Figure upstream_losses: how well each upstream experiment predicts held-out subjects, over its training."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,102 +17,145 @@ from boldly.stages.figures.tables import read_histories
 _LINE = 7.5  # points, height of a line under the title
 _POINTS = 300  # longer training curves are averaged to as many points
 
-# Predictions that need no network: columns of eval_history.csv, and what their curves are called.
-_COMPARED = {"l1_zero": "zeros", "l1_ar1": "AR(1)", "l1_var": "VAR"}
+# Forecasts that need no network: columns of eval_history.csv, and what their lines are called.
+_FORECASTS = {"l1_ar1": "AR(1)", "l1_var": "VAR"}
+_VALIDATED = "validation"
+_COLUMNS = ["experiment", "repetition", "part", "step", "skill"]
+_REPEAT = re.compile(r"(?P<name>.+)_seed-\d+")
+
+Histories = dict[str, dict[str, pd.DataFrame]]
 
 
 def upstream_losses(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
-    """Draw one panel per experiment, losses of different objectives having different units.
+    """Draw one panel per experiment: the skill on held-out subjects over optimiser steps.
+
+    Skill is ``1 - L1 / L1 of predicting zero``, the same quantity in all panels, although what is predicted is
+    another (the next frame, masked frames, ...). Repetitions with other seeds are thin lines in the panel of their
+    experiment. An experiment without steps (principal components) has no panel.
 
     Parameters
     ----------
     paths : list of Path
-        ``<experiment>/train_history.csv`` and ``<experiment>/eval_history.csv``. Of the latter, the columns ``l1``
-        (the part of the loss that is an error of prediction, where it is not all) and ``l1_zero``, ``l1_ar1`` and
-        ``l1_var`` (that error of zeros, of a first-order process per parcel and of a vector autoregression) are
-        drawn where they are.
+        ``<experiment>/train_history.csv`` and ``<experiment>/eval_history.csv``. Of the latter, ``l1`` and
+        ``l1_zero`` are drawn, and ``l1_ar1`` and ``l1_var`` (a first-order process per parcel and a vector
+        autoregression) where they are. The training loss is drawn where it is the L1 and nothing else.
     """
-    histories = read_histories(paths)
-    colours = style.colours(histories)
-    n_columns = min(len(histories), 4 if len(histories) != 6 else 3)
-    n_rows = int(np.ceil(len(histories) / n_columns))
+    histories = {name: parts for name, parts in read_histories(paths).items() if _has_steps(parts)}
+    panels = _panels_of(histories)
+    if not panels:
+        return _nothing(), pd.DataFrame(columns=_COLUMNS)
+    colours = style.colours(panels)
+    n_columns = min(len(panels), 4 if len(panels) != 6 else 3)
+    n_rows = int(np.ceil(len(panels) / n_columns))
     figure = style.new_figure(max(style.COLUMN * 0.8, style.PAGE * n_columns / 4), 1.9 * n_rows)
-    panels = figure.subplots(n_rows, n_columns, squeeze=False)
+    grid = figure.subplots(n_rows, n_columns, squeeze=False, sharey=True)
     drawn = []
-    for number, (axes, (name, parts)) in enumerate(zip(panels.flat, histories.items(), strict=False)):
-        lines = {part: _lines(part, table) for part, table in parts.items()}
-        curves = {label: curve for group in lines.values() for label, curve in group.items()}
-        _draw(axes, name, curves, colours[name])
-        axes.set_ylabel("loss" if number % n_columns == 0 else "")
-        axes.set_xlabel("step" if number + n_columns >= len(histories) else "")
-        drawn += [curve.assign(experiment=name, part=label) for label, curve in curves.items()]
-    for axes in panels.flat[len(histories) :]:
+    for number, (axes, (name, repeats)) in enumerate(zip(grid.flat, panels.items(), strict=False)):
+        curves = _curves(histories[name])
+        others = {repeat: _curves(histories[repeat]) for repeat in repeats}
+        _draw(axes, name, curves, [lines for lines in others.values() if lines], colours[name])
+        axes.set_ylabel("skill" if number % n_columns == 0 else "")
+        axes.set_xlabel("step" if number + n_columns >= len(panels) else "")
+        for repeat, lines in {name: curves, **others}.items():
+            about = {"experiment": name, "repetition": repeat}
+            drawn += [curve.assign(**about, part=label) for label, curve in lines.items()]
+    for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
-    table = pd.concat(drawn, ignore_index=True)[["experiment", "part", "step", "loss"]]
-    return figure, table
+    _share_limits(list(grid.flat), drawn)
+    return figure, (pd.concat(drawn) if drawn else pd.DataFrame(columns=_COLUMNS))[_COLUMNS]
 
 
-def _lines(part: str, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the curves of a history by label."""
-    curves = {part: _thinned(table[["step", "loss"]])}
-    for column, label in (("l1", "validation L1"), *_COMPARED.items()):
-        if column in table.columns and not np.allclose(table[column], table["loss"]):
-            curves[label] = _thinned(table[["step", column]].rename(columns={column: "loss"}))
+def _has_steps(parts: dict[str, pd.DataFrame]) -> bool:
+    return any(table["step"].max() > 0 for table in parts.values())
+
+
+def _panels_of(histories: Histories) -> dict[str, list[str]]:
+    """Return the experiments, each with its repetitions; a repetition alone is an experiment."""
+    panels: dict[str, list[str]] = {}
+    for name in sorted(histories, key=lambda name: _REPEAT.fullmatch(name) is not None):
+        found = _REPEAT.fullmatch(name)
+        if found and found["name"] in panels:
+            panels[found["name"]].append(name)
+        else:
+            panels[name] = []
+    return panels
+
+
+def _curves(parts: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Return step and skill by label; nothing without a validation, which says what predicting zero reaches."""
+    evaluated = parts.get("validation")
+    if evaluated is None or not {"l1", "l1_zero"} <= set(evaluated.columns):
+        return {}
+    zero = evaluated["l1_zero"]
+    curves = {_VALIDATED: _curve(evaluated["step"], 1 - evaluated["l1"] / zero)}
+    for column, label in _FORECASTS.items():
+        if column in evaluated.columns:
+            curves[label] = _curve(evaluated["step"], 1 - evaluated[column] / zero)
+    if "train" in parts and np.allclose(evaluated["loss"], evaluated["l1"]):
+        curves["train"] = _curve(parts["train"]["step"], 1 - parts["train"]["loss"] / zero.mean())
     return curves
 
 
-def _thinned(curve: pd.DataFrame) -> pd.DataFrame:
+def _curve(step: pd.Series, skill: pd.Series) -> pd.DataFrame:
+    curve = pd.DataFrame({"step": step, "skill": skill}).reset_index(drop=True)
     if len(curve) <= _POINTS:
-        return curve.reset_index(drop=True)
+        return curve
     return curve.groupby(np.arange(len(curve)) * _POINTS // len(curve)).mean().reset_index(drop=True)
 
 
-def _draw(axes: Axes, name: str, curves: dict[str, pd.DataFrame], colour: str) -> None:
+def _draw(
+    axes: Axes, name: str, curves: dict[str, pd.DataFrame], others: list[dict[str, pd.DataFrame]], colour: str
+) -> None:
     looks = {
         "train": {"color": colour, "alpha": 0.4, "linewidth": 0.8},
-        "validation": {"color": colour, "linewidth": 1.4, "marker": "o", "markersize": 2.2},
-        "validation L1": {"color": colour, "linewidth": 1.0, "linestyle": (0, (1, 1))},
-        "zeros": {"color": style.GREY, "linewidth": 0.8, "linestyle": (0, (4, 2))},
-        "AR(1)": {"color": style.GREY, "linewidth": 0.6, "linestyle": (0, (4, 1, 1, 1))},
-        "VAR": {"color": style.GREY, "linewidth": 0.8, "linestyle": (0, (1, 2))},
+        _VALIDATED: {"color": colour, "linewidth": 1.4, "marker": "o", "markersize": 2.2},
+        "AR(1)": {"color": style.GREY, "linewidth": 0.7, "linestyle": (0, (4, 1, 1, 1))},
+        "VAR": {"color": style.GREY, "linewidth": 0.8, "linestyle": (0, (1, 1.2))},
     }
+    axes.axhline(0, color=style.GREY, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
+    for lines in others:
+        axes.plot(*lines[_VALIDATED].to_numpy().T, color=colour, linewidth=0.6, alpha=0.8)
     for label, curve in curves.items():
         look = dict(looks[label])
         if len(curve) > 40:
             look.pop("marker", None)
-        axes.plot(curve["step"], curve["loss"], **look)  # type: ignore[arg-type]
-    low, high = _limits(curves)
-    axes.set_ylim(low, high)
+        axes.plot(curve["step"], curve["skill"], **look)  # type: ignore[arg-type]
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     style.grid_lines(axes)
-    _label(axes, name, curves, colour)
+    _label(axes, name, curves, len(others), colour)
+    if not curves:
+        axes.text(0.5, 0.5, "not validated", transform=axes.transAxes, ha="center", color=style.GREY)
 
 
-def _limits(curves: dict[str, pd.DataFrame]) -> tuple[float, float]:
-    """Leave out the first, steep part of a long training curve: all that follows would be flat."""
-    train = curves.get("train")
-    parts = [curve["loss"] for label, curve in curves.items() if label != "train"]
-    if train is not None:
-        parts.append(train["loss"][len(train) // 20 :])
-    values = pd.concat(parts)
-    low, high = float(values.min()), float(values.max())
-    margin = 0.08 * max(high - low, 0.01 * abs(high), 1e-6)
-    return low - margin, high + margin
+def _share_limits(panels: list[Axes], drawn: list[pd.DataFrame]) -> None:
+    """Leave out the first, steep part of training curves: all that follows would be flat."""
+    parts = [
+        curve["skill"][len(curve) // 20 :] if (curve["part"] == "train").any() else curve["skill"]
+        for curve in drawn
+    ]
+    values = pd.concat([pd.Series([0.0]), *parts])
+    margin = 0.08 * max(float(values.max() - values.min()), 0.01)
+    panels[0].set_ylim(float(values.min()) - margin, float(values.max()) + margin)
 
 
-def _label(axes: Axes, name: str, curves: dict[str, pd.DataFrame], colour: str) -> None:
+def _label(axes: Axes, name: str, curves: dict[str, pd.DataFrame], n_others: int, colour: str) -> None:
     """Write the last value of each curve under the title: inside the panel text would meet the curves."""
-    last = {label: float(curve["loss"].iloc[-1]) for label, curve in curves.items()}
-    shade = style.for_text(colour)
-    losses = " · ".join(f"{label} {last[label]:.3f}" for label in ("validation", "train") if label in last)
+    # Rounded first: adding zero turns minus zero into zero.
+    last = {label: round(float(curve["skill"].iloc[-1]), 3) + 0.0 for label, curve in curves.items()}
+    own = [f"{label} {last[label]:.3f}" for label in (_VALIDATED, "train") if label in last]
+    own += [f"{n_others} more seed{'s' if n_others != 1 else ''}"] if n_others else []
+    trivial = [f"{label} {last[label]:.3f}" for label in _FORECASTS.values() if label in last]
     title = style.wrapped(style.spelled(name), 24)
-    l1 = [("L1", last["validation L1"])] if "validation L1" in last else []
-    others = [(label, last[label]) for label in _COMPARED.values() if label in last]
-    lines = [" · ".join(f"{label} {loss:.3f}" for label, loss in part) for part in (l1 + others[:1], others[1:])]
-    axes.set_title(title, pad=12 + _LINE * sum(map(bool, lines)))
-    for number, (text, ink) in enumerate(
-        reversed([(losses, shade), *((line, style.GREY) for line in lines if line)])
-    ):
+    lines = [(" · ".join(trivial), style.GREY), (" · ".join(own), style.for_text(colour))]
+    # Two lines everywhere, so that titles of panels beside each other stand in one line.
+    axes.set_title(title, pad=4 + 2 * _LINE)
+    for number, (text, ink) in enumerate(lines):
         style.subtitle(axes, text, ink, above=_LINE * number)
+
+
+def _nothing() -> Figure:
+    figure = style.new_figure(style.COLUMN, 0.6)
+    figure.text(0.5, 0.5, "no upstream experiment is trained by steps", ha="center", va="center", color=style.GREY)
+    return figure

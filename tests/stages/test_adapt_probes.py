@@ -1,0 +1,380 @@
+"""Stage adapt: probes of frozen networks, of components, and of the signals."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from boldly.config import PROBE_BASELINES, AdaptOptions, Baseline, PretrainOptions
+from boldly.decoders.apply import predict_fits
+from boldly.decoders.probe import ARRAYS, CONFIG, Probe
+from boldly.files import read_json, write_json
+from boldly.models.build import CONTRACT, load_config, load_contract
+from boldly.records import InputError
+from boldly.samples.corpus import load_corpus
+from boldly.samples.shards import read_shard, write_shard
+from boldly.stages import adapt, pretrain
+from boldly.stages.adapt import probes
+from tests.training import synthetic
+
+Study = tuple[Path, Path]
+Models = dict[str, adapt.UpstreamModel]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return synthetic.downstream_study(tmp_path_factory.mktemp("downstream"), sizes=(1, 3))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    folder = tmp_path_factory.mktemp("model")
+    data = synthetic.upstream_study(folder / "data", n_subjects=3)
+    values: dict[str, Any] = {
+        "layers": 1,
+        "width": 16,
+        "heads": 2,
+        "steps": 2,
+        "batch_size": 4,
+        "validation_windows": 8,
+    }
+    values |= {"window_frames": (6, 12), "keep_untrained": True}
+    found = {}
+    for framework, seed in (("csm", 1234), ("csm", 7), ("network_bert", 1234), ("components", 1234)):
+        name = f"{framework}-{seed}"
+        chosen = PretrainOptions.model_validate({"framework": framework, "seed": seed, **values})
+        pretrain.run(name=name, options=chosen, data=data, output=folder / name)
+        found[name] = adapt.UpstreamModel(framework, seed, folder / name)
+    return found
+
+
+def run(study: Study, output: Path, *models: adapt.UpstreamModel, **options: Any) -> list[dict[str, Any]]:
+    """Adapt and return what the manifest says of the fits."""
+    split, shards = study
+    chosen = AdaptOptions.model_validate({"window_frames": 20, **options})
+    adapt.run(
+        name="toy", options=chosen, dataset="task", split=split, shards=shards, models=list(models), output=output
+    )
+    fits: list[dict[str, Any]] = read_json(output / adapt.MANIFEST)["fits"]
+    return fits
+
+
+def encoders(output: Path, fit: dict[str, Any]) -> list[str]:
+    return [member.encoder for member in Probe.load(output / fit["folder"]).members]
+
+
+def accuracy(study: Study, output: Path, fits: list[dict[str, Any]], n: int) -> float:
+    """Return the accuracy on the test subject of the fits with n labelled units."""
+    corpus = load_corpus([study[1] / "ds-task_sub-05.tar"])
+    own = [fit["folder"] for fit in fits if fit["n"] == n]
+    return float(np.mean([p.argmax(axis=1) == corpus.labels for _, p in predict_fits(output, own, corpus)]))
+
+
+def test_a_frozen_network_decodes(study: Study, models: Models, tmp_path: Path) -> None:
+    fits = run(study, tmp_path, models["csm-1234"], pretrained="csm")
+    assert [(fit["n"], fit["draw"], fit["seed"]) for fit in fits] == [(n, d, 1234) for n in (2, 4) for d in (0, 1)]
+    manifest = read_json(tmp_path / adapt.MANIFEST)
+    assert (manifest["kind"], manifest["start"]) == ("pretrained", "csm")
+    assert [model["seed"] for model in manifest["models"]] == [1234]
+    folder = tmp_path / fits[0]["folder"]
+    assert load_contract(folder) == synthetic.contract(16)
+    assert {path.name for path in folder.iterdir()} == {ARRAYS, CONFIG, CONTRACT, "fit.json"}
+    assert 0 <= fits[0]["validation_accuracy"] <= 1
+    assert fits[0]["validation_loss"] > 0
+    assert "csm_seed-1234: " in fits[0]["choice"]
+    # Four states that differ in their mean pattern; chance is 0.25.
+    assert accuracy(study, tmp_path, fits, 4) > 0.5
+
+
+def test_several_networks_are_one_decoder(study: Study, models: Models, tmp_path: Path) -> None:
+    fits = run(
+        study, tmp_path, models["csm-1234"], models["network_bert-1234"], pretrained=["csm", "network_bert"]
+    )
+    assert len(fits) == 4
+    assert all(encoders(tmp_path, fit) == ["csm_seed-1234", "network_bert_seed-1234"] for fit in fits)
+    assert read_json(tmp_path / adapt.MANIFEST)["start"] == "csm+network_bert"
+
+
+def test_the_best_of_several_is_the_one_that_validates_best(study: Study, models: Models, tmp_path: Path) -> None:
+    both = [models["csm-1234"], models["network_bert-1234"]]
+    names = ["csm", "network_bert"]
+    best = run(study, tmp_path / "best", *both, pretrained=names, combine="best")
+    alone = [run(study, tmp_path / model.name, model, pretrained=model.name) for model in both]
+    for number, fit in enumerate(best):
+        losses = [fits[number]["validation_loss"] for fits in alone]
+        assert fit["validation_loss"] == min(losses)
+        assert encoders(tmp_path / "best", fit) == [f"{names[int(np.argmin(losses))]}_seed-1234"]
+
+
+def test_each_repetition_of_a_pretraining_has_decoders_of_its_own(
+    study: Study, models: Models, tmp_path: Path
+) -> None:
+    given = [models[name] for name in ("csm-1234", "csm-7", "network_bert-1234")]
+    fits = run(study, tmp_path, *given, pretrained=["csm", "network_bert"], seeds=[99])
+    assert [fit["seed"] for fit in fits] == [1234, 7] * 4
+    for fit in fits:
+        # What was not repeated serves all seeds.
+        assert encoders(tmp_path, fit) == [f"csm_seed-{fit['seed']}", "network_bert_seed-1234"]
+    for name, model in zip(("csm_seed-1234", "csm_seed-7"), given[:2], strict=True):
+        weights = tmp_path / "encoders" / name / "model.safetensors"
+        assert weights.read_bytes() == (model.folder / "model.safetensors").read_bytes()
+
+
+def test_encoders_take_no_room_of_their_own(study: Study, models: Models, tmp_path: Path) -> None:
+    run(study, tmp_path, models["csm-1234"], pretrained="csm")
+    folder = tmp_path / "encoders" / "csm_seed-1234"
+    names = {"config.json", "contract.json", "model.safetensors", "basis.safetensors", "manifest.json"}
+    assert {path.name for path in folder.iterdir()} == names
+    for name in names:
+        assert os.path.samefile(folder / name, models["csm-1234"].folder / name)
+
+
+def test_encoders_are_copied_where_there_are_no_links(
+    study: Study, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError("another device")
+
+    monkeypatch.setattr(os, "link", refuse)
+    run(study, tmp_path, models["csm-1234"], pretrained="csm")
+    for path in (tmp_path / "encoders" / "csm_seed-1234").iterdir():
+        assert path.read_bytes() == (models["csm-1234"].folder / path.name).read_bytes()
+        assert not path.samefile(models["csm-1234"].folder / path.name)
+
+
+def test_a_later_pretraining_leaves_the_kept_encoder_as_it_was(
+    study: Study, models: Models, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    for path in models["csm-1234"].folder.glob("*.*"):
+        (model / path.name).write_bytes(path.read_bytes())
+    run(study, tmp_path / "out", adapt.UpstreamModel("csm", 1234, model), pretrained="csm")
+    before = (model / "model.safetensors").read_bytes()
+    other = synthetic.upstream_study(tmp_path / "data", n_subjects=2)
+    values = {"framework": "csm", "layers": 1, "width": 16, "heads": 2, "steps": 1, "batch_size": 4, "seed": 3}
+    values |= {"validation_windows": 8, "window_frames": (6, 12), "keep_untrained": True}
+    pretrain.run(name="csm", options=PretrainOptions.model_validate(values), data=other, output=model)
+    assert (model / "model.safetensors").read_bytes() != before
+    assert (tmp_path / "out/encoders/csm_seed-1234/model.safetensors").read_bytes() == before
+
+
+def test_untrained_networks_differ_by_seed_and_not_by_weights_upstream(
+    study: Study, models: Models, tmp_path: Path
+) -> None:
+    fits = run(study, tmp_path / "one", models["csm-1234"], untrained="csm", seeds=[1, 2])
+    assert [fit["seed"] for fit in fits] == [1, 2] * 4
+    assert encoders(tmp_path / "one", fits[1]) == ["csm_untrained_seed-2"]
+    weights = [tmp_path / f"one/encoders/csm_untrained_seed-{seed}/model.safetensors" for seed in (1, 2)]
+    assert weights[0].read_bytes() != weights[1].read_bytes()
+    run(study, tmp_path / "two", models["csm-7"], untrained="csm", seeds=[1])
+    again = tmp_path / "two/encoders/csm_untrained_seed-1/model.safetensors"
+    assert again.read_bytes() == weights[0].read_bytes()
+    upstream = load_config(models["csm-1234"].folder)
+    assert load_config(tmp_path / "one/encoders/csm_untrained_seed-1") == upstream
+    assert accuracy(study, tmp_path / "one", fits, 4) > 0.4
+
+
+def test_a_network_from_a_folder_is_left_untrained_too(study: Study, models: Models, tmp_path: Path) -> None:
+    folder = models["csm-1234"].folder
+    before = sorted(folder.parent.iterdir())
+    run(study, tmp_path, adapt.UpstreamModel(str(folder), 5, folder), untrained=str(folder))
+    assert [path.name for path in (tmp_path / "encoders").iterdir()] == ["csm-1234_untrained_seed-1234"]
+    assert sorted(folder.parent.iterdir()) == before
+
+
+def test_folders_of_the_same_name_are_refused(study: Study, models: Models, tmp_path: Path) -> None:
+    folders = [tmp_path / name / "model" for name in ("one", "two")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    given = [adapt.UpstreamModel(str(folder), 1, folder) for folder in folders]
+    with pytest.raises(InputError, match=r"same name: .*one/model, .*two/model\n.*\n.*rename"):
+        run(study, tmp_path / "out", *given, pretrained=[str(folder) for folder in folders])
+
+
+@pytest.mark.parametrize("baseline", get_args(Baseline))
+def test_baselines_learn_what_is_easy(study: Study, models: Models, tmp_path: Path, baseline: Baseline) -> None:
+    options: dict[str, Any] = {"steps": 2, "batch_size": 8, "evaluate_every": 2, "seeds": [1, 2]}
+    preset = PROBE_BASELINES.get(baseline)
+    needed = [models["components-1234"]] if preset is not None and preset.encoder == "components" else []
+    fits = run(study, tmp_path, *needed, baseline=baseline, **options)
+    manifest = read_json(tmp_path / adapt.MANIFEST)
+    assert (manifest["kind"], manifest["start"]) == ("baseline", baseline)
+    if preset is None:
+        # Gradient steps: each seed is another training.
+        assert [fit["seed"] for fit in fits] == [1, 2] * 4
+        return
+    # Nothing is drawn: one seed says all.
+    assert {fit["seed"] for fit in fits} == {1}
+    expected = "components_seed-1234" if needed else "signal"
+    assert encoders(tmp_path, fits[0]) == [expected]
+    assert Probe.load(tmp_path / fits[0]["folder"]).members[0].basis is None
+    # Mean patterns tell the states apart; what varies with what does not.
+    if "slices" in preset.read_outs[0] or preset.read_outs == ["mean"]:
+        assert accuracy(study, tmp_path, fits, 4) > 0.5
+
+
+def test_without_upstream_runs_components_are_those_of_the_training_trials(study: Study, tmp_path: Path) -> None:
+    fits = run(study, tmp_path, baseline="components_logistic")
+    bases = [Probe.load(tmp_path / fit["folder"]).members[0].basis for fit in fits]
+    assert all(basis is not None and basis.components.shape == (1, 16, 16) for basis in bases)
+    assert not np.allclose(bases[0].mean, bases[1].mean)  # type: ignore[union-attr]
+    assert accuracy(study, tmp_path, fits, 4) > 0.5
+
+
+def edited_split(study: Study, path: Path, draws: list[dict[str, Any]], **changes: Any) -> Study:
+    content = read_json(study[0])
+    write_json(path, {**content, **changes, "draws": draws})
+    return path, study[1]
+
+
+def test_choices_are_made_inside_the_training_units_where_none_validates(
+    study: Study, models: Models, tmp_path: Path
+) -> None:
+    draw = {"n": 3, "draw": 0, "train": ["00", "01", "02"], "validation": [], "test": ["05"]}
+    changed = edited_split(study, tmp_path / "split.json", [draw])
+    (fit,) = run(changed, tmp_path / "out", models["csm-1234"], pretrained="csm")
+    assert 0.25 < fit["validation_accuracy"] <= 1
+    # The same units, one of them to choose with: fitted to all three in the end, choices may differ.
+    draw = {**draw, "train": ["00", "01"], "validation": ["02"]}
+    changed = edited_split(study, tmp_path / "split.json", [draw])
+    (other,) = run(changed, tmp_path / "other", models["csm-1234"], pretrained="csm")
+    assert other["validation_loss"] != fit["validation_loss"]
+
+
+def test_a_split_by_run_divides_the_runs_of_a_subject(study: Study, models: Models, tmp_path: Path) -> None:
+    key = "ds-task_sub-00_task-t_run-{}".format
+    draw = {"n": 1, "draw": 0, "train": [key(1)], "validation": [], "test": [key(2)]}
+    changed = edited_split(study, tmp_path / "split.json", [draw], by="run")
+    (fit,) = run(changed, tmp_path / "out", models["csm-1234"], pretrained="csm")
+    # Six trials of four states, two of which have one trial only: nothing can be left out.
+    assert "validation_loss" not in fit
+    assert Probe.load(tmp_path / "out" / fit["folder"]).members[0].chosen["penalty"] == 3
+
+
+def contents(output: Path) -> dict[str, bytes]:
+    """Return the bytes of all fitted probes."""
+    return {
+        f"{path.parent.name}/{path.name}": path.read_bytes()
+        for name in (ARRAYS, CONFIG)
+        for path in output.glob(f"n-*/{name}")
+    }
+
+
+def test_a_rerun_gives_the_same_bytes(study: Study, models: Models, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        run(study, tmp_path / name, models["csm-1234"], pretrained="csm")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert len(contents(tmp_path / "one")) == 8
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"pretrained": "csm"}, {"untrained": "csm"}, {"baseline": "connectivity"}, {"baseline": "components"}],
+    ids=lambda options: "-".join(options.values()),
+)
+def test_nothing_about_test_units_changes_a_byte_of_a_probe(
+    study: Study, models: Models, tmp_path: Path, options: dict[str, str]
+) -> None:
+    """Not even those that another draw trains on, and that are therefore read."""
+    draws = [
+        {"n": 2, "draw": 0, "train": ["00", "01"], "validation": [], "test": ["02"]},
+        {"n": 2, "draw": 1, "train": ["01", "02"], "validation": [], "test": ["00"]},
+    ]
+    changed = edited_split(study, tmp_path / "split.json", draws)
+    given = [] if "baseline" in options else [models["csm-1234"]]
+    run(changed, tmp_path / "before", *given, **options)
+    rng = np.random.default_rng(0)
+    for shard in study[1].glob("*.tar"):
+        samples = list(read_shard(shard))
+        if "sub-02" in shard.name:
+            samples = [
+                dataclasses.replace(
+                    sample,
+                    bold=(3 * rng.standard_normal(sample.bold.shape) + 1).astype(np.float16),
+                    meta={
+                        **sample.meta,
+                        "label": (sample.meta["label"] + 1) % 4,
+                        "label_name": f"state{(sample.meta['label'] + 1) % 4}",
+                    },
+                )
+                for sample in samples
+            ]
+        write_shard(tmp_path / "shards" / shard.name, samples)
+    run((changed[0], tmp_path / "shards"), tmp_path / "after", *given, **options)
+    before, after = contents(tmp_path / "before"), contents(tmp_path / "after")
+    for name in (ARRAYS, CONFIG):
+        tested, trained = (f"n-2_draw-{draw}_seed-1234/{name}" for draw in (0, 1))
+        assert before[tested] == after[tested]
+        assert before[trained] != after[trained]
+
+
+def test_an_interrupted_job_goes_on_with_the_missing_fits(
+    study: Study, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [models["csm-1234"], models["csm-7"]]
+    run(study, tmp_path / "whole", *given, pretrained="csm")
+    real, calls = probes.fit_member, []
+
+    def limited(*args: Any) -> Any:
+        calls.append(args[0])
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(probes, "fit_member", limited)
+    with pytest.raises(KeyboardInterrupt):
+        run(study, tmp_path / "killed", *given, pretrained="csm")
+    assert not (tmp_path / "killed" / adapt.MANIFEST).exists()
+    fits = run(study, tmp_path / "killed", *given, pretrained="csm")
+    assert len(calls) == 4 + 5  # three of eight were done
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    calls.clear()
+    # Nothing is left to fit, and yet the encoders are there that the decoders need.
+    run(study, tmp_path / "killed", *given, pretrained="csm")
+    assert calls == []
+    assert accuracy(study, tmp_path / "killed", fits, 4) > 0.4
+
+
+def test_fits_of_another_config_or_model_are_not_reused(study: Study, models: Models, tmp_path: Path) -> None:
+    run(study, tmp_path, models["csm-1234"], pretrained="csm")
+    first = contents(tmp_path)
+    run(study, tmp_path, models["csm-1234"], pretrained="csm", read_outs=["mean"])
+    second = contents(tmp_path)
+    run(study, tmp_path, dataclasses.replace(models["csm-7"], seed=1234), pretrained="csm", read_outs=["mean"])
+    third = contents(tmp_path)
+    assert first.keys() == second.keys() == third.keys()
+    assert all(first[name] != second[name] for name in first)
+    assert all(second[name] != third[name] for name in first if name.endswith(ARRAYS))
+
+
+def test_a_network_of_another_contract_is_refused_unless_it_may_differ(
+    study: Study, models: Models, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for path in models["csm-1234"].folder.glob("*.*"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    other = dataclasses.replace(synthetic.contract(16), smoothing_fwhm_mm=3.0)
+    (folder / CONTRACT).write_text(other.to_json())
+    model = adapt.UpstreamModel("csm", 1234, folder)
+    for given in ([model], [models["network_bert-1234"], model]):
+        with pytest.raises(InputError, match=r"smoothing_fwhm_mm: 3\.0 != None"):
+            run(study, tmp_path / "out", *given, pretrained=[one.name for one in given])
+    assert not (tmp_path / "out").exists()
+    fits = run(study, tmp_path / "out", model, pretrained="csm", allow_mismatch=["smoothing_fwhm_mm"])
+    # A decoder states what its own trials are.
+    assert load_contract(tmp_path / "out" / fits[0]["folder"]) == synthetic.contract(16)
+
+
+@pytest.mark.parametrize("classifier", ["logistic", "lda", "ridge", "mlp"])
+def test_each_kind_of_classifier_decodes(study: Study, models: Models, tmp_path: Path, classifier: str) -> None:
+    options = {"classifiers": [classifier], "read_outs": ["mean", "slices"], "layers": ["first", "last"]}
+    fits = run(study, tmp_path, models["csm-1234"], pretrained="csm", penalties=[0.1, 1.0], **options)
+    assert accuracy(study, tmp_path, fits, 4) > 0.5
+    assert all(classifier in fit["choice"] for fit in fits)

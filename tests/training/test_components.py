@@ -1,0 +1,107 @@
+"""What is fitted to unlabelled runs without gradients."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from boldly.models.build import build_network
+from boldly.models.network import NetworkConfig
+from boldly.records import InputError
+from boldly.samples.corpus import load_corpus
+from boldly.samples.shards import read_shard, write_shard
+from boldly.training.components import hidden_basis, signal_basis, unexplained
+from tests.training import synthetic
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    data = synthetic.upstream_study(tmp_path_factory.mktemp("upstream"), n_subjects=3)
+    return [path for _, folder in data for path in sorted(folder.iterdir())]
+
+
+def test_shards_one_by_one_give_the_components_of_all_frames(shards: list[Path]) -> None:
+    basis, covariance, contract = signal_basis(shards)
+    frames = load_corpus(shards).frames.astype(np.float64)
+    values, vectors = np.linalg.eigh(np.cov(frames.T, bias=True))
+    np.testing.assert_allclose(basis.variance[0], values[::-1], rtol=1e-4, atol=1e-6)
+    # Two oscillations stand out; below them directions of equal variance are arbitrary.
+    overlap = np.abs(np.diag(vectors[:, ::-1][:, :2].T @ basis.components[0][:, :2]))
+    np.testing.assert_allclose(overlap, 1, atol=1e-3)
+    np.testing.assert_allclose(covariance, frames.T @ frames / len(frames), rtol=1e-6)
+    assert contract == synthetic.contract(16)
+
+
+def test_the_share_that_components_leave_falls_from_one_to_zero(shards: list[Path]) -> None:
+    basis, covariance, _ = signal_basis(shards)
+    left = [unexplained(covariance, basis.components[0][:, :number]) for number in range(17)]
+    assert left[0] == 1
+    assert left[16] == pytest.approx(0, abs=1e-6)
+    assert (np.diff(left) < 0).all()
+    # The signals have zero mean: what is left is the share of the other components' variance.
+    assert left[3] == pytest.approx(basis.variance[0, 3:].sum() / basis.variance[0].sum(), abs=1e-3)
+
+
+def test_shards_of_another_contract_are_refused(shards: list[Path], tmp_path: Path) -> None:
+    other = tmp_path / shards[1].name
+    samples = read_shard(shards[1])
+    write_shard(
+        other, [dataclasses.replace(s, contract=dataclasses.replace(s.contract, space="else")) for s in samples]
+    )
+    with pytest.raises(InputError, match="space: 'toy' != 'else'"):
+        signal_basis([shards[0], other])
+    with pytest.raises(InputError, match="space"):
+        signal_basis([other], like=synthetic.contract(16))
+
+
+def test_no_shards_are_an_input_error() -> None:
+    with pytest.raises(InputError, match="nothing to fit components to"):
+        signal_basis([])
+
+
+class _Echo(nn.Module):
+    """The signals, and twice the signals, as two layers."""
+
+    def encode(self, inputs: Tensor, **_: Tensor) -> list[Tensor]:
+        return [inputs, 2 * inputs]
+
+
+def test_the_components_of_an_encoder_are_those_of_its_states() -> None:
+    # Of one dominant direction, which windows of any kind have.
+    corpus = synthetic.corpus([60, 80, 45])
+    direction = np.ones(16) / 4
+    frames = (corpus.frames + 5 * np.random.default_rng(0).standard_normal((185, 1)) * direction).astype(
+        np.float16
+    )
+    basis = hidden_basis(_Echo(), dataclasses.replace(corpus, frames=frames), (10, 20))
+    assert basis.components.shape == (2, 16, 16)
+    for layer in range(2):
+        assert abs(basis.components[layer, :, 0] @ direction) > 0.98
+    np.testing.assert_allclose(basis.variance[1], 4 * basis.variance[0], rtol=1e-3)
+
+
+def test_padding_of_short_runs_is_no_state() -> None:
+    corpus = synthetic.corpus([12, 60])
+    shifted = dataclasses.replace(corpus, frames=(corpus.frames + 10).astype(np.float16))
+    basis = hidden_basis(_Echo(), shifted, (10, 40))
+    # Frames of padding are zero: they would pull the mean down and add a direction of great variance.
+    assert basis.mean[0].min() > 9
+    assert basis.variance[0, 0] < 16
+
+
+@pytest.mark.parametrize("framework", ["csm", "sequence_bert", "network_bert", "autoencoding"])
+def test_a_network_stays_as_it_was_and_gives_the_same_components_again(framework: str) -> None:
+    sizes = NetworkConfig(framework, 16, 16, layers=2, heads=2, dropout=0.5)  # type: ignore[arg-type]
+    network = build_network(sizes, seed=0).train()
+    corpus = synthetic.corpus([60, 40])
+    one, other = (hidden_basis(network, corpus, (6, 12)) for _ in range(2))
+    assert network.training
+    assert one.components.shape == (3, 16, 16)
+    assert np.isfinite(one.components).all()
+    np.testing.assert_array_equal(one.components, other.components)
+    assert not any(torch.is_inference(parameter) for parameter in network.parameters())
