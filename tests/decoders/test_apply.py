@@ -85,10 +85,11 @@ def test_all_decoders_predict_what_their_members_say(pair: Path, corpus: Corpus)
         members = Probe.load(pair / name).members
         assert {member.encoder for member in members} == set(states)
         said = [
-            member.probabilities(states[member.encoder](np.ones(12, bool), member.read_outs, member.layers))
+            member.weight
+            * member.probabilities(states[member.encoder](np.ones(12, bool), member.read_outs, member.layers))
             for member in members
         ]
-        np.testing.assert_allclose(probabilities, np.mean(said, axis=0), atol=1e-6)
+        np.testing.assert_allclose(probabilities, np.sum(said, axis=0), atol=1e-6)
         assert probabilities.dtype == np.float32
 
 

@@ -35,7 +35,7 @@ def options(**changes: Any) -> PretrainOptions:
         "steps": 1,
         "batch_size": 4,
     }
-    values |= {"validation_windows": 4, "window_frames": (6, 12), "track": []}
+    values |= {"validation_windows": 4, "window_frames": (6, 12), "track": [], "keep_untrained": True}
     return PretrainOptions.model_validate(values | changes)
 
 

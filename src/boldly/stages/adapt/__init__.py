@@ -89,7 +89,7 @@ def run(
     jobs = [(draw, seed) for seed in experiment.seeds for draw in parts.draws]
     # The Trainer collects garbage before each fit; without this it walks through all imported modules each time.
     gc.freeze()
-    records = []
+    records: list[dict[str, Any]] = []
     for number, (draw, seed) in enumerate(jobs, start=1):
         folder = output / f"n-{draw.n}_draw-{draw.draw}_seed-{seed}"
         own = {**signature, "draw": json.loads(json.dumps(asdict(draw))), "seed": seed}
@@ -103,6 +103,7 @@ def run(
         about = {key: value for key, value in known.items() if key not in (*signature, "draw", "seed")}
         units = {part: list(getattr(draw, part)) for part in ("train", "validation", "test")}
         records.append({"folder": folder.name, "n": draw.n, "draw": draw.draw, "seed": seed, **units, **about})
+    records.sort(key=lambda record: (record["n"], record["draw"], experiment.seeds.index(record["seed"])))
     start = getattr(options, options.kind)
     content = {"experiment": name, "dataset": dataset, "kind": options.kind, "fits": records}
     content["start"] = start if isinstance(start, str) else "+".join(start)
