@@ -196,7 +196,7 @@ def test_the_optimiser_has_its_own_beta2_and_spares_vectors_from_decay(corpus, t
     arguments = training_arguments(chosen, 1, tmp_path, None)
     trainer = StepTrainer.__new__(StepTrainer)
     trainer.optimizer, trainer.network, trainer.args = None, network, arguments
-    trainer.is_deepspeed_enabled = False
+    trainer.is_deepspeed_enabled, trainer.rate = False, lambda name: 1.0
     matrices, vectors = trainer.create_optimizer().param_groups
     assert matrices["betas"] == (0.8, 0.97)
     assert matrices["weight_decay"] == 0.3
