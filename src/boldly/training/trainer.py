@@ -79,8 +79,6 @@ Rate = Callable[[str], float]
 class StepTrainer(transformers.Trainer):
     """Sequential order, AdamW with decay of matrices only, losses handed to a journal."""
 
-    rate: Rate = staticmethod(lambda name: 1.0)
-
     def __init__(
         self,
         network: nn.Module,
