@@ -187,10 +187,6 @@ def test_correlation_is_that_of_nilearn() -> None:
 
 def test_correlations_of_two_frames_stay_finite() -> None:
     (block,) = read_out(states_of(noise([2])), plain(40), ["correlation"], [0])
-<<<<<<< HEAD
-    # In single precision.
-=======
->>>>>>> encoders
     np.testing.assert_allclose(np.abs(block), np.arctanh(0.999), rtol=1e-5)
 
 

@@ -20,7 +20,7 @@ from boldly.models.build import (
     load_weights,
     save_network,
 )
-from boldly.models.network import NetworkConfig, NetworkName
+from boldly.models.network import NetworkConfig
 from boldly.records import InputError
 from boldly.samples.corpus import load_corpus
 from boldly.samples.shards import write_shard
@@ -357,11 +357,11 @@ def test_learning_rates_of_layers_reach_the_optimiser(monkeypatch):
     made = []
     real = trainer.StepTrainer.create_optimizer
 
-    def spy(self, *given):
-        made.append(real(self, *given))
+    def kept(*given):
+        made.append(real(*given))
         return made[-1]
 
-    monkeypatch.setattr(trainer.StepTrainer, "create_optimizer", spy)
+    monkeypatch.setattr(trainer.StepTrainer, "create_optimizer", kept)
     outcome = trainer.fit(
         network,
         Trials(corpus, 50, 1, 12),
@@ -407,7 +407,7 @@ def test_a_training_that_ends_early_is_the_first_part_of_the_whole():
 
 
 def test_layers_are_counted_from_the_head():
-    names: dict[NetworkName, tuple[str, str, str]] = {
+    names = {
         "csm": ("decoder.h.2.ln_1.bias", "decoder.h.0.ln_1.bias", "decoder.ln_f.weight"),
         "autoencoding": ("decoder.2.norm.bias", "decoder.0.norm.bias", "decoder.2.norm.weight"),
         "network_bert": (
@@ -417,7 +417,8 @@ def test_layers_are_counted_from_the_head():
         ),
     }
     for framework, (last, first, norm) in names.items():
-        network = build_network(NetworkConfig(framework, N_PARCELS, 16, 3, 2, labels=("a", "b")), 0)
+        sizes = NetworkConfig(framework, N_PARCELS, 16, 3, 2, labels=("a", "b"))  # type: ignore[arg-type]
+        network = build_network(sizes, 0)
         known = dict(network.named_parameters())
         assert {last, first, norm} <= known.keys()
         assert [layers_from_head(name, 3) for name in (last, first, norm)] == [1, 3, 1]
