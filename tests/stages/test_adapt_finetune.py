@@ -187,10 +187,22 @@ def test_gains_within_the_standard_error_are_chance():
     steps = [0, 10, 20]
     noisy = before + rng.standard_normal(100).astype(np.float32)
     noisy += np.float32(before.mean() - noisy.mean() - 0.05)  # a gain of 0.05 with a standard error of 0.1
-    assert finetuning.choose_step(steps, np.stack([before, noisy, before + 1])) == 0
-    assert finetuning.choose_step(steps, np.stack([before, before + 1, before - 0.05 * before])) == 20
-    assert finetuning.choose_step(steps, np.stack([before, before, before])) == 0
-    assert finetuning.choose_step([0, 10], np.array([[1.0], [0.1]], np.float32)) == 0
+    one = ["01"] * 100
+    assert finetuning.choose_step(steps, np.stack([before, noisy, before + 1]), one) == 0
+    assert finetuning.choose_step(steps, np.stack([before, before + 1, before - 0.05 * before]), one) == 20
+    assert finetuning.choose_step(steps, np.stack([before, before, before]), one) == 0
+    assert finetuning.choose_step([0, 10], np.array([[1.0], [0.1]], np.float32), ["01"]) == 0
+
+
+def test_gains_of_one_person_are_no_gains_of_people():
+    """By trials the gain is twice its standard error; by units one of three gains and two lose."""
+    before = np.ones(99, np.float32)
+    gain = np.repeat([1.0, -0.3, -0.3], 33)
+    gain += np.random.default_rng(0).standard_normal(99) * 0.01
+    losses = np.stack([before, before - gain]).astype(np.float32)
+    assert finetuning.choose_step([0, 10], losses, ["01"] * 33 + ["02"] * 33 + ["03"] * 33) == 0
+    assert finetuning.choose_step([0, 10], losses, ["01"] * 99) == 10
+    assert finetuning.choose_step([0, 10], losses, [str(number % 3) for number in range(99)]) == 10
 
 
 def captured(monkeypatch):

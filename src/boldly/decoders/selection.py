@@ -142,8 +142,8 @@ def left_out_logits(
     ndarray of float64, shape (R, n_labels)
         Logits; nan for trials that are never left out. States that no trial has lie far below the others.
     """
-    is_wide = name == "lda" and features.shape[1] <= _MOST_LDA_FEATURES
-    own = features.astype(np.float64) if is_wide else _rotated(features)[0]
+    few = len(features) if name != "lda" else max(len(features), _MOST_LDA_FEATURES)
+    own = features.astype(np.float64) if features.shape[1] <= few else _rotated(features)[0]
     known, states = np.unique(labels, return_inverse=True)
     logits = np.full((len(labels), n_labels), np.nan)
     for out in left_out:

@@ -49,8 +49,8 @@ from boldly.training.validation import DecoderValidation
 
 # Folds that a network is trained without, to find the step to end at.
 _MOST_TRAININGS = 3
-# That make up a standard error.
-_FEWEST_TRIALS = 4
+# Units, or trials, that make up a standard error.
+_FEWEST = 3
 _PREFIX = "network."
 
 
@@ -222,20 +222,21 @@ class _Tuning:
         if found is None:
             return _Tuned(0, {})
         outcome, losses = found
-        step = choose_step([int(row["step"]) for row in outcome.eval_rows], losses)
+        step = choose_step([int(row["step"]) for row in outcome.eval_rows], losses, validates.groups[0])
         return _Tuned(step, _of_network(outcome), outcome.train_rows, outcome.eval_rows)
 
     def _cross_validated(self, trains: _Labelled) -> _Tuned:
         """Take the step that is best for trials of some folds, and train so many steps on all."""
         outs = trains.left_out()[:_MOST_TRAININGS]
-        found = [self._train_beside(trains.select(~out), trains.select(out)) for out in outs]
-        trainings = [training for training in found if training is not None]
+        found = [(out, self._train_beside(trains.select(~out), trains.select(out))) for out in outs]
+        trainings = [training for _, training in found if training is not None]
+        units = [name for out, own in found if own is not None for name in trains.select(out).groups[0]]
         offsets = self._left_out(trains)
         if not trainings or offsets is None:
             return _Tuned(0, {})
         losses = np.concatenate([losses for _, losses in trainings], axis=1)
         rows = _mean_rows([outcome.eval_rows for outcome, _ in trainings], [own.shape[1] for _, own in trainings])
-        step = choose_step([int(row["step"]) for row in rows], losses)
+        step = choose_step([int(row["step"]) for row in rows], losses, units)
         if step == 0:
             return _Tuned(0, {}, (), rows)
         outcome = self._train(trains, offsets, None, step)
@@ -303,11 +304,12 @@ class _Tuning:
         )
 
 
-def choose_step(steps: Sequence[int], losses: Floats) -> int:
+def choose_step(steps: Sequence[int], losses: Floats, units: Sequence[str]) -> int:
     """Return the step with the lowest mean loss, or 0 where it is hardly better than that.
 
     What it gains over step 0 has to exceed the standard error of the gain (the rule of one standard error; Breiman
-    et al. 1984): the lowest of several means is lower by chance, and training on is no better than the probe then.
+    et al. 1984): the lowest of several means is lower by chance. The standard error is that over units, as the
+    trials of a unit gain or lose together; over trials where there are fewer than three units.
 
     Parameters
     ----------
@@ -315,10 +317,15 @@ def choose_step(steps: Sequence[int], losses: Floats) -> int:
         Steps with a validation, the first of them 0.
     losses : ndarray of float32, shape (validations, R)
         Loss of each trial.
+    units : sequence of str, length R
+        Unit of each trial.
     """
     best = int(losses.mean(axis=1).argmin())
     gain = (losses[0] - losses[best]).astype(np.float64)
-    if len(gain) < _FEWEST_TRIALS or gain.mean() <= gain.std(ddof=1) / math.sqrt(len(gain)):
+    names, owner = np.unique(units, return_inverse=True)
+    if len(names) >= _FEWEST:
+        gain = np.bincount(owner, gain) / np.bincount(owner)
+    if len(gain) < _FEWEST or gain.mean() <= gain.std(ddof=1) / math.sqrt(len(gain)):
         return 0
     return steps[best]
 
