@@ -145,12 +145,16 @@ def _label(axes: Axes, name: str, curves: dict[str, pd.DataFrame], n_others: int
     # Rounded first: adding zero turns minus zero into zero.
     last = {label: round(float(curve["skill"].iloc[-1]), 3) + 0.0 for label, curve in curves.items()}
     own = [f"{label} {last[label]:.3f}" for label in (_VALIDATED, "train") if label in last]
-    own += [f"{n_others} more seed{'s' if n_others != 1 else ''}"] if n_others else []
+    others = f"{n_others} more seed{'s' if n_others != 1 else ''}" if n_others else ""
     trivial = [f"{label} {last[label]:.3f}" for label in _FORECASTS.values() if label in last]
     title = style.wrapped(style.spelled(name), 24)
-    lines = [(" · ".join(trivial), style.GREY), (" · ".join(own), style.for_text(colour))]
-    # Two lines everywhere, so that titles of panels beside each other stand in one line.
-    axes.set_title(title, pad=4 + 2 * _LINE)
+    lines = [
+        (others, style.for_text(colour)),
+        (" · ".join(trivial), style.GREY),
+        (" · ".join(own), style.for_text(colour)),
+    ]
+    # As many lines everywhere, so that titles of panels beside each other stand in one line.
+    axes.set_title(title, pad=4 + len(lines) * _LINE)
     for number, (text, ink) in enumerate(lines):
         style.subtitle(axes, text, ink, above=_LINE * number)
 
