@@ -241,3 +241,10 @@ def test_few_left_out_trials_leave_weights_near_equal() -> None:
     true = np.array([0, 1])
     weights = mixture_weights([held_out(true, np.array([0.9, 0.9])), held_out(true, np.array([0.4, 0.4]))])
     assert 0.5 < weights[0] < 0.8
+
+
+def test_a_classifier_that_was_certain_of_another_state_has_a_finite_loss() -> None:
+    true = np.array([0, 1])
+    certain = HeldOut(np.array([[0.0, 1.0], [0.0, 1.0]]), true)
+    assert np.isfinite(certain.loss)
+    assert np.isfinite(mixture_weights([certain, certain])).all()

@@ -46,7 +46,13 @@ class HeldOut:
     @property
     def loss(self) -> float:
         """Log loss."""
-        return float(-np.log(self.probabilities[np.arange(len(self.states)), self.states]).mean())
+        return float(-np.log(self.of_truth).mean())
+
+    @property
+    def of_truth(self) -> Matrix:
+        """Probability of each trial's true state, (R,); never zero, where a classifier was certain of another one."""
+        true = self.probabilities[np.arange(len(self.states)), self.states]
+        return np.maximum(true, np.finfo(np.float64).tiny)
 
     @property
     def accuracy(self) -> float:
@@ -226,8 +232,7 @@ def mixture_weights(members: Sequence[HeldOut]) -> Matrix:
     ndarray, shape (members,)
         Positive, their sum is 1.
     """
-    rows = np.arange(len(members[0].states))
-    true = np.stack([member.probabilities[rows, member.states] for member in members], axis=1)
+    true = np.stack([member.of_truth for member in members], axis=1)
     weights = np.full(len(members), 1 / len(members))
     for _ in range(_MOST_ITERATIONS):
         shares = weights * true
