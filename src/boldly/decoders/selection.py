@@ -50,7 +50,7 @@ class HeldOut:
 
     @property
     def of_truth(self) -> Matrix:
-        """Probability of each trial's true state, (R,); never zero, where a classifier was certain of another one."""
+        """Probability of each trial's true state, (R,), above zero even where a classifier ruled it out."""
         true = self.probabilities[np.arange(len(self.states)), self.states]
         return np.maximum(true, np.finfo(np.float64).tiny)
 
