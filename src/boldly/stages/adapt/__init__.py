@@ -103,7 +103,6 @@ def run(
         about = {key: value for key, value in known.items() if key not in (*signature, "draw", "seed")}
         units = {part: list(getattr(draw, part)) for part in ("train", "validation", "test")}
         records.append({"folder": folder.name, "n": draw.n, "draw": draw.draw, "seed": seed, **units, **about})
-    records.sort(key=lambda record: (record["n"], record["draw"], experiment.seeds.index(record["seed"])))
     start = getattr(options, options.kind)
     content = {"experiment": name, "dataset": dataset, "kind": options.kind, "fits": records}
     content["start"] = start if isinstance(start, str) else "+".join(start)
