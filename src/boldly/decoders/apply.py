@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from boldly.decoders import probe as probes
-from boldly.decoders.encoders import SIGNAL, States, identity, network_states, signal_states
+from boldly.decoders.encoders import ENCODERS, SIGNAL, States, identity, network_states, signal_states
 from boldly.decoders.probe import FeatureCache, Probe
 from boldly.models.basis import FILE, load_basis
 from boldly.models.build import WEIGHTS, load_contract, load_encoder
@@ -18,8 +18,6 @@ from boldly.provenance import check_same
 from boldly.records import InputError, Problem
 from boldly.samples.corpus import Corpus
 from boldly.training.decoding import predict, predict_logits
-
-_ENCODERS = "encoders"
 
 
 def predict_fits(
@@ -92,7 +90,7 @@ class _Encoded:
             if member.basis is not None:
                 features = FeatureCache(states, member.basis)
             if features is None:
-                path = self._folder / _ENCODERS / member.encoder / FILE
+                path = self._folder / ENCODERS / member.encoder / FILE
                 raise InputError(Problem(str(path), "", "no such file", "rerun adapt for this experiment"))
             total += member.weight * member.probabilities(features(everything, member.read_outs, member.layers))
         return total.astype(np.float32)
@@ -101,7 +99,7 @@ class _Encoded:
         if name == SIGNAL:
             states = signal_states(self._corpus, longest)
             return states, FeatureCache(states, identity(states.values.shape[2]))
-        folder = self._folder / _ENCODERS / name
+        folder = self._folder / ENCODERS / name
         states = network_states(load_encoder(folder), self._corpus, longest)
         basis = load_basis(folder)
         return states, None if basis is None else FeatureCache(states, basis)

@@ -20,6 +20,8 @@ Floats = NDArray[np.float32]
 
 # The encoder that is none: the signals themselves.
 SIGNAL = "signal"
+# Where the folder of an experiment keeps the others, a folder each.
+ENCODERS = "encoders"
 
 
 @dataclass(frozen=True)

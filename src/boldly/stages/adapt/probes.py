@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from boldly.config import PROBE_BASELINES, AdaptOptions
-from boldly.decoders.encoders import SIGNAL, States, identity, network_states, signal_states
+from boldly.decoders.encoders import ENCODERS, SIGNAL, States, identity, network_states, signal_states
 from boldly.decoders.probe import CONTRACT, Choices, FeatureCache, Member, Probe, fit_member
 from boldly.decoders.readouts import Floats
 from boldly.decoders.selection import Bools, HeldOut, folds, mixture, mixture_weights
@@ -20,7 +20,7 @@ from boldly.files import atomic_path
 from boldly.models.basis import Basis, load_basis
 from boldly.samples.corpus import Corpus
 from boldly.samples.splits import DownstreamSplit, Draw
-from boldly.stages.adapt.upstream import ENCODERS, UpstreamModel, keep
+from boldly.stages.adapt.upstream import UpstreamModel, keep
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from boldly.decoders.encoders import ENCODERS
 from boldly.files import atomic_path
-
-ENCODERS = "encoders"
-MANIFEST = "manifest.json"
+from boldly.samples.seen import MANIFEST
 
 
 @dataclass(frozen=True)
