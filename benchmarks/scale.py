@@ -39,8 +39,8 @@ import numpy as np
 import pandas as pd
 
 from boldly.files import write_tsv
-from boldly.signals.synthesis import corpus
-from boldly.signals.synthesis.tree import Tree
+from boldly.simulation import corpus
+from boldly.simulation.tree import Tree
 
 TABLE = Path("results/benchmarks/scale.tsv")
 TARGET_S = 60.0

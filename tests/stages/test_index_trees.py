@@ -9,9 +9,9 @@ import pytest
 
 from boldly.config import AtlasOptions, DatasetOptions, IndexOptions, PreprocessOptions, load_config
 from boldly.records import Run, read_runs
-from boldly.signals.synthesis import corpus
-from boldly.signals.synthesis.corpus import CorpusDataset
-from boldly.signals.synthesis.tree import Tree
+from boldly.simulation import corpus
+from boldly.simulation.corpus import CorpusDataset
+from boldly.simulation.tree import Tree
 from boldly.stages import index, simulate
 
 REASONS = {

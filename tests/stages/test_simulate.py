@@ -15,8 +15,8 @@ from nilearn.maskers import NiftiMapsMasker
 
 from boldly.config import TaskOptions
 from boldly.records import InputError
-from boldly.signals.synthesis.study import DATASETS
 from boldly.signals.trials import read_events, trials_of_run
+from boldly.simulation.study import DATASETS
 from boldly.stages import simulate
 
 SPACE = "space-MNI152NLin2009cAsym"

@@ -24,14 +24,14 @@ import boldly
 from boldly import bids
 from boldly.files import atomic_path, read_json, write_json, write_tsv
 from boldly.records import InputError, Problem
-from boldly.signals.synthesis import anatomy as brain_of_all
-from boldly.signals.synthesis import corpus, study
-from boldly.signals.synthesis.account import account
-from boldly.signals.synthesis.ceilings import Decoder, observed_correct
-from boldly.signals.synthesis.confounds import confounds_table
-from boldly.signals.synthesis.files import write_nifti
-from boldly.signals.synthesis.study import DATASETS, DatasetPlan, RunPlan, Size
-from boldly.signals.synthesis.tree import Tree, write_config
+from boldly.simulation import anatomy as brain_of_all
+from boldly.simulation import corpus, study
+from boldly.simulation.account import account
+from boldly.simulation.ceilings import Decoder, observed_correct
+from boldly.simulation.confounds import confounds_table
+from boldly.simulation.files import write_nifti
+from boldly.simulation.study import DATASETS, DatasetPlan, RunPlan, Size
+from boldly.simulation.tree import Tree, write_config
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from boldly.signals.synthesis.networks import (
+from boldly.simulation.networks import (
     N_NETWORKS,
     Array,
     Subject,
@@ -15,7 +15,7 @@ from boldly.signals.synthesis.networks import (
     draw_subject,
     parcel_noise_covariance,
 )
-from boldly.signals.synthesis.states import RECOMMENDED_DELAY_S, WEIGHT_MEANS, WEIGHT_SDS, library, response
+from boldly.simulation.states import RECOMMENDED_DELAY_S, WEIGHT_MEANS, WEIGHT_SDS, library, response
 
 Decoder = Literal["any", "mean_signal"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from boldly.signals.synthesis import anatomy, networks, states
-from boldly.signals.synthesis.study import DATASETS, TRIAL_DURATIONS_S, Size
+from boldly.simulation import anatomy, networks, states
+from boldly.simulation.study import DATASETS, TRIAL_DURATIONS_S, Size
 
 _TEXT = """\
 # A demo study for boldly

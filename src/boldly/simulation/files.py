@@ -10,7 +10,7 @@ import nibabel as nib
 from numpy.typing import NDArray
 
 from boldly.files import atomic_path
-from boldly.signals.synthesis.anatomy import anatomy
+from boldly.simulation.anatomy import anatomy
 
 _MNI_CODE = 4
 # zlib's code for the largest window within a gzip header.

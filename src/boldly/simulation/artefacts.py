@@ -8,8 +8,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from boldly.signals.synthesis.anatomy import INTENSITY, anatomy
-from boldly.signals.synthesis.networks import Array, draw_decaying
+from boldly.simulation.anatomy import INTENSITY, anatomy
+from boldly.simulation.networks import Array, draw_decaying
 
 # Image intensity per unit of a parcel's signal: a parcel's standard deviation of 3 is 0.6 percent of the image.
 SIGNAL_SCALE = 20.0

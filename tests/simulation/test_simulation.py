@@ -9,8 +9,8 @@ import pytest
 from nilearn.glm.first_level.design_matrix import create_cosine_drift
 from scipy.stats import multivariate_normal
 
-from boldly.signals.synthesis import artefacts, ceilings, confounds, networks, states, study
-from boldly.signals.synthesis.anatomy import anatomy, parcel_names
+from boldly.simulation import artefacts, ceilings, confounds, networks, states, study
+from boldly.simulation.anatomy import anatomy, parcel_names
 
 PAIR_STATES = [name for pair in states.PAIRS for name in pair]
 DOWNSTREAM = [dataset for dataset in study.DATASETS if dataset.states]

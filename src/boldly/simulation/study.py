@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 
-from boldly.signals.synthesis import states
-from boldly.signals.synthesis.artefacts import Scan, draw_scan
-from boldly.signals.synthesis.networks import draw_background, draw_parcel_noise, draw_subject
-from boldly.signals.synthesis.states import CUE, Segment, draw_weights, task_response
+from boldly.simulation import states
+from boldly.simulation.artefacts import Scan, draw_scan
+from boldly.simulation.networks import draw_background, draw_parcel_noise, draw_subject
+from boldly.simulation.states import CUE, Segment, draw_weights, task_response
 
 Size = Literal["demo", "tiny"]
 

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from boldly.signals.synthesis.networks import MODEL_SEED, N_NETWORKS, N_PARCELS, NETWORK_NAMES, Array
+from boldly.simulation.networks import MODEL_SEED, N_NETWORKS, N_PARCELS, NETWORK_NAMES, Array
 
 Mask = NDArray[np.bool_]
 

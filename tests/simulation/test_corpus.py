@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from boldly.signals.synthesis import corpus
+from boldly.simulation import corpus
 
 
 def runs(datasets: list[corpus.CorpusDataset]) -> list[tuple[str, corpus.CorpusRun]]:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boldly.signals.synthesis.anatomy import anatomy
-from boldly.signals.synthesis.artefacts import framewise_displacement
-from boldly.signals.synthesis.networks import Array
+from boldly.simulation.anatomy import anatomy
+from boldly.simulation.artefacts import framewise_displacement
+from boldly.simulation.networks import Array
 
 MOTION = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
 TISSUES = ("csf", "white_matter", "global_signal")

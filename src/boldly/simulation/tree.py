@@ -1,4 +1,4 @@
-"""The corpus of `boldly.signals.synthesis.corpus` as files: real names, sidecars and tables, images of zeros.
+"""The corpus of `boldly.simulation.corpus` as files: real names, sidecars and tables, images of zeros.
 
 Files of equal content are hard links to one, so that 12,000 runs take seconds and megabytes.
 """
@@ -19,10 +19,10 @@ import yaml
 import boldly
 from boldly import bids
 from boldly.files import atomic_path, write_json, write_tsv
-from boldly.signals.synthesis.anatomy import anatomy
-from boldly.signals.synthesis.confounds import MOTION, confounds_table
-from boldly.signals.synthesis.corpus import CorpusDataset, CorpusRun, prefix
-from boldly.signals.synthesis.files import write_nifti
+from boldly.simulation.anatomy import anatomy
+from boldly.simulation.confounds import MOTION, confounds_table
+from boldly.simulation.corpus import CorpusDataset, CorpusRun, prefix
+from boldly.simulation.files import write_nifti
 
 _STATES = ("faces", "houses", "words", "tools")
 _BLOCK_S, _PAUSE_S = 16.0, 8.0

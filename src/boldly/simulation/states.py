@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 
-from boldly.signals.synthesis.networks import MODEL_SEED, N_NETWORKS, Array
+from boldly.simulation.networks import MODEL_SEED, N_NETWORKS, Array
 
 # A trial's window is shifted by this much against its events (see boldly.config.TaskOptions.delay_s).
 RECOMMENDED_DELAY_S = 3.0

@@ -1,0 +1,103 @@
+"""The config: one model per section, every field typed and described.
+
+The JSON schema, the option tables of config/README.md and the checks of every stage come from these models.
+"""
+
+from boldly.config.adaptation import (
+    PROBE_BASELINES,
+    STARTS,
+    AdaptOptions,
+    AdaptSection,
+    Baseline,
+    ClassifierName,
+    ContractField,
+    LayerChoice,
+    ProbeBaseline,
+    ReadOut,
+)
+from boldly.config.datasets import (
+    ATLASES,
+    HCP_SPACE,
+    AtlasChoice,
+    AtlasOptions,
+    DatasetOptions,
+    DownstreamSplitOptions,
+    RestOptions,
+    TaskOptions,
+    UpstreamSplitOptions,
+)
+from boldly.config.preparation import (
+    ExclusionOptions,
+    ExportOptions,
+    IndexOptions,
+    ParcellateOptions,
+    PreprocessOptions,
+    ShardOptions,
+    SignalExclusionOptions,
+    SplitOptions,
+)
+from boldly.config.pretraining import (
+    COMPONENTS,
+    Framework,
+    GridOptions,
+    OptimiserOptions,
+    PretrainOptions,
+    PretrainSection,
+    Variant,
+    repeat_name,
+)
+from boldly.config.reading import apply_preset, load_config, resolve
+from boldly.config.sections import REVISIONS, STAGES, ExperimentName, Fraction, Name, S, Section, parse
+from boldly.config.study import Config, EvaluateOptions, FiguresOptions
+
+__all__ = [
+    "ATLASES",
+    "COMPONENTS",
+    "HCP_SPACE",
+    "PROBE_BASELINES",
+    "REVISIONS",
+    "STAGES",
+    "STARTS",
+    "AdaptOptions",
+    "AdaptSection",
+    "AtlasChoice",
+    "AtlasOptions",
+    "Baseline",
+    "ClassifierName",
+    "Config",
+    "ContractField",
+    "DatasetOptions",
+    "DownstreamSplitOptions",
+    "EvaluateOptions",
+    "ExclusionOptions",
+    "ExperimentName",
+    "ExportOptions",
+    "FiguresOptions",
+    "Fraction",
+    "Framework",
+    "GridOptions",
+    "IndexOptions",
+    "LayerChoice",
+    "Name",
+    "OptimiserOptions",
+    "ParcellateOptions",
+    "PreprocessOptions",
+    "PretrainOptions",
+    "PretrainSection",
+    "ProbeBaseline",
+    "ReadOut",
+    "RestOptions",
+    "S",
+    "Section",
+    "ShardOptions",
+    "SignalExclusionOptions",
+    "SplitOptions",
+    "TaskOptions",
+    "UpstreamSplitOptions",
+    "Variant",
+    "apply_preset",
+    "load_config",
+    "parse",
+    "repeat_name",
+    "resolve",
+]

@@ -1,0 +1,268 @@
+"""Section adapt: downstream experiments, their baselines and controls."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
+
+from pydantic import (
+    BaseModel,
+    Field,
+    model_validator,
+)
+
+from boldly.config.pretraining import COMPONENTS, OptimiserOptions, Variant
+from boldly.config.sections import ExperimentName, Name, Section
+
+ReadOut = Literal["mean", "slices", "covariance", "power", "tangent", "correlation"]
+
+ClassifierName = Literal["logistic", "lda", "ridge", "mlp"]
+
+LayerChoice = Literal["all", "first", "middle", "last"]
+
+Baseline = Literal[
+    "linear",
+    "mean_mlp",
+    "mean_logistic",
+    "mean_lda",
+    "components_logistic",
+    "components_lda",
+    "covariance_lda",
+    "connectivity",
+    "tangent",
+    "components",
+]
+
+# What a user may wave through where a model meets data; the number of parcels must fit.
+ContractField = Literal[
+    "atlas",
+    "atlas_sha256",
+    "space",
+    "confounds",
+    "smoothing_fwhm_mm",
+    "high_pass_hz",
+    "low_pass_hz",
+    "detrend",
+    "standardize",
+    "order",
+]
+
+# What a probe chooses from unless the config says otherwise: see docs/decoders.md for what was tried.
+_READ_OUTS = ["slices+covariance", "tangent"]
+
+_PENALTIES = [3.0, 10.0, 1.0, 0.3]
+
+
+class ProbeBaseline(NamedTuple):
+    """A baseline that is fitted in closed or convex form.
+
+    Attributes
+    ----------
+    encoder : {"signal", "components"}
+        The parcels themselves, or their principal components over the upstream runs.
+    read_outs : list of str
+        As in `AdaptOptions`.
+    classifier : str
+        As in `AdaptOptions`.
+    """
+
+    encoder: Literal["signal", "components"]
+    read_outs: list[str]
+    classifier: ClassifierName
+
+
+PROBE_BASELINES: dict[str, ProbeBaseline] = {
+    "mean_logistic": ProbeBaseline("signal", ["mean"], "logistic"),
+    "mean_lda": ProbeBaseline("signal", ["mean"], "lda"),
+    "components_logistic": ProbeBaseline("components", ["slices"], "logistic"),
+    "components_lda": ProbeBaseline("components", ["slices"], "lda"),
+    "covariance_lda": ProbeBaseline("components", ["power", "covariance"], "lda"),
+    "connectivity": ProbeBaseline("signal", ["correlation"], "logistic"),
+    "tangent": ProbeBaseline("components", ["tangent"], "logistic"),
+    "components": ProbeBaseline("components", _READ_OUTS, "logistic"),
+}
+
+
+class AdaptOptions(OptimiserOptions):
+    """A downstream experiment: a pretrained network, an untrained one, the same from scratch, or a baseline.
+
+    There are two ways to make a decoder of a network (`method`). A probe leaves the network as it is: trials are
+    encoded once, read-outs turn the states of a trial into features, and a classifier is fitted to them in closed
+    or convex form; read-outs, layers, classifier and penalty are chosen by validation. The other way, that of the
+    published system, trains all weights by gradient steps. Fine-tuning does one after the other. Options such as
+    steps, batch_size and learning_rate are for gradient steps.
+    """
+
+    pretrained: str | list[str] | None = Field(
+        None,
+        description="Upstream experiment (or model folder) to start from; several: one decoder of all of them.",
+    )
+    untrained: str | None = Field(
+        None,
+        description="Upstream experiment whose network keeps its random weights, as a probe.",
+    )
+    scratch: str | None = Field(
+        None, description="Upstream experiment whose network starts untrained and is trained by gradient steps."
+    )
+    baseline: Baseline | None = Field(
+        None,
+        description="Decoder without a network. mean_: logistic regression or shrinkage LDA on the mean signal; "
+        "components_: the same on time slices of principal components of the upstream runs; covariance_lda: their "
+        "covariances, lagged or not; connectivity: correlations of all parcels; tangent: those of components "
+        "as matrix logarithms; components: read-outs chosen as for networks. By gradient steps: linear (over time "
+        "and parcels, as in the published system), mean_mlp (on the mean signal).",
+    )
+    method: Literal["probe", "finetune", "network"] = Field(
+        "probe",
+        description="How a pretrained network becomes a decoder: frozen with a classifier, trained from there on "
+        "as long as trials that are left out gain by it, or trained from the start.",
+    )
+    read_outs: list[str] = Field(
+        _READ_OUTS,
+        min_length=1,
+        description=f"Read-outs of a probe to choose from, of {', '.join(get_args(ReadOut))}; "
+        "joined by + they are used together.",
+    )
+    layers: list[LayerChoice] = Field(["all"], min_length=1, description="Layers of a probe to choose from.")
+    classifiers: list[ClassifierName] = Field(
+        ["logistic"], min_length=1, description="Classifiers of a probe to choose from."
+    )
+    penalties: list[Annotated[float, Field(gt=0)]] = Field(
+        _PENALTIES,
+        min_length=1,
+        description="Penalties on squared weights to choose from (the first where nothing can be left out); "
+        "lda finds its shrinkage by itself.",
+    )
+    combine: Literal["weighted", "mean", "best"] = Field(
+        "weighted",
+        description="Of several networks: the mean of their probabilities, weighted by how well each validates or "
+        "not, or the one that validates best.",
+    )
+    variant: Variant = Field(
+        "boldly", description="Of the linear baseline: of boldly, or (lfb) that of the published system as it was."
+    )
+    width: int = Field(256, ge=1, description="Hidden width of mean_mlp.")
+    window_frames: int = Field(50, ge=2, description="Longer trials are cut to this many frames.")
+    shortest_crop: float = Field(
+        1.0, gt=0, le=1, description="Training trials are cropped at random to no less than this share; 1: never."
+    )
+    freeze: list[Literal["embedder", "decoder", "unembedder"]] = Field(
+        [], description="Parts not trained (methods finetune, network); pooler and head always are."
+    )
+    layer_decay: float = Field(
+        0.75,
+        gt=0,
+        le=1,
+        description="Learning rate of each layer as a share of that of the layer above it (method finetune); "
+        "1: all layers have the same.",
+    )
+    allow_mismatch: list[ContractField] = Field(
+        [], description="Fields in which the contracts of upstream model and shards may differ."
+    )
+    seeds: list[int] = Field(
+        [1234],
+        min_length=1,
+        description="Repetitions with other seeds; an upstream experiment with `repeats` brings its own seeds.",
+    )
+    datasets: list[Name] | None = Field(None, description="Downstream datasets; default: all.")
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        if sum(getattr(self, kind) is not None for kind in STARTS) != 1:
+            raise ValueError(f"give exactly one of {', '.join(STARTS)}")
+        if self.variant != "boldly" and self.baseline != "linear":
+            raise ValueError("variant is for the linear baseline; a network has that of its upstream experiment")
+        if self.pretrained == []:
+            raise ValueError("pretrained: an empty list; name an upstream experiment")
+        if len(self.upstream) > 1 and self.method != "probe":
+            raise ValueError(
+                f"method {self.method} trains one network; name one in pretrained, or take method probe"
+            )
+        self.read_out_words()
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Which of `STARTS` is given."""
+        return next(kind for kind in STARTS if getattr(self, kind) is not None)
+
+    @property
+    def upstream(self) -> list[str]:
+        """Upstream experiments or model folders that the experiment needs; none for most baselines."""
+        start = self.pretrained or self.untrained or self.scratch or []
+        return [start] if isinstance(start, str) else list(start)
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether the decoder is a frozen encoder with a classifier."""
+        if self.baseline is not None:
+            return self.baseline in PROBE_BASELINES
+        return self.untrained is not None or (self.pretrained is not None and self.method == "probe")
+
+    @property
+    def is_fine_tuned(self) -> bool:
+        """Whether the decoder is a probe with a network that was trained from there on."""
+        return self.pretrained is not None and self.method == "finetune"
+
+    def read_out_words(self) -> tuple[tuple[ReadOut, ...], ...]:
+        """Return the read-outs to choose from, each as the words that are used together."""
+        parted = tuple(tuple(item.split("+")) for item in self.read_outs)
+        known = get_args(ReadOut)
+        if wrong := sorted({word for words in parted for word in words} - set(known)):
+            raise ValueError(f"read_outs: no read-out {', '.join(wrong)} (there are: {', '.join(known)})")
+        return parted  # type: ignore[return-value]
+
+
+STARTS = ("pretrained", "untrained", "scratch", "baseline")
+
+
+class AdaptSection(Section):
+    """All downstream experiments."""
+
+    experiments: dict[ExperimentName, AdaptOptions] = Field({}, description="By name.")
+    baselines: list[Baseline] = Field(
+        list(get_args(Baseline)), description="Baselines that are added as experiments of their own name."
+    )
+    controls: list[Literal["untrained", "scratch"]] = Field(
+        ["untrained", "scratch"],
+        description="Added to each experiment with one pretrained network, as `<name>_untrained` and "
+        "`<name>_scratch`: the same network with random weights, and trained from scratch.",
+    )
+    shared: dict[str, Any] = Field(
+        {}, description="Options of all experiments that do not give them: steps, batch_size, learning_rate, ..."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, content: Any) -> Any:
+        """Add baselines and controls, and what experiments share."""
+        if not isinstance(content, dict) or not isinstance(content.get("experiments") or {}, dict):
+            return content
+        given = {
+            name: options.model_dump(exclude_unset=True) if isinstance(options, BaseModel) else options
+            for name, options in (content.get("experiments") or {}).items()
+        }
+        content = {"baselines": cls.model_fields["baselines"].default if given else [], **content}
+        shared = content.get("shared")
+        experiments: dict[str, Any] = {name: {"baseline": name} for name in _words(content["baselines"])}
+        controls = _words(content.get("controls", cls.model_fields["controls"].default))
+        for name, options in given.items():
+            experiments[name] = options
+            start = options.get("pretrained") if isinstance(options, dict) else None
+            # Linear pretraining has neither random weights nor any to train.
+            for control in controls if isinstance(start, str) and start != COMPONENTS else ():
+                own = {key: value for key, value in options.items() if key not in _OF_PRETRAINED}
+                experiments.setdefault(f"{name}_{control}", {**own, control: start})
+        complete = {
+            name: {**shared, **options} if isinstance(options, dict) and isinstance(shared, dict) else options
+            for name, options in experiments.items()
+        }
+        return {**content, "experiments": complete}
+
+
+def _words(content: Any) -> list[str]:
+    """Return the words of a list; what is wrong with it is reported where its field is checked."""
+    return [word for word in content if isinstance(word, str)] if isinstance(content, list) else []
+
+
+# What holds for a pretrained experiment and not for its controls.
+_OF_PRETRAINED = ("pretrained", "method", "combine", "freeze", "layer_decay")

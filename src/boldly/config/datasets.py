@@ -1,0 +1,327 @@
+"""Sections atlas and datasets: where the data lie and what is taken of them."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+from pydantic import (
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from boldly.config.sections import Fraction, Section
+from boldly.files import is_url
+
+# The space of the images that the Human Connectome Project distributes.
+HCP_SPACE = "MNI152NLin6Asym"
+
+
+class AtlasChoice(NamedTuple):
+    """What can be chosen of an atlas that is fetched; the default stands first."""
+
+    dimensions: tuple[int, ...]
+    resolutions_mm: tuple[int, ...]
+    variants: tuple[str, ...]
+
+
+ATLASES = {
+    "difumo": AtlasChoice((1024, 512, 256, 128, 64), (2, 3), ()),
+    "schaefer": AtlasChoice(
+        (400, *range(100, 400, 100), *range(500, 1100, 100)), (2, 1), ("7networks", "17networks")
+    ),
+    "aal": AtlasChoice((), (), ("3v2", "SPM12", "SPM8", "SPM5")),
+    "harvard-oxford": AtlasChoice(
+        (),
+        (2, 1),
+        tuple(
+            f"{part}-{kind}"
+            for part in ("cort", "cortl", "sub")
+            for kind in ("maxprob-thr25", "maxprob-thr0", "maxprob-thr50", "prob")
+        ),
+    ),
+}
+
+
+class AtlasOptions(Section):
+    """The parcels that signals are read from: an image of your own (`path`), or one that is fetched (`name`)."""
+
+    path: str | None = Field(
+        None, description="Image: 3-D labels (`*_dseg.nii.gz`) or 4-D maps (`*_probseg.nii.gz`)."
+    )
+    labels: str | None = Field(
+        None, description="Table of parcel names (columns index, name); default: the image's name with .tsv."
+    )
+    name: str | None = Field(
+        None,
+        description="With path: name in contracts and figures; default: the image's file name. "
+        f"Without: the atlas to fetch, {', '.join(ATLASES)}.",
+    )
+    dimension: int | None = Field(
+        None, description="Number of parcels: difumo 64 to 1024 (1024), schaefer 100 to 1000 (400)."
+    )
+    resolution_mm: int | None = Field(
+        None, description="Voxel size, mm: difumo 2 or 3 (2), schaefer and harvard-oxford 1 or 2 (2)."
+    )
+    variant: str | None = Field(
+        None,
+        description="schaefer: 7networks or 17networks; aal: 3v2, SPM12, SPM8 or SPM5; "
+        "harvard-oxford: cort-maxprob-thr25, sub-prob and so on. Default: the first.",
+    )
+    cache: str = Field("data/atlas", description="Folder of fetched atlases.")
+    sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="Checksum that the image must have; default: any."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose(cls, content: Any) -> Any:
+        """Fill in what a fetched atlas leaves open, so that two ways to say the same are the same."""
+        if not isinstance(content, dict) or content.get("path") is not None:
+            return content
+        choice = ATLASES.get(content.get("name") or "")
+        if choice is None:
+            return content
+        chosen = dict(content)
+        for field, values in zip(("dimension", "resolution_mm", "variant"), choice, strict=True):
+            if values and chosen.get(field) is None:
+                chosen[field] = values[0]
+        return chosen
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        fields = {"dimension": self.dimension, "resolution_mm": self.resolution_mm, "variant": self.variant}
+        if self.path is not None:
+            given = [field for field, value in fields.items() if value is not None]
+            if given:
+                raise ValueError(
+                    f"{', '.join(given)}: only for an atlas that is fetched; leave out, or leave out path"
+                )
+            return self
+        if self.name not in ATLASES:
+            raise ValueError(f"give the path of an image, or one of these as name: {', '.join(ATLASES)}")
+        if self.labels is not None:
+            raise ValueError("labels: the table of a fetched atlas comes with it; leave it out")
+        choices: tuple[tuple[Any, ...], ...] = ATLASES[self.name]
+        for (field, value), values in zip(fields.items(), choices, strict=True):
+            if value is not None and value not in values:
+                allowed = ", ".join(map(str, sorted(values))) or f"nothing, {self.name} has no {field}"
+                raise ValueError(f"{field}: {value} (possible: {allowed})")
+        return self
+
+    @property
+    def image(self) -> str:
+        """Path of the image, wherever it comes from."""
+        return self.path if self.path is not None else f"{self.cache}/{self.label}.nii.gz"
+
+    @property
+    def label(self) -> str:
+        """What a fetched atlas is called, in contracts and as the start of its file names: ``difumo-1024-2mm``."""
+        size = f"{self.resolution_mm}mm" if self.resolution_mm is not None else None
+        return "-".join(str(part) for part in (self.name, self.dimension, self.variant, size) if part is not None)
+
+    @property
+    def fetched(self) -> list[str]:
+        """Image, table of names and record of a fetched atlas; empty for an image of one's own."""
+        if self.path is not None:
+            return []
+        return [self.image, *(f"{self.cache}/{self.label}_{part}" for part in ("labels.tsv", "atlas.json"))]
+
+
+class RestOptions(Section):
+    """Random blocks of rest runs as trials, the same for the same seed and run."""
+
+    tasks: str = Field("(?i)^rest", description="Regular expression; runs of BIDS tasks that match are rest.")
+    state: str = Field("rest", description="Name of their state; it is neither dropped, renamed nor prefixed.")
+    blocks: int = Field(2, ge=1, description="Blocks per run, without overlap; fewer where they do not fit.")
+    length_s: tuple[float, float] = Field((10.0, 50.0), description="Shortest and longest block, s.")
+    seed: int = Field(1234, description="Seed of the blocks.")
+
+    @model_validator(mode="after")
+    def _lengths(self) -> Self:
+        if not 0 < self.length_s[0] <= self.length_s[1]:
+            raise ValueError(f"length_s {list(self.length_s)}: need 0 < shortest <= longest")
+        return self
+
+
+class TaskOptions(Section):
+    """How events become trials (a file in config/tasks)."""
+
+    column: str = Field("trial_type", description="Column of the events table that names the state.")
+    onset_column: str = Field("onset", description="Column of onsets, s.")
+    duration_column: str = Field("duration", description="Column of durations, s.")
+    end_column: str | None = Field(None, description="Column of ends, s, in place of durations.")
+    delay_s: float = Field(
+        0.0, ge=0, description="Haemodynamic delay, s: frames with onset+delay <= t < end+delay."
+    )
+    merge_blocks: bool = Field(
+        False, description="Join consecutive rows of one state into one trial (after renaming)."
+    )
+    drop: list[str] = Field([], description="Regular expressions; states that match one are left out.")
+    rename: dict[str, str] = Field({}, description="Regular expression to replacement, applied in order.")
+    prefix_task: bool = Field(False, description="Put the BIDS task before the name: `MOTOR lf`.")
+    labels: list[str] | None = Field(
+        None,
+        description="The states in label order, in this upper and lower case; default: those found, by alphabet.",
+    )
+    minimum_s: float = Field(0.0, ge=0, description="Trials shorter than this are left out, s.")
+    rest: RestOptions | None = Field(None, description="Random blocks of rest runs as trials; default: none.")
+
+    @model_validator(mode="after")
+    def _patterns_compile(self) -> Self:
+        for pattern in [*self.drop, *self.rename, *([self.rest.tasks] if self.rest else [])]:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"'{pattern}' is not a regular expression: {error}") from None
+        return self
+
+    def is_rest(self, bids_task: str) -> bool:
+        """Tell whether runs of a BIDS task are rest, of which random blocks are trials."""
+        return self.rest is not None and re.search(self.rest.tasks, bids_task) is not None
+
+
+_GROUP = "Column of participants.tsv (`family_id`) whose members stay on one side; default: everyone for oneself."
+
+_STRATIFY = "Column of participants.tsv (`site`) of whose values each part gets its share; default: none."
+
+
+class DownstreamSplitOptions(Section):
+    """Which units train, validate and test a decoder."""
+
+    by: Literal["subject", "run"] = Field(
+        "subject", description="Unit of the split; `run` only where there is one subject (named in reports)."
+    )
+    train: list[int] = Field(
+        [1, 3, 6, 11],
+        description="Numbers of training units; with the validation units they are the n of results.",
+    )
+    validation: int = Field(
+        0,
+        ge=0,
+        description="Number of units whose labels only choose; 0: choices are made within the training units.",
+    )
+    test: int | Literal["leave_one_out"] = Field(
+        9, description="Number of test units, the same in all draws; or each unit in turn."
+    )
+    draws: int = Field(5, ge=1, description="Random draws of training units per number.")
+    group: str | None = Field(None, description=_GROUP)
+    stratify: str | None = Field(None, description=_STRATIFY)
+
+
+class UpstreamSplitOptions(Section):
+    """Which subjects validate a pretraining."""
+
+    validation_fraction: Fraction = Field(0.05, description="Share of subjects held out, at least one.")
+    group: str | None = Field(None, description=_GROUP)
+    stratify: str | None = Field(None, description=_STRATIFY)
+    shared_people: Literal["error", "exclude", "allow"] = Field(
+        "error",
+        description="What is done about people whom a downstream dataset of the same `source` tests: stop, leave "
+        "them out of the pretraining, or let them in and record it in the split.",
+    )
+
+
+class DatasetOptions(Section):
+    """A dataset."""
+
+    role: Literal["upstream", "downstream"] = Field(
+        description="Unlabelled runs for pretraining, or labelled trials for decoding."
+    )
+    derivatives: str | None = Field(None, description="fMRIPrep derivatives folder, or that of HCP subjects.")
+    layout: Literal["fmriprep", "hcp"] = Field(
+        "fmriprep", description="How `derivatives` is laid out; `hcp`: `<subject>/MNINonLinear/Results/<run>/`."
+    )
+    bids: str | None = Field(
+        None, description="Raw BIDS folder with the events (downstream); hcp: default, the runs' `EVs`."
+    )
+    space: str = Field(
+        "MNI152NLin2009cAsym", description=f"The `space` entity to use; layout hcp: always {HCP_SPACE}."
+    )
+    image_suffix: str = Field(
+        "", description="What follows the run in an image's name, layout hcp: `_hp2000_clean`."
+    )
+    resolution: str | None = Field(None, description="The `res` entity to use; default: any, if unambiguous.")
+    tasks: list[str] | None = Field(None, description="Use only these BIDS tasks.")
+    subjects: list[str] | None = Field(None, description="Use only these subjects.")
+    task: str | TaskOptions | None = Field(
+        None, description="How events become trials: a YAML file or the options themselves (downstream)."
+    )
+    shards: str | None = Field(
+        None,
+        description="Folder of ready-made tars, instead of derivatives. Upstream also the http(s) address of one, "
+        "with the run table `<dataset>_runs.tsv` beside the tars.",
+    )
+    participants: str | None = Field(
+        None,
+        description="Table of the people (BIDS participants.tsv) with the columns of `split.group` and "
+        "`split.stratify`; default: that in `bids`, or the nearest in the folders above `derivatives`.",
+    )
+    source: str | None = Field(
+        None,
+        description="Where the people come from: in datasets of the same source, the same label means the same "
+        "person; default: the folder of `derivatives` or `shards`.",
+    )
+    ceilings: str | None = Field(
+        None, description="Table of the best accuracies possible, known for simulated data only."
+    )
+    split: DownstreamSplitOptions | UpstreamSplitOptions | None = Field(
+        None, description="Split of this dataset; default: `split.upstream` or `split.downstream`, by role."
+    )
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the shards stay at a web address."""
+        return self.shards is not None and is_url(self.shards)
+
+    @property
+    def people(self) -> str:
+        """Name of the source of the people: the one given, or the resolved folder of the data."""
+        folder = self.derivatives or self.shards or ""
+        return self.source or (folder if is_url(folder) else os.path.realpath(folder))
+
+    @property
+    def participants_table(self) -> str | None:
+        """Path of participants.tsv: the one given or found, else the first place looked at; None: no place."""
+        if self.participants is not None:
+            return self.participants
+        folders = [Path(self.bids)] if self.bids else []
+        folders += Path(self.derivatives).parents if self.derivatives else []
+        places = [str(folder / "participants.tsv") for folder in folders]
+        return next(filter(os.path.isfile, places), places[0] if places else None)
+
+    @field_validator("split", mode="before")
+    @classmethod
+    def _split_of_role(cls, content: Any, info: ValidationInfo) -> Any:
+        """Take the options that the role has, so that errors are about them."""
+        if content is None or "role" not in info.data:
+            return content
+        is_upstream = info.data["role"] == "upstream"
+        return (UpstreamSplitOptions if is_upstream else DownstreamSplitOptions).model_validate(content)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _space_of_layout(cls, content: Any) -> Any:
+        is_hcp = isinstance(content, dict) and content.get("layout") == "hcp"
+        return {"space": HCP_SPACE, **content} if is_hcp else content
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.derivatives is None) == (self.shards is None):
+            raise ValueError("give either derivatives or shards")
+        if self.role == "downstream" and self.is_remote:
+            raise ValueError("shards at a web address are for pretraining; download these, and name their folder")
+        no_events = self.bids is None and self.layout != "hcp"
+        if self.role == "downstream" and self.shards is None and (no_events or self.task is None):
+            raise ValueError("a downstream dataset needs bids (events) and task (how events become trials)")
+        if self.layout == "hcp" and (self.space != HCP_SPACE or self.resolution is not None):
+            raise ValueError(
+                f"images of layout hcp are in {HCP_SPACE}, of one resolution: drop space and resolution"
+            )
+        if self.layout != "hcp" and self.image_suffix:
+            raise ValueError("image_suffix is for layout hcp; choose fMRIPrep's images with space and resolution")
+        return self

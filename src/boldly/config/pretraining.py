@@ -1,0 +1,188 @@
+"""Section pretrain: upstream experiments."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    Field,
+    model_validator,
+)
+
+from boldly.config.sections import ExperimentName, Fraction, Name, Section
+
+Framework = Literal["autoencoding", "csm", "sequence_bert", "network_bert"]
+
+Variant = Literal["boldly", "lfb"]
+
+# The upstream experiment that baselines start from: linear pretraining.
+COMPONENTS = "components"
+
+# Two windows and three special tokens must fit into the 512 positions of LfB's networks.
+_LFB_LONGEST = 254
+
+
+class OptimiserOptions(Section):
+    """What pretraining and adaptation share: AdamW with linear warm-up and decay."""
+
+    steps: int = Field(10_000, ge=1, description="Optimiser steps.")
+    batch_size: int = Field(64, ge=1, description="Windows per step, over all processes.")
+    learning_rate: float = Field(1e-4, gt=0, description="Largest learning rate.")
+    warmup_fraction: Fraction = Field(0.01, description="Share of the steps with rising learning rate.")
+    weight_decay: float = Field(0.1, ge=0, description="AdamW weight decay.")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW beta 1.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="AdamW beta 2.")
+    gradient_clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
+    dropout: Fraction = Field(0.1, description="Dropout of the network.")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Arithmetic; auto: bfloat16 on a GPU that has it, else float32."
+    )
+    evaluate_every: int = Field(1000, ge=1, description="Steps between validations.")
+    checkpoint_every: int = Field(1000, ge=1, description="Steps between checkpoints.")
+    seed: int = Field(1234, description="Seed of weights, windows and dropout.")
+
+
+class PretrainOptions(OptimiserOptions):
+    """An upstream experiment."""
+
+    framework: Framework | Literal["components"] = Field(
+        description="Objective and network; components: principal components of the runs, `width` of them."
+    )
+    variant: Variant = Field(
+        "boldly", description="Networks and objectives: of boldly, or (lfb) the published ones as they were."
+    )
+    layers: int = Field(4, ge=1, description="Layers (autoencoding: of encoder and of decoder).")
+    width: int = Field(768, ge=8, description="Width of the hidden states.")
+    heads: int = Field(12, ge=1, description="Attention heads (not for autoencoding).")
+    embedding_layers: int = Field(1, ge=1, description="Layers of embedder and unembedder (lfb; else 1).")
+    window_frames: tuple[int, int] = Field(
+        (10, 50), description="Shortest and longest window, frames (lfb: the longest stays below, 49 of 50)."
+    )
+    mask_fraction: float = Field(0.2, gt=0, lt=1, description="Share masked (the BERT frameworks).")
+    mask_span: int = Field(4, ge=1, description="Length of the masked spans, frames (sequence_bert).")
+    # Of the next frame alone, hidden states know the change and lose the pattern that lasts, which is what tells
+    # mental states apart.
+    horizons_s: list[Annotated[float, Field(gt=0)]] = Field(
+        [4.0, 8.0, 16.0],
+        description="Times ahead, s, of the frames that are predicted beside the next one, with half its weight; "
+        "at least two frames (csm).",
+    )
+    validation_windows: int = Field(512, ge=1, description="Windows per validation.")
+    keep_untrained: bool = Field(
+        False,
+        description="Keep the best weights of the training even if no validation was better than before its first "
+        "step; false: that is an error.",
+    )
+    stream_shards: int | None = Field(
+        None,
+        ge=1,
+        description="Read this many shards at a time, the next ones in the background; null: all stay in memory.",
+    )
+    stream_steps: int = Field(100, ge=1, description="Steps on these shards before the next (stream_shards).")
+    deepspeed: str | None = Field(None, description="DeepSpeed JSON (config/deepspeed); null: none.")
+    compile: bool = Field(
+        False,
+        description="Compile the network (torch.compile): a minute or two, then faster steps; needs g++.",
+    )
+    datasets: list[Name] | None = Field(None, description="Upstream datasets; default: all.")
+    subjects_fraction: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of each dataset's training subjects; smaller shares lie in larger ones.",
+    )
+    initialise: str | None = Field(
+        None,
+        description="Start from the weights of an upstream experiment, model folder, local GPT-2 or BERT folder.",
+    )
+    repeats: list[int] = Field(
+        [],
+        description="Further seeds: the training is repeated as `<name>_seed-<seed>`, and decoders are adapted "
+        "from each, so that intervals cover the chance in pretraining too.",
+    )
+    track: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(
+        ["tensorboard"], description="Where the histories are shown beside the CSV files."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _horizons_in_seconds(cls, content: Any) -> Any:
+        if isinstance(content, dict) and "horizons" in content:
+            raise ValueError("horizons: give horizons_s instead, in seconds (frames times the repetition time)")
+        return content
+
+    @model_validator(mode="after")
+    def _shapes(self) -> Self:
+        if self.seed in self.repeats or len(set(self.repeats)) < len(self.repeats):
+            raise ValueError(f"repeats {self.repeats}: the seeds must differ from each other and from {self.seed}")
+        if self.framework not in ("autoencoding", "components") and self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        shortest, longest = self.window_frames
+        if not 2 <= shortest <= longest:
+            raise ValueError(f"window_frames {list(self.window_frames)}: need 2 <= shortest <= longest")
+        if self.variant != "lfb" and self.embedding_layers > 1:
+            raise ValueError("embedding_layers above 1 need variant lfb")
+        if self.variant == "lfb" and not shortest < longest <= _LFB_LONGEST:
+            raise ValueError(f"window_frames: lfb needs shortest < longest <= {_LFB_LONGEST}")
+        return self
+
+
+class GridOptions(Section):
+    """Upstream experiments that differ in a few options: a size search, or data scaling."""
+
+    options: dict[str, Any] = Field(description="What all of them share.")
+    vary: dict[str, list[Any]] = Field(
+        min_length=1,
+        description="Option to its values; each combination is the experiment `<grid>_<option>-<value>_..`.",
+    )
+
+    def experiments(self, name: str) -> dict[str, dict[str, Any]]:
+        """Return the options of each combination by name."""
+        combinations = itertools.product(
+            *([(option, value) for value in values] for option, values in self.vary.items())
+        )
+        return {
+            "_".join([name, *(f"{option}-{_word(value)}" for option, value in combination)]): {
+                **self.options,
+                **dict(combination),
+            }
+            for combination in combinations
+        }
+
+
+def _word(value: Any) -> str:
+    return "-".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+class PretrainSection(Section):
+    """All upstream experiments."""
+
+    experiments: dict[ExperimentName, PretrainOptions] = Field({}, description="By name.")
+    grids: dict[ExperimentName, GridOptions] = Field({}, description="Sets of experiments by name.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, content: Any) -> Any:
+        """Write grids and repeats out as experiments."""
+        if not isinstance(content, dict) or not isinstance(content.get("experiments") or {}, dict):
+            return content
+        experiments = dict(content.get("experiments") or {})
+        for name, grid in (content.get("grids") or {}).items():
+            for key, options in GridOptions.model_validate(grid).experiments(name).items():
+                experiments.setdefault(key, options)
+        for name, options in list(experiments.items()):
+            given = options.model_dump(exclude_unset=True) if isinstance(options, BaseModel) else options
+            repeats = given.get("repeats") if isinstance(given, dict) else None
+            for seed in repeats if isinstance(repeats, list) else ():
+                experiments.setdefault(repeat_name(name, seed), {**given, "seed": seed, "repeats": []})
+        if experiments:
+            # What baselines look at.
+            experiments.setdefault(COMPONENTS, {"framework": "components", "width": 64})
+        return {**content, "experiments": experiments}
+
+
+def repeat_name(name: str, seed: int) -> str:
+    """Return what the repetition of an upstream experiment with another seed is called."""
+    return f"{name}_seed-{seed}"

@@ -1,0 +1,170 @@
+"""The whole config of a study, with what one section demands of another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from boldly.config.adaptation import PROBE_BASELINES, AdaptOptions, AdaptSection
+from boldly.config.datasets import AtlasOptions, DatasetOptions
+from boldly.config.preparation import (
+    ExportOptions,
+    IndexOptions,
+    ParcellateOptions,
+    PreprocessOptions,
+    ShardOptions,
+    SplitOptions,
+)
+from boldly.config.pretraining import COMPONENTS, PretrainSection, repeat_name
+from boldly.config.sections import Name, Section
+
+
+class EvaluateOptions(Section):
+    """Scores and their intervals."""
+
+    confidence: float = Field(0.95, gt=0, lt=1, description="Level of the intervals.")
+    permutations: int = Field(
+        1000, ge=0, description="Random orders of the labels within runs, for p-values against chance; 0: none."
+    )
+    seed: int = Field(1234, description="Seed of the permutations.")
+    allow_pretrained_test_runs: bool = Field(
+        False, description="Score also where the upstream model was pretrained on runs whose trials are tested."
+    )
+
+
+class FiguresOptions(Section):
+    """Pictures."""
+
+    dpi: int = Field(200, ge=50, description="Resolution of the PNG files.")
+
+
+class Config(Section):
+    """The whole config."""
+
+    atlas: AtlasOptions | None = Field(
+        None, description="Parcels; not needed where all datasets are ready-made shards."
+    )
+    datasets: dict[Name, DatasetOptions] = Field(min_length=1, description="Datasets by name.")
+    index: IndexOptions = Field(IndexOptions(), description="Stage index.")
+    preprocess: PreprocessOptions = Field(PreprocessOptions(), description="Stage preprocess.")
+    parcellate: ParcellateOptions = Field(ParcellateOptions(), description="Stage parcellate.")
+    shard: ShardOptions = Field(ShardOptions(), description="Stage shard.")
+    export: ExportOptions = Field(ExportOptions(), description="Tool export.")
+    split: SplitOptions = Field(SplitOptions(), description="Stage split.")
+    pretrain: PretrainSection = Field(PretrainSection(), description="Stage pretrain.")
+    adapt: AdaptSection = Field(AdaptSection(), description="Stage adapt.")
+    evaluate: EvaluateOptions = Field(EvaluateOptions(), description="Stage evaluate.")
+    figures: FiguresOptions = Field(FiguresOptions(), description="Stage figures.")
+
+    @model_validator(mode="after")
+    def _atlas_for_images(self) -> Self:
+        images = [name for name, options in self.datasets.items() if options.derivatives is not None]
+        if images and self.atlas is None:
+            raise ValueError(
+                f"atlas: missing, and the signals of {', '.join(images)} are still to be read from images; give "
+                "`atlas: {path: ...}` or `atlas: {name: ...}`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _smoothed_once(self) -> Self:
+        if wrong := self.aroma_conflicts():
+            raise ValueError("; ".join(wrong))
+        return self
+
+    def aroma_conflicts(self) -> list[str]:
+        """Say what does not go together with the images that fMRIPrep smoothed and cleaned with ICA-AROMA."""
+        if not self.preprocess.takes_aroma_images:
+            return []
+        wrong = [
+            f"datasets.{name}: layout hcp has no ICA-AROMA images; drop ica_aroma from preprocess.strategy"
+            for name, options in self.datasets.items()
+            if options.layout == "hcp" and options.derivatives is not None
+        ]
+        if self.parcellate.smoothing_fwhm_mm is not None:
+            wrong.append(
+                "parcellate.smoothing_fwhm_mm: with preprocess.ica_aroma full the images are smoothed already; "
+                "set it to null"
+            )
+        return wrong
+
+    @model_validator(mode="after")
+    def _names_meet(self) -> Self:
+        wrong = []
+        for name, options in self.adapt.experiments.items():
+            for upstream in options.upstream:
+                if upstream in self.pretrain.experiments:
+                    is_linear = self.pretrain.experiments[upstream].framework == "components"
+                    if is_linear and (options.untrained is not None or not options.is_probe):
+                        wrong.append(
+                            f"adapt.experiments.{name}.{options.kind}: '{upstream}' is linear pretraining, which "
+                            "has no weights to train and no random ones; take `pretrained` with method probe"
+                        )
+                    continue
+                if not Path(upstream).is_dir():
+                    wrong.append(
+                        f"adapt.experiments.{name}.{options.kind}: no upstream experiment '{upstream}' "
+                        f"(there are: {', '.join(self.pretrain.experiments) or 'none'})"
+                    )
+        wrong += self._unknown_starts()
+        for section, role in (("pretrain", "upstream"), ("adapt", "downstream")):
+            known = {name for name, options in self.datasets.items() if options.role == role}
+            for name, experiment in getattr(self, section).experiments.items():
+                unknown = set(experiment.datasets or ()) - known
+                if unknown:
+                    wrong.append(
+                        f"{section}.experiments.{name}.datasets: no {role} dataset {', '.join(sorted(unknown))}"
+                    )
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
+
+    def upstream_models(self, options: AdaptOptions) -> list[tuple[str, int, str]]:
+        """Return the upstream models of a downstream experiment.
+
+        Returns
+        -------
+        list of (str, int, str)
+            Name in `AdaptOptions.upstream` (or that of the components that baselines look at), seed, and the
+            experiment that was trained with it; another folder is its own experiment, of the first of the seeds.
+        """
+        names = options.upstream
+        if options.baseline is not None:
+            preset = PROBE_BASELINES.get(options.baseline)
+            needed = (
+                preset is not None and preset.encoder == "components" and COMPONENTS in self.pretrain.experiments
+            )
+            names = [COMPONENTS] if needed else []
+        models = []
+        for name in names:
+            experiment = self.pretrain.experiments.get(name)
+            if experiment is None:
+                models.append((name, options.seeds[0], name))
+                continue
+            models.append((name, experiment.seed, name))
+            if options.pretrained is not None:
+                models += [(name, seed, repeat_name(name, seed)) for seed in experiment.repeats]
+        return models
+
+    def _unknown_starts(self) -> list[str]:
+        """Say what is wrong with the weights that upstream experiments start from."""
+        experiments = self.pretrain.experiments
+        wrong = []
+        for name, options in experiments.items():
+            seen, start = [name], options.initialise
+            while start in experiments and start not in seen:
+                seen.append(start)
+                start = experiments[start].initialise
+            field = f"pretrain.experiments.{name}.initialise"
+            if start in seen:
+                wrong.append(f"{field}: {' starts from '.join([*seen, start])}")
+            elif len(seen) == 1 and start is not None and not Path(start).is_dir():
+                wrong.append(
+                    f"{field}: '{start}' is neither an upstream experiment ({', '.join(experiments)}) nor a folder"
+                )
+        return wrong
