@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,8 @@ from boldly.records import InputError, Problem, read_table
 
 # nilearn's public `load_confounds` starts from an image and searches for the table beside it by its own reading of
 # names (one spelling of run numbers, and every "tsv" in the path is taken for a suffix). The index has found the
-# table already, so the per-component functions that it is made of are called on the table directly. nilearn is
-# pinned to a minor release, and a test compares the result with `load_confounds`. It is imported where it is used,
-# since that takes longer than indexing 500 runs.
+# table already, and knows before any image is read which columns the options need. So the columns stand here, once
+# for checking and selecting; the tests compare regressors and kept frames with those of `load_confounds`.
 
 _BASES = {
     "motion": ["trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"],
@@ -33,8 +33,16 @@ _SUFFIXES = {
     "power2": ["", "_power2"],
     "full": ["", "_derivative1", "_power2", "_derivative1_power2"],
 }
-# Prefixes of component columns; where a tuple stands, one of them is enough (fMRIPrep 1.4 spells all "a").
-_COMPCOR_PREFIXES: dict[str, list[tuple[str, ...]]] = {
+# Component columns of each kind: the letter they start with and, where the JSON file beside the table tells them
+# apart, the masks they come from. fMRIPrep 1.4 spells all anatomical ones "a", later versions "a", "w" and "c".
+_COMPCOR: dict[str, list[tuple[str, tuple[str, ...]]]] = {
+    "anat_combined": [("a", ("combined",))],
+    "anat_separated": [("a", ("WM", "CSF")), ("w", ()), ("c", ())],
+    "temporal": [("t", ())],
+    "temporal_anat_combined": [("t", ()), ("a", ("combined",))],
+}
+# Of each group one letter has to be there.
+_COMPCOR_GROUPS: dict[str, list[tuple[str, ...]]] = {
     "anat_combined": [("a",)],
     "anat_separated": [("a", "w"), ("a", "c")],
     "temporal": [("t",)],
@@ -91,6 +99,41 @@ def needs_table(options: PreprocessOptions) -> bool:
     return bool(options.strategy) or bool(_quality_columns(options))
 
 
+def regressor_columns(
+    available: Collection[str], options: PreprocessOptions, meta: Mapping[str, Any]
+) -> dict[str, list[str]]:
+    """Return the columns of the confounds table that each part of the regression takes.
+
+    Parameters
+    ----------
+    available : collection of str
+        Columns of the table: all that are cosines, or noise components of ICA-AROMA, are taken.
+    options : PreprocessOptions
+        Strategy.
+    meta : dict
+        Content of the JSON file beside the table, which says what each CompCor component is.
+
+    Returns
+    -------
+    dict of str to list of str
+        From the part to names; those that fMRIPrep always spells alike are named also where the table lacks them.
+    """
+    columns: dict[str, list[str]] = {}
+    for part in parts(options):
+        match part:
+            case "high_pass":
+                columns[part] = [name for name in available if "cosine" in name]
+            case "ica_aroma":
+                takes_none = options.takes_aroma_images
+                columns[part] = [] if takes_none else [name for name in available if "aroma" in name]
+            case "compcor":
+                columns[part] = _components(meta, options)
+            case _:
+                suffixes = _SUFFIXES[getattr(options, part)]
+                columns[part] = [f"{name}{suffix}" for name in _BASES[part] for suffix in suffixes]
+    return columns
+
+
 def missing_columns(
     available: Collection[str],
     options: PreprocessOptions,
@@ -117,25 +160,15 @@ def missing_columns(
     dict of str to list of str
         From the option to the missing columns (``a_comp_cor_*`` for a family of columns); empty if all are there.
     """
-    needed: dict[str, list[str]] = {}
-    for part in parts(options):
-        if part in _BASES:
-            needed[f"strategy {part}"] = sorted(
-                f"{name}{suffix}" for name in _BASES[part] for suffix in _SUFFIXES[getattr(options, part)]
-            )
-    for option, column in _quality_columns(options).items():
-        needed[option] = [column]
-    missing = {option: [name for name in names if name not in available] for option, names in needed.items()}
+    columns = regressor_columns(available, options, meta or {})
+    needed = {f"strategy {part}": names for part, names in columns.items()}
+    needed |= {option: [column] for option, column in _quality_columns(options).items()}
+    missing = {option: sorted(name for name in names if name not in available) for option, names in needed.items()}
     if "compcor" in options.strategy:
-        missing["strategy compcor"] = _missing_components(available, options, meta or {})
-    regresses_aroma = "ica_aroma" in options.strategy and not options.takes_aroma_images
-    if regresses_aroma and not any("aroma" in name for name in available):
+        missing["strategy compcor"] = _missing_families(columns["compcor"], options) + missing["strategy compcor"]
+    if "ica_aroma" in options.strategy and not options.takes_aroma_images and not columns["ica_aroma"]:
         missing["strategy ica_aroma"] = ["aroma_motion_*"]
-    if (
-        "high_pass" in parts(options)
-        and duration_s >= 2 * _COSINE_PERIOD_S
-        and not any("cosine" in name for name in available)
-    ):
+    if "high_pass" in columns and duration_s >= 2 * _COSINE_PERIOD_S and not columns["high_pass"]:
         missing["strategy high_pass"] = ["cosine*"]
     return {option: names for option, names in missing.items() if names}
 
@@ -187,7 +220,7 @@ def read_confounds(path: Path | str) -> pd.DataFrame:
 
 
 def nuisance(table: pd.DataFrame, meta: Mapping[str, Any], options: PreprocessOptions) -> Nuisance:
-    """Select the regressors of a run as `nilearn.interfaces.fmriprep.load_confounds` does, with its functions.
+    """Select the regressors of a run as `nilearn.interfaces.fmriprep.load_confounds` does.
 
     The first value of derivatives, which is undefined, is taken from the second frame; regressors get zero mean
     over the kept frames. Frames marked as before the steady state are never kept; with a threshold, neither are
@@ -197,7 +230,7 @@ def nuisance(table: pd.DataFrame, meta: Mapping[str, Any], options: PreprocessOp
     Parameters
     ----------
     table : DataFrame
-        The confounds table, one row per frame.
+        The confounds table, one row per frame, with all columns that are needed (see `missing_columns`).
     meta : dict
         Content of the JSON file beside it (needed for CompCor).
     options : PreprocessOptions
@@ -208,28 +241,35 @@ def nuisance(table: pd.DataFrame, meta: Mapping[str, Any], options: PreprocessOp
     Nuisance
         With zeros in place of regressors where not a single frame is kept.
     """
-    from nilearn.interfaces.fmriprep import load_confounds_components as components
-    from nilearn.interfaces.fmriprep.load_confounds_utils import prepare_output
-
-    selected = [components._load_non_steady_state(table)]
-    if options.fd_threshold_mm is not None or options.std_dvars_threshold is not None:
-        quality = table.reindex(columns=["framewise_displacement", "std_dvars"])
-        thresholds = [
-            np.inf if threshold is None else threshold
-            for threshold in (options.fd_threshold_mm, options.std_dvars_threshold)
-        ]
-        selected.append(components._load_scrub(quality, _SHORTEST_SEGMENT, *thresholds))
-    selected += [_component(table, part, meta, options) for part in parts(options)]
-    frame = pd.concat([pd.DataFrame(index=table.index), *(part for part in selected if part.size)], axis=1)
-    flags = [name for name in frame if name.startswith(("motion_outlier", "non_steady_state"))]
-    kept = ~frame[flags].any(axis=1).to_numpy()
+    columns = regressor_columns(table.columns, options, meta)
+    names = tuple(sorted({str(name) for chosen in columns.values() for name in chosen}))
+    kept = ~(_before_steady_state(table) | _scrubbed(table, options))
+    values = table[list(names)].astype(np.float64)
     if not kept.any():
-        names = tuple(sorted(set(frame) - set(flags)))
-        return Nuisance(kept, np.zeros((len(table), len(names))), names)
-    _, regressors = prepare_output(frame.astype(np.float64), demean=True)
-    names = tuple(str(name) for name in regressors.columns)
-    values = regressors.to_numpy(np.float64) if names else np.zeros((len(table), 0))
-    return Nuisance(kept, values, names)
+        return Nuisance(kept, np.zeros(values.shape), names)
+    values.iloc[:1] = values.iloc[:2].bfill().iloc[:1]
+    return Nuisance(kept, (values - values[kept].mean()).to_numpy(), names)
+
+
+def _before_steady_state(table: pd.DataFrame) -> np.ndarray:
+    """Tell which frames fMRIPrep marked as before the steady state, shape (T,)."""
+    flags = [name for name in table if "non_steady_state" in str(name)]
+    return (table[flags].fillna(0) != 0).any(axis=1).to_numpy(bool)
+
+
+def _scrubbed(table: pd.DataFrame, options: PreprocessOptions) -> np.ndarray:
+    """Tell which frames are over a threshold, or in a segment between such that is too short, shape (T,)."""
+    over = np.zeros(len(table), bool)
+    limits = {"framewise_displacement": options.fd_threshold_mm, "std_dvars": options.std_dvars_threshold}
+    for column, limit in limits.items():
+        if limit is not None:
+            over |= table[column].to_numpy() > limit
+    if not over.any():
+        return over
+    # First frames of segments whose frames are all over or all not.
+    first = np.flatnonzero(np.diff(over, prepend=not over[0]))
+    lengths = np.diff(first, append=len(over))
+    return over | np.repeat(lengths < _SHORTEST_SEGMENT, lengths)
 
 
 def read_meta(confounds: Path | str) -> dict[str, Any]:
@@ -292,44 +332,29 @@ def read_movement(path: Path | str, key: str) -> tuple[np.ndarray, np.ndarray]:
     return rows["kept"].to_numpy() == "1", rows[_MOVEMENT].astype(np.float64).to_numpy()
 
 
-def _component(
-    table: pd.DataFrame, part: str, meta: Mapping[str, Any], options: PreprocessOptions
-) -> pd.DataFrame:
-    from nilearn.interfaces.fmriprep import load_confounds_components as components
-    from nilearn.interfaces.fmriprep.load_confounds_compcor import find_compcor
-
-    match part:
-        case "motion":
-            return components._load_motion(table, options.motion)
-        case "wm_csf":
-            return components._load_wm_csf(table, options.wm_csf)
-        case "global_signal":
-            return components._load_global_signal(table, options.global_signal)
-        case "high_pass":
-            return components._load_high_pass(table)
-        case "ica_aroma":
-            return components._load_ica_aroma(table, options.ica_aroma)
-        case "compcor":
-            return table[find_compcor(meta, options.compcor, options.n_compcor)]
-    raise ValueError(f"unknown part of the strategy: {part}")
+def _components(meta: Mapping[str, Any], options: PreprocessOptions) -> list[str]:
+    """Return the first CompCor components of each mask, as many as wanted, by their number."""
+    wanted = None if options.n_compcor == "all" else options.n_compcor
+    chosen = []
+    for letter, masks in _COMPCOR[options.compcor]:
+        named = [name for name in meta if re.fullmatch(rf"{letter}_comp_cor_\d+", name)]
+        named.sort(key=lambda name: int(name.rsplit("_", 1)[1]))
+        for mask in masks or (None,):
+            chosen += [name for name in named if mask is None or _mask_of(meta[name]) == mask][:wanted]
+    return chosen
 
 
-def _missing_components(
-    available: Collection[str], options: PreprocessOptions, meta: Mapping[str, Any]
-) -> list[str]:
-    """Return the CompCor columns that are named in the JSON but not there, or the families that nobody names."""
-    from nilearn.interfaces.fmriprep.load_confounds_compcor import find_compcor
+def _mask_of(about: Any) -> str | None:
+    return about.get("Mask") if isinstance(about, dict) else None
 
-    try:
-        chosen = find_compcor(meta, options.compcor, options.n_compcor)
-    except KeyError as error:
-        return [str(error.args[0])]
-    families = [
+
+def _missing_families(chosen: list[str], options: PreprocessOptions) -> list[str]:
+    """Return the families of CompCor columns that the JSON file names no component of."""
+    return [
         f"{'|'.join(either)}_comp_cor_*"
-        for either in _COMPCOR_PREFIXES[options.compcor]
-        if not any(name.startswith(tuple(f"{prefix}_comp_cor_" for prefix in either)) for name in chosen)
+        for either in _COMPCOR_GROUPS[options.compcor]
+        if not any(name.startswith(tuple(f"{letter}_comp_cor_" for letter in either)) for name in chosen)
     ]
-    return families + [name for name in chosen if name not in available]
 
 
 def _quality_columns(options: PreprocessOptions) -> dict[str, str]:
