@@ -145,11 +145,11 @@ def test_the_autoencoder_has_no_heads() -> None:
         {},
         {"pretrained": "csm", "scratch": "csm"},
         {"scratch": "a", "baseline": "linear"},
-        {"pretrained": ["a"], "untrained": "a"},
+        {"members": ["a", "b"], "untrained": "a"},
     ],
 )
 def test_a_downstream_experiment_starts_in_one_way(options: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="exactly one of pretrained, untrained, scratch, baseline"):
+    with pytest.raises(ValidationError, match="exactly one of pretrained, untrained, scratch, baseline, members"):
         AdaptOptions.model_validate(options)
 
 
@@ -239,7 +239,7 @@ def test_baselines_and_controls_come_with_a_pretrained_experiment() -> None:
 def test_only_networks_of_one_upstream_experiment_have_controls() -> None:
     section = adapt_section(
         experiments={
-            "both": {"pretrained": ["csm", "bert"]},
+            "both": {"members": ["raw", "linear_pretraining"]},
             "raw": {"scratch": "csm"},
             # Linear pretraining has no random weights.
             "linear_pretraining": {"pretrained": "components"},
@@ -247,6 +247,38 @@ def test_only_networks_of_one_upstream_experiment_have_controls() -> None:
         baselines=[],
     )
     assert set(section.experiments) == {"both", "raw", "linear_pretraining"}
+
+
+@pytest.mark.parametrize(
+    ("experiments", "message"),
+    [
+        ({"all": {"members": ["net", "absent"]}}, "no downstream experiment 'absent'"),
+        ({"all": {"members": ["net", "net"]}}, "an experiment stands twice"),
+        ({"all": {"members": ["net", "raw"]}, "raw": {"scratch": "csm"}}, "'raw' is no probe of one network"),
+        ({"all": {"members": ["net", "more"]}, "more": {"members": ["net", "mean_lda"]}}, "'more' is no probe"),
+        (
+            {"all": {"members": ["net", "long"]}, "long": {"pretrained": "csm", "window_frames": 99}},
+            "window_frames",
+        ),
+        (
+            {"all": {"members": ["net", "one"]}, "one": {"pretrained": "csm", "datasets": ["task"]}},
+            "'one' is not adapted to all datasets of 'all'",
+        ),
+    ],
+)
+def test_members_that_cannot_be_combined_are_named(experiments: dict[str, Any], message: str) -> None:
+    content = {
+        "atlas": {"path": "a.nii.gz"},
+        "datasets": {
+            "rest": {"role": "upstream", "shards": "a"},
+            "task": {"role": "downstream", "shards": "b"},
+            "task2": {"role": "downstream", "shards": "c"},
+        },
+        "pretrain": {"experiments": {"csm": {"framework": "csm"}}},
+        "adapt": {"experiments": {"net": {"pretrained": "csm"}, **experiments}},
+    }
+    with pytest.raises(ValidationError, match=message):
+        Config.model_validate(content)
 
 
 def test_experiments_of_the_config_win_over_those_that_are_added() -> None:
@@ -355,7 +387,8 @@ def test_upstream_models_of_downstream_experiments(tmp_path: Path) -> None:
         "adapt": {
             "experiments": {
                 "one": {"pretrained": "csm", "seeds": [8, 9]},
-                "all": {"pretrained": ["csm", "bert", str(tmp_path)], "seeds": [8, 9]},
+                "folder": {"pretrained": str(tmp_path), "seeds": [8, 9]},
+                "all": {"members": ["one", "folder"]},
             }
         },
     }
@@ -366,7 +399,9 @@ def test_upstream_models_of_downstream_experiments(tmp_path: Path) -> None:
 
     csm = [("csm", 1234, "csm"), ("csm", 1, "csm_seed-1"), ("csm", 2, "csm_seed-2")]
     assert models("one") == csm
-    assert models("all") == [*csm, ("bert", 5, "bert"), (str(tmp_path), 8, str(tmp_path))]
+    assert models("folder") == [(str(tmp_path), 8, str(tmp_path))]
+    # Members bring theirs.
+    assert models("all") == []
     # Networks without pretraining differ by the seeds of their own experiment.
     assert models("one_scratch") == models("one_untrained") == csm[:1]
     for name, preset in PROBE_BASELINES.items():
@@ -380,8 +415,8 @@ def test_upstream_models_of_downstream_experiments(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pretrained": []}, "an empty list"),
-        ({"pretrained": ["a", "b"], "method": "network"}, "trains one network"),
+        ({"members": ["a"]}, "at least 2 items"),
+        ({"members": ["a", "b"], "pretrained": "c"}, "exactly one of"),
         ({"pretrained": "a", "read_outs": ["mean+median"]}, "no read-out median .there are: mean, slices"),
         ({"pretrained": "a", "read_outs": []}, "at least 1 item"),
         ({"pretrained": "a", "penalties": [0]}, "greater than 0"),
@@ -395,7 +430,7 @@ def test_probes_must_make_sense(options: dict[str, Any], message: str) -> None:
 
 
 def test_what_is_a_probe() -> None:
-    probes = ({"pretrained": "a"}, {"pretrained": ["a", "b"]}, {"untrained": "a"}, {"baseline": "tangent"})
+    probes = ({"pretrained": "a"}, {"untrained": "a"}, {"baseline": "tangent"})
     trained = ({"pretrained": "a", "method": "network"}, {"scratch": "a"}, {"baseline": "linear"})
     assert all(AdaptOptions.model_validate(options).is_probe for options in probes)
     assert not any(AdaptOptions.model_validate(options).is_probe for options in trained)

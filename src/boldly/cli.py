@@ -158,6 +158,7 @@ def _adapt(args: argparse.Namespace) -> None:
         shards=args.shards,
         models=[adapt.UpstreamModel(name, int(seed), Path(folder)) for name, seed, folder in args.model or ()],
         output=args.output,
+        members=args.members or (),
     )
 
 
@@ -372,6 +373,7 @@ def _add_learning(add: Callable, flag: Callable, path: Callable, options: Callab
         metavar=("NAME", "SEED", "FOLDER"),
         required=False,
     )
+    path(sub, "members", "folders of the adapted experiments that an ensemble is made of", nargs="+", default=None)
     path(sub, "output", "folder of the experiment to write")
 
     sub = add("evaluate", _evaluate, "score all decoders of a dataset on its test trials")

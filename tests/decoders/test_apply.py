@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,20 +54,38 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[adapt.UpstreamModel
     return [adapt.UpstreamModel(name, 1234, folder / name) for name in ("csm", "autoencoding", "components")]
 
 
-def fitted(study: Study, output: Path, models: list[adapt.UpstreamModel], **options: object) -> list[str]:
+def fitted(
+    study: Study,
+    output: Path,
+    models: list[adapt.UpstreamModel],
+    folders: Sequence[Path] = (),
+    **options: Any,
+) -> list[str]:
     """Adapt, and return the folders of the fits."""
     split, shards = study
     chosen = AdaptOptions.model_validate({"window_frames": 10, **options})
-    adapt.run(name="toy", options=chosen, dataset="task", split=split, shards=shards, models=models, output=output)
+    adapt.run(
+        name="toy",
+        options=chosen,
+        dataset="task",
+        split=split,
+        shards=shards,
+        models=models,
+        output=output,
+        members=folders,
+    )
     return [fit["folder"] for fit in read_json(output / adapt.MANIFEST)["fits"]]
 
 
 @pytest.fixture(scope="module")
 def pair(study: Study, models: list[adapt.UpstreamModel], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Probes of two networks."""
-    output = tmp_path_factory.mktemp("pair")
-    fitted(study, output, models[:2], pretrained=["csm", "autoencoding"])
-    return output
+    folder = tmp_path_factory.mktemp("pair")
+    for model in models[:2]:
+        fitted(study, folder / model.name, [model], pretrained=model.name)
+    members = [folder / model.name for model in models[:2]]
+    fitted(study, folder / "pair", [], members, members=[path.name for path in members])
+    return folder / "pair"
 
 
 def names(folder: Path) -> list[str]:
@@ -109,7 +129,7 @@ def test_predictions_do_not_depend_on_the_company_of_a_trial(
     models: list[adapt.UpstreamModel],
     corpus: Corpus,
     tmp_path: Path,
-    options: dict[str, str],
+    options: dict[str, Any],
 ) -> None:
     used = models[:1] if "baseline" not in options else models[2:]
     own = [] if options.get("baseline") in ("connectivity", "mean_lda") else used
@@ -136,7 +156,7 @@ def test_networks_and_probes_of_one_experiment_are_told_apart(
     study: Study, models: list[adapt.UpstreamModel], corpus: Corpus, tmp_path: Path
 ) -> None:
     """An experiment that changes its method leaves nothing that would be scored in its place."""
-    trained = {"steps": 2, "batch_size": 4, "evaluate_every": 2, "method": "network"}
+    trained: dict[str, Any] = {"steps": 2, "batch_size": 4, "evaluate_every": 2, "method": "network"}
     fits = fitted(study, tmp_path, models[:1], pretrained="csm")
     probes = dict(predict_fits(tmp_path, fits, corpus))
     fitted(study, tmp_path, models[:1], pretrained="csm", **trained)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +14,7 @@ import pytest
 from boldly.config import PROBE_BASELINES, AdaptOptions, Baseline, PretrainOptions
 from boldly.decoders.apply import predict_fits
 from boldly.decoders.probe import ARRAYS, CONFIG, Probe
+from boldly.decoders.selection import LEFT_OUT
 from boldly.files import read_json, write_json
 from boldly.models.build import CONTRACT, load_config, load_contract
 from boldly.records import InputError
@@ -83,7 +85,7 @@ def test_a_frozen_network_decodes(study: Study, models: Models, tmp_path: Path) 
     assert [model["seed"] for model in manifest["models"]] == [1234]
     folder = tmp_path / fits[0]["folder"]
     assert load_contract(folder) == synthetic.contract(16)
-    assert {path.name for path in folder.iterdir()} == {ARRAYS, CONFIG, CONTRACT, "fit.json"}
+    assert {path.name for path in folder.iterdir()} == {ARRAYS, CONFIG, CONTRACT, LEFT_OUT, "fit.json"}
     assert 0 <= fits[0]["validation_accuracy"] <= 1
     assert fits[0]["validation_loss"] > 0
     assert "csm_seed-1234: " in fits[0]["choice"]
@@ -91,38 +93,96 @@ def test_a_frozen_network_decodes(study: Study, models: Models, tmp_path: Path) 
     assert accuracy(study, tmp_path, fits, 4) > 0.5
 
 
-def test_several_networks_are_one_decoder(study: Study, models: Models, tmp_path: Path) -> None:
-    fits = run(
-        study, tmp_path, models["csm-1234"], models["network_bert-1234"], pretrained=["csm", "network_bert"]
+@pytest.fixture(scope="module")
+def adapted(study: Study, models: Models, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Experiments that can be members of an ensemble; the first has two seeds."""
+    folder = tmp_path_factory.mktemp("adapted")
+    run(study, folder / "csm", models["csm-1234"], models["csm-7"], pretrained="csm")
+    run(study, folder / "network_bert", models["network_bert-1234"], pretrained="network_bert")
+    run(study, folder / "connectivity", baseline="connectivity")
+    return {path.name: path for path in folder.iterdir()}
+
+
+def ensemble(study: Study, output: Path, *members: Path, **options: Any) -> list[dict[str, Any]]:
+    """Combine experiments and return what the manifest says of the fits."""
+    names = [path.name for path in members]
+    chosen = AdaptOptions.model_validate({"members": names, **options})
+    split, shards = study
+    adapt.run(
+        name="all",
+        options=chosen,
+        dataset="task",
+        split=split,
+        shards=shards,
+        models=[],
+        output=output,
+        members=members,
     )
-    assert len(fits) == 4
-    assert all(encoders(tmp_path, fit) == ["csm_seed-1234", "network_bert_seed-1234"] for fit in fits)
-    assert read_json(tmp_path / adapt.MANIFEST)["start"] == "csm+network_bert"
+    fits: list[dict[str, Any]] = read_json(output / adapt.MANIFEST)["fits"]
+    return fits
 
 
-def test_the_best_of_several_is_the_one_that_validates_best(study: Study, models: Models, tmp_path: Path) -> None:
-    both = [models["csm-1234"], models["network_bert-1234"]]
-    names = ["csm", "network_bert"]
-    best = run(study, tmp_path / "best", *both, pretrained=names, combine="best")
-    alone = [run(study, tmp_path / model.name, model, pretrained=model.name) for model in both]
-    for number, fit in enumerate(best):
-        losses = [fits[number]["validation_loss"] for fits in alone]
-        assert fit["validation_loss"] == min(losses)
-        assert encoders(tmp_path / "best", fit) == [f"{names[int(np.argmin(losses))]}_seed-1234"]
-
-
-def test_each_repetition_of_a_pretraining_has_decoders_of_its_own(
-    study: Study, models: Models, tmp_path: Path
-) -> None:
-    given = [models[name] for name in ("csm-1234", "csm-7", "network_bert-1234")]
-    fits = run(study, tmp_path, *given, pretrained=["csm", "network_bert"], seeds=[99])
+def test_several_experiments_are_one_decoder(study: Study, adapted: dict[str, Path], tmp_path: Path) -> None:
+    fits = ensemble(study, tmp_path, *adapted.values(), combine="mean")
+    # What was not repeated serves all seeds.
     assert [fit["seed"] for fit in fits] == [1234] * 4 + [7] * 4
-    for fit in fits:
-        # What was not repeated serves all seeds.
-        assert encoders(tmp_path, fit) == [f"csm_seed-{fit['seed']}", "network_bert_seed-1234"]
-    for name, model in zip(("csm_seed-1234", "csm_seed-7"), given[:2], strict=True):
-        weights = tmp_path / "encoders" / name / "model.safetensors"
-        assert weights.read_bytes() == (model.folder / "model.safetensors").read_bytes()
+    manifest = read_json(tmp_path / adapt.MANIFEST)
+    assert (manifest["kind"], set(manifest["start"].split("+"))) == ("pretrained", set(adapted))
+    corpus = load_corpus([study[1] / "ds-task_sub-05.tar"])
+    together = dict(predict_fits(tmp_path, [fit["folder"] for fit in fits], corpus))
+    alone = {
+        name: dict(predict_fits(path, [fit["folder"] for fit in read_json(path / adapt.MANIFEST)["fits"]], corpus))
+        for name, path in adapted.items()
+    }
+    for name, probabilities in together.items():
+        first = name.replace("seed-7", "seed-1234")
+        said = [found.get(name, found[first]) for found in alone.values()]
+        np.testing.assert_allclose(probabilities, np.mean(said, axis=0), atol=1e-6)
+
+
+def test_members_weigh_by_what_they_say_of_trials_left_out(
+    study: Study, adapted: dict[str, Path], tmp_path: Path
+) -> None:
+    both = [adapted["csm"], adapted["network_bert"]]
+    fits = ensemble(study, tmp_path / "weighted", *both)
+    best = ensemble(study, tmp_path / "best", *both, combine="best")
+    own = [
+        {(f["n"], f["draw"], f["seed"]): f["validation_loss"] for f in read_json(path / adapt.MANIFEST)["fits"]}
+        for path in both
+    ]
+    for fit, chosen in zip(fits, best, strict=True):
+        draw = fit["n"], fit["draw"]
+        losses = [own[0][*draw, fit["seed"]], own[1][*draw, 1234]]
+        names = [f"csm_seed-{fit['seed']}", "network_bert_seed-1234"]
+        assert chosen["validation_loss"] == pytest.approx(min(losses))
+        assert encoders(tmp_path / "best", chosen) == [names[int(np.argmin(losses))]]
+        # A mixture with the best weights is not worse than one that leaves a member out.
+        assert fit["validation_loss"] <= min(losses) + 0.05
+        assert encoders(tmp_path / "weighted", fit) == names
+
+
+def test_members_of_other_draws_or_without_a_manifest_are_refused(
+    study: Study, adapted: dict[str, Path], tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(adapted["csm"], other)
+    manifest = read_json(other / adapt.MANIFEST)
+    manifest["fits"][0]["train"] = ["05"]
+    write_json(other / adapt.MANIFEST, manifest)
+    with pytest.raises(InputError, match="other: was adapted to other draws"):
+        ensemble(study, tmp_path / "out", other, adapted["network_bert"])
+    (other / adapt.MANIFEST).write_text("{}")
+    with pytest.raises(InputError, match="not a manifest of adapted models"):
+        ensemble(study, tmp_path / "out", other, adapted["network_bert"])
+
+
+def test_members_whose_encoders_have_one_name_and_other_weights_are_refused(
+    study: Study, models: Models, adapted: dict[str, Path], tmp_path: Path
+) -> None:
+    seven = adapt.UpstreamModel("csm", 1234, models["csm-7"].folder)
+    run(study, tmp_path / "other", seven, pretrained="csm")
+    with pytest.raises(InputError, match="an encoder csm_seed-1234 with other weights"):
+        ensemble(study, tmp_path / "out", adapted["csm"], tmp_path / "other")
 
 
 def test_encoders_take_no_room_of_their_own(study: Study, models: Models, tmp_path: Path) -> None:
@@ -186,15 +246,6 @@ def test_a_network_from_a_folder_is_left_untrained_too(study: Study, models: Mod
     run(study, tmp_path, adapt.UpstreamModel(str(folder), 5, folder), untrained=str(folder))
     assert [path.name for path in (tmp_path / "encoders").iterdir()] == ["csm-1234_untrained_seed-1234"]
     assert sorted(folder.parent.iterdir()) == before
-
-
-def test_folders_of_the_same_name_are_refused(study: Study, models: Models, tmp_path: Path) -> None:
-    folders = [tmp_path / name / "model" for name in ("one", "two")]
-    for folder in folders:
-        folder.mkdir(parents=True)
-    given = [adapt.UpstreamModel(str(folder), 1, folder) for folder in folders]
-    with pytest.raises(InputError, match=r"same name: .*one/model, .*two/model\n.*\n.*rename"):
-        run(study, tmp_path / "out", *given, pretrained=[str(folder) for folder in folders])
 
 
 @pytest.mark.parametrize("baseline", get_args(Baseline))
@@ -363,9 +414,8 @@ def test_a_network_of_another_contract_is_refused_unless_it_may_differ(
     other = dataclasses.replace(synthetic.contract(16), smoothing_fwhm_mm=3.0)
     (folder / CONTRACT).write_text(other.to_json())
     model = adapt.UpstreamModel("csm", 1234, folder)
-    for given in ([model], [models["network_bert-1234"], model]):
-        with pytest.raises(InputError, match=r"smoothing_fwhm_mm: 3\.0 != None"):
-            run(study, tmp_path / "out", *given, pretrained=[one.name for one in given])
+    with pytest.raises(InputError, match=r"smoothing_fwhm_mm: 3\.0 != None"):
+        run(study, tmp_path / "out", model, pretrained="csm")
     assert not (tmp_path / "out").exists()
     fits = run(study, tmp_path / "out", model, pretrained="csm", allow_mismatch=["smoothing_fwhm_mm"])
     # A decoder states what its own trials are.

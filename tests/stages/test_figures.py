@@ -636,8 +636,8 @@ def test_the_report_describes_decoders_and_guards():
                 "csm": {"pretrained": "csm", "read_outs": ["tangent", "mean"], "penalties": [2.0, 0.5]},
                 "further": {"pretrained": "bert", "method": "network", "steps": 70, "seeds": [1, 2]},
                 "tuned": {"pretrained": "bert", "method": "finetune", "steps": 30, "layer_decay": 0.5},
-                "all": {"pretrained": ["bert", "csm"]},
-                "both": {"pretrained": ["csm", "bert"], "combine": "best"},
+                "all": {"members": ["csm", "mean_lda"]},
+                "both": {"members": ["csm", "mean_lda"], "combine": "best"},
             }
         },
     }
@@ -655,8 +655,8 @@ def test_the_report_describes_decoders_and_guards():
         "tuned: fine-tuned probe of bert; read-outs",
         "then at most 30 steps of 64 trials, learning rate 0.0001, that of each layer 0.5 of that of the layer "
         "above.",
-        "all: probe of bert, csm, the mean of their probabilities, weighted by how well each validates; read-outs",
-        "both: probe of csm, bert, the one that validates best; read-outs",
+        "all: csm and mean_lda together, the mean of their probabilities, weighted by how well each validates.",
+        "both: csm and mean_lda together, the one that validates best.",
         "mean_lda: baseline, shrinkage LDA on the mean signal of a trial.",
         "linear: baseline linear by gradient steps",
         "those for validation too",

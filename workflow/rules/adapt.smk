@@ -17,6 +17,7 @@ rule adapt_experiment:
     """Train a downstream experiment."""
     input:
         models=upstream_files,
+        members=member_manifests,
         split="results/split/{dataset}.json",
         shards=dataset_shards,
     output:
@@ -35,6 +36,7 @@ rule adapt_experiment:
     params:
         options=experiment_options("adapt"),
         models=upstream_arguments,
+        members=member_arguments,
         shards=dataset_shard_folder,
         folder=subpath(output[0], parent=True),
         revision=REVISIONS["adapt"],
@@ -46,5 +48,6 @@ rule adapt_experiment:
         " --split {input.split:q}"
         " --shards {params.shards:q}"
         " {params.models:q}"
+        " {params.members:q}"
         " --output {params.folder:q}"
         " 2> {log:q}"

@@ -266,6 +266,17 @@ def upstream_arguments(wildcards):
     return [argument for model in upstream_models(wildcards) for argument in ("--model", *model)]
 
 
+def member_manifests(wildcards):
+    """Manifests of the experiments that an ensemble is made of; none for other experiments."""
+    members = ADAPT[wildcards.experiment].members or []
+    return expand("results/models/downstream/{dataset}/{name}/adapt.json", dataset=wildcards.dataset, name=members)
+
+
+def member_arguments(wildcards):
+    folders = [str(Path(manifest).parent) for manifest in member_manifests(wildcards)]
+    return ["--members", *folders] if folders else []
+
+
 def adapted(dataset):
     """Manifests of all downstream experiments of a dataset."""
     return [

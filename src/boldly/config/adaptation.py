@@ -92,10 +92,7 @@ class AdaptOptions(OptimiserOptions):
     steps, batch_size and learning_rate are for gradient steps.
     """
 
-    pretrained: str | list[str] | None = Field(
-        None,
-        description="Upstream experiment (or model folder) to start from; several: one decoder of all of them.",
-    )
+    pretrained: str | None = Field(None, description="Upstream experiment (or model folder) to start from.")
     untrained: str | None = Field(
         None,
         description="Upstream experiment whose network keeps its random weights, as a probe.",
@@ -110,6 +107,11 @@ class AdaptOptions(OptimiserOptions):
         "covariances, lagged or not; connectivity: correlations of all parcels; tangent: those of components "
         "as matrix logarithms; components: read-outs chosen as for networks. By gradient steps: linear (over time "
         "and parcels, as in the published system), mean_mlp (on the mean signal).",
+    )
+    members: list[ExperimentName] | None = Field(
+        None,
+        min_length=2,
+        description="Downstream experiments, all of them probes, that are one decoder together (see `combine`).",
     )
     method: Literal["probe", "finetune", "network"] = Field(
         "probe",
@@ -134,7 +136,7 @@ class AdaptOptions(OptimiserOptions):
     )
     combine: Literal["weighted", "mean", "best"] = Field(
         "weighted",
-        description="Of several networks: the mean of their probabilities, weighted by how well each validates or "
+        description="Of several members: the mean of their probabilities, weighted by how well each validates or "
         "not, or the one that validates best.",
     )
     variant: Variant = Field(
@@ -167,29 +169,26 @@ class AdaptOptions(OptimiserOptions):
 
     @model_validator(mode="after")
     def _one_start(self) -> Self:
-        if sum(getattr(self, kind) is not None for kind in STARTS) != 1:
-            raise ValueError(f"give exactly one of {', '.join(STARTS)}")
+        given = (*STARTS, "members")
+        if sum(getattr(self, kind) is not None for kind in given) != 1:
+            raise ValueError(f"give exactly one of {', '.join(given)}")
+        if self.members is not None and len(set(self.members)) < len(self.members):
+            raise ValueError(f"members: an experiment stands twice in {', '.join(self.members)}")
         if self.variant != "boldly" and self.baseline != "linear":
             raise ValueError("variant is for the linear baseline; a network has that of its upstream experiment")
-        if self.pretrained == []:
-            raise ValueError("pretrained: an empty list; name an upstream experiment")
-        if len(self.upstream) > 1 and self.method != "probe":
-            raise ValueError(
-                f"method {self.method} trains one network; name one in pretrained, or take method probe"
-            )
         self.read_out_words()
         return self
 
     @property
     def kind(self) -> str:
-        """Which of `STARTS` is given."""
-        return next(kind for kind in STARTS if getattr(self, kind) is not None)
+        """What it starts from: pretrained (members too), untrained, scratch or baseline."""
+        return next(kind for kind in STARTS if getattr(self, kind) is not None or self.members is not None)
 
     @property
     def upstream(self) -> list[str]:
-        """Upstream experiments or model folders that the experiment needs; none for most baselines."""
-        start = self.pretrained or self.untrained or self.scratch or []
-        return [start] if isinstance(start, str) else list(start)
+        """Upstream experiment or model folder that the experiment needs, if any; members bring their own."""
+        start = self.pretrained or self.untrained or self.scratch
+        return [] if start is None else [start]
 
     @property
     def is_probe(self) -> bool:

@@ -31,7 +31,7 @@ STAGES = (
 REVISIONS: dict[str, int] = {
     **dict.fromkeys(STAGES, 1),
     **{"preprocess": 2, "parcellate": 3, "shard": 2, "split": 2, "pretrain": 4},
-    **{"adapt": 2, "evaluate": 3, "figures": 5},
+    **{"adapt": 3, "evaluate": 3, "figures": 5},
 }
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]+$")]

@@ -111,6 +111,7 @@ class Config(Section):
                         f"adapt.experiments.{name}.{options.kind}: no upstream experiment '{upstream}' "
                         f"(there are: {', '.join(self.pretrain.experiments) or 'none'})"
                     )
+        wrong += self._wrong_members()
         wrong += self._unknown_starts()
         for section, role in (("pretrain", "upstream"), ("adapt", "downstream")):
             known = {name for name, options in self.datasets.items() if options.role == role}
@@ -150,6 +151,29 @@ class Config(Section):
             if options.pretrained is not None:
                 models += [(name, seed, repeat_name(name, seed)) for seed in experiment.repeats]
         return models
+
+    def _wrong_members(self) -> list[str]:
+        """Say which members of downstream experiments are none that can be combined."""
+        experiments = self.adapt.experiments
+        downstream = [name for name, dataset in self.datasets.items() if dataset.role == "downstream"]
+        wrong = []
+        for name, options in experiments.items():
+            field = f"adapt.experiments.{name}.members"
+            members = options.members or []
+            for member in members:
+                if member not in experiments:
+                    wrong.append(
+                        f"{field}: no downstream experiment '{member}' (there are: {', '.join(experiments)})"
+                    )
+                    continue
+                other = experiments[member]
+                if not other.is_probe:
+                    wrong.append(f"{field}: '{member}' is no probe of one network")
+                if other.window_frames != experiments.get(members[0], other).window_frames:
+                    wrong.append(f"{field}: '{member}' has other window_frames than the first member")
+                if not set(options.datasets or downstream) <= set(other.datasets or downstream):
+                    wrong.append(f"{field}: '{member}' is not adapted to all datasets of '{name}'")
+        return wrong
 
     def _unknown_starts(self) -> list[str]:
         """Say what is wrong with the weights that upstream experiments start from."""

@@ -22,6 +22,8 @@ Floats = NDArray[np.float32]
 SIGNAL = "signal"
 # Where the folder of an experiment keeps the others, a folder each.
 ENCODERS = "encoders"
+# What adapt says of the decoders of an experiment, in its folder.
+MANIFEST = "adapt.json"
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from boldly.config import ClassifierName
 from boldly.decoders.classifiers import UNSEEN, Classifier, Labels, Matrix, fit_classifier, log_loss
+from boldly.files import atomic_path
+from boldly.records import InputError, Problem
 
 Bools = NDArray[np.bool_]
 
+# Predictions for trials that were left out, beside a decoder.
+LEFT_OUT = "left_out.safetensors"
 _MOST_FOLDS = 5
 _MOST_LDA_FEATURES = 1024
 _MOST_ITERATIONS = 200
@@ -42,6 +49,31 @@ class HeldOut:
 
     probabilities: Matrix
     states: Labels
+
+    def save(self, folder: Path) -> None:
+        """Write the arrays beside a decoder, atomically: ensembles weigh their members by them."""
+        arrays = {"probabilities": np.ascontiguousarray(self.probabilities), "states": self.states}
+        with atomic_path(folder / LEFT_OUT) as temporary:
+            save_file(arrays, temporary)
+
+    @classmethod
+    def load(cls, folder: Path) -> HeldOut | None:
+        """Read what `save` wrote; None where no trial could be left out of the fit.
+
+        Raises
+        ------
+        InputError
+            For a damaged file.
+        """
+        path = folder / LEFT_OUT
+        if not path.exists():
+            return None
+        try:
+            arrays = load_file(path)
+            return cls(arrays["probabilities"], arrays["states"])
+        except (OSError, KeyError, SafetensorError) as error:
+            message = f"not readable: {type(error).__name__} {error}"
+            raise InputError(Problem(str(path), "", message, "rerun adapt for this experiment")) from None
 
     @property
     def loss(self) -> float:

@@ -6,13 +6,14 @@ import gc
 import json
 import logging
 import shutil
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 from boldly.bids import entities
-from boldly.config import AdaptOptions
+from boldly.config import REVISIONS, AdaptOptions
+from boldly.decoders.encoders import MANIFEST
 from boldly.files import read_json, write_json
 from boldly.provenance import check_same, environment, file_sha256
 from boldly.records import InputError, Problem
@@ -25,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 __all__ = ["MANIFEST", "UpstreamModel", "run"]
 
-MANIFEST = "adapt.json"
 _RECORD = "fit.json"
 
 
@@ -47,6 +47,7 @@ def run(
     shards: Path,
     models: list[UpstreamModel],
     output: Path,
+    members: Sequence[Path] = (),
 ) -> None:
     """Train a decoder for each draw of training units and each seed.
 
@@ -69,6 +70,8 @@ def run(
         Upstream models; of an untrained or scratch network only the config is used. Empty for most baselines.
     output : Path
         Folder for ``n-<n>_draw-<d>_seed-<s>/``, ``encoders/`` and, last, adapt.json.
+    members : sequence of Path, optional
+        Folders of the adapted experiments that an ensemble (`options.members`) consists of.
 
     Raises
     ------
@@ -79,11 +82,13 @@ def run(
     paths = _paths(parts, dataset, shards)
     corpus = load_corpus(paths)
     _check(models, corpus, options)
-    experiment = _experiment(f"{name} on {dataset}", options, corpus, parts, models, output)
+    experiment = _experiment(f"{name} on {dataset}", options, corpus, parts, models, output, members)
     signature = {
+        "revision": REVISIONS["adapt"],
         "options": options.model_dump(mode="json"),
         "trials": {path.name: file_sha256(path) for path in paths},
         "models": [{**model.record, "sha256": file_sha256(model.weights)} for model in models],
+        "members": {folder.name: file_sha256(folder / MANIFEST) for folder in members},
     }
     # A seed after the other: a probe encodes the trials once for each.
     jobs = [(draw, seed) for seed in experiment.seeds for draw in parts.draws]
@@ -103,9 +108,8 @@ def run(
         about = {key: value for key, value in known.items() if key not in (*signature, "draw", "seed")}
         units = {part: list(getattr(draw, part)) for part in ("train", "validation", "test")}
         records.append({"folder": folder.name, "n": draw.n, "draw": draw.draw, "seed": seed, **units, **about})
-    start = getattr(options, options.kind)
-    content = {"experiment": name, "dataset": dataset, "kind": options.kind, "fits": records}
-    content["start"] = start if isinstance(start, str) else "+".join(start)
+    start = "+".join(options.members or [getattr(options, options.kind)])
+    content = {"experiment": name, "dataset": dataset, "kind": options.kind, "start": start, "fits": records}
     write_json(output / MANIFEST, {**content, **signature, "environment": environment()})
 
 
@@ -124,7 +128,12 @@ def _experiment(
     split: DownstreamSplit,
     models: list[UpstreamModel],
     output: Path,
+    members: Sequence[Path],
 ) -> Experiment:
+    if options.members is not None:
+        from boldly.stages.adapt.ensembles import EnsembleExperiment
+
+        return EnsembleExperiment(options, corpus, split, members, output)
     # What trains networks takes seconds to import: not for a baseline in closed form.
     if options.is_probe:
         from boldly.stages.adapt.probes import ProbeExperiment
@@ -143,11 +152,6 @@ def _check(models: list[UpstreamModel], corpus: Corpus, options: AdaptOptions) -
     """Refuse upstream models that the trials do not fit."""
     if options.upstream and not models:
         raise ValueError("a network needs the folder of an upstream model")
-    labels = Counter(label for label, _ in {(model.label, str(model.folder)) for model in models})
-    if twice := [label for label, count in labels.items() if count > 1]:
-        folders = ", ".join(str(model.folder) for model in models if model.label in twice)
-        message = f"models whose folders have the same name: {folders}"
-        raise InputError(Problem(", ".join(twice), "", message, "rename one of the folders"))
     if not models:
         return
     from boldly.models.build import load_config, load_contract

@@ -15,7 +15,7 @@ from boldly.config import PROBE_BASELINES, AdaptOptions
 from boldly.decoders.encoders import ENCODERS, SIGNAL, States, identity, network_states, signal_states
 from boldly.decoders.probe import CONTRACT, Choices, FeatureCache, Member, Probe, fit_member
 from boldly.decoders.readouts import Floats
-from boldly.decoders.selection import Bools, HeldOut, folds, mixture, mixture_weights
+from boldly.decoders.selection import Bools, HeldOut, folds
 from boldly.files import atomic_path
 from boldly.models.basis import Basis, load_basis
 from boldly.samples.corpus import Corpus
@@ -46,7 +46,7 @@ class ProbeExperiment:
         self._options, self._corpus, self._models, self._output = options, corpus, models, output
         self._owners = np.array(corpus.subjects if split.by == "subject" else corpus.runs)
         self._choices = _choices(options)
-        self._encoded: dict[str, _Encoded] = {}
+        self._encoded: _Encoded | None = None
         if options.pretrained is not None:
             self.seeds = tuple(dict.fromkeys(model.seed for model in models))
         else:
@@ -54,45 +54,24 @@ class ProbeExperiment:
         # At once and for all seeds: decoders of an interrupted job, which are not fitted again, need theirs too.
         shutil.rmtree(output / ENCODERS, ignore_errors=True)
         for seed in self.seeds:
-            for name, model in self._names(seed).items():
-                if model is not None and not (output / ENCODERS / name).exists():
-                    self._keep(name, model, seed)
+            name, model = self._named(seed)
+            if model is not None and not (output / ENCODERS / name).exists():
+                self._keep(name, model, seed)
 
     def fit(self, draw: Draw, seed: int, folder: Path) -> dict[str, Any]:
         """Fit a probe to the trials of a draw and write it."""
         started = time.monotonic()
-        fitted = [self._member(encoded, draw) for encoded in self._encoders(seed)]
-        members, held_out = self._combined([member for member, _ in fitted], [left for _, left in fitted])
-        probe = Probe(tuple(members), self._corpus.label_names, self._options.window_frames)
+        member, held_out = self._member(self._encoder(seed), draw)
+        probe = Probe((member,), self._corpus.label_names, self._options.window_frames)
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / CONTRACT) as temporary:
             temporary.write_text(self._corpus.contract.to_json() + "\n", encoding="utf-8")
         probe.save(folder)
         about: dict[str, Any] = {"choice": str(probe), "seconds": round(time.monotonic() - started, 2)}
         if held_out is not None:
+            held_out.save(folder)
             about |= {"validation_loss": held_out.loss, "validation_accuracy": held_out.accuracy}
         return about
-
-    def _combined(
-        self, members: list[Member], held_out: list[HeldOut | None]
-    ) -> tuple[list[Member], HeldOut | None]:
-        """Return the members that are kept, with their weights, and what they say together of trials left out."""
-        known = [left for left in held_out if left is not None]
-        if len(members) == 1:
-            return members, held_out[0]
-        if len(known) < len(members):
-            return [replace(member, weight=1 / len(members)) for member in members], None
-        weights = np.full(len(members), 1 / len(members))
-        if self._options.combine == "weighted":
-            weights = mixture_weights(known)
-        elif self._options.combine == "best":
-            weights = np.eye(len(members))[int(np.argmin([left.loss for left in known]))]
-        kept = [
-            replace(member, weight=float(weight))
-            for member, weight in zip(members, weights, strict=True)
-            if weight > 0
-        ]
-        return kept, mixture(known, weights)
 
     def _member(self, encoded: _Encoded, draw: Draw) -> tuple[Member, HeldOut | None]:
         """Fit the part of one encoder; choices are made on validation units, else inside the training units."""
@@ -125,34 +104,28 @@ class ProbeExperiment:
 
     def features(self, member: Member, seed: int, chosen: Bools) -> Floats:
         """Return what a member's classifier sees of some trials, (R, D)."""
-        (encoded,) = (encoded for encoded in self._encoders(seed) if encoded.name == member.encoder)
+        encoded = self._encoder(seed)
         cache = encoded.features
         if cache is None:
             assert member.basis is not None, "without components of its own, an encoder has those of its probes"
             cache = FeatureCache(encoded.states, member.basis)
         return member.scaling(cache(chosen, member.read_outs, member.layers))
 
-    def _encoders(self, seed: int) -> list[_Encoded]:
-        """Return the trials as seen by each encoder of a seed; those of another seed are forgotten."""
-        wanted = self._names(seed)
-        self._encoded = {name: encoded for name, encoded in self._encoded.items() if name in wanted}
-        for name, model in wanted.items():
-            if name not in self._encoded:
-                self._encoded[name] = self._encode(name, model)
-        # In the order of the config, whatever was there before.
-        return [self._encoded[name] for name in wanted]
+    def _encoder(self, seed: int) -> _Encoded:
+        """Return the trials as seen by the encoder of a seed; what that of another seed sees is forgotten."""
+        name, model = self._named(seed)
+        if self._encoded is None or self._encoded.name != name:
+            self._encoded = self._encode(name, model)
+        return self._encoded
 
-    def _names(self, seed: int) -> dict[str, UpstreamModel | None]:
-        """Return the encoders of a seed by name; a model that was not repeated serves all seeds."""
+    def _named(self, seed: int) -> tuple[str, UpstreamModel | None]:
+        """Return the encoder of a seed and its name; a model that was not repeated serves all seeds."""
         if not self._models:
-            return {SIGNAL: None}
-        found: dict[str, UpstreamModel] = {}
-        for model in self._models:
-            if model.name not in found or model.seed == seed:
-                found[model.name] = model
+            return SIGNAL, None
+        model = next((model for model in self._models if model.seed == seed), self._models[0])
         if self._options.untrained is not None:
-            return {f"{Path(model.name).name}_untrained_seed-{seed}": model for model in found.values()}
-        return {model.label: model for model in found.values()}
+            return f"{Path(model.name).name}_untrained_seed-{seed}", model
+        return model.label, model
 
     def _encode(self, name: str, model: UpstreamModel | None) -> _Encoded:
         longest = self._options.window_frames

@@ -66,14 +66,18 @@ def keep(model: UpstreamModel, output: Path, *, frozen: bool) -> Path:
     from boldly.models.build import CONFIG, CONTRACT, WEIGHTS
 
     folder = output / ENCODERS / model.label
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (MANIFEST, *((CONFIG, CONTRACT, FILE, WEIGHTS) if frozen else ())):
-        source = model.folder / name
-        (folder / name).unlink(missing_ok=True)
-        if source.exists():
-            with atomic_path(folder / name) as temporary:
-                _link(source, temporary)
+    link_files(model.folder, folder, (MANIFEST, *((CONFIG, CONTRACT, FILE, WEIGHTS) if frozen else ())))
     return folder
+
+
+def link_files(source: Path, target: Path, names: tuple[str, ...]) -> None:
+    """Make a folder that holds some files of another one, as far as they are there; see `keep`."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (target / name).unlink(missing_ok=True)
+        if (source / name).exists():
+            with atomic_path(target / name) as temporary:
+                _link(source / name, temporary)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from boldly.decoders.encoders import MANIFEST
 from boldly.files import read_json
 from boldly.records import InputError, Problem
 from boldly.samples.splits import DownstreamSplit, Draw
 
-MANIFEST = "adapt.json"
 KINDS = ("pretrained", "scratch", "untrained", "baseline")
 _PARTS = ("train", "validation", "test")
 _REMEDY = "rerun adapt for this experiment"

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from boldly.decoders.encoders import ENCODERS
 from boldly.records import InputError, Problem, Score
 from boldly.samples.corpus import Corpus
 from boldly.samples.seen import MANIFEST, check_unseen
 from boldly.stages.evaluate.manifests import Decoder
 from boldly.stages.evaluate.scores import is_summary
 
-_ENCODERS = "encoders"
 # Baselines may look at components of the upstream runs; other networks start from random weights.
 _PRETRAINED = ("pretrained", "baseline")
 
@@ -45,7 +45,7 @@ def check_pretraining(decoders: list[Decoder], corpus: Corpus, *, allow: bool) -
     seen: dict[str, set[str]] = {}
     problems: list[Problem] = []
     for decoder in decoders:
-        folders = sorted((decoder.folder / _ENCODERS).glob("*/")) if decoder.kind in _PRETRAINED else []
+        folders = sorted((decoder.folder / ENCODERS).glob("*/")) if decoder.kind in _PRETRAINED else []
         for folder in folders:
             # Several experiments start from the same model, and each of them keeps a copy.
             path = folder / MANIFEST

@@ -1,0 +1,121 @@
+"""Decoders that are several probes at once: the mean of their probabilities, weighted by validation."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from boldly.config import AdaptOptions
+from boldly.decoders.encoders import ENCODERS, MANIFEST
+from boldly.decoders.probe import CONTRACT, Probe
+from boldly.decoders.selection import HeldOut, mixture, mixture_weights
+from boldly.files import atomic_path, read_json
+from boldly.records import InputError, Problem
+from boldly.samples.corpus import Corpus
+from boldly.samples.splits import DownstreamSplit, Draw
+from boldly.stages.adapt.upstream import link_files
+
+
+@dataclass(frozen=True)
+class _Adapted:
+    """A member: its folder, and the folder of each fit by n, draw and seed."""
+
+    folder: Path
+    fits: dict[tuple[int, int, int], Path]
+
+    def fit(self, draw: Draw, seed: int) -> Path:
+        """Return the folder of a fit; one that was not repeated with this seed gives its first."""
+        exact = self.fits.get((draw.n, draw.draw, seed))
+        return exact or next(path for key, path in self.fits.items() if key[:2] == (draw.n, draw.draw))
+
+
+class EnsembleExperiment:
+    """Probes that other experiments fitted to the same draws speak together; see `boldly.stages.adapt.run`."""
+
+    def __init__(
+        self,
+        options: AdaptOptions,
+        corpus: Corpus,
+        split: DownstreamSplit,
+        members: Sequence[Path],
+        output: Path,
+    ) -> None:
+        self._options, self._corpus = options, corpus
+        self._members = [_adapted(folder, split) for folder in members]
+        self.seeds = tuple(dict.fromkeys(seed for member in self._members for *_, seed in member.fits))
+        shutil.rmtree(output / ENCODERS, ignore_errors=True)
+        for member in self._members:
+            for encoder in _folders(member.folder / ENCODERS):
+                _link_encoder(encoder, output / ENCODERS / encoder.name)
+
+    def fit(self, draw: Draw, seed: int, folder: Path) -> dict[str, Any]:
+        """Weigh the members' probes of a draw and write them as one."""
+        started = time.monotonic()
+        probes = [Probe.load(member.fit(draw, seed)) for member in self._members]
+        left_out = [HeldOut.load(member.fit(draw, seed)) for member in self._members]
+        weights, held_out = self._weights(left_out)
+        members = tuple(
+            replace(part, weight=float(weight) * part.weight)
+            for probe, weight in zip(probes, weights, strict=True)
+            for part in probe.members
+            if weight > 0
+        )
+        probe = Probe(members, self._corpus.label_names, max(probe.longest for probe in probes))
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(folder / CONTRACT) as temporary:
+            temporary.write_text(self._corpus.contract.to_json() + "\n", encoding="utf-8")
+        probe.save(folder)
+        about: dict[str, Any] = {"choice": str(probe), "seconds": round(time.monotonic() - started, 2)}
+        if held_out is not None:
+            about |= {"validation_loss": held_out.loss, "validation_accuracy": held_out.accuracy}
+        return about
+
+    def _weights(self, left_out: list[HeldOut | None]) -> tuple[np.ndarray, HeldOut | None]:
+        """Return what each member counts, and what they say together of trials left out."""
+        equal = np.full(len(left_out), 1 / len(left_out))
+        known = [held_out for held_out in left_out if held_out is not None]
+        if len(known) < len(left_out):
+            return equal, None
+        match self._options.combine:
+            case "weighted":
+                weights = mixture_weights(known)
+            case "best":
+                weights = np.eye(len(known))[int(np.argmin([held_out.loss for held_out in known]))]
+            case _:
+                weights = equal
+        return weights, mixture(known, weights)
+
+
+def _adapted(folder: Path, split: DownstreamSplit) -> _Adapted:
+    """Read what adapt wrote of a member; its fits have to be those of the draws of the split."""
+    path = folder / MANIFEST
+    try:
+        fits = read_json(path)["fits"]
+        found = {(fit["n"], fit["draw"], fit["seed"]): folder / fit["folder"] for fit in fits}
+        own = {(fit["n"], fit["draw"], tuple(fit["train"]), tuple(fit["validation"])) for fit in fits}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        message = f"not a manifest of adapted models: {type(error).__name__} {error}"
+        raise InputError(Problem(str(path), folder.name, message, "rerun adapt for this experiment")) from None
+    if own != {(draw.n, draw.draw, draw.train, draw.validation) for draw in split.draws}:
+        message = "was adapted to other draws than those of the split"
+        raise InputError(Problem(str(path), folder.name, message, "rerun adapt for this experiment"))
+    return _Adapted(folder, found)
+
+
+def _folders(path: Path) -> Iterator[Path]:
+    yield from sorted(entry for entry in path.iterdir() if entry.is_dir()) if path.is_dir() else ()
+
+
+def _link_encoder(source: Path, target: Path) -> None:
+    """Keep an encoder of a member with the ensemble; another one of the same name would be taken for it."""
+    weights = target / "model.safetensors"
+    if weights.exists() and weights.read_bytes() != (source / weights.name).read_bytes():
+        message = f"another member has an encoder {source.name} with other weights"
+        raise InputError(Problem(str(source), source.name, message, "rename one of the upstream models"))
+    link_files(source, target, tuple(path.name for path in source.iterdir()))
