@@ -7,6 +7,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 _ENTITY = re.compile(r"(?:^|_)([a-z]+)-([A-Za-z0-9+]+)")
 
@@ -36,6 +37,11 @@ def entities(name: str) -> dict[str, str]:
 @functools.lru_cache(maxsize=1 << 12)
 def _pairs(name: str) -> list[tuple[str, str]]:
     return _ENTITY.findall(name)
+
+
+def run_fields(found: dict[str, str]) -> dict[str, Any]:
+    """Return the entities of a run by their long names (fields of `Run`); absent ones are empty."""
+    return {name: found.get(key, "") for name, key in RUN_ENTITIES.items()}
 
 
 def run_prefix(found: dict[str, str]) -> str:

@@ -68,6 +68,8 @@ class Run:
         Repetition time in seconds, rounded to 5 decimals; nan when unknown.
     n_volumes : int
         Number of frames; 0 when unknown.
+    start_time : float
+        Time of frame 0 on the clock of the events, s: frame i lies at ``start_time + i * t_r``.
     """
 
     dataset: str
@@ -87,6 +89,7 @@ class Run:
     n_volumes: int
     status: Status = "ok"
     reason: str = ""
+    start_time: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -267,6 +270,8 @@ def read_table(
 
 
 _TEXT_COLUMNS = tuple(field.name for field in dataclasses.fields(Run) if field.type == "str")
+# Run tables that stand beside shards at a web address may have been written before there were these columns.
+_LATER_COLUMNS: dict[str, str | float] = {"start_time": 0.0}
 
 
 def write_runs(path: Path | str, runs: Sequence[Run]) -> None:
@@ -292,8 +297,9 @@ def read_runs(path: Path | str, *, subject: str | None = None, usable: bool = Fa
     usable : bool, default=False
         Only runs with status "ok".
     """
-    names = tuple(field.name for field in dataclasses.fields(Run))
+    names = tuple(field.name for field in dataclasses.fields(Run) if field.name not in _LATER_COLUMNS)
     table = read_table(path, names, (*_TEXT_COLUMNS, "status"), stage="index")
+    table = table.assign(**{name: value for name, value in _LATER_COLUMNS.items() if name not in table})
     table[list(_TEXT_COLUMNS)] = table[list(_TEXT_COLUMNS)].fillna("")
     if subject is not None:
         table = table[table["subject"] == subject]

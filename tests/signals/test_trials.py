@@ -34,10 +34,16 @@ def events(*rows: tuple[float, float, str | None], column: str = "trial_type") -
 
 
 def trials(
-    table: pd.DataFrame, *, t_r: float = 1.0, n_volumes: int = 1000, labels: list[str] | None = None, **task: Any
+    table: pd.DataFrame,
+    *,
+    t_r: float = 1.0,
+    n_volumes: int = 1000,
+    start_time: float = 0.0,
+    labels: list[str] | None = None,
+    **task: Any,
 ) -> list[Trial]:
     options = TaskOptions(**task)
-    run = RunEvents(table, "ds-x_sub-1_task-t", "MOTOR", t_r, n_volumes)
+    run = RunEvents(table, "ds-x_sub-1_task-t", "MOTOR", t_r, n_volumes, start_time)
     return trials_of_run(
         table,
         options,
@@ -46,6 +52,7 @@ def trials(
         labels=label_names([run], options) if labels is None else labels,
         t_r=t_r,
         n_volumes=n_volumes,
+        start_time=start_time,
     )
 
 
@@ -72,6 +79,11 @@ class TestFrames:
         # 0.72 * 41 / 0.72 is not 41 in floating point; nor are seconds rounded in a text file.
         onset = round(frame * t_r, 10)
         assert spans(trials(events((onset, 10 * t_r, "a")), t_r=t_r)) == [("a", frame, frame + 10)]
+
+    def test_frames_lie_where_slice_timing_was_corrected_to(self):
+        # Frames at 0.9, 2.9, 4.9, 6.9 s: 2.5 <= t < 6.5 holds for frames 1 and 2, not 2 and 3 as without.
+        assert spans(trials(events((2.5, 4, "a")), t_r=2.0, start_time=0.9)) == [("a", 1, 3)]
+        assert spans(trials(events((2.5, 4, "a")), t_r=2.0)) == [("a", 2, 4)]
 
     def test_trials_are_clipped_to_the_run(self):
         found = trials(events((-3, 6, "a"), (95, 20, "b")), n_volumes=100)

@@ -256,6 +256,38 @@ class TestRepetitionTime:
         assert [row.t_r for row in rows] == [2.0, 2.0, 2.0, 2.0004]
 
 
+class TestStartTime:
+    """Where frame 0 lies: fMRIPrep says to which moment slice timing was corrected."""
+
+    def rows(self, study: Any, run_index: Index, **content: Any) -> list[Run]:
+        for files in study.files.values():
+            files.sidecar.write_text(json.dumps({"RepetitionTime": 2.0, **content}))
+        return run_index(study.dataset_options())
+
+    def test_the_sidecar_of_the_image_says_it(self, study, run_index):
+        rows = self.rows(study, run_index, SliceTimingCorrected=True, StartTime=0.955)
+        assert {row.start_time for row in rows} == {0.955}
+
+    @pytest.mark.parametrize("content", [{}, {"SliceTimingCorrected": False}])
+    def test_without_a_correction_frame_0_lies_at_the_onset_of_its_volume(self, study, run_index, content):
+        assert {row.start_time for row in self.rows(study, run_index, **content)} == {0.0}
+
+    def test_older_fmriprep_corrects_to_the_middle_slice_without_saying_so(self, study, run_index, caplog):
+        # Slices from 0 to 1.8 s: the middle is 0.9 s. The raw sidecar's own StartTime is about something else.
+        raw = {"RepetitionTime": 2.0, "SliceTiming": [0, 0.6, 1.2, 1.8], "StartTime": 7}
+        (study.bids / "sub-01" / "sub-01_task-blocks_bold.json").write_text(json.dumps(raw))
+        rows = self.rows(study, run_index, SliceTimingCorrected=True)
+        # Without the times of slices half a repetition time is as near as one can get.
+        assert [row.start_time for row in rows] == [0.9, 0.9, 1.0, 1.0]
+        assert "4 runs: slice timing was corrected, and no StartTime says to which moment" in caplog.text
+
+    @pytest.mark.parametrize("value", ["0.9", -0.5, True, 900])
+    def test_a_time_that_cannot_be_is_refused(self, study, run_index, value):
+        # 900 ms would be after the end of a run of 80 s.
+        with pytest.raises(InputError, match=f"StartTime is {value!r}"):
+            self.rows(study, run_index, StartTime=value)
+
+
 class TestExclusion:
     def test_short_runs_stand_in_the_table_with_the_reason(self, write_study, run_index):
         long, short = write_study(), write_study("short", subjects=("03",), runs=("1",), n_volumes=12)

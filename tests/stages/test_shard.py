@@ -32,7 +32,7 @@ def events(tmp_path: Path) -> Path:
     return tmp_path / "events.tsv"
 
 
-def record(key: str, events: Path | str = "", n_volumes: int = 40, confounds: str = "") -> Run:
+def record(key: str, events: Path | str = "", confounds: str = "", start_time: float = 0.0) -> Run:
     number = key.rpartition("-")[2]
     return Run(
         dataset="toy",
@@ -49,7 +49,8 @@ def record(key: str, events: Path | str = "", n_volumes: int = 40, confounds: st
         confounds=confounds,
         events=str(events),
         t_r=T_R,
-        n_volumes=n_volumes,
+        n_volumes=40,
+        start_time=start_time,
     )
 
 
@@ -60,11 +61,12 @@ def run_stage(
     *,
     name: str = "a.tar",
     confounds: dict[str, str] | None = None,
+    start_time: float = 0.0,
     **changes: Any,
 ) -> list[Sample]:
     write_timeseries(folder / "sub-01_timeseries.safetensors", series, contract())
     write_runs(
-        folder / "runs.tsv", [record(key, events, confounds=(confounds or {}).get(key, "")) for key in KEYS]
+        folder / "runs.tsv", [record(key, events, (confounds or {}).get(key, ""), start_time) for key in KEYS]
     )
     (folder / "labels.json").write_text(json.dumps({"labels": LABELS if events else []}))
     options: dict[str, Any] = {
@@ -135,6 +137,15 @@ def test_downstream_has_one_sample_for_each_trial(tmp_path: Path, events: Path) 
 def test_the_delay_of_the_task_moves_the_frames(tmp_path: Path, events: Path) -> None:
     samples = run_stage(tmp_path, [run_series(KEYS[0])], events, task=TaskOptions(delay_s=4.0))
     assert samples[0].bold[:, 0].tolist() == [4, 5, 6, 7, 8]
+
+
+def test_the_time_of_frame_0_moves_the_frames(tmp_path: Path, events: Path) -> None:
+    samples = run_stage(tmp_path, [run_series(KEYS[0])], events, start_time=1.0)
+    # Frames at 1, 3, 5 s: 4 <= t < 14 holds for frames 2 to 6, at 5 to 13 s; 16 to 26 for frames 8 to 12.
+    assert [sample.bold[:, 0].tolist() for sample in samples[:2]] == [[2, 3, 4, 5, 6], [8, 9, 10, 11, 12]]
+    samples = run_stage(tmp_path, [run_series(KEYS[0])], events, start_time=1.0, task=TaskOptions(delay_s=1.5))
+    # From 5.5 s: frame 3 at 7 s, not frame 3 at 6 s.
+    assert samples[0].bold[:, 0].tolist() == [3, 4, 5, 6, 7]
 
 
 def test_scrubbed_frames_are_missing_from_trials_and_others_stay_in_place(tmp_path: Path, events: Path) -> None:

@@ -23,13 +23,14 @@ _FEWEST_FRAMES = 2
 
 @dataclass(frozen=True)
 class RunEvents:
-    """The events of a run and what is needed to place them: its key, BIDS task, t_r (s) and number of frames."""
+    """The events of a run and what places them: its key, BIDS task, t_r (s), frames, time of frame 0 (s)."""
 
     events: pd.DataFrame
     run_key: str
     bids_task: str
     t_r: float
     n_volumes: int
+    start_time: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -192,11 +193,7 @@ def label_names(runs: Iterable[RunEvents], task: TaskOptions) -> list[str]:
 
 def states(runs: Iterable[RunEvents], task: TaskOptions) -> set[str]:
     """Return the names of the states that have at least one trial."""
-    return {
-        block.name
-        for run in runs
-        for block, _, _ in _placed(run.events, task, run.run_key, run.bids_task, run.t_r, run.n_volumes)
-    }
+    return {block.name for run in runs for block, _, _ in _placed(run, task)}
 
 
 def trials_of_run(
@@ -208,6 +205,7 @@ def trials_of_run(
     labels: Sequence[str],
     t_r: float,
     n_volumes: int,
+    start_time: float = 0.0,
 ) -> list[Trial]:
     """Turn the events of a run into trials.
 
@@ -216,8 +214,9 @@ def trials_of_run(
     `task.merge_blocks` consecutive rows of one state become one trial from the first onset to the last end - a row
     that was left out between them ends the block, and the last block of a run is like any other; trials shorter
     than `task.minimum_s` are left out (by their duration in the table, also where the run ends before them).
-    Blocks of rest (`task.rest`) are neither renamed nor merged. Frame i, at ``i * t_r``, belongs to a trial where
-    ``onset + delay <= i * t_r < end + delay``. Trials with fewer than two frames inside the run are left out.
+    Blocks of rest (`task.rest`) are neither renamed nor merged. Frame i, at t = ``start_time + i * t_r``, belongs
+    to a trial where ``onset + delay <= t < end + delay``. Trials with fewer than two frames inside the run are left
+    out.
 
     Parameters
     ----------
@@ -233,6 +232,8 @@ def trials_of_run(
         Repetition time, s.
     n_volumes : int
         Frames of the run.
+    start_time : float, default=0
+        Time of frame 0, s.
 
     Returns
     -------
@@ -245,7 +246,8 @@ def trials_of_run(
         For a missing column, a state outside `labels`, a state without a duration.
     """
     numbers = {name: number for number, name in enumerate(labels)}
-    placed = list(_placed(events, task, run_key, bids_task, t_r, n_volumes))
+    run = RunEvents(events, run_key, bids_task, t_r, n_volumes, start_time)
+    placed = list(_placed(run, task))
     unknown = sorted({block.name for block, _, _ in placed} - set(numbers))
     if unknown:
         raise _problem(
@@ -269,14 +271,13 @@ def trials_of_run(
     ]
 
 
-def _placed(
-    events: pd.DataFrame, task: TaskOptions, run_key: str, bids_task: str, t_r: float, n_volumes: int
-) -> Iterator[tuple[_Block, int, int]]:
-    for block in _blocks(events, task, run_key, bids_task):
+def _placed(run: RunEvents, task: TaskOptions) -> Iterator[tuple[_Block, int, int]]:
+    shift = task.delay_s - run.start_time
+    for block in _blocks(run.events, task, run.run_key, run.bids_task):
         if block.duration < task.minimum_s - _ROUNDING:
             continue
-        first = max(_first_frame(block.onset + task.delay_s, t_r), 0)
-        stop = min(_first_frame(block.end + task.delay_s, t_r), n_volumes)
+        first = max(_first_frame(block.onset + shift, run.t_r), 0)
+        stop = min(_first_frame(block.end + shift, run.t_r), run.n_volumes)
         if stop - first >= _FEWEST_FRAMES:
             yield block, first, stop
 

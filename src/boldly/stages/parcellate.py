@@ -178,6 +178,7 @@ def _parcellate(
         logger.warning("%s: %d of %d parcels are zeros, %d of them covered by less than %g", record.key, *counts)
     meta: dict[str, Any] = {
         "t_r": record.t_r,
+        "start_time": record.start_time,
         "dataset": record.dataset,
         "subject": record.subject,
         "run_key": record.key,

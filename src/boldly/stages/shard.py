@@ -215,7 +215,7 @@ def _trials(record: Run, task: TaskOptions, names: list[str]) -> list[Trial]:
         "n_volumes": record.n_volumes,
     }
     events = events_of_run(Path(record.events) if record.events else None, task, **known)
-    return trials_of_run(events, task, labels=names, **known)
+    return trials_of_run(events, task, labels=names, start_time=record.start_time, **known)
 
 
 def _movement(record: Run) -> NDArray[np.float64]:

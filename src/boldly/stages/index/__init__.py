@@ -25,7 +25,7 @@ from boldly.stages.index.checks import Checked, check_atlas, check_run
 from boldly.stages.index.ready import survey_remote, survey_shards
 from boldly.stages.index.survey import RunFiles, survey
 from boldly.stages.index.survey_hcp import survey_hcp
-from boldly.stages.index.times import RepetitionTimes
+from boldly.stages.index.times import Times
 
 _LOG = logging.getLogger(__name__)
 # For checks of a slow file system; they are used when the first checks last so many times their processor time.
@@ -110,9 +110,16 @@ def _index_images(
     else:
         files, problems = survey(dataset, options, aroma=preprocess.takes_aroma_images)
     roots = [Path(root) for root in (options.derivatives, options.bids) if root is not None]
-    check = partial(check_run, times=RepetitionTimes(roots), preprocess=preprocess, fewest_volumes=fewest)
+    times = Times(roots)
+    check = partial(check_run, times=times, preprocess=preprocess, fewest_volumes=fewest)
     found = tqdm(_check_all(check, files), desc=f"{dataset}: runs", total=len(files), unit="run", disable=None)
     checked = list(found)
+    if times.assumed:
+        _LOG.warning(
+            "%s: %d runs: slice timing was corrected, and no StartTime says to which moment: taken as the middle "
+            "of the slice times, as fMRIPrep before 21 does it; write StartTime into the sidecars if it was another",
+            *(dataset, len(times.assumed)),
+        )
     try:
         outside = check_atlas(atlas, [item for item in checked if not item.excluded])
     except InputError as error:
@@ -156,7 +163,7 @@ def _check_events(dataset: str, checked: Sequence[Checked], task: TaskOptions) -
             known: dict[str, Any] = {"t_r": t_r, "n_volumes": item.header.n_volumes}
             try:
                 table = trials.events_of_run(item.files.events, task, run_key=key, bids_task=bids_task, **known)
-                loaded[key] = trials.RunEvents(table, key, bids_task, **known)
+                loaded[key] = trials.RunEvents(table, key, bids_task, **known, start_time=item.start_time)
                 found = trials.states([loaded[key]], task)
                 names |= set() if item.problems else found
             except InputError as error:
@@ -182,6 +189,7 @@ def _with_trials(item: Checked, run: trials.RunEvents | None, task: TaskOptions,
             labels=labels,
             t_r=run.t_r,
             n_volumes=run.n_volumes,
+            start_time=run.start_time,
         )
     except InputError as error:
         return dataclasses.replace(item, problems=(*item.problems, *error.problems))
@@ -195,7 +203,7 @@ def _row(dataset: str, options: DatasetOptions, item: Checked) -> Run:
     reason = item.excluded or "; ".join(problem.message for problem in item.problems)
     return Run(
         dataset=dataset,
-        **{name: files.found.get(short, "") for name, short in bids.RUN_ENTITIES.items()},
+        **bids.run_fields(files.found),
         space=options.space,
         key=files.key,
         **{
@@ -209,6 +217,7 @@ def _row(dataset: str, options: DatasetOptions, item: Checked) -> Run:
         },
         t_r=item.t_r,
         n_volumes=item.header.n_volumes if item.header else 0,
+        start_time=item.start_time,
         status="excluded" if item.excluded else "error" if item.problems else "ok",
         reason=" ".join(reason.split()),
     )

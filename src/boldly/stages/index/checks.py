@@ -19,7 +19,7 @@ from boldly.signals.atlas import open_atlas
 from boldly.signals.headers import Header, HeaderError, check_source, is_sound_on, read_header
 from boldly.signals.images import Grid, open_volumes, read_mask
 from boldly.stages.index.survey import RunFiles
-from boldly.stages.index.times import RepetitionTimes
+from boldly.stages.index.times import Times
 
 _MAPS_PER_BLOCK = 8
 
@@ -36,6 +36,8 @@ class Checked:
         Of the image; None when it is defective.
     t_r : float
         Repetition time, s, 5 decimals; nan when unknown.
+    start_time : float
+        Time of frame 0, s, 5 decimals.
     excluded : str
         The rule that excludes it, with numbers; empty for none.
     problems : tuple of Problem
@@ -47,11 +49,10 @@ class Checked:
     t_r: float
     excluded: str
     problems: tuple[Problem, ...]
+    start_time: float = 0.0
 
 
-def check_run(
-    files: RunFiles, times: RepetitionTimes, preprocess: PreprocessOptions, fewest_volumes: int
-) -> Checked:
+def check_run(files: RunFiles, times: Times, preprocess: PreprocessOptions, fewest_volumes: int) -> Checked:
     """Check the image, the repetition time, the mask's grid and the confounds table of a run.
 
     A run that a rule excludes is not checked further. Nothing but headers is read, and the confounds table is
@@ -71,13 +72,14 @@ def check_run(
     except HeaderError as error:
         problems.append(Problem(str(files.source), files.key, str(error), error.remedy))
     t_r, wrong = times.of(files, files.image, header)
+    start_time, misplaced = times.start(files, files.image, t_r, header.n_volumes)
     if header.n_volumes < fewest_volumes:
         excluded = f"{header.n_volumes} volumes, fewer than {fewest_volumes}"
         return Checked(files, header, t_r, excluded, ())
-    problems += wrong
+    problems += wrong + misplaced
     problems += _check_mask(files, header.grid)
     problems += _check_confounds(files, header.n_volumes, t_r, preprocess)
-    return Checked(files, header, t_r, "", tuple(problems))
+    return Checked(files, header, t_r, "", tuple(problems), start_time)
 
 
 def check_atlas(atlas: AtlasOptions, runs: Sequence[Checked]) -> dict[str, Problem]:

@@ -204,7 +204,7 @@ def _runs(dataset: str, records: Iterable[_Record], fewest_volumes: int) -> list
         runs.append(
             Run(
                 dataset=dataset,
-                **{name: found.get(short, "") for name, short in bids.RUN_ENTITIES.items()},
+                **bids.run_fields(found),
                 space=samples[0].space,
                 key=key,
                 bold="",
