@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,37 @@ def functional_files(subject: Path) -> list[Path]:
     return [folder / name for folder in folders if folder.is_dir() for name in sorted(os.listdir(folder))]
 
 
+# What index reads of a dataset, derivatives or raw; bold.json alone may stand at the top.
+_READ_BY_INDEX = re.compile(
+    r"((^|_)bold\.(nii(\.gz)?|json)|_mask\.nii(\.gz)?|_desc-confounds_[a-z]+\.(tsv|json)|_events\.(tsv|csv|json))$"
+)
+
+
+def index_inputs(root: Path) -> Iterator[str]:
+    """Yield the paths of all files that stage index may read in a derivatives or raw folder."""
+    subjects = _folders(root, "sub-")
+    sessions = [session for subject in subjects for session in _folders(subject, "ses-")]
+    funcs = [os.path.join(folder, "func") for folder in (*subjects, *sessions)]
+    yield os.path.join(root, "dataset_description.json")
+    for folder in (str(root), *subjects, *sessions, *funcs):
+        yield from (os.path.join(folder, name) for name in _names(folder) if _READ_BY_INDEX.search(name))
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _folders(folder: Path | str, start: str) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.path for entry in entries if entry.name.startswith(start) and entry.is_dir()]
+    except OSError:
+        return []
+
+
 def is_preproc_bold(name: str) -> bool:
     """Tell whether a name is that of a preprocessed BOLD image (in any space)."""
     return entities(name).get("desc") == "preproc" and name.endswith(("_bold.nii.gz", "_bold.nii"))
@@ -142,6 +174,11 @@ def shard_name(dataset: str, subject: str) -> str:
 def runs_name(dataset: str) -> str:
     """Return the name of a dataset's run table."""
     return f"{dataset}_runs.tsv"
+
+
+def trials_name(dataset: str) -> str:
+    """Return the name of a dataset's table of trials."""
+    return f"{dataset}_trials.tsv"
 
 
 def sample_key(run_key: str, number: int) -> str:

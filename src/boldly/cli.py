@@ -67,6 +67,8 @@ def _index(args: argparse.Namespace) -> None:
         atlas=_options(AtlasOptions, args.atlas, "--atlas") if args.atlas != "null" else None,
         runs=args.runs,
         labels=args.labels,
+        trials=args.trials,
+        t_r_s=args.t_r_s,
     )
 
 
@@ -106,6 +108,7 @@ def _shard(args: argparse.Namespace) -> None:
         role=args.role,
         task=_task(args.task),
         labels=args.labels,
+        trials=args.trials,
         options=_options(ShardOptions, args.options),
         window_frames=args.window_frames,
         output=args.output,
@@ -297,6 +300,8 @@ def _add_preparation(add: Callable, flag: Callable, path: Callable, options: Cal
     flag(sub, "window-frames", "shortest window of any experiment, frames", type=int, default=10)
     path(sub, "runs", "run table to write")
     path(sub, "labels", "label names to write (JSON)")
+    path(sub, "trials", "table of events and trials to write")
+    flag(sub, "t-r-s", "repetition time of all shards, s (shard.t_r_s)", type=float, default=None, metavar="S")
 
     sub = add("preprocess", _preprocess, "write the nuisance regressors and motion quality of a subject's runs")
     path(sub, "runs", "run table")
@@ -324,6 +329,7 @@ def _add_preparation(add: Callable, flag: Callable, path: Callable, options: Cal
     flag(sub, "role", "what the dataset is for", choices=["upstream", "downstream"])
     flag(sub, "task", "how events become trials, as JSON (downstream)", default=None, metavar="JSON")
     path(sub, "labels", "label names (JSON)")
+    path(sub, "trials", "table of trials, from index (downstream)", default=None)
     flag(sub, "window-frames", "runs with fewer frames are left out", type=int, default=10)
     options(sub)
     path(sub, "output", "tar to write")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,10 @@ from boldly import bids
 from boldly.config import AtlasOptions, DatasetOptions, IndexOptions, PreprocessOptions, TaskOptions
 from boldly.files import read_json
 from boldly.provenance import Contract
-from boldly.records import InputError, Run, read_runs
+from boldly.records import Event, InputError, Run, read_runs, read_trials
 from boldly.samples.lfb_shards import write_lfb_shards
 from boldly.samples.sample import Sample
 from boldly.samples.shards import write_shard
-from boldly.signals.trials import read_events, trials_of_run
 from boldly.stages import index
 
 Index = Callable[..., list[Run]]
@@ -279,13 +279,55 @@ class TestStartTime:
         rows = self.rows(study, run_index, SliceTimingCorrected=True)
         # Without the times of slices half a repetition time is as near as one can get.
         assert [row.start_time for row in rows] == [0.9, 0.9, 1.0, 1.0]
-        assert "4 runs: slice timing was corrected, and no StartTime says to which moment" in caplog.text
+        assert "sub-01_task-blocks_run-1 and 3 more: slice timing was corrected, and no StartTime" in caplog.text
 
     @pytest.mark.parametrize("value", ["0.9", -0.5, True, 900])
     def test_a_time_that_cannot_be_is_refused(self, study, run_index, value):
         # 900 ms would be after the end of a run of 80 s.
         with pytest.raises(InputError, match=f"StartTime is {value!r}"):
             self.rows(study, run_index, StartTime=value)
+
+
+class TestTrials:
+    def events(self, tmp_path: Path) -> list[Event]:
+        return read_trials(tmp_path / "index" / "x_trials.tsv")
+
+    def test_the_table_has_every_event_of_every_run(self, study, run_index, tmp_path):
+        rows = run_index(study.dataset_options())
+        events = self.events(tmp_path)
+        # Blocks of 10 s every 12 s from 4 s in 80 s: 6 in each of 4 runs.
+        assert Counter(event.key for event in events) == {row.key: 6 for row in rows}
+        assert [(e.onset, e.trial, e.first, e.stop) for e in events[:2]] == [(4, 0, 2, 7), (16, 1, 8, 13)]
+
+    def test_upstream_has_an_empty_table(self, study, run_index, tmp_path):
+        run_index(study.dataset_options("upstream"))
+        assert self.events(tmp_path) == []
+
+    def test_events_of_runs_that_are_not_used_stand_there_with_the_reason(self, study, run_index, tmp_path):
+        study.run().bold.write_bytes(b"")
+        run_index(study.dataset_options(), options=IndexOptions(on_error="exclude"))
+        events = self.events(tmp_path)[:6]
+        assert {event.trial for event in events} == {None}
+        assert all(event.reason for event in events)
+
+    def test_trials_are_placed_in_the_frames_that_shards_have(self, study, run_index, tmp_path):
+        run_index(study.dataset_options(), t_r_s=4.0)
+        # 4 <= t < 14 s: frames at 4, 8 and 12 s.
+        assert [(e.first, e.stop, e.t_r) for e in self.events(tmp_path)[:1]] == [(1, 4, 4.0)]
+
+    def test_frames_are_those_after_the_time_of_frame_0(self, study, run_index, tmp_path):
+        for files in study.files.values():
+            files.sidecar.write_text('{"RepetitionTime": 2.0, "StartTime": 1.0}')
+        run_index(study.dataset_options(task=TaskOptions(delay_s=5.5)))
+        # 9.5 <= 1 + 2 i < 19.5 s; without the time of frame 0 it would be frames 5 to 9.
+        assert [(e.first, e.stop) for e in self.events(tmp_path)[:1]] == [(5, 10)]
+
+    def test_trials_that_overlap_stop_the_dataset_until_something_is_decided(self, study, run_index, tmp_path):
+        study.run().events.write_text("onset\tduration\ttrial_type\n4\t20\tfaces\n20\t10\thouse\n")
+        with pytest.raises(InputError, match="2 events share frames with events of another state"):
+            run_index(study.dataset_options())
+        run_index(study.dataset_options(task=TaskOptions(overlaps="allow")))
+        assert [event.trial for event in self.events(tmp_path)[:2]] == [0, 1]
 
 
 class TestExclusion:
@@ -300,7 +342,7 @@ class TestExclusion:
     def test_a_run_without_any_trial_is_excluded(self, study, run_index):
         study.run().events.write_text("onset\tduration\ttrial_type\n500\t10\tfaces\n")
         rows = run_index(study.dataset_options())
-        assert (rows[0].status, rows[0].reason) == ("excluded", "no trial of two frames or more")
+        assert (rows[0].status, rows[0].reason) == ("excluded", "no trial (1 x outside the run)")
 
     def test_defective_runs_can_be_excluded_instead_of_stopping(self, study, run_index, tmp_path):
         study.run().bold.write_bytes(b"")
@@ -418,14 +460,12 @@ class TestRealData:
         assert {(row.t_r, row.n_volumes) for row in rows} == {(2.5, 121)}
         names = labels(tmp_path)
         assert names == ["bottle", "cat", "chair", "face", "house", "scissors", "scrambledpix", "shoe"]
+        events = read_trials(tmp_path / "index" / "x_trials.tsv")
         for row in rows:
-            found = trials_of_run(
-                read_events(Path(row.events)), task,
-                run_key=row.key, bids_task=row.task, labels=names, t_r=row.t_r, n_volumes=row.n_volumes,
-            )  # fmt: skip
-            assert sorted(trial.label for trial in found) == list(range(8))
+            found = [event for event in events if event.key == row.key]
+            assert sorted(event.label for event in found if event.trial is not None) == names
             # Blocks of 22.5 s at 2.5 s per frame.
-            assert {trial.stop - trial.first for trial in found} == {9}
+            assert {event.n_frames for event in found} == {9}
 
     def test_without_white_matter_columns_the_default_strategy_is_refused(self, haxby, run_index):
         options = DatasetOptions(role="upstream", derivatives=str(haxby / "derivatives/fmriprep"), space="T1w")

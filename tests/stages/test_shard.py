@@ -12,11 +12,14 @@ import pandas as pd
 import pytest
 
 from boldly.config import ShardOptions, TaskOptions
-from boldly.records import InputError, Run, write_runs
+from boldly.records import InputError, Run, write_runs, write_trials
 from boldly.samples.corpus import load_corpus
 from boldly.samples.sample import Sample
 from boldly.samples.shards import read_shard
 from boldly.samples.timeseries import RunSeries, write_timeseries
+from boldly.signals import resampling
+from boldly.signals.events import read_events
+from boldly.signals.trials import RunEvents, place
 from boldly.stages import shard
 from tests.samples.examples import LABELS, N_PARCELS, contract, run_series
 
@@ -69,12 +72,22 @@ def run_stage(
         folder / "runs.tsv", [record(key, events, (confounds or {}).get(key, ""), start_time) for key in KEYS]
     )
     (folder / "labels.json").write_text(json.dumps({"labels": LABELS if events else []}))
+    task = changes.get("task") or TaskOptions()
+    t_r = changes.get("options", ShardOptions()).t_r_s or T_R
+    n_volumes = len(resampling.positions(40, T_R, t_r))
+    found = [
+        place(RunEvents(read_events(Path(events)), key, "blocks", t_r, n_volumes, start_time), task)
+        for key in KEYS
+        if events
+    ]
+    write_trials(folder / "trials.tsv", [event for rows in found for event in rows])
     options: dict[str, Any] = {
         "timeseries": folder / "sub-01_timeseries.safetensors",
         "runs": folder / "runs.tsv",
         "subject": "01",
         "role": "downstream" if events else "upstream",
-        "task": TaskOptions() if events else None,
+        "task": task if events else None,
+        "trials": folder / "trials.tsv",
         "labels": folder / "labels.json",
         "options": ShardOptions(),
         "window_frames": 10,
@@ -170,6 +183,38 @@ def test_a_trial_with_fewer_than_two_frames_left_is_dropped_and_counted(
     assert "1 of 3 trials left out" in caplog.text
 
 
+def test_frames_that_scrubbing_takes_do_not_count_for_the_minimum(tmp_path: Path, events: Path) -> None:
+    kept = np.setdiff1d(np.arange(40), [2])
+    task = TaskOptions(minimum_frames=5)
+    samples = run_stage(tmp_path, [run_series(KEYS[0], kept)], events, task=task)
+    # Each trial has 5 frames; the first lost one.
+    assert [sample.meta["number"] for sample in samples] == [1, 2]
+
+
+def test_a_trial_can_be_the_mean_of_its_frames(tmp_path: Path, events: Path) -> None:
+    kept = np.setdiff1d(np.arange(40), [3, 4, 5, 6])
+    samples = run_stage(tmp_path, [run_series(KEYS[0], kept)], events, task=TaskOptions(average=True))
+    # Frames 2 (3 to 6 are scrubbed), 8 to 12 and 14 to 18; the first parcel of a frame holds its number.
+    assert [sample.bold[:, 0].tolist() for sample in samples] == [[2], [10], [16]]
+    assert [(s.meta["n_volumes"], s.meta["averaged"], s.meta["missing"]) for s in samples] == [
+        (1, 1, 4), (1, 5, 0), (1, 5, 0),
+    ]  # fmt: skip
+
+
+def test_trials_placed_in_other_frames_are_refused(tmp_path: Path, events: Path) -> None:
+    run_stage(tmp_path, [run_series(KEYS[0])], events)
+    table = tmp_path / "other.tsv"
+    table.write_text((tmp_path / "trials.tsv").read_text().replace("\t2.0\tok", "\t1.5\tok"))
+    with pytest.raises(InputError, match=r"frames of 1\.5 s, signals in frames of 2 s"):
+        run_stage(tmp_path, [run_series(KEYS[0])], events, trials=table)
+
+
+def test_a_state_that_the_labels_do_not_know_is_refused(tmp_path: Path, events: Path) -> None:
+    (tmp_path / "other.json").write_text(json.dumps({"labels": ["house", "rest"]}))
+    with pytest.raises(InputError, match=r"states that are not in .*other\.json: faces"):
+        run_stage(tmp_path, [run_series(KEYS[0])], events, labels=tmp_path / "other.json")
+
+
 def test_a_subject_without_samples_gets_an_empty_tar(tmp_path: Path) -> None:
     assert run_stage(tmp_path, []) == []
     assert run_stage(tmp_path, [run_series(KEYS[0], 5)], name="b.tar") == []
@@ -252,20 +297,15 @@ def test_a_run_that_is_not_in_the_run_table_is_an_error(tmp_path: Path) -> None:
         run_stage(tmp_path, [run_series("ds-toy_sub-01_task-other")])
 
 
-def test_a_run_without_events_is_an_error(tmp_path: Path, events: Path) -> None:
-    with pytest.raises(InputError, match="no events table"):
-        run_stage(tmp_path, [run_series(KEYS[0])], role="downstream", task=TaskOptions())
+def test_a_run_without_trials_has_no_samples(tmp_path: Path) -> None:
+    assert run_stage(tmp_path, [run_series(KEYS[0])], role="downstream", task=TaskOptions()) == []
 
 
-def test_a_state_outside_the_labels_is_an_error_that_names_it(tmp_path: Path, events: Path) -> None:
-    events.write_text(events.read_text().replace("house", "chair"))
-    with pytest.raises(InputError, match="chair"):
-        run_stage(tmp_path, [run_series(KEYS[0])], events)
-
-
-def test_downstream_without_a_task_is_an_error(tmp_path: Path, events: Path) -> None:
-    with pytest.raises(InputError, match=r"datasets\.<name>\.task"):
-        run_stage(tmp_path, [run_series(KEYS[0])], events, task=None)
+@pytest.mark.parametrize("missing", ["task", "trials"])
+def test_downstream_without_a_task_or_trials_is_an_error(tmp_path: Path, events: Path, missing: str) -> None:
+    changes: dict[str, Any] = {missing: None}
+    with pytest.raises(InputError, match="give --trials and --task on the command line"):
+        run_stage(tmp_path, [run_series(KEYS[0])], events, **changes)
 
 
 def test_marked_parcels_reach_the_corpus(tmp_path: Path, events: Path) -> None:

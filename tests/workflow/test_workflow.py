@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -72,20 +73,47 @@ def test_second_run_has_nothing_to_do(done: Path, snakemake: Snakemake) -> None:
     assert "Nothing to be done" in again.stdout + again.stderr
 
 
-@pytest.mark.parametrize("new", ["sub-99", "sub-01/ses-99", "sub-01/func/new"], ids=["subject", "session", "run"])
+@pytest.mark.parametrize(
+    "new", ["sub-99/func", "sub-01/ses-99/func", "sub-01/func"], ids=["subject", "session", "run"]
+)
 def test_who_or_what_comes_is_indexed(done: Path, snakemake: Snakemake, new: str) -> None:
-    derivatives = done / "study/demo01/derivatives/fmriprep"
-    newcomer = derivatives / new
-    before = newcomer.parent.stat()
-    newcomer.mkdir()
+    folder = done / "study/demo01/derivatives/fmriprep" / new
+    newcomer = folder / "sub-x_task-new_space-MNI152NLin2009cAsym_desc-preproc_bold.nii.gz"
+    made = [path for path in (folder, folder.parent) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    newcomer.touch()
     try:
-        dry = snakemake(done, "--cores", "2", "--dry-run", "index")
+        plan = planned_index(done, snakemake)
     finally:
-        newcomer.rmdir()
-        os.utime(newcomer.parent, ns=(before.st_atime_ns, before.st_mtime_ns))
+        newcomer.unlink()
+        for path in made:
+            path.rmdir()
+    assert plan == ["demo01"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    ["demo01:*_desc-preproc_bold.json", "demomdtb:*_events.tsv", "demo01:*_desc-confounds_timeseries.tsv"],
+)
+def test_a_file_that_changes_is_read_again(done: Path, snakemake: Snakemake, changed: str) -> None:
+    dataset, _, pattern = changed.partition(":")
+    path = sorted((done / "study" / dataset).rglob(pattern))[0]
+    before = path.stat()
+    os.utime(path)
+    try:
+        plan = planned_index(done, snakemake)
+    finally:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert plan == [dataset]
+
+
+def planned_index(done: Path, snakemake: Snakemake) -> list[str]:
+    """Return the datasets that would be indexed again."""
+    dry = snakemake(done, "--cores", "2", "--dry-run", "index")
     plan = dry.stdout + dry.stderr
-    assert plan.count("checkpoint index_dataset:") == 1
-    assert "results/index/demo01_runs.tsv" in plan
+    found = set(re.findall(r"output: results/index/(\w+)_runs.tsv", plan))
+    assert plan.count("checkpoint index_dataset:") == len(found)
+    return sorted(found)
 
 
 def test_changing_adapt_never_reruns_parcellate(done: Path, snakemake: Snakemake, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 # Modules, not names: a Snakefile shares its namespace with Snakemake itself (which has a `parse` of its own).
-from boldly import bids, records
+from boldly import bids, hcp, records
 from boldly import config as settings
+from boldly.files import fingerprint
 from boldly.samples.shards import subject_shards
 
 CHECKOUT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
@@ -69,24 +70,25 @@ def dataset_options(wildcards):
     return CONFIG.datasets[wildcards.dataset].model_dump_json(exclude=unused)
 
 
-def folders(path):
-    """The folders in a folder, sorted; none where there is no such folder."""
-    found = os.scandir(path) if path and Path(path).is_dir() else ()
-    return sorted((entry for entry in found if entry.is_dir()), key=lambda entry: entry.name)
+@functools.lru_cache(maxsize=None)
+def _fingerprint(dataset):
+    options = CONFIG.datasets[dataset]
+    roots = [root for root in (options.derivatives, options.bids) if root and Path(root).is_dir()]
+    kinds = [bids.index_inputs, *([hcp.index_inputs] if options.layout == "hcp" else [])]
+    return fingerprint(path for root in roots for files in kinds for path in files(Path(root)))
 
 
-def subject_listing(wildcards):
-    """Checksum of the derivatives' folders, so that index looks again where subjects, sessions or runs come or go.
+def index_files(wildcards):
+    """Checksum of names, sizes and times of all that index reads, so that it looks again where one of them changes.
 
-    The time of a folder func tells of new files in it without a look at their names.
+    As inputs of the rule the files of 12,000 runs would take Snakemake minutes.
     """
-    listing = []
-    for subject in folders(CONFIG.datasets[wildcards.dataset].derivatives):
-        inside = folders(subject.path) if subject.name.startswith("sub-") else ()
-        sessions = [entry for entry in inside if entry.name.startswith("ses-")] or [subject]
-        scans = [(session.name, Path(session.path, "func")) for session in sessions]
-        listing.append((subject.name, [(name, func.stat().st_mtime_ns) for name, func in scans if func.is_dir()]))
-    return hashlib.sha256(repr(listing).encode()).hexdigest()[:16]
+    return _fingerprint(wildcards.dataset)
+
+
+def shard_t_r(wildcards):
+    """The repetition time that trials are placed at: as an argument, none for that of each run."""
+    return [] if CONFIG.shard.t_r_s is None else ["--t-r-s", str(CONFIG.shard.t_r_s)]
 
 
 def dataset_role(wildcards):
@@ -153,17 +155,12 @@ def subject_files(pattern):
     return files
 
 
-def files_at(path):
-    """A file, or those in a folder (the EVs of HCP), so that editing one of them reruns what reads it."""
-    return sorted(map(str, Path(path).iterdir())) if Path(path).is_dir() else [path]
-
-
 def run_files(column):
     """Input function: the files that a column of the run table names for the subject."""
 
     def files(wildcards):
         runs = subjects(wildcards.dataset).get(wildcards.subject, [])
-        return [path for run in runs if getattr(run, column) for path in files_at(getattr(run, column))]
+        return [getattr(run, column) for run in runs if getattr(run, column)]
 
     return files
 
@@ -172,6 +169,23 @@ def subject_rows(wildcards):
     """Checksum of the subject's rows, so that a changed run table reruns only the subjects that changed."""
     rows = subjects(wildcards.dataset).get(wildcards.subject, [])
     return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
+
+
+@functools.lru_cache(maxsize=None)
+def _trials_by_subject(table, modified):
+    """Checksum of the rows of each subject."""
+    sums = {}
+    with open(table, "rb") as rows:
+        next(rows)
+        for row in rows:
+            sums.setdefault(row.split(b"\t", 2)[1].decode(), hashlib.sha256()).update(row)
+    return {subject: rows.hexdigest()[:16] for subject, rows in sums.items()}
+
+
+def subject_trials(wildcards):
+    """Checksum of the subject's rows in the table of trials, as `subject_rows`."""
+    table = checkpoints.index_dataset.get(dataset=wildcards.dataset).output.trials
+    return _trials_by_subject(table, Path(table).stat().st_mtime_ns).get(wildcards.subject, "")
 
 
 def shard_folder(dataset):

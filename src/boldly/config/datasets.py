@@ -155,8 +155,30 @@ class TaskOptions(Section):
     onset_column: str = Field("onset", description="Column of onsets, s.")
     duration_column: str = Field("duration", description="Column of durations, s.")
     end_column: str | None = Field(None, description="Column of ends, s, in place of durations.")
-    delay_s: float = Field(
-        0.0, ge=0, description="Haemodynamic delay, s: frames with onset+delay <= t < end+delay."
+    delay_s: float | None = Field(
+        None,
+        ge=0,
+        description="Haemodynamic delay, s: frames with onset+delay <= t < end+delay. Default: 0, with a warning; "
+        "the response peaks 4 to 6 s after its cause.",
+    )
+    window_s: tuple[float, float] | None = Field(
+        None,
+        description="In place of `delay_s`, for brief events: frames with onset+begin <= t < onset+end, s, "
+        "whatever the duration: `[4, 10]`. Default: from onset to end.",
+    )
+    minimum_frames: int | None = Field(
+        None,
+        ge=1,
+        description="Frames that a trial must have; those that scrubbing takes or that lie outside the run do not "
+        "count. Default: 2, with `average` 1.",
+    )
+    average: bool = Field(
+        False, description="A trial is the mean of its frames, for decoders of single frames; it has no dynamics."
+    )
+    overlaps: Literal["error", "drop", "allow"] = Field(
+        "error",
+        description="What is done about trials of different states that share frames: stop, leave both out, or "
+        "keep both.",
     )
     merge_blocks: bool = Field(
         False, description="Join consecutive rows of one state into one trial (after renaming)."
@@ -168,7 +190,11 @@ class TaskOptions(Section):
         None,
         description="The states in label order, in this upper and lower case; default: those found, by alphabet.",
     )
-    minimum_s: float = Field(0.0, ge=0, description="Trials shorter than this are left out, s.")
+    minimum_s: float = Field(
+        0.0,
+        ge=0,
+        description="Trials that are shorter by their events are left out, s; for frames: `minimum_frames`.",
+    )
     rest: RestOptions | None = Field(None, description="Random blocks of rest runs as trials; default: none.")
 
     @model_validator(mode="after")
@@ -179,6 +205,28 @@ class TaskOptions(Section):
             except re.error as error:
                 raise ValueError(f"'{pattern}' is not a regular expression: {error}") from None
         return self
+
+    @model_validator(mode="after")
+    def _frames(self) -> Self:
+        if self.window_s is not None and self.delay_s is not None:
+            raise ValueError("window_s counts from the onset and holds the delay already: leave out delay_s")
+        if self.window_s is not None and not self.window_s[0] < self.window_s[1]:
+            raise ValueError(f"window_s {list(self.window_s)}: need begin < end")
+        if self.minimum_frames == 1 and not self.average:
+            raise ValueError("minimum_frames: a trial of one frame has no dynamics; set average, or ask for 2")
+        return self
+
+    @property
+    def fewest_frames(self) -> int:
+        """Frames that a trial must have inside the run, scrubbed ones not counted."""
+        return self.minimum_frames or (1 if self.average else 2)
+
+    def span_s(self, onset: float, duration: float) -> tuple[float, float]:
+        """Return from when to when (s) frames belong to a trial."""
+        if self.window_s is not None:
+            return onset + self.window_s[0], onset + self.window_s[1]
+        delay = self.delay_s or 0.0
+        return onset + delay, onset + duration + delay
 
     def is_rest(self, bids_task: str) -> bool:
         """Tell whether runs of a BIDS task are rest, of which random blocks are trials."""
