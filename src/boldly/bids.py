@@ -6,7 +6,6 @@ import functools
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,37 +75,6 @@ def functional_files(subject: Path) -> list[Path]:
     """Return all files in a subject's func folders, with sessions or without, sorted."""
     folders = [folder / "func" for folder in (subject, *sorted(subject.glob("ses-*")))]
     return [folder / name for folder in folders if folder.is_dir() for name in sorted(os.listdir(folder))]
-
-
-# What index reads of a dataset, derivatives or raw; bold.json alone may stand at the top.
-_READ_BY_INDEX = re.compile(
-    r"((^|_)bold\.(nii(\.gz)?|json)|_mask\.nii(\.gz)?|_desc-confounds_[a-z]+\.(tsv|json)|_events\.(tsv|csv|json))$"
-)
-
-
-def index_inputs(root: Path) -> Iterator[str]:
-    """Yield the paths of all files that stage index may read in a derivatives or raw folder."""
-    subjects = _folders(root, "sub-")
-    sessions = [session for subject in subjects for session in _folders(subject, "ses-")]
-    funcs = [os.path.join(folder, "func") for folder in (*subjects, *sessions)]
-    yield os.path.join(root, "dataset_description.json")
-    for folder in (str(root), *subjects, *sessions, *funcs):
-        yield from (os.path.join(folder, name) for name in _names(folder) if _READ_BY_INDEX.search(name))
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []
-
-
-def _folders(folder: Path | str, start: str) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry.path for entry in entries if entry.name.startswith(start) and entry.is_dir()]
-    except OSError:
-        return []
 
 
 def is_preproc_bold(name: str) -> bool:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import glob
-import hashlib
 import json
 import os
 import platform
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -98,18 +97,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def fingerprint(paths: Iterable[Path | str]) -> str:
-    """Return a checksum of the names, sizes and times of change of files; links count as what they point to."""
-    digest = hashlib.sha256()
-    for path in sorted(map(str, paths)):
-        try:
-            status = os.stat(path)
-            digest.update(f"{path}\t{status.st_size}\t{status.st_mtime_ns}\n".encode())
-        except OSError as error:
-            digest.update(f"{path}\t{error.errno}\n".encode())
-    return digest.hexdigest()[:16]
 
 
 def is_url(location: Path | str) -> bool:

@@ -7,7 +7,6 @@ the names of files are those of the S1200 release (Reference Manual, Appendix II
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,16 +27,6 @@ _HEAD_RADIUS_MM = 50.0
 def subject_folders(root: Path) -> list[Path]:
     """Return the folders of subjects with functional runs, sorted."""
     return sorted(path.parents[1] for path in root.glob("*/MNINonLinear/Results"))
-
-
-def index_inputs(root: Path) -> Iterator[str]:
-    """Yield the paths of all files that stage index may read of the subjects in a folder."""
-    for subject in subject_folders(root):
-        for run in run_folders(subject):
-            yield from map(
-                str, (*run.glob(f"{run.name}*.nii.gz"), *run.glob("brainmask_fs.*.nii.gz"), movement(run))
-            )
-            yield from map(str, events_folder(run).glob("*.txt"))
 
 
 def subject_label(name: str) -> str:

@@ -3,15 +3,13 @@
 import functools
 import hashlib
 import json
-import os
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 # Modules, not names: a Snakefile shares its namespace with Snakemake itself (which has a `parse` of its own).
-from boldly import bids, hcp, records
+from boldly import bids, fingerprints, records
 from boldly import config as settings
-from boldly.files import fingerprint
 from boldly.samples.shards import subject_shards
 
 CHECKOUT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
@@ -70,20 +68,9 @@ def dataset_options(wildcards):
     return CONFIG.datasets[wildcards.dataset].model_dump_json(exclude=unused)
 
 
-@functools.lru_cache(maxsize=None)
-def _fingerprint(dataset):
-    options = CONFIG.datasets[dataset]
-    roots = [root for root in (options.derivatives, options.bids) if root and Path(root).is_dir()]
-    kinds = [bids.index_inputs, *([hcp.index_inputs] if options.layout == "hcp" else [])]
-    return fingerprint(path for root in roots for files in kinds for path in files(Path(root)))
-
-
-def index_files(wildcards):
-    """Checksum of names, sizes and times of all that index reads, so that it looks again where one of them changes.
-
-    As inputs of the rule the files of 12,000 runs would take Snakemake minutes.
-    """
-    return _fingerprint(wildcards.dataset)
+def dataset_files(wildcards):
+    """Fingerprint of all files that index reads, so that it looks again where one of them comes, goes or changes."""
+    return fingerprints.of_dataset(CONFIG.datasets[wildcards.dataset])
 
 
 def shard_t_r(wildcards):
@@ -165,10 +152,25 @@ def run_files(column):
     return files
 
 
-def subject_rows(wildcards):
-    """Checksum of the subject's rows, so that a changed run table reruns only the subjects that changed."""
-    rows = subjects(wildcards.dataset).get(wildcards.subject, [])
-    return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
+def run_tables(wildcards):
+    """The subject's confounds tables, and the files beside them that say what their components are."""
+    tables = run_files("confounds")(wildcards)
+    return [path for table in tables for path in (table, *if_present(bids.sidecar(Path(table))))]
+
+
+def subject_rows(*columns):
+    """Params function: checksum of the subject's rows, and of the files in some columns.
+
+    So a changed run table reruns only the subjects that changed. Snakemake itself notices a newer file, not one that
+    was replaced by an older one.
+    """
+
+    def checksum(wildcards):
+        rows = subjects(wildcards.dataset).get(wildcards.subject, [])
+        paths = [path for column in columns for path in run_files(column)(wildcards)]
+        return hashlib.sha256(f"{rows} {fingerprints.of_files(paths)}".encode()).hexdigest()[:16]
+
+    return checksum
 
 
 @functools.lru_cache(maxsize=None)

@@ -37,7 +37,7 @@ checkpoint index_dataset:
         options=options("index"),
         preprocess=options("preprocess"),
         window=SHORTEST_WINDOW,
-        files=index_files,
+        files=dataset_files,
         t_r=shard_t_r,
         revision=REVISIONS["index"],
     shell:
