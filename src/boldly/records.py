@@ -61,7 +61,8 @@ class Run:
     Attributes
     ----------
     key : str
-        ``ds-<dataset>_sub-<s>[_ses-..]_task-<t>[_acq-..][_dir-..][_run-<int>]``, unique in a dataset.
+        ``ds-<dataset>_sub-<s>[_ses-..]_task-<t>[_acq-..][_dir-..][_run-<int>]``, unique in a dataset
+        (`boldly.bids.run_key`).
     bold, mask, confounds, events : str
         Paths; empty where there is none.
     t_r : float
@@ -90,6 +91,11 @@ class Run:
     status: Status = "ok"
     reason: str = ""
     start_time: float = 0.0
+    ceagent: str = ""
+    reconstruction: str = ""
+    echo: str = ""
+    part: str = ""
+    chunk: str = ""
 
 
 @dataclass(frozen=True)
@@ -314,7 +320,10 @@ def read_table(
 
 _TEXT_COLUMNS = tuple(field.name for field in dataclasses.fields(Run) if field.type == "str")
 # Run tables that stand beside shards at a web address may have been written before there were these columns.
-_LATER_COLUMNS: dict[str, str | float] = {"start_time": 0.0}
+_LATER_COLUMNS: dict[str, str | float] = {
+    "start_time": 0.0,
+    **dict.fromkeys(("ceagent", "reconstruction", "echo", "part", "chunk"), ""),
+}
 
 
 def write_runs(path: Path | str, runs: Sequence[Run]) -> None:

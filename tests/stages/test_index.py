@@ -207,6 +207,75 @@ class TestNames:
         assert run_index(study.dataset_options(resolution=""))[0].bold == str(bold)
 
 
+class TestEntities:
+    """Files belong together by all entities of BIDS, and by its inheritance."""
+
+    def variants(self, study: Any, *spellings: str) -> None:
+        """Give the files of run 1 of the first subject other names, one copy for each spelling."""
+        files = study.run()
+        for spelling in spellings:
+            for path in (files.bold, files.mask, files.sidecar, files.confounds, files.confounds_json):
+                shutil.copy(path, path.with_name(path.name.replace("_run-1", spelling)))
+        for path in (files.bold, files.mask, files.sidecar, files.confounds, files.confounds_json):
+            path.unlink()
+
+    def test_two_reconstructions_are_two_runs_with_files_of_their_own(self, study, run_index, caplog):
+        self.variants(study, "_rec-dis_run-1", "_rec-norm_run-1")
+        rows = run_index(study.dataset_options())
+        assert [row.key for row in rows[:2]] == [
+            "ds-x_sub-01_task-blocks_rec-dis_run-1", "ds-x_sub-01_task-blocks_rec-norm_run-1",
+        ]  # fmt: skip
+        for row, rec in zip(rows, ("dis", "norm"), strict=False):
+            assert row.reconstruction == rec
+            assert all(f"_rec-{rec}_" in path for path in (row.bold, row.mask, row.confounds))
+            # The events were recorded once.
+            assert row.events == str(study.run().events)
+        assert "1 recordings are there in several reconstructions" in caplog.text
+
+    def test_one_of_them_can_be_chosen(self, study, run_index, caplog):
+        self.variants(study, "_rec-dis_run-1", "_rec-norm_run-1")
+        rows = run_index(study.dataset_options(filters={"reconstruction": ["norm", None]}))
+        assert [row.reconstruction for row in rows] == ["norm", "", "", ""]
+        assert "several reconstructions" not in caplog.text
+
+    def test_the_magnitude_and_contrast_agents_are_part_of_the_key(self, study, run_index):
+        self.variants(study, "_ce-gd_run-1_part-mag")
+        row = run_index(study.dataset_options())[0]
+        assert (row.key, row.status) == ("ds-x_sub-01_task-blocks_ce-gd_run-1_part-mag", "ok")
+
+    def test_single_echoes_without_the_combined_image_are_no_runs_but_one_can_be_chosen(self, study, run_index):
+        self.variants(study, "_run-1_echo-1", "_run-1_echo-2")
+        with pytest.raises(InputError, match=r"single echoes of one recording \(echo-1, echo-2\)") as caught:
+            run_index(study.dataset_options())
+        assert len(caught.value.problems) == 2
+        rows = run_index(study.dataset_options(filters={"echo": [2, None]}))
+        assert rows[0].key == "ds-x_sub-01_task-blocks_run-1_echo-2"
+        assert [row.status for row in rows] == ["ok"] * 4
+
+    @pytest.mark.parametrize(
+        "name", ["task-blocks_events.tsv", "sub-01/sub-01_task-blocks_events.tsv", "task-blocks_run-01_events.tsv"]
+    )
+    def test_events_are_inherited_from_above(self, study, run_index, name):
+        files = study.run()
+        shutil.move(files.events, study.bids / name)
+        rows = run_index(study.dataset_options())
+        assert [row.events for row in rows[:2]] == [str(study.bids / name), str(study.run(run="2").events)]
+
+    def test_events_of_a_subject_go_before_those_of_all(self, study, run_index):
+        shutil.copy(study.run().events, study.bids / "task-blocks_events.tsv")
+        study.run(run="2").events.unlink()
+        rows = run_index(study.dataset_options())
+        assert [Path(row.events).parent.name for row in rows] == ["func", study.bids.name, "func", "func"]
+
+    def test_a_run_does_not_take_the_table_of_another_recording(self, study, run_index):
+        # task-blocks and task-blocks_run-2: the confounds of the first are not those of the second.
+        self.variants(study, "")
+        study.run(run="2").confounds.unlink()
+        rows = run_index(study.dataset_options("upstream"), options=IndexOptions(on_error="exclude"))
+        assert [(row.key[-6:], row.status) for row in rows[:2]] == [("blocks", "ok"), ("_run-2", "error")]
+        assert "no confounds table" in rows[1].reason
+
+
 class TestRepetitionTime:
     def set_sidecars(self, study: Any, content: dict[str, Any] | None) -> None:
         for files in study.files.values():

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from boldly import bids
 from boldly.config import AtlasOptions, ParcellateOptions, PreprocessOptions, SignalExclusionOptions
 from boldly.files import atomic_path, write_tsv
 from boldly.provenance import Contract
@@ -200,9 +201,7 @@ def _parcellate(
         "dataset": record.dataset,
         "subject": record.subject,
         "run_key": record.key,
-        "entities": {
-            name: getattr(record, name) for name in ("session", "task", "acquisition", "direction", "run")
-        },
+        "entities": {name: getattr(record, name) for name in bids.RUN_ENTITIES if name != "subject"},
         "n_volumes": volumes.n_volumes,
         "marked": np.flatnonzero(marked).tolist(),
         "uncovered": np.flatnonzero(uncovered).tolist(),

@@ -22,7 +22,7 @@ from boldly.stages.index.checks import Checked, check_atlas, check_run
 from boldly.stages.index.choice import choose
 from boldly.stages.index.events import place_events
 from boldly.stages.index.ready import survey_remote, survey_shards
-from boldly.stages.index.survey import RunFiles, survey
+from boldly.stages.index.survey import RunFiles, check_variants, survey
 from boldly.stages.index.survey_hcp import survey_hcp
 from boldly.stages.index.times import Times
 
@@ -126,6 +126,7 @@ def _index_images(
         files, problems = survey(dataset, options, aroma=preprocess.takes_aroma_images)
     files, excluded, wrong = choose(dataset, options, files)
     problems += wrong
+    check_variants(dataset, files)
     roots = [Path(root) for root in (options.derivatives, options.bids) if root is not None]
     times = Times(roots)
     check = partial(

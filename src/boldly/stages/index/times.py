@@ -10,7 +10,7 @@ from pathlib import Path
 from boldly import bids
 from boldly.records import Problem
 from boldly.signals.headers import Header
-from boldly.stages.index.survey import RunFiles, applies
+from boldly.stages.index.survey import RunFiles
 
 _LARGEST_DIFFERENCE_S = 1e-3
 _PLAUSIBLE_S = (0.1, 20.0)
@@ -43,7 +43,7 @@ class Times:
         self._roots = tuple(roots)
         self.assumed: set[str] = set()
         self._read: dict[Path, object] = {}
-        self._listed: dict[Path, list[tuple[Path, dict[str, str]]]] = {}
+        self._listed: dict[Path, list[Path]] = {}
 
     def of(self, run: RunFiles, image: Path, header: Header) -> tuple[float, list[Problem]]:
         """Return the repetition time of a run and what is wrong with it.
@@ -144,14 +144,10 @@ class Times:
         parts = [f"{key}-{found[key]}" for key in ("sub", "ses") if key in found] + ["func"]
         for root in roots:
             for depth in range(len(parts), -1, -1):
-                fitting = [item for item in self._list(root.joinpath(*parts[:depth])) if applies(item[1], found)]
-                yield from (path for path, _ in sorted(fitting, key=lambda item: -len(item[1])))
+                for paths in bids.matches(self._list(root.joinpath(*parts[:depth])), found):
+                    yield from paths
 
-    def _list(self, folder: Path) -> list[tuple[Path, dict[str, str]]]:
+    def _list(self, folder: Path) -> list[Path]:
         if folder not in self._listed:
-            # The echoes of a run share its repetition time.
-            self._listed[folder] = [
-                (path, {k: v for k, v in bids.entities(path.name).items() if k not in ("echo", "part")})
-                for path in sorted(folder.glob("*bold.json"))
-            ]
+            self._listed[folder] = [path for path in bids.files_in(folder) if path.name.endswith("bold.json")]
         return self._listed[folder]
