@@ -59,6 +59,12 @@ def run_prefix(found: dict[str, str]) -> str:
     return "_".join(f"{key}-{found[key]}" for key in RUN_ENTITIES.values() if found.get(key))
 
 
+@functools.lru_cache(maxsize=1 << 14)
+def identity_of(name: str) -> tuple[str, ...]:
+    """Return the identity of the run (`run_identity`) that a file name tells."""
+    return run_identity(entities(name))
+
+
 def run_identity(found: dict[str, str]) -> tuple[str, ...]:
     """Return what makes two images belong to one run: its entities, with numbers as numbers ("01" is 1)."""
     return tuple(_plain(key, found.get(key, "")) for key in RUN_ENTITIES.values())

@@ -368,6 +368,17 @@ class TestTrials:
         assert Counter(event.key for event in events) == {row.key: 6 for row in rows}
         assert [(e.onset, e.trial, e.first, e.stop) for e in events[:2]] == [(4, 0, 2, 7), (16, 1, 8, 13)]
 
+    def test_the_terminal_tells_what_the_trials_are(self, study, run_index, capsys):
+        study.run().events.write_text("onset\tduration\ttrial_type\n4\t10\tfaces\n20\t10\tfcaes\n40\t0\tpress\n")
+        run_index(study.dataset_options())
+        said = capsys.readouterr().out
+        assert "x: 20 trials of 4 states, in 4 runs of 2 people" in said
+        assert "rare: 'fcaes', 1 trials of 1 people; misspelt for 'faces'?" in said
+        assert "1 events are no trials, no duration: press (1)" in said
+        assert "the task has no delay_s" in said
+        run_index(study.dataset_options("upstream"))
+        assert capsys.readouterr().out == ""
+
     def test_upstream_has_an_empty_table(self, study, run_index, tmp_path):
         run_index(study.dataset_options("upstream"))
         assert self.events(tmp_path) == []
@@ -493,6 +504,8 @@ class TestReadyMadeShards:
         rows = run_index(self.options(tmp_path, "downstream"), AtlasOptions(path="not looked at"))
         assert [(row.key, row.n_volumes, row.status) for row in rows] == [("ds-x_sub-01_task-wm_run-1", 16, "ok")]
         assert labels(tmp_path) == ["face", "house"]
+        found = read_trials(tmp_path / "index" / "x_trials.tsv")
+        assert [(event.label, event.trial, event.n_frames) for event in found] == [("face", 0, 8), ("house", 1, 8)]
 
     def test_tars_of_single_runs_are_read_as_well(self, tmp_path, run_index):
         # LfB writes one for each run, with pickled arrays.

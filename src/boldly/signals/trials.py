@@ -145,6 +145,11 @@ def resembling(name: str, others: Iterable[str]) -> list[str]:
     return [plain[near] for near in difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.75)]
 
 
+def spelled_alike(name: str, others: Iterable[str]) -> list[str]:
+    """Return the other names that differ from a name by case, blanks, hyphens or underscores alone."""
+    return [other for other in others if other != name and _plain(other) == _plain(name)]
+
+
 def _plain(name: str) -> str:
     return re.sub(r"[\s_-]", "", name).casefold()
 

@@ -18,6 +18,7 @@ from boldly import bids
 from boldly.config import AtlasOptions, DatasetOptions, IndexOptions, PreprocessOptions, TaskOptions
 from boldly.files import atomic_path, write_json, write_tsv
 from boldly.records import Event, InputError, Problem, Run, write_runs, write_trials
+from boldly.signals.states import summary
 from boldly.stages.index.checks import Checked, check_atlas, check_run
 from boldly.stages.index.choice import choose
 from boldly.stages.index.events import place_events
@@ -84,9 +85,8 @@ def run(
     try:
         if dataset_options.shards is not None:
             ready = survey_remote if dataset_options.is_remote else survey_shards
-            rows, names, problems = ready(dataset, dataset_options, fewest)
+            rows, events, names, problems = ready(dataset, dataset_options, fewest)
             own: list[Problem] = []
-            events: list[Event] = []
         elif atlas is None:
             message, remedy = "its signals are read from images, and there is no atlas", "give atlas in the config"
             raise InputError(Problem(str(dataset_options.derivatives), dataset, message, remedy))
@@ -109,6 +109,10 @@ def run(
         write_runs(first, rows)
         write_json(second, {"labels": names})
         write_trials(third, events)
+    if events:
+        # In the workflow the log takes what is logged; this is for the terminal.
+        task = dataset_options.task if isinstance(dataset_options.task, TaskOptions) else None
+        print("\n".join(summary(dataset, events, task)), flush=True)
 
 
 def _index_images(

@@ -377,7 +377,7 @@ def only(
     the same and more: the table of `task-rest` is not that of `task-rest_run-2`.
     """
     own = bids.run_identity(run.found)
-    identities = ((path, bids.run_identity(bids.recording(path.name))) for path in paths)
+    identities = ((path, bids.identity_of(path.name)) for path in paths)
     free = [path for path, identity in identities if identity == own or identity not in others]
     best = bids.best_match(free, run.found)
     if len(best) > 1:
