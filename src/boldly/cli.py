@@ -57,7 +57,7 @@ def _index(args: argparse.Namespace) -> None:
     from boldly.config import AtlasOptions, DatasetOptions, IndexOptions
     from boldly.stages import index
 
-    index.run(
+    trials = index.run(
         dataset=args.dataset,
         dataset_options=_options(DatasetOptions, args.dataset_options, "--dataset-options"),
         options=_options(IndexOptions, args.options),
@@ -70,6 +70,9 @@ def _index(args: argparse.Namespace) -> None:
         trials=args.trials,
         t_r_s=args.t_r_s,
     )
+    # In the workflow the log takes what is logged, the terminal shows what is printed.
+    if trials:
+        print(trials, flush=True)
 
 
 def _preprocess(args: argparse.Namespace) -> None:

@@ -32,7 +32,9 @@ Index = Callable[..., list[Run]]
 def run_index(tmp_path: Path) -> Index:
     """Return a function that indexes with defaults and returns the rows of the table."""
 
-    def call(dataset_options: DatasetOptions, atlas: AtlasOptions | None = None, **changes: Any) -> list[Run]:
+    def call(
+        dataset_options: DatasetOptions, atlas: AtlasOptions | None = None, said: bool = False, **changes: Any
+    ) -> Any:
         arguments: dict[str, Any] = {
             "options": IndexOptions(),
             "preprocess": PreprocessOptions(),
@@ -40,8 +42,9 @@ def run_index(tmp_path: Path) -> Index:
             "atlas": atlas or AtlasOptions(path=str(next(tmp_path.rglob("atlas-*_dseg.nii.gz")))),
         }
         runs, labels = tmp_path / "index" / "x_runs.tsv", tmp_path / "index" / "x_labels.json"
-        index.run(dataset="x", dataset_options=dataset_options, runs=runs, labels=labels, **(arguments | changes))
-        return read_runs(runs)
+        outputs: dict[str, Any] = {"runs": runs, "labels": labels}
+        text = index.run(dataset="x", dataset_options=dataset_options, **outputs, **(arguments | changes))
+        return text if said else read_runs(runs)
 
     return call
 
@@ -368,16 +371,14 @@ class TestTrials:
         assert Counter(event.key for event in events) == {row.key: 6 for row in rows}
         assert [(e.onset, e.trial, e.first, e.stop) for e in events[:2]] == [(4, 0, 2, 7), (16, 1, 8, 13)]
 
-    def test_the_terminal_tells_what_the_trials_are(self, study, run_index, capsys):
+    def test_the_terminal_tells_what_the_trials_are(self, study, run_index):
         study.run().events.write_text("onset\tduration\ttrial_type\n4\t10\tfaces\n20\t10\tfcaes\n40\t0\tpress\n")
-        run_index(study.dataset_options())
-        said = capsys.readouterr().out
+        said = run_index(study.dataset_options(), said=True)
         assert "x: 20 trials of 4 states, in 4 runs of 2 people" in said
         assert "rare: 'fcaes', 1 trials of 1 people; misspelt for 'faces'?" in said
         assert "1 events are no trials, no duration: press (1)" in said
         assert "the task has no delay_s" in said
-        run_index(study.dataset_options("upstream"))
-        assert capsys.readouterr().out == ""
+        assert run_index(study.dataset_options("upstream"), said=True) == ""
 
     def test_upstream_has_an_empty_table(self, study, run_index, tmp_path):
         run_index(study.dataset_options("upstream"))

@@ -46,7 +46,7 @@ def run(
     labels: Path,
     trials: Path | None = None,
     t_r_s: float | None = None,
-) -> None:
+) -> str:
     """Write the run table of a dataset, the table of its trials and the names of its states.
 
     Parameters
@@ -72,6 +72,11 @@ def run(
         ``<dataset>_trials.tsv`` beside the run table.
     t_r_s : float, optional
         Repetition time that stage shard brings all runs to, s, in whose frames trials are placed.
+
+    Returns
+    -------
+    str
+        What the trials are, in lines for the terminal; empty without events.
 
     Raises
     ------
@@ -109,10 +114,8 @@ def run(
         write_runs(first, rows)
         write_json(second, {"labels": names})
         write_trials(third, events)
-    if events:
-        # In the workflow the log takes what is logged; this is for the terminal.
-        task = dataset_options.task if isinstance(dataset_options.task, TaskOptions) else None
-        print("\n".join(summary(dataset, events, task)), flush=True)
+    task = dataset_options.task if isinstance(dataset_options.task, TaskOptions) else None
+    return "\n".join(summary(dataset, events, task)) if events else ""
 
 
 def _index_images(
