@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,12 +15,6 @@ from torch import Tensor, nn
 
 from boldly.config import AdaptOptions, PretrainOptions
 from boldly.files import atomic_path, read_json, write_json
-from boldly.models.autoencoding import AutoencodingNetwork
-from boldly.models.baselines import LinearBaseline, MeanMlp
-from boldly.models.bert import MaskedNetwork
-from boldly.models.components import ComponentsNetwork
-from boldly.models.csm import CausalNetwork
-from boldly.models.lfb import network as lfb
 from boldly.models.network import NetworkConfig
 from boldly.provenance import Contract
 from boldly.records import InputError, Problem
@@ -28,16 +23,26 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CONTRACT = "contract.json"
 
-NETWORKS: dict[str, type[nn.Module]] = {
-    "autoencoding": AutoencodingNetwork,
-    "csm": CausalNetwork,
-    "sequence_bert": MaskedNetwork,
-    "network_bert": MaskedNetwork,
-    "components": ComponentsNetwork,
-    "linear": LinearBaseline,
-    "mean_mlp": MeanMlp,
+# Module and class of each network, by variant and framework. Imported when one is built: the transformers library
+# takes a second to import.
+NETWORKS: dict[str, dict[str, tuple[str, str]]] = {
+    "boldly": {
+        "autoencoding": ("boldly.models.autoencoding", "AutoencodingNetwork"),
+        "csm": ("boldly.models.csm", "CausalNetwork"),
+        "sequence_bert": ("boldly.models.bert", "MaskedNetwork"),
+        "network_bert": ("boldly.models.bert", "MaskedNetwork"),
+        "components": ("boldly.models.components", "ComponentsNetwork"),
+        "linear": ("boldly.models.baselines", "LinearBaseline"),
+        "mean_mlp": ("boldly.models.baselines", "MeanMlp"),
+    },
+    "lfb": {
+        "autoencoding": ("boldly.models.lfb.network", "LfbAutoencoder"),
+        "csm": ("boldly.models.lfb.network", "LfbTransformer"),
+        "sequence_bert": ("boldly.models.lfb.network", "LfbTransformer"),
+        "network_bert": ("boldly.models.lfb.network", "LfbTransformer"),
+        "linear": ("boldly.models.lfb.network", "LfbLinear"),
+    },
 }
-VARIANTS: dict[str, Mapping[str, type[nn.Module]]] = {"boldly": NETWORKS, "lfb": lfb.NETWORKS}
 
 # Of decoders: what no pretrained network holds, and adaptation always trains.
 _HEADS = ("head.", "decoder.decoding_head.")
@@ -59,7 +64,9 @@ def build_network(config: NetworkConfig, seed: int) -> nn.Module:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return VARIANTS[config.variant][config.framework](config)
+        module, name = NETWORKS[config.variant][config.framework]
+        network: nn.Module = getattr(importlib.import_module(module), name)(config)
+        return network
 
 
 def pretraining_config(options: PretrainOptions, n_parcels: int) -> NetworkConfig:
@@ -126,7 +133,7 @@ def load_config(folder: Path | str) -> NetworkConfig:
         # Older models say horizons in frames, which they keep.
         sequences = {name: tuple(content.get(name, ())) for name in ("labels", "horizons_s", "horizons")}
         config = NetworkConfig(**{**content, **sequences})
-        if config.framework not in VARIANTS.get(config.variant, {}):
+        if config.framework not in NETWORKS.get(config.variant, {}):
             raise ValueError(f"no network {config.framework} of variant {config.variant}")
         return config
     except FileNotFoundError:

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from boldly.files import atomic_path, read_json, write_json
-from boldly.models.build import CONFIG, WEIGHTS, load_config, load_weights, save_network
-from boldly.models.lfb.network import NETWORKS
+from boldly.models.build import CONFIG, WEIGHTS, build_network, load_config, load_weights, save_network
 from boldly.models.network import NetworkConfig, NetworkName
 from boldly.provenance import file_sha256
 from boldly.records import InputError, Problem
@@ -250,7 +249,7 @@ def _check(path: Path, weights: dict[str, Tensor], config: NetworkConfig, about:
         if about.get(key, value) != value and config.framework != "linear"
     ]
     with torch.device("meta"):
-        wanted = NETWORKS[config.framework](config).state_dict()
+        wanted = build_network(config, seed=0).state_dict()
     remedy = "give the whole file of such a network, and its train_config.json"
     for name in sorted(wanted.keys() | weights.keys()):
         if name not in weights:

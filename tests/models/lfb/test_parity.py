@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from boldly.models.lfb.network import NETWORKS, losses
+from boldly.models.build import build_network
+from boldly.models.lfb.network import losses
 from tests.models.lfb import reference
 
 NAMES = {"csm": "CSM", "decoding_gpt": "decoding_GPT", "autoencoder": "autoencoder"}
@@ -17,7 +18,7 @@ NAMES = {"csm": "CSM", "decoding_gpt": "decoding_GPT", "autoencoder": "autoencod
 def case(name):
     """Return the network with the given weights, its batch, and what it should give."""
     content = load_file(reference.HERE / f"parity_{name}.safetensors")
-    network = NETWORKS[reference.FRAMEWORKS[NAMES[name]]](reference.sizes(NAMES[name]))
+    network = build_network(reference.sizes(NAMES[name]), seed=0)
     given = {key.removeprefix("weight."): value for key, value in content.items() if key.startswith("weight.")}
     state = network.state_dict() | given
     times, rows = state["embedder.wt_re.weight"], content["row.embedder.wt_re.weight"]

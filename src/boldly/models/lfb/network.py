@@ -283,15 +283,6 @@ class LfbLinear(LfbNetwork):
         return Tokens(functional.pad(inputs, (0, 0, 0, missing)), seconds, valid)
 
 
-NETWORKS: dict[str, type[LfbNetwork]] = {
-    "autoencoding": LfbAutoencoder,
-    "csm": LfbTransformer,
-    "sequence_bert": LfbTransformer,
-    "network_bert": LfbTransformer,
-    "linear": LfbLinear,
-}
-
-
 def losses(tokens: Tokens, outputs: Outputs, follows: Tensor | None = None) -> Outputs:
     """Return `loss` and its parts (see `LfbNetwork.forward`).
 
