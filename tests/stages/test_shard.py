@@ -104,7 +104,27 @@ def test_runs_that_scrubbing_made_too_short_are_left_out_and_logged(
         samples = run_stage(tmp_path, [run_series(KEYS[0], np.arange(9)), run_series(KEYS[1], np.arange(10))])
     assert [sample.key for sample in samples] == KEYS[1:]
     assert samples[0].meta["missing"] == 30
-    assert f"{KEYS[0]}: left out, 9 frames where windows need 10" in caplog.text
+    assert f"{KEYS[0]}: left out, 9 frames without a gap where windows need 10" in caplog.text
+
+
+def test_shards_number_their_frames_and_the_corpus_knows_the_gaps(tmp_path: Path) -> None:
+    kept = [np.setdiff1d(np.arange(40), [0, 1, 17, 18]), np.arange(40)]
+    samples = run_stage(tmp_path, [run_series(key, frames) for key, frames in zip(KEYS, kept, strict=True)])
+    assert [sample.meta["frames"] for sample in samples] == [[[2, 17], [19, 40]], [[0, 40]]]
+    corpus = load_corpus([tmp_path / "a.tar"])
+    # Parcel 0 holds the number of the frame.
+    assert corpus.numbers is not None
+    assert np.array_equal(corpus.numbers, corpus.frames[:, 0])
+    stretches = [part.tolist() for part in corpus.stretches]
+    assert stretches == [[0, 15, 36], [15, 36, 76], [0, 0, 1]]
+    assert [part.tolist() for part in corpus.select([1]).stretches] == [[0], [40], [0]]
+
+
+def test_a_run_of_many_short_stretches_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        samples = run_stage(tmp_path, [run_series(KEYS[0], np.setdiff1d(np.arange(40), range(9, 40, 10)))])
+    assert samples == []
+    assert f"{KEYS[0]}: left out, 9 frames without a gap where windows need 10" in caplog.text
 
 
 def test_downstream_has_one_sample_for_each_trial(tmp_path: Path, events: Path) -> None:
@@ -146,6 +166,7 @@ def test_scrubbed_frames_are_missing_from_trials_and_others_stay_in_place(tmp_pa
         [14, 15, 16, 17, 18],
     ]
     assert [sample.meta["missing"] for sample in samples] == [1, 1, 0]
+    assert [sample.meta["frames"] for sample in samples] == [[[2, 3], [4, 7]], [[8, 9], [10, 13]], [[14, 19]]]
 
 
 def test_a_trial_with_fewer_than_two_frames_left_is_dropped_and_counted(

@@ -17,6 +17,7 @@ from boldly.config import ShardOptions, TaskOptions
 from boldly.files import read_json
 from boldly.provenance import Contract
 from boldly.records import InputError, Problem, Run, Trial, read_runs
+from boldly.samples.sample import spans_of
 from boldly.samples.shards import Sample, write_shard
 from boldly.samples.timeseries import RunSeries, read_timeseries
 from boldly.signals import resampling
@@ -61,7 +62,7 @@ def run(
     options : ShardOptions
         How samples are stored.
     window_frames : int
-        Runs with fewer frames left are left out (upstream).
+        Runs without that many frames in a row are left out (upstream).
     output : Path
         The tar. It is written without samples when the subject has none.
 
@@ -160,8 +161,10 @@ def _nearest_frames(recorded: Run, t_r: float) -> NDArray[np.int64]:
 def _run_samples(
     item: RunSeries, record: Run, contract: Contract, window_frames: int, options: ShardOptions
 ) -> Iterator[Sample]:
-    if len(item.data) < window_frames:
-        logger.info("%s: left out, %d frames where windows need %d", item.key, len(item.data), window_frames)
+    longest = max((stop - first for first, stop in spans_of(item.frames)), default=0)
+    if longest < window_frames:
+        reason = "%s: left out, %d frames without a gap where windows need %d"
+        logger.info(reason, item.key, longest, window_frames)
         return
     meta = {**_run_meta(item, record), **_span_meta(item, slice(None), record.n_volumes)}
     yield Sample(item.key, item.data.astype(options.dtype), item.mean, item.std, meta, contract)
@@ -244,6 +247,6 @@ def _run_meta(item: RunSeries, record: Run) -> dict[str, Any]:
 
 
 def _span_meta(item: RunSeries, rows: slice, recorded: int) -> dict[str, Any]:
-    """Return the frames that a sample has, and how many scrubbing took out of its span."""
-    kept = len(item.frames[rows])
-    return {"n_volumes": kept, "missing": recorded - kept}
+    """Return which frames a sample has, and how many scrubbing took out of its span."""
+    kept = item.frames[rows]
+    return {"n_volumes": len(kept), "missing": recorded - len(kept), "frames": spans_of(kept)}
