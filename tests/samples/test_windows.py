@@ -239,7 +239,7 @@ def test_no_window_bridges_a_gap(options):
     for part in (slice(0, split), slice(split, None)):
         step = np.diff(batch["inputs"][:, part, 0].numpy(), axis=1)
         assert (step[real[:, part][:, 1:]] == 1).all()
-    # Windows come from all stretches, in proportion to their frames: 30, 28 and 29 of the first run, 65 of the other.
+    # In proportion to the frames of the stretches: 30, 28 and 29 of the first run, 65 of the other.
     first = batch["inputs"][:, 0, 0].numpy()[windows.runs(range(512)) == 0]
     share = np.histogram(first, [0, 30, 60, 90])[0] / 512
     np.testing.assert_allclose(share, np.array([30, 28, 29]) / 152, atol=0.07)
