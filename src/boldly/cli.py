@@ -74,7 +74,14 @@ def _preprocess(args: argparse.Namespace) -> None:
     from boldly.stages import preprocess
 
     options = _preprocess_options(args.options)
-    preprocess.run(runs=args.runs, subject=args.subject, options=options, nuisance=args.nuisance, qc=args.qc)
+    preprocess.run(
+        runs=args.runs,
+        subject=args.subject,
+        options=options,
+        nuisance=args.nuisance,
+        qc=args.qc,
+        on_error=args.on_error,
+    )
 
 
 def _parcellate(args: argparse.Namespace) -> None:
@@ -92,6 +99,7 @@ def _parcellate(args: argparse.Namespace) -> None:
         cache=args.cache,
         output=args.output,
         quality=args.quality,
+        on_error=args.on_error,
     )
 
 
@@ -288,6 +296,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_preparation(add: Callable, flag: Callable, path: Callable, options: Callable) -> None:
+    def defective(sub: argparse.ArgumentParser) -> None:
+        choices = ["stop", "exclude"]
+        flag(sub, "on-error", "what a defective run does; default: stop", default="stop", choices=choices)
+
     sub = add("index", _index, "list the runs of a dataset and all that is wrong with them")
     flag(sub, "dataset", "name of the dataset")
     flag(sub, "dataset-options", "its config section as JSON", metavar="JSON")
@@ -302,6 +314,7 @@ def _add_preparation(add: Callable, flag: Callable, path: Callable, options: Cal
     path(sub, "runs", "run table")
     flag(sub, "subject", "subject label, without sub-")
     options(sub)
+    defective(sub)
     path(sub, "nuisance", "table of regressors per frame to write")
     path(sub, "qc", "table of quality per run to write")
 
@@ -313,6 +326,7 @@ def _add_preparation(add: Callable, flag: Callable, path: Callable, options: Cal
     flag(sub, "atlas", "config section atlas as JSON", metavar="JSON")
     options(sub)
     options(sub, "preprocess", "preprocess, for the contract,")
+    defective(sub)
     path(sub, "cache", "folder of projection matrices, shared by all jobs")
     path(sub, "output", "safetensors file to write")
     path(sub, "quality", "table of signal quality per run to write")

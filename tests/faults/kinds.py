@@ -79,6 +79,7 @@ RUN_FAULTS: dict[str, tuple[Callable[[Any], Any], str, str, str]] = {
         lambda f: without_columns(f.confounds, "csf"),
         "confounds", "no column 'csf' (found: ", "drop wm_csf from preprocess.strategy",
     ),
+    "no brain mask": (lambda f: f.mask.unlink(), "bold", "no brain mask", "exclude the run"),
     "mask of another grid": (
         lambda f: nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), f.mask),
         "mask", "the run has 8x9x8 voxels", "mask that fMRIPrep wrote",

@@ -400,3 +400,65 @@ class TestRealData:
         with pytest.raises(InputError, match=r"drop wm_csf from preprocess\.strategy") as caught:
             run_index(options, AtlasOptions(path=str(haxby / "atlas-slice64_dseg.nii.gz")))
         assert len(caught.value.problems) == 12
+
+
+class TestChoice:
+    def test_filters_choose_runs_by_any_entity(self, write_study, run_index):
+        study = write_study(sessions=("pre", "post"), tasks=("blocks", "other"), runs=("01", "02"))
+        options = study.dataset_options(filters={"session": "pre", "run": [2], "task": ["blocks", "rest"]})
+        with pytest.raises(InputError, match=r"filters.task: no run has 'rest' \(found: blocks, other\)"):
+            run_index(options)
+        rows = run_index(study.dataset_options(filters={"ses": "pre", "run": 2, "task": "blocks"}))
+        assert [(row.session, row.task, row.run) for row in rows] == [("pre", "blocks", "02")] * 2
+
+    def test_null_stands_for_runs_without_the_entity(self, write_study, run_index):
+        study = write_study(runs=("", "2"))
+        assert {row.run for row in run_index(study.dataset_options(filters={"run": [None]}))} == {""}
+        assert len(run_index(study.dataset_options(filters={"run": [None, 2]}))) == 4
+        with pytest.raises(InputError, match=r"filters.session: no run has 'pre' \(found: none at all\)"):
+            run_index(study.dataset_options(filters={"session": "pre"}))
+
+    def test_filters_that_no_run_passes_together_are_an_error(self, write_study, run_index):
+        study = write_study(tasks=("blocks",), runs=("1",))
+        other = write_study("study", tasks=("other",), runs=("2",))
+        assert study.derivatives == other.derivatives
+        with pytest.raises(InputError, match="no run has all that the filters ask for"):
+            run_index(study.dataset_options(filters={"task": "blocks", "run": 2}))
+
+    def test_a_run_excluded_by_hand_has_a_row_with_the_reason_and_is_not_read(self, study, run_index):
+        study.run("01", run="2").bold.write_bytes(b"")
+        reasons = {"sub-01_task-blocks_run-02": "the scanner stopped"}
+        rows = run_index(study.dataset_options(exclude_runs=reasons))
+        assert [row.status for row in rows] == ["ok", "excluded", "ok", "ok"]
+        assert rows[1].reason == "excluded in the config: the scanner stopped"
+
+    def test_a_shorter_key_excludes_all_runs_that_have_its_entities(self, study, run_index):
+        rows = run_index(study.dataset_options(exclude_runs={"ds-x_sub-02": "asleep"}))
+        assert [row.status for row in rows] == ["ok", "ok", "excluded", "excluded"]
+
+    def test_an_exclusion_that_no_run_has_is_an_error(self, study, run_index):
+        with pytest.raises(InputError, match="exclude_runs: no run 'sub-01_run-7'") as caught:
+            run_index(study.dataset_options(exclude_runs={"sub-01_run-7": "x", "nonsense": "x"}))
+        assert len(caught.value.problems) == 2
+
+    def test_runs_of_ready_made_shards_cannot_be_chosen(self):
+        with pytest.raises(ValueError, match="ready-made shards are taken whole"):
+            DatasetOptions(role="upstream", shards="tars", exclude_runs={"sub-01": "x"})
+
+
+class TestMasks:
+    def test_a_run_without_a_brain_mask_is_defective(self, study, run_index):
+        study.run("01", run="2").mask.unlink()
+        with pytest.raises(InputError, match="no brain mask beside the image") as caught:
+            run_index(study.dataset_options())
+        (problem,) = caught.value.problems
+        assert problem.entity.endswith("sub-01_task-blocks_run-2")
+        assert "without_mask" in problem.remedy
+        rows = run_index(study.dataset_options(), options=IndexOptions(on_error="exclude"))
+        assert [row.status for row in rows] == ["ok", "error", "ok", "ok"]
+
+    def test_the_whole_image_counts_as_brain_where_the_config_says_so(self, study, run_index, caplog):
+        study.run("01", run="2").mask.unlink()
+        rows = run_index(study.dataset_options(without_mask="whole_image"))
+        assert [bool(row.mask) for row in rows] == [True, False, True, True]
+        assert "1 runs, the first ds-x_sub-01_task-blocks_run-2: the whole image counts as brain" in caplog.text

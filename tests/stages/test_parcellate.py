@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -41,7 +41,7 @@ class Subject:
     status: dict[str, str]
     atlas: AtlasOptions
 
-    def parcellate(self, **options: Any) -> list[RunSeries]:
+    def parcellate(self, on_error: Literal["stop", "exclude"] = "stop", **options: Any) -> list[RunSeries]:
         """Run the stage; return what it wrote."""
         path = self.folder
         write_runs(path / "runs.tsv", self.runs)
@@ -58,6 +58,7 @@ class Subject:
             cache=path / "cache",
             output=path / "out" / "sub-01_timeseries.safetensors",
             quality=path / "out" / "sub-01_quality.tsv",
+            on_error=on_error,
         )
         return read_timeseries(path / "out" / "sub-01_timeseries.safetensors")[0]
 
@@ -286,6 +287,18 @@ def test_all_bad_runs_are_reported_at_once_and_nothing_is_written(subject: Subje
     found = [(problem.where, problem.entity) for problem in caught.value.problems]
     assert found == [(str(bold), subject.runs[0].key), (subject.runs[1].mask, subject.runs[1].key)]
     assert not (subject.folder / "out").exists()
+
+
+def test_a_defective_run_becomes_a_row_with_the_reason_where_the_config_says_so(subject: Subject) -> None:
+    data = nib.Nifti1Image.from_filename(subject.runs[0].bold).get_fdata(dtype=np.float32)
+    data[..., -1] = 0
+    save(Path(subject.runs[0].bold), data)
+    (series,) = subject.parcellate(on_error="exclude")
+    assert series.key == subject.runs[1].key
+    table = quality(subject)
+    assert table["status"].tolist() == ["error", "ok"]
+    assert table["reason"].tolist()[0] == f"1 of {T} volumes hold nothing but zeros or NaN: {T - 1}"
+    assert table["n_marked"].isna().tolist() == [True, False]
 
 
 def test_a_repaired_run_gives_the_bytes_of_a_clean_one(subject: Subject) -> None:

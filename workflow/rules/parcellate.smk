@@ -48,6 +48,7 @@ rule parcellate_subject:
         preprocess=options("preprocess"),
         cache="results/parcellate/cache",
         rows=subject_rows,
+        on_error=CONFIG.index.on_error,
         revision=REVISIONS["parcellate"],
     shell:
         "boldly parcellate"
@@ -57,6 +58,7 @@ rule parcellate_subject:
         " --qc {input.qc:q}"
         " --atlas {params.atlas:q}"
         " --options {params.options:q}"
+        " --on-error {params.on_error:q}"
         " --preprocess {params.preprocess:q}"
         " --cache {params.cache:q}"
         " --output {output.timeseries:q}"

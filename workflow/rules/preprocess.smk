@@ -40,12 +40,14 @@ rule preprocess_subject:
     params:
         options=options("preprocess"),
         rows=subject_rows,
+        on_error=CONFIG.index.on_error,
         revision=REVISIONS["preprocess"],
     shell:
         "boldly preprocess"
         " --runs {input.runs:q}"
         " --subject {wildcards.subject:q}"
         " --options {params.options:q}"
+        " --on-error {params.on_error:q}"
         " --nuisance {output.nuisance:q}"
         " --qc {output.qc:q}"
         " 2> {log:q}"

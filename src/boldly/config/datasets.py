@@ -248,6 +248,21 @@ class DatasetOptions(Section):
     resolution: str | None = Field(None, description="The `res` entity to use; default: any, if unambiguous.")
     tasks: list[str] | None = Field(None, description="Use only these BIDS tasks.")
     subjects: list[str] | None = Field(None, description="Use only these subjects.")
+    filters: dict[str, list[str | int | None]] = Field(
+        {},
+        description="Use only runs whose BIDS entities have these values: `{session: [pre], acquisition: [mb, "
+        "null]}`; null: without the entity; a number also finds its padded spelling.",
+    )
+    exclude_runs: dict[str, str] = Field(
+        {},
+        description="Runs that are left out, and why: `{sub-03_task-rest_run-2: asleep}`. A key with fewer "
+        "entities means all runs that have them. The reason stands in the run table.",
+    )
+    without_mask: Literal["error", "whole_image"] = Field(
+        "error",
+        description="A run without a brain mask is defective, or its whole image counts as brain: every parcel in "
+        "the grid then is covered, whether the scanner saw it or not.",
+    )
     task: str | TaskOptions | None = Field(
         None, description="How events become trials: a YAML file or the options themselves (downstream)."
     )
@@ -294,6 +309,14 @@ class DatasetOptions(Section):
         places = [str(folder / "participants.tsv") for folder in folders]
         return next(filter(os.path.isfile, places), places[0] if places else None)
 
+    @field_validator("filters", mode="before")
+    @classmethod
+    def _lists(cls, content: Any) -> Any:
+        """Take a single value for a list of one."""
+        if not isinstance(content, dict):
+            return content
+        return {name: value if isinstance(value, list) else [value] for name, value in content.items()}
+
     @field_validator("split", mode="before")
     @classmethod
     def _split_of_role(cls, content: Any, info: ValidationInfo) -> Any:
@@ -315,6 +338,8 @@ class DatasetOptions(Section):
             raise ValueError("give either derivatives or shards")
         if self.role == "downstream" and self.is_remote:
             raise ValueError("shards at a web address are for pretraining; download these, and name their folder")
+        if self.shards is not None and (self.filters or self.exclude_runs):
+            raise ValueError("filters and exclude_runs choose runs of images; ready-made shards are taken whole")
         no_events = self.bids is None and self.layout != "hcp"
         if self.role == "downstream" and self.shards is None and (no_events or self.task is None):
             raise ValueError("a downstream dataset needs bids (events) and task (how events become trials)")

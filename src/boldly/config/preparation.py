@@ -16,7 +16,9 @@ class IndexOptions(Section):
     """Which runs are taken."""
 
     on_error: Literal["stop", "exclude"] = Field(
-        "stop", description="What a defective run does: stop everything with a table, or exclude it."
+        "stop",
+        description="What a defective run does, in index, preprocess and parcellate: stop everything with a "
+        "table, or get a row with the reason and be left out.",
     )
     minimum_volumes: int = Field(10, ge=2, description="Runs with fewer frames are excluded.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -38,6 +38,7 @@ def run(
     cache: Path,
     output: Path,
     quality: Path,
+    on_error: Literal["stop", "exclude"] = "stop",
 ) -> None:
     """Extract and clean the parcels' signals of all usable runs of a subject.
 
@@ -68,11 +69,13 @@ def run(
         Output: one row per run with its status and, where it is excluded, the reason; the median and the lowest
         temporal signal-to-noise ratio of its parcels before cleaning (those that are marked left out), the median
         coverage of all parcels, and the number marked. Excluded runs have no time series.
+    on_error : {"stop", "exclude"}
+        What a defective run does: stop the stage, or get a row with status "error" and the reason.
 
     Raises
     ------
     InputError
-        With the problems of all runs.
+        With the problems of all runs, unless `on_error` is "exclude".
     """
     table = read_runs(runs, subject=subject)
     if not table:
@@ -87,6 +90,7 @@ def run(
 
     series: list[RunSeries] = []
     problems: list[Problem] = []
+    defective: dict[str, str] = {}
     for record in usable:
         logger.info("%s: %d volumes", record.key, record.n_volumes)
         try:
@@ -96,13 +100,17 @@ def run(
             series.append(_parcellate(record, kept, confounds, parcels, options, cache))
         except InputError as error:
             problems += error.problems
-    if problems:
+            defective[record.key] = " ".join("; ".join(problem.message for problem in error.problems).split())
+    if problems and on_error == "stop":
         raise InputError(problems)
+    for problem in problems:
+        logger.warning("excluded: %s", problem)
     measured = quality_table(series, options.exclude)
     for key, reason in zip(measured["key"], measured["reason"], strict=True):
         if reason:
             logger.warning("%s: excluded: %s", key, reason)
     kept_series = [item for item, status in zip(series, measured["status"], strict=True) if status == "ok"]
+    measured = _with_defective(measured, defective)
     measured["reason"] = measured["reason"].replace("", None)
     # Both or none: half a result would look like a whole one.
     with atomic_path(output) as first, atomic_path(quality) as second:
@@ -144,6 +152,16 @@ def quality_table(series: Sequence[RunSeries], exclude: SignalExclusionOptions) 
         rows.append((run.key, "excluded" if reason else "ok", reason, *values, len(marked)))
     columns = ["key", "status", "reason", "median_tsnr", "lowest_tsnr", "median_coverage", "n_marked"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _with_defective(measured: pd.DataFrame, reasons: dict[str, str]) -> pd.DataFrame:
+    """Add a row for each run of which nothing can be measured; from its key to the reason."""
+    if not reasons:
+        return measured
+    rows = pd.DataFrame({"key": list(reasons), "status": "error", "reason": list(reasons.values())})
+    n_marked = measured["n_marked"].astype("Int64")
+    whole = pd.concat([measured.assign(n_marked=n_marked), rows.astype({"key": "str"})])
+    return whole.sort_values("key", ignore_index=True)
 
 
 def _parcellate(

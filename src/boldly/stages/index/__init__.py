@@ -22,6 +22,7 @@ from boldly.files import atomic_path, write_json, write_tsv
 from boldly.records import InputError, Problem, Run, write_runs
 from boldly.signals import trials
 from boldly.stages.index.checks import Checked, check_atlas, check_run
+from boldly.stages.index.choice import choose
 from boldly.stages.index.ready import survey_remote, survey_shards
 from boldly.stages.index.survey import RunFiles, survey
 from boldly.stages.index.survey_hcp import survey_hcp
@@ -109,8 +110,17 @@ def _index_images(
         files, problems = survey_hcp(dataset, options)
     else:
         files, problems = survey(dataset, options, aroma=preprocess.takes_aroma_images)
+    files, excluded, wrong = choose(dataset, options, files)
+    problems += wrong
     roots = [Path(root) for root in (options.derivatives, options.bids) if root is not None]
-    check = partial(check_run, times=RepetitionTimes(roots), preprocess=preprocess, fewest_volumes=fewest)
+    check = partial(
+        check_run,
+        times=RepetitionTimes(roots),
+        preprocess=preprocess,
+        fewest_volumes=fewest,
+        needs_mask=options.without_mask == "error",
+        excluded=excluded,
+    )
     found = tqdm(_check_all(check, files), desc=f"{dataset}: runs", total=len(files), unit="run", disable=None)
     checked = list(found)
     try:
@@ -239,6 +249,7 @@ def _summarize(dataset: str, rows: Sequence[Run]) -> None:
     subjects = len({row.subject for row in rows if row.status == "ok"})
     left_out = "".join(f", {counts[status]} {status}" for status in ("excluded", "error") if counts[status])
     _LOG.info("%s: %d runs of %d subjects%s", dataset, counts["ok"], subjects, left_out)
-    for row in rows:
-        if row.status == "ok" and row.bold and not row.mask:
-            _LOG.warning("%s: no brain mask beside the image, the whole image counts as brain", row.key)
+    bare = [row.key for row in rows if row.status == "ok" and row.bold and not row.mask]
+    if bare:
+        message = "%s: no brain mask beside the images of %d runs, the first %s: the whole image counts as brain"
+        _LOG.warning(message, dataset, len(bare), bare[0])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -50,13 +51,22 @@ class Checked:
 
 
 def check_run(
-    files: RunFiles, times: RepetitionTimes, preprocess: PreprocessOptions, fewest_volumes: int
+    files: RunFiles,
+    times: RepetitionTimes,
+    preprocess: PreprocessOptions,
+    fewest_volumes: int,
+    *,
+    needs_mask: bool = True,
+    excluded: Mapping[str, str] = MappingProxyType({}),
 ) -> Checked:
     """Check the image, the repetition time, the mask's grid and the confounds table of a run.
 
-    A run that a rule excludes is not checked further. Nothing but headers is read, and the confounds table is
-    counted, not parsed, so that 12,000 runs take minutes.
+    A run that a rule excludes, or the config by name (`excluded`: from key to reason), is not checked further. A
+    run without a brain mask is defective where `needs_mask` says so. Nothing but headers is read, and the
+    confounds table is counted, not parsed, so that 12,000 runs take minutes.
     """
+    if files.key in excluded:
+        return Checked(files, None, math.nan, f"excluded in the config: {excluded[files.key]}", ())
     problems = list(files.problems)
     if files.image is None:
         return Checked(files, None, math.nan, "", tuple(problems))
@@ -72,10 +82,10 @@ def check_run(
         problems.append(Problem(str(files.source), files.key, str(error), error.remedy))
     t_r, wrong = times.of(files, files.image, header)
     if header.n_volumes < fewest_volumes:
-        excluded = f"{header.n_volumes} volumes, fewer than {fewest_volumes}"
-        return Checked(files, header, t_r, excluded, ())
+        too_few = f"{header.n_volumes} volumes, fewer than {fewest_volumes}"
+        return Checked(files, header, t_r, too_few, ())
     problems += wrong
-    problems += _check_mask(files, header.grid)
+    problems += _check_mask(files, header.grid, needs_mask=needs_mask)
     problems += _check_confounds(files, header.n_volumes, t_r, preprocess)
     return Checked(files, header, t_r, "", tuple(problems))
 
@@ -143,8 +153,17 @@ def _hits(one: Grid, chosen: NDArray[np.bool_], other: Grid, target: NDArray[np.
     return bool(target[np.ravel_multi_index(tuple(moved[:, within]), other.shape, order="F")].any())
 
 
-def _check_mask(files: RunFiles, grid: Grid) -> list[Problem]:
-    if files.mask is None or is_sound_on(files.mask, grid):
+def _check_mask(files: RunFiles, grid: Grid, *, needs_mask: bool) -> list[Problem]:
+    if files.mask is None:
+        if not needs_mask or any("brain mask" in problem.message for problem in files.problems):
+            return []
+        message = "no brain mask beside the image"
+        remedy = (
+            "copy the mask that fMRIPrep wrote beside it, exclude the run, or let the whole image count as brain "
+            "(datasets.<name>.without_mask: whole_image)"
+        )
+        return [Problem(str(files.image), files.key, message, remedy)]
+    if is_sound_on(files.mask, grid):
         return []
     try:
         mask = open_volumes(files.mask, files.key)
