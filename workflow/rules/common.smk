@@ -3,13 +3,12 @@
 import functools
 import hashlib
 import json
-import os
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 # Modules, not names: a Snakefile shares its namespace with Snakemake itself (which has a `parse` of its own).
-from boldly import bids, records
+from boldly import bids, fingerprints, records
 from boldly import config as settings
 from boldly.samples.shards import subject_shards
 
@@ -69,24 +68,9 @@ def dataset_options(wildcards):
     return CONFIG.datasets[wildcards.dataset].model_dump_json(exclude=unused)
 
 
-def folders(path):
-    """The folders in a folder, sorted; none where there is no such folder."""
-    found = os.scandir(path) if path and Path(path).is_dir() else ()
-    return sorted((entry for entry in found if entry.is_dir()), key=lambda entry: entry.name)
-
-
-def subject_listing(wildcards):
-    """Checksum of the derivatives' folders, so that index looks again where subjects, sessions or runs come or go.
-
-    The time of a folder func tells of new files in it without a look at their names.
-    """
-    listing = []
-    for subject in folders(CONFIG.datasets[wildcards.dataset].derivatives):
-        inside = folders(subject.path) if subject.name.startswith("sub-") else ()
-        sessions = [entry for entry in inside if entry.name.startswith("ses-")] or [subject]
-        scans = [(session.name, Path(session.path, "func")) for session in sessions]
-        listing.append((subject.name, [(name, func.stat().st_mtime_ns) for name, func in scans if func.is_dir()]))
-    return hashlib.sha256(repr(listing).encode()).hexdigest()[:16]
+def dataset_files(wildcards):
+    """Fingerprint of all files that index reads, so that it looks again where one of them comes, goes or changes."""
+    return fingerprints.of_dataset(CONFIG.datasets[wildcards.dataset])
 
 
 def dataset_role(wildcards):
@@ -168,10 +152,25 @@ def run_files(column):
     return files
 
 
-def subject_rows(wildcards):
-    """Checksum of the subject's rows, so that a changed run table reruns only the subjects that changed."""
-    rows = subjects(wildcards.dataset).get(wildcards.subject, [])
-    return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
+def run_tables(wildcards):
+    """The subject's confounds tables, and the files beside them that say what their components are."""
+    tables = run_files("confounds")(wildcards)
+    return [path for table in tables for path in (table, *if_present(bids.sidecar(Path(table))))]
+
+
+def subject_rows(*columns):
+    """Params function: checksum of the subject's rows, and of the files in some columns.
+
+    So a changed run table reruns only the subjects that changed. Snakemake itself notices a newer file, not one that
+    was replaced by an older one.
+    """
+
+    def checksum(wildcards):
+        rows = subjects(wildcards.dataset).get(wildcards.subject, [])
+        paths = [path for column in columns for path in run_files(column)(wildcards)]
+        return hashlib.sha256(f"{rows} {fingerprints.of_files(paths)}".encode()).hexdigest()[:16]
+
+    return checksum
 
 
 def shard_folder(dataset):

@@ -35,7 +35,7 @@ checkpoint index_dataset:
         options=options("index"),
         preprocess=options("preprocess"),
         window=SHORTEST_WINDOW,
-        subjects=subject_listing,
+        files=dataset_files,
         revision=REVISIONS["index"],
     shell:
         "boldly index"

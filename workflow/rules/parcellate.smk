@@ -47,7 +47,7 @@ rule parcellate_subject:
         options=options("parcellate"),
         preprocess=options("preprocess"),
         cache="results/parcellate/cache",
-        rows=subject_rows,
+        rows=subject_rows("bold", "mask"),
         on_error=CONFIG.index.on_error,
         revision=REVISIONS["parcellate"],
     shell:

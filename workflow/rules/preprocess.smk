@@ -22,7 +22,7 @@ rule preprocess:
 rule preprocess_subject:
     """Write regressors and quality of a subject's runs."""
     input:
-        confounds=run_files("confounds"),
+        confounds=run_tables,
         runs=ancient("results/index/{dataset}_runs.tsv"),
     output:
         nuisance="results/preprocess/{dataset}/sub-{subject}_nuisance.tsv",
@@ -39,7 +39,7 @@ rule preprocess_subject:
         runtime=30,
     params:
         options=options("preprocess"),
-        rows=subject_rows,
+        rows=subject_rows("confounds"),
         on_error=CONFIG.index.on_error,
         revision=REVISIONS["preprocess"],
     shell:

@@ -36,7 +36,7 @@ rule shard_subject:
         options=options("shard"),
         task=trial_options,
         window=SHORTEST_WINDOW,
-        rows=subject_rows,
+        rows=subject_rows("confounds", "events"),
         labels=dataset_labels,
         revision=REVISIONS["shard"],
     shell:
