@@ -41,7 +41,12 @@ class Subject:
     status: dict[str, str]
     atlas: AtlasOptions
 
-    def parcellate(self, on_error: Literal["stop", "exclude"] = "stop", **options: Any) -> list[RunSeries]:
+    def parcellate(
+        self,
+        on_error: Literal["stop", "exclude"] = "stop",
+        preprocess: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> list[RunSeries]:
         """Run the stage; return what it wrote."""
         path = self.folder
         write_runs(path / "runs.tsv", self.runs)
@@ -54,7 +59,7 @@ class Subject:
             qc=path / "qc.tsv",
             atlas=self.atlas,
             options=ParcellateOptions.model_validate(options),
-            preprocess=PreprocessOptions(),
+            preprocess=PreprocessOptions.model_validate(preprocess or {}),
             cache=path / "cache",
             output=path / "out" / "sub-01_timeseries.safetensors",
             quality=path / "out" / "sub-01_quality.tsv",
@@ -363,3 +368,15 @@ def test_a_real_run_equals_nilearn(haxby: Path, tmp_path: Path) -> None:
     )
     expected = masker.fit_transform(str(run))
     assert np.abs(ours.data - expected).max() < 1e-3
+
+
+def test_there_is_no_butterworth_filter_beside_cosines(subject: Subject, caplog: pytest.LogCaptureFixture) -> None:
+    subject.parcellate(preprocess={"strategy": ["motion", "high_pass"]})
+    assert "no Butterworth high-pass filter" in caplog.text
+    path = subject.folder / "out" / "sub-01_timeseries.safetensors"
+    found, contract = read_timeseries(path)
+    assert contract.high_pass_hz is None
+    assert contract.confounds["strategy"] == ["motion", "high_pass"]
+    for one, other in zip(found, subject.parcellate(high_pass_hz=None), strict=True):
+        assert np.array_equal(one.data, other.data)
+    assert read_timeseries(path)[1].high_pass_hz is None

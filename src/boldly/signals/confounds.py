@@ -89,7 +89,7 @@ class Nuisance:
 def parts(options: PreprocessOptions) -> list[str]:
     """Return the parts of the regression in order; CompCor brings the cosines that fMRIPrep computed it with."""
     chosen: list[str] = list(dict.fromkeys(options.strategy))
-    if "compcor" in chosen and "high_pass" not in chosen:
+    if options.takes_cosines and "high_pass" not in chosen:
         chosen.append("high_pass")
     return chosen
 

@@ -11,7 +11,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from boldly.config import AtlasOptions, ParcellateOptions, PreprocessOptions, SignalExclusionOptions
+from boldly.config import (
+    AtlasOptions,
+    ParcellateOptions,
+    PreprocessOptions,
+    SignalExclusionOptions,
+    with_one_high_pass,
+)
 from boldly.files import atomic_path, write_tsv
 from boldly.provenance import Contract
 from boldly.records import InputError, Problem, Run, read_runs, read_table
@@ -58,7 +64,7 @@ def run(
     atlas : AtlasOptions
         The parcels.
     options : ParcellateOptions
-        Smoothing, filters, scaling.
+        Smoothing, filters, scaling. There is no Butterworth high-pass where cosines are regressed out.
     preprocess : PreprocessOptions
         How the regressors came about; for the contract.
     cache : Path
@@ -77,6 +83,9 @@ def run(
     InputError
         With the problems of all runs, unless `on_error` is "exclude".
     """
+    if with_one_high_pass(options, preprocess) != options:
+        logger.warning("cosines are regressed out: no Butterworth high-pass filter beside them")
+        options = with_one_high_pass(options, preprocess)
     table = read_runs(runs, subject=subject)
     if not table:
         message = f"no run of subject {subject}"
