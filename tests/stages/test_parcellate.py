@@ -238,12 +238,34 @@ def test_parcels_outside_the_brain_mask_are_zeros_and_marked(subject: Subject) -
     assert first.meta["marked"] == first.meta["uncovered"] == [2, 3]
     assert not first.data[:, 2:].any()
     assert first.data[:, :2].any(axis=0).all()
-    # Coverage decides about parcels, not about voxels: signals do not depend on the mask.
     assert second.meta["marked"] == []
+    # Without the option the mask decides about parcels, not about voxels: signals do not depend on it.
+    (unmasked, _) = subject.parcellate(mask=False)
+    assert np.array_equal(unmasked.coverage, first.coverage)
     subject.runs[0] = dataclasses.replace(subject.runs[0], mask="")
     without = subject.parcellate()[0]
     np.testing.assert_array_equal(without.coverage, 1)
-    np.testing.assert_array_equal(without.data[:, :2], first.data[:, :2])
+    np.testing.assert_array_equal(without.data[:, :2], unmasked.data[:, :2])
+    # The mask does not cut the second parcel.
+    np.testing.assert_array_equal(first.data[:, 1], unmasked.data[:, 1])
+
+
+@pytest.mark.parametrize("mask", [True, False])
+def test_voxels_beside_the_brain_do_not_count(subject: Subject, mask: bool) -> None:
+    record = subject.runs[0]
+    inside = np.ones(SHAPE, np.uint8)
+    inside[:2] = 0  # half of the first slab
+    truth = np.sin(np.arange(T) / 3)
+    data = np.full((*SHAPE, T), 1000.0) + 10 * truth
+    # What is recorded beside the brain is five times as strong.
+    data[:2] = 1000 + 50 * np.random.default_rng(0).normal(size=T)
+    save(Path(record.mask), inside)
+    save(Path(record.bold), data.astype(np.float32))
+    (series, _) = subject.parcellate(mask=mask, smoothing_fwhm_mm=None, high_pass_hz=None, detrend=False)
+    found = np.corrcoef(series.data[:, 0], truth[series.frames])[0, 1]
+    assert (abs(found) > 0.9) == mask
+    contract = read_timeseries(subject.folder / "out" / "sub-01_timeseries.safetensors")[1]
+    assert contract.mask == mask
 
 
 def test_parcels_that_do_not_vary_are_zeros_and_marked(subject: Subject) -> None:

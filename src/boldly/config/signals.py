@@ -74,6 +74,11 @@ class ParcellateOptions(Section):
     """Order of operations as in nilearn's maskers: smooth, extract, detrend, filter with regression, scale."""
 
     smoothing_fwhm_mm: float | None = Field(3.0, gt=0, description="Gaussian kernel, mm FWHM; null: none.")
+    mask: bool = Field(
+        True,
+        description="Only voxels inside the run's brain mask count (after smoothing), as with nilearn's "
+        "`mask_img`; false: all voxels of a parcel, also those beside the brain.",
+    )
     detrend: bool = Field(True, description="Remove a linear trend.")
     high_pass_hz: float | None = Field(0.008, gt=0, description="Butterworth high-pass, Hz; null: none.")
     low_pass_hz: float | None = Field(None, gt=0, description="Butterworth low-pass, Hz; null: none.")

@@ -48,10 +48,10 @@ def run(
 ) -> None:
     """Extract and clean the parcels' signals of all usable runs of a subject.
 
-    Per run: read the image in blocks, smooth and extract in one product (`boldly.signals.projection`), detrend,
-    filter, regress the nuisances out and scale (`boldly.signals.cleaning`). Parcels with less than
-    `options.min_coverage` of their weight in the run's brain mask, and those that do not vary in time, are marked
-    and written as zeros.
+    Per run: read the image in blocks, smooth and extract in one product (`boldly.signals.projection`), from voxels
+    inside the run's brain mask (`options.mask`), detrend, filter, regress the nuisances out and scale
+    (`boldly.signals.cleaning`). Parcels with less than `options.min_coverage` of their weight in the mask, and
+    those that do not vary in time, are marked and written as zeros.
 
     Parameters
     ----------
@@ -187,8 +187,11 @@ def _parcellate(
         message = f"the image has {volumes.n_volumes} volumes, its nuisance table {len(kept)} frames"
         raise InputError(Problem(record.bold, record.key, message, "exclude the run, or run fMRIPrep on it again"))
     projection = load_projection(atlas, volumes.grid, options.smoothing_fwhm_mm, cache)
-    coverage = _coverage(record, projection)
+    inside = read_mask(record.mask, projection.grid, record.key) if record.mask else None
+    coverage = _coverage(record, projection, inside)
     uncovered = (coverage < options.min_coverage) | (coverage == 0)
+    if options.mask and inside is not None:
+        projection = projection.within(inside, options.smoothing_fwhm_mm)
     extracted = projection.extract(volumes)
     _check_empty(record, extracted.empty & kept)
     try:
@@ -250,9 +253,8 @@ def _check_signal(record: Run, cleaned: Cleaned, marked: NDArray[np.bool_]) -> N
         raise InputError(Problem(record.bold, record.key, message, "correct scl_slope, or exclude the run"))
 
 
-def _coverage(record: Run, projection: Projection) -> NDArray[np.float32]:
+def _coverage(record: Run, projection: Projection, inside: NDArray[np.bool_] | None) -> NDArray[np.float32]:
     """Return how much of each parcel lies in the run's brain mask; without a mask, in its grid."""
-    inside = read_mask(record.mask, projection.grid, record.key) if record.mask else None
     coverage = projection.coverage(inside)
     if not coverage.any():
         message = "no parcel of the atlas lies within the brain mask"
@@ -286,4 +288,5 @@ def _contract(
         low_pass_hz=options.low_pass_hz,
         detrend=options.detrend,
         standardize=options.standardize,
+        mask=options.mask,
     )
