@@ -236,6 +236,7 @@ def test_parcels_outside_the_brain_mask_are_zeros_and_marked(subject: Subject) -
     first, second = subject.parcellate(min_coverage=0.5)
     np.testing.assert_allclose(first.coverage, [0.5, 1, 1 / 7, 1 / 7], rtol=1e-6)
     assert first.meta["marked"] == first.meta["uncovered"] == [2, 3]
+    assert first.meta["marked_names"] == ["parcel-3", "parcel-4"]
     assert not first.data[:, 2:].any()
     assert first.data[:, :2].any(axis=0).all()
     assert second.meta["marked"] == []

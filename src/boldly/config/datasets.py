@@ -56,7 +56,9 @@ class AtlasOptions(Section):
         None, description="Image: 3-D labels (`*_dseg.nii.gz`) or 4-D maps (`*_probseg.nii.gz`)."
     )
     labels: str | None = Field(
-        None, description="Table of parcel names (columns index, name); default: the image's name with .tsv."
+        None,
+        description="Table of parcel names (columns index, name; tabs or commas); default: the image's name with "
+        ".tsv or .csv, or the table beside it that BIDS rules find (`tpl-X_atlas-Y_dseg.tsv`).",
     )
     name: str | None = Field(
         None,

@@ -41,6 +41,14 @@ class PreprocessOptions(Section):
     ica_aroma: Literal["basic", "full"] = Field(
         "basic", description="basic: regress the noise components out; full: take fMRIPrep's AROMA images."
     )
+    columns: list[str] = Field(
+        [],
+        description="Further columns of the confounds table to regress out, by name or pattern: `rmsd`, "
+        "`edge_comp_*`.",
+    )
+    dummy_volumes: int = Field(
+        0, ge=0, description="First frames that do not count, beside those that fMRIPrep marks as not yet steady."
+    )
     fd_threshold_mm: float | None = Field(None, gt=0, description="Scrub frames that move more, mm.")
     std_dvars_threshold: float | None = Field(None, gt=0, description="Scrub frames with larger std DVARS.")
     exclude: ExclusionOptions = Field(ExclusionOptions(), description="Thresholds for whole runs.")
@@ -58,6 +66,8 @@ class PreprocessOptions(Section):
     def regression(self) -> dict[str, Any]:
         """Return what of it changes a run's signals, for contracts; what is not in use is left out of it."""
         unused = {"preset", "exclude"} | (set() if self.takes_aroma_images else {"ica_aroma"})
+        # Contracts of versions without these options stay as they are.
+        unused |= {name for name in ("columns", "dummy_volumes") if not getattr(self, name)}
         return self.model_dump(mode="json", exclude=unused)
 
 

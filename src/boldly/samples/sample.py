@@ -24,7 +24,8 @@ class Sample:
     mean, std : ndarray of float32, shape (P,)
         What scaling removed.
     meta : dict
-        dataset, subject, run_key, entities, t_r (s), n_volumes (frames of this sample), marked (parcel numbers),
+        dataset, subject, run_key, entities, t_r (s), n_volumes (frames of this sample), marked (parcel numbers,
+        from 0), marked_names,
         missing (scrubbed frames inside its span), frames (numbers of its frames in the run, see `spans_of`); for
         a trial also number, count (trials of the run), first and stop (frames of the run), label, label_name,
         labels (all names, in label order), onset and duration (s), position (share of the run before it) and

@@ -30,6 +30,7 @@ from boldly.signals.projection import Projection, load_projection
 
 logger = logging.getLogger(__name__)
 _DECIMALS = 4
+_MOST_LISTED = 10
 
 
 def run(
@@ -204,8 +205,9 @@ def _parcellate(
     if extracted.nonfinite:
         logger.warning("%s: %d voxel values are not finite, taken as zero", record.key, extracted.nonfinite)
     if marked.any():
-        counts = (marked.sum(), len(marked), uncovered.sum(), options.min_coverage)
-        logger.warning("%s: %d of %d parcels are zeros, %d of them covered by less than %g", record.key, *counts)
+        counts = (marked.sum(), len(marked), uncovered.sum(), options.min_coverage, _listed(atlas, marked))
+        message = "%s: %d of %d parcels are zeros, %d of them covered by less than %g: %s"
+        logger.warning(message, record.key, *counts)
     meta: dict[str, Any] = {
         "t_r": record.t_r,
         "dataset": record.dataset,
@@ -216,6 +218,7 @@ def _parcellate(
         },
         "n_volumes": volumes.n_volumes,
         "marked": np.flatnonzero(marked).tolist(),
+        "marked_names": [atlas.names[number] for number in np.flatnonzero(marked)],
         "uncovered": np.flatnonzero(uncovered).tolist(),
         "constant": np.flatnonzero(cleaned.constant).tolist(),
         "nonfinite_values": extracted.nonfinite,
@@ -230,6 +233,12 @@ def _parcellate(
         tsnr=cleaned.tsnr.astype(np.float32),
         meta=meta,
     )
+
+
+def _listed(atlas: Atlas, chosen: NDArray[np.bool_]) -> str:
+    """Name some parcels, few in number."""
+    names = [atlas.names[number] for number in np.flatnonzero(chosen)]
+    return ", ".join(names[:_MOST_LISTED]) + (", ..." if len(names) > _MOST_LISTED else "")
 
 
 def _check_empty(record: Run, empty: NDArray[np.bool_]) -> None:
