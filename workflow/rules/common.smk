@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 # Modules, not names: a Snakefile shares its namespace with Snakemake itself (which has a `parse` of its own).
 from boldly import bids, fingerprints, records
@@ -24,6 +25,10 @@ for section in ("pretrain", "adapt"):
     config[section] = getattr(CONFIG, section).model_dump(mode="json")
 if preset := config.get("preprocess", {}).get("preset"):
     config["preprocess"] = {**CONFIG.preprocess.model_dump(mode="json"), "preset": preset}
+
+if workflow.is_main_process:
+    for warning in CONFIG.warnings():
+        logger.warning(f"boldly: {warning}")
 
 REVISIONS = settings.REVISIONS
 PREPARED = [name for name, dataset in CONFIG.datasets.items() if dataset.derivatives]
@@ -46,6 +51,11 @@ def options(stage):
     return section.model_dump_json() if section else "null"
 
 
+def dataset_section(stage):
+    """Params function: a section of the config as JSON, with what a dataset has of its own."""
+    return lambda wildcards: getattr(CONFIG, f"{stage}_of")(wildcards.dataset).model_dump_json()
+
+
 def if_present(path):
     """A file as input if it is there; if not, boldly says so, with the way out."""
     return [path] if Path(path).exists() else []
@@ -64,7 +74,7 @@ def index_atlas(wildcards):
 
 
 def dataset_options(wildcards):
-    unused = {"participants", "source", "split", "ceilings"}
+    unused = {"participants", "source", "split", "ceilings", "preprocess", "parcellate"}
     return CONFIG.datasets[wildcards.dataset].model_dump_json(exclude=unused)
 
 

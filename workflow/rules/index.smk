@@ -35,7 +35,7 @@ checkpoint index_dataset:
         dataset=dataset_options,
         atlas=options("atlas"),
         options=options("index"),
-        preprocess=options("preprocess"),
+        preprocess=dataset_section("preprocess"),
         window=SHORTEST_WINDOW,
         files=dataset_files,
         t_r=shard_t_r,

@@ -44,8 +44,8 @@ rule parcellate_subject:
         runtime=60,
     params:
         atlas=options("atlas"),
-        options=options("parcellate"),
-        preprocess=options("preprocess"),
+        options=dataset_section("parcellate"),
+        preprocess=dataset_section("preprocess"),
         cache="results/parcellate/cache",
         rows=subject_rows("bold", "mask"),
         on_error=CONFIG.index.on_error,

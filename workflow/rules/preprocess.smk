@@ -38,7 +38,7 @@ rule preprocess_subject:
         mem_mb=2000,
         runtime=30,
     params:
-        options=options("preprocess"),
+        options=dataset_section("preprocess"),
         rows=subject_rows("confounds"),
         on_error=CONFIG.index.on_error,
         revision=REVISIONS["preprocess"],

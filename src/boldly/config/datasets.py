@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from boldly.config.sections import Fraction, Section
+from boldly.config.signals import ParcellateOptions, PreprocessOptions
 from boldly.files import is_url
 
 # The space of the images that the Human Connectome Project distributes.
@@ -22,11 +23,12 @@ HCP_SPACE = "MNI152NLin6Asym"
 
 
 class AtlasChoice(NamedTuple):
-    """What can be chosen of an atlas that is fetched; the default stands first."""
+    """What can be chosen of an atlas that is fetched, the default first, and the template that it is in."""
 
     dimensions: tuple[int, ...]
     resolutions_mm: tuple[int, ...]
     variants: tuple[str, ...]
+    template: str = "MNI152NLin6Asym"
 
 
 ATLASES = {
@@ -34,7 +36,7 @@ ATLASES = {
     "schaefer": AtlasChoice(
         (400, *range(100, 400, 100), *range(500, 1100, 100)), (2, 1), ("7networks", "17networks")
     ),
-    "aal": AtlasChoice((), (), ("3v2", "SPM12", "SPM8", "SPM5")),
+    "aal": AtlasChoice((), (), ("3v2", "SPM12", "SPM8", "SPM5"), "MNIColin27"),
     "harvard-oxford": AtlasChoice(
         (),
         (2, 1),
@@ -54,7 +56,9 @@ class AtlasOptions(Section):
         None, description="Image: 3-D labels (`*_dseg.nii.gz`) or 4-D maps (`*_probseg.nii.gz`)."
     )
     labels: str | None = Field(
-        None, description="Table of parcel names (columns index, name); default: the image's name with .tsv."
+        None,
+        description="Table of parcel names (columns index, name; tabs or commas); default: the image's name with "
+        ".tsv or .csv, or the table beside it that BIDS rules find (`tpl-X_atlas-Y_dseg.tsv`).",
     )
     name: str | None = Field(
         None,
@@ -72,6 +76,11 @@ class AtlasOptions(Section):
         description="schaefer: 7networks or 17networks; aal: 3v2, SPM12, SPM8 or SPM5; "
         "harvard-oxford: cort-maxprob-thr25, sub-prob and so on. Default: the first.",
     )
+    space: str | None = Field(
+        None,
+        description="Template that the atlas is in; default: the `tpl` or `space` entity of the image's name. A "
+        "warning says where the images of a dataset are in another one.",
+    )
     cache: str = Field("data/atlas", description="Folder of fetched atlases.")
     sha256: str | None = Field(
         None, pattern="^[0-9a-f]{64}$", description="Checksum that the image must have; default: any."
@@ -87,7 +96,7 @@ class AtlasOptions(Section):
         if choice is None:
             return content
         chosen = dict(content)
-        for field, values in zip(("dimension", "resolution_mm", "variant"), choice, strict=True):
+        for field, values in zip(("dimension", "resolution_mm", "variant"), choice[:3], strict=True):
             if values and chosen.get(field) is None:
                 chosen[field] = values[0]
         return chosen
@@ -106,7 +115,7 @@ class AtlasOptions(Section):
             raise ValueError(f"give the path of an image, or one of these as name: {', '.join(ATLASES)}")
         if self.labels is not None:
             raise ValueError("labels: the table of a fetched atlas comes with it; leave it out")
-        choices: tuple[tuple[Any, ...], ...] = ATLASES[self.name]
+        choices: tuple[tuple[Any, ...], ...] = ATLASES[self.name][:3]
         for (field, value), values in zip(fields.items(), choices, strict=True):
             if value is not None and value not in values:
                 allowed = ", ".join(map(str, sorted(values))) or f"nothing, {self.name} has no {field}"
@@ -117,6 +126,14 @@ class AtlasOptions(Section):
     def image(self) -> str:
         """Path of the image, wherever it comes from."""
         return self.path if self.path is not None else f"{self.cache}/{self.label}.nii.gz"
+
+    @property
+    def template(self) -> str | None:
+        """Template that the atlas is in; None where nothing tells."""
+        if self.space is not None or self.path is None:
+            return self.space or ATLASES[str(self.name)].template
+        found = re.search(r"(?:^|_)(?:tpl|space)-([A-Za-z0-9+]+)", Path(self.path).name)
+        return found[1] if found else None
 
     @property
     def label(self) -> str:
@@ -313,6 +330,14 @@ class DatasetOptions(Section):
     )
     task: str | TaskOptions | None = Field(
         None, description="How events become trials: a YAML file or the options themselves (downstream)."
+    )
+    preprocess: PreprocessOptions | None = Field(
+        None,
+        description="Options of section preprocess that are others for this dataset: `{strategy: [motion]}`; the "
+        "rest is that of the section, unless a preset is named.",
+    )
+    parcellate: ParcellateOptions | None = Field(
+        None, description="Options of section parcellate that are others for this dataset."
     )
     shards: str | None = Field(
         None,

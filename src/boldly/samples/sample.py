@@ -24,13 +24,13 @@ class Sample:
     mean, std : ndarray of float32, shape (P,)
         What scaling removed.
     meta : dict
-        dataset, subject, run_key, entities, t_r (s), n_volumes (frames of this sample), marked (parcel numbers),
-        missing (scrubbed frames inside its span), frames (numbers of its frames in the run, see `spans_of`); for
-        a trial also number, count (trials of the run), first and stop (frames of the run), label, label_name,
-        labels (all names, in label order), onset and duration (s), position (share of the run before it) and
-        mean_fd_mm (over its frames; None where it is not known). The duration is None where the events do not tell
-        it. Of a trial that is the mean of its frames, `averaged` tells how many they were, and `frames` names the
-        one in their middle.
+        dataset, subject, run_key, entities, t_r (s), n_volumes (frames of this sample), marked (parcel numbers,
+        from 0), marked_names, missing (scrubbed frames inside its span), frames (numbers of its frames in the run,
+        see `spans_of`); for a trial also number, count (trials of the run), first and stop (frames of the run),
+        label, label_name, labels (all names, in label order), onset and duration (s), position (share of the run
+        before it) and mean_fd_mm (over its frames; None where it is not known). The duration is None where the
+        events do not tell it. Of a trial that is the mean of its frames, `averaged` tells how many they were, and
+        `frames` names the one in their middle.
     contract : Contract
         How the signals came about.
     """

@@ -94,7 +94,7 @@ def _shard(path: Path) -> Rows:
         ("frames", f"{_span(frames)} each, {sum(frames):,} in all"),
         ("t_r", _seconds(sample.meta["t_r"] for sample in samples)),
         ("signals", f"{first.bold.shape[1]:,} parcels, {first.bold.dtype}, {_range(samples)}"),
-        ("marked", _marked([sample.meta.get("marked", []) for sample in samples])),
+        ("marked", _marked([sample.meta for sample in samples])),
     ]
     if labels:
         rows.append(("states", _listed(f"{name} ({count})" for name, count in sorted(labels.items()))))
@@ -113,7 +113,7 @@ def _timeseries(path: Path) -> Rows:
         ("t_r", _seconds(item.meta["t_r"] for item in series if "t_r" in item.meta)),
         ("signals", f"{series[0].data.shape[1]:,} parcels, {series[0].data.dtype}"),
         ("coverage", f"{min(float(item.coverage.min()) for item in series):.2f} in the worst parcel"),
-        ("marked", _marked([item.meta.get("marked", []) for item in series])),
+        ("marked", _marked([item.meta for item in series])),
     ]
     return rows + _contract(contract)
 
@@ -319,11 +319,16 @@ def _listed(items: Iterable[str]) -> str:
     return ", ".join(different[:_MOST_LISTED]) + (f", and {rest} more" if rest > 0 else "") or "none"
 
 
-def _marked(marked: Sequence[Sequence[int]]) -> str:
-    numbers = sorted({number for numbers in marked for number in numbers})
+def _marked(metas: Sequence[dict[str, Any]]) -> str:
+    """Name the parcels that are marked in some sample; by their number from 0 where shards have no names."""
+    names: dict[int, str] = {}
+    for meta in metas:
+        numbers = meta.get("marked", [])
+        names |= dict(zip(numbers, meta.get("marked_names") or map(str, numbers), strict=True))
+    numbers = sorted(names)
     if not numbers:
         return "no parcel"
-    return f"{_count(len(numbers), 'parcel')} in some sample: {_listed(map(str, numbers))}"
+    return f"{_count(len(numbers), 'parcel')} in some sample: {_listed(names[number] for number in numbers)}"
 
 
 def _range(samples: Sequence[Sample]) -> str:

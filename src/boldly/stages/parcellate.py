@@ -12,7 +12,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from boldly import bids
-from boldly.config import AtlasOptions, ParcellateOptions, PreprocessOptions, SignalExclusionOptions
+from boldly.config import (
+    AtlasOptions,
+    ParcellateOptions,
+    PreprocessOptions,
+    SignalExclusionOptions,
+    with_one_high_pass,
+)
 from boldly.files import atomic_path, write_tsv
 from boldly.provenance import Contract
 from boldly.records import InputError, Problem, Run, read_runs, read_table
@@ -25,6 +31,7 @@ from boldly.signals.projection import Projection, load_projection
 
 logger = logging.getLogger(__name__)
 _DECIMALS = 4
+_MOST_LISTED = 10
 
 
 def run(
@@ -43,10 +50,10 @@ def run(
 ) -> None:
     """Extract and clean the parcels' signals of all usable runs of a subject.
 
-    Per run: read the image in blocks, smooth and extract in one product (`boldly.signals.projection`), detrend,
-    filter, regress the nuisances out and scale (`boldly.signals.cleaning`). Parcels with less than
-    `options.min_coverage` of their weight in the run's brain mask, and those that do not vary in time, are marked
-    and written as zeros.
+    Per run: read the image in blocks, smooth and extract in one product (`boldly.signals.projection`), from voxels
+    inside the run's brain mask (`options.mask`), detrend, filter, regress the nuisances out and scale
+    (`boldly.signals.cleaning`). Parcels with less than `options.min_coverage` of their weight in the mask, and
+    those that do not vary in time, are marked and written as zeros.
 
     Parameters
     ----------
@@ -59,7 +66,7 @@ def run(
     atlas : AtlasOptions
         The parcels.
     options : ParcellateOptions
-        Smoothing, filters, scaling.
+        Smoothing, filters, scaling. There is no Butterworth high-pass where cosines are regressed out.
     preprocess : PreprocessOptions
         How the regressors came about; for the contract.
     cache : Path
@@ -78,6 +85,9 @@ def run(
     InputError
         With the problems of all runs, unless `on_error` is "exclude".
     """
+    if with_one_high_pass(options, preprocess) != options:
+        logger.warning("cosines are regressed out: no Butterworth high-pass filter beside them")
+        options = with_one_high_pass(options, preprocess)
     table = read_runs(runs, subject=subject)
     if not table:
         message = f"no run of subject {subject}"
@@ -179,8 +189,11 @@ def _parcellate(
         message = f"the image has {volumes.n_volumes} volumes, its nuisance table {len(kept)} frames"
         raise InputError(Problem(record.bold, record.key, message, "exclude the run, or run fMRIPrep on it again"))
     projection = load_projection(atlas, volumes.grid, options.smoothing_fwhm_mm, cache)
-    coverage = _coverage(record, projection)
+    inside = read_mask(record.mask, projection.grid, record.key) if record.mask else None
+    coverage = _coverage(record, projection, inside)
     uncovered = (coverage < options.min_coverage) | (coverage == 0)
+    if options.mask and inside is not None:
+        projection = projection.within(inside, options.smoothing_fwhm_mm)
     extracted = projection.extract(volumes)
     _check_empty(record, extracted.empty & kept)
     try:
@@ -193,8 +206,9 @@ def _parcellate(
     if extracted.nonfinite:
         logger.warning("%s: %d voxel values are not finite, taken as zero", record.key, extracted.nonfinite)
     if marked.any():
-        counts = (marked.sum(), len(marked), uncovered.sum(), options.min_coverage)
-        logger.warning("%s: %d of %d parcels are zeros, %d of them covered by less than %g", record.key, *counts)
+        counts = (marked.sum(), len(marked), uncovered.sum(), options.min_coverage, _listed(atlas, marked))
+        message = "%s: %d of %d parcels are zeros, %d of them covered by less than %g: %s"
+        logger.warning(message, record.key, *counts)
     meta: dict[str, Any] = {
         "t_r": record.t_r,
         "start_time": record.start_time,
@@ -204,6 +218,7 @@ def _parcellate(
         "entities": {name: getattr(record, name) for name in bids.RUN_ENTITIES if name != "subject"},
         "n_volumes": volumes.n_volumes,
         "marked": np.flatnonzero(marked).tolist(),
+        "marked_names": [atlas.names[number] for number in np.flatnonzero(marked)],
         "uncovered": np.flatnonzero(uncovered).tolist(),
         "constant": np.flatnonzero(cleaned.constant).tolist(),
         "nonfinite_values": extracted.nonfinite,
@@ -218,6 +233,12 @@ def _parcellate(
         tsnr=cleaned.tsnr.astype(np.float32),
         meta=meta,
     )
+
+
+def _listed(atlas: Atlas, chosen: NDArray[np.bool_]) -> str:
+    """Name some parcels, few in number."""
+    names = [atlas.names[number] for number in np.flatnonzero(chosen)]
+    return ", ".join(names[:_MOST_LISTED]) + (", ..." if len(names) > _MOST_LISTED else "")
 
 
 def _check_empty(record: Run, empty: NDArray[np.bool_]) -> None:
@@ -241,9 +262,8 @@ def _check_signal(record: Run, cleaned: Cleaned, marked: NDArray[np.bool_]) -> N
         raise InputError(Problem(record.bold, record.key, message, "correct scl_slope, or exclude the run"))
 
 
-def _coverage(record: Run, projection: Projection) -> NDArray[np.float32]:
+def _coverage(record: Run, projection: Projection, inside: NDArray[np.bool_] | None) -> NDArray[np.float32]:
     """Return how much of each parcel lies in the run's brain mask; without a mask, in its grid."""
-    inside = read_mask(record.mask, projection.grid, record.key) if record.mask else None
     coverage = projection.coverage(inside)
     if not coverage.any():
         message = "no parcel of the atlas lies within the brain mask"
@@ -277,4 +297,5 @@ def _contract(
         low_pass_hz=options.low_pass_hz,
         detrend=options.detrend,
         standardize=options.standardize,
+        mask=options.mask,
     )

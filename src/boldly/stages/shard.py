@@ -272,6 +272,7 @@ def _run_meta(item: RunSeries, record: Run) -> dict[str, Any]:
         "entities": entities,
         "t_r": record.t_r,
         "marked": item.meta.get("marked", []),
+        "marked_names": item.meta.get("marked_names", []),
     }
 
 

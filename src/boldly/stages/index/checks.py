@@ -16,7 +16,7 @@ from boldly import bids, hcp
 from boldly.config import AtlasOptions, PreprocessOptions
 from boldly.records import InputError, Problem
 from boldly.signals import confounds
-from boldly.signals.atlas import open_atlas
+from boldly.signals.atlas import load_atlas
 from boldly.signals.headers import Header, HeaderError, check_source, is_sound_on, read_header
 from boldly.signals.images import Grid, open_volumes, read_mask
 from boldly.stages.index.survey import RunFiles
@@ -108,7 +108,7 @@ def check_atlas(atlas: AtlasOptions, runs: Sequence[Checked]) -> dict[str, Probl
     Raises
     ------
     InputError
-        For an atlas that cannot be read.
+        For an atlas, or a table of names, that cannot be read.
     """
     groups: dict[tuple[Any, ...], list[tuple[Checked, Grid]]] = {}
     for run in runs:
@@ -116,7 +116,7 @@ def check_atlas(atlas: AtlasOptions, runs: Sequence[Checked]) -> dict[str, Probl
             grid = run.header.grid
             groups.setdefault((grid.shape, np.round(grid.affine, 3).tobytes()), []).append((run, grid))
     problems: dict[str, Problem] = {}
-    volumes, _ = open_atlas(atlas)
+    volumes = load_atlas(atlas).volumes
     blocks = volumes.blocks(_MAPS_PER_BLOCK)
     support = np.zeros(volumes.grid.n_voxels, bool)
     for group in groups.values():
