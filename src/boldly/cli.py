@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from boldly import __version__
-from boldly.records import InputError
+from boldly.records import InputError, Problem
 
 if TYPE_CHECKING:
-    from boldly.config import PreprocessOptions, Section, TaskOptions
+    from boldly.config import AdaptOptions, PreprocessOptions, Section, TaskOptions
 
 S = TypeVar("S", bound="Section")
 Command = Callable[[argparse.Namespace], None]
@@ -147,19 +148,42 @@ def _pretrain(args: argparse.Namespace) -> None:
 
 
 def _adapt(args: argparse.Namespace) -> None:
-    from boldly.config import AdaptOptions
     from boldly.stages import adapt
 
-    adapt.run(
-        name=args.name,
-        options=_options(AdaptOptions, args.options),
-        dataset=args.dataset,
-        split=args.split,
-        shards=args.shards,
-        models=[adapt.UpstreamModel(name, int(seed), Path(folder)) for name, seed, folder in args.model or ()],
-        output=args.output,
-        members=args.members or (),
-    )
+    described = {args.name: {"options": args.options, "models": args.model or []}}
+    if args.experiments is not None:
+        described = _experiments(args.experiments)
+    experiments = [
+        adapt.Adaptation(
+            name,
+            _adapt_options(one["options"], name),
+            args.output if args.experiments is None else args.output / name,
+            tuple(adapt.UpstreamModel(model, int(seed), Path(folder)) for model, seed, folder in one["models"]),
+            tuple(args.members or ()),
+        )
+        for name, one in described.items()
+    ]
+    adapt.run_several(experiments, args.dataset, args.split, args.shards)
+
+
+def _adapt_options(content: object, name: str) -> AdaptOptions:
+    from boldly.config import AdaptOptions, parse
+
+    return parse(AdaptOptions, content, f"options of {name}")
+
+
+def _experiments(text: str) -> dict[str, Any]:
+    """Read what `boldly adapt --experiments` is given."""
+    try:
+        described: dict[str, Any] = json.loads(text)
+        for one in described.values():
+            if [len(model) for model in one["models"]] != [3] * len(one["models"]) or "options" not in one:
+                raise ValueError("each needs options, and models as [name, seed, folder]")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        message = f"no experiments: {type(error).__name__} {error}"
+        remedy = 'pass {"<name>": {"options": {...}, "models": [["<name>", <seed>, "<folder>"]]}}'
+        raise InputError(Problem("--experiments", "", message, remedy)) from None
+    return described
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -359,7 +383,15 @@ def _add_learning(add: Callable, flag: Callable, path: Callable, options: Callab
     path(sub, "output", "folder of the experiment to write")
 
     sub = add("adapt", _adapt, "train a downstream experiment for all sizes, draws and seeds of a split")
-    flag(sub, "name", "name of the experiment")
+    flag(sub, "name", "name of the experiment", default="experiment")
+    flag(
+        sub,
+        "experiments",
+        "several experiments at once: name to options and models (name, seed, folder) as JSON; "
+        "--output is the folder of their folders then",
+        default=None,
+        metavar="JSON",
+    )
     flag(sub, "dataset", "name of the dataset")
     options(sub)
     path(sub, "split", "split of the dataset")

@@ -95,7 +95,7 @@ def test_changing_adapt_never_reruns_parcellate(done: Path, snakemake: Snakemake
     assert config.read_text() != text
     dry = snakemake(done, "--cores", "2", "--dry-run", config=config)
     plan = dry.stdout + dry.stderr
-    assert "rule adapt_experiment" in plan
+    assert "rule adapt_probes" in plan
     for rule in ("parcellate_subject", "shard_subject", "pretrain_experiment"):
         assert f"rule {rule}" not in plan
 

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -32,6 +33,10 @@ UPSTREAM = [name for name, dataset in CONFIG.datasets.items() if dataset.role ==
 DOWNSTREAM = [name for name, dataset in CONFIG.datasets.items() if dataset.role == "downstream"]
 PRETRAIN = CONFIG.pretrain.experiments
 ADAPT = CONFIG.adapt.experiments
+# Fitted in seconds each, to all downstream datasets.
+PROBES = [name for name, options in ADAPT.items() if options.is_probe and options.datasets is None]
+# As a pattern for file names; that of an empty list matches nothing.
+OTHER_EXPERIMENTS = "|".join(re.escape(name) for name in ADAPT if name not in PROBES) or "(?!)"
 SHORTEST_WINDOW = min((options.window_frames[0] for options in PRETRAIN.values()), default=2)
 
 
@@ -248,22 +253,39 @@ def initial_argument(wildcards):
     return [] if name is None else ["--initial", model_folder(name)]
 
 
-def upstream_models(wildcards):
+def upstream_models(experiment):
     """Name, seed and folder of the upstream models that a downstream experiment starts from; none for most baselines."""
-    models = CONFIG.upstream_models(ADAPT[wildcards.experiment])
-    return [(name, str(seed), model_folder(experiment)) for name, seed, experiment in models]
+    models = CONFIG.upstream_models(ADAPT[experiment])
+    return [(name, str(seed), model_folder(upstream)) for name, seed, upstream in models]
+
+
+def files_of_models(experiments):
+    folders = dict.fromkeys(folder for experiment in experiments for *_, folder in upstream_models(experiment))
+    return [f"{folder}/{name}" for folder in folders for name in ("model.safetensors", "config.json")]
 
 
 def upstream_files(wildcards):
-    return [
-        f"{folder}/{name}"
-        for *_, folder in upstream_models(wildcards)
-        for name in ("model.safetensors", "config.json")
-    ]
+    return files_of_models([wildcards.experiment])
 
 
 def upstream_arguments(wildcards):
-    return [argument for model in upstream_models(wildcards) for argument in ("--model", *model)]
+    return [argument for model in upstream_models(wildcards.experiment) for argument in ("--model", *model)]
+
+
+def probe_files(wildcards):
+    return files_of_models(PROBES)
+
+
+def probe_experiments(wildcards):
+    """Options and upstream models of all probes as JSON."""
+    described = {
+        name: {
+            "options": ADAPT[name].model_dump(mode="json", exclude_defaults=True),
+            "models": upstream_models(name),
+        }
+        for name in PROBES
+    }
+    return json.dumps(described)
 
 
 def member_manifests(wildcards):
