@@ -45,11 +45,12 @@ rule pretrain_experiment:
         folder=lambda wildcards: f"results/models/upstream/{wildcards.experiment}",
         revision=REVISIONS["pretrain"],
     shell:
-        "boldly pretrain"
+        "boldly launch"
+        " --processes {resources.gpu:q}"
+        " pretrain"
         " --name {wildcards.experiment:q}"
         " --options {params.options:q}"
         " {params.data:q}"
         " {params.initial:q}"
-        " --processes {resources.gpu:q}"
         " --output {params.folder:q}"
         " 2> {log:q}"

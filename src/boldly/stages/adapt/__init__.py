@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import shutil
@@ -92,8 +91,6 @@ def run(
     }
     # A seed after the other: a probe encodes the trials once for each.
     jobs = [(draw, seed) for seed in experiment.seeds for draw in parts.draws]
-    # The Trainer collects garbage before each fit; without this it walks through all imported modules each time.
-    gc.freeze()
     records: list[dict[str, Any]] = []
     for number, (draw, seed) in enumerate(jobs, start=1):
         folder = output / f"n-{draw.n}_draw-{draw.draw}_seed-{seed}"
