@@ -143,8 +143,13 @@ def _pretrain(args: argparse.Namespace) -> None:
         data=[(Path(split), location(folder)) for split, folder in args.data],
         output=args.output,
         initial=args.initial,
-        processes=args.processes,
     )
+
+
+def _launch(args: argparse.Namespace) -> None:
+    from boldly.training.distributed import launch
+
+    launch(args.arguments, nodes=args.nodes, processes=args.processes)
 
 
 def _adapt(args: argparse.Namespace) -> None:
@@ -379,7 +384,6 @@ def _add_learning(add: Callable, flag: Callable, path: Callable, options: Callab
         metavar=("SPLIT", "FOLDER"),
     )
     path(sub, "initial", "folder of the weights to start from", default=None)
-    flag(sub, "processes", "processes to train with, one per GPU", type=int, default=1)
     path(sub, "output", "folder of the experiment to write")
 
     sub = add("adapt", _adapt, "train a downstream experiment for all sizes, draws and seeds of a split")
@@ -449,6 +453,11 @@ def _add_tools(add: Callable, flag: Callable, path: Callable) -> None:
     flag(sub, "dataset", "name of the dataset (bids)", default="")
     path(sub, "folder", "folder to write to")
     path(sub, "output", "list of the files written and their checksums (JSON) to write")
+
+    sub = add("launch", _launch, "run a stage in several processes that train together (torchrun, srun)")
+    flag(sub, "nodes", "nodes, those of this Slurm allocation if there are several", type=int, default=1)
+    flag(sub, "processes", "processes on each node, one per GPU", type=int, default=1)
+    sub.add_argument("arguments", nargs=argparse.REMAINDER, help="pretrain and its arguments")
 
     sub = add("import-weights", _import_weights, "turn weights of Learning from Brains into a model, or back")
     sub.add_argument("source", type=Path, help="run directory or pytorch_model.bin; with --export a model folder")

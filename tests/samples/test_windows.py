@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from boldly.config import PretrainOptions
+from boldly.models.build import window_options
 from boldly.records import InputError
-from boldly.samples.windows import Trials, WindowOptions, Windows, uniform, window_options
+from boldly.samples.windows import Trials, WindowOptions, Windows, uniform
 from tests.training import synthetic
 
 SINGLE = WindowOptions(shortest=5, longest=12, batch_size=8)

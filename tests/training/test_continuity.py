@@ -12,11 +12,12 @@ import pytest
 
 from boldly.bids import shard_name
 from boldly.config import Framework, PretrainOptions
+from boldly.models.build import window_options
 from boldly.records import InputError
 from boldly.samples.corpus import Corpus, load_corpus
 from boldly.samples.shards import subject_shards, write_shard
 from boldly.samples.streams import StreamedWindows
-from boldly.samples.windows import Windows, window_options
+from boldly.samples.windows import Windows
 from boldly.stages import pretrain
 from boldly.training.continuity import check_continuity
 from tests.training import synthetic

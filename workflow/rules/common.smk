@@ -211,6 +211,31 @@ def pretrain_datasets(experiment):
     return PRETRAIN[experiment].datasets or UPSTREAM
 
 
+def devices(wildcards):
+    """What an upstream experiment trains on; there is nothing to train for principal components."""
+    if PRETRAIN[wildcards.experiment].framework == "components":
+        return settings.DeviceOptions()
+    return CONFIG.devices.get(wildcards.experiment) or CONFIG.devices.get("default") or settings.DeviceOptions()
+
+
+def on_nodes(value):
+    """Resource function: a value that only trainings on several nodes have, given their devices."""
+    return lambda wildcards: value(devices(wildcards)) if devices(wildcards).nodes > 1 else None
+
+
+def training_cpus(wildcards):
+    """CPUs of each node: a few for each process, to cut windows and to start kernels."""
+    return max(1, 4 * devices(wildcards).gpus)
+
+
+def training_memory(wildcards, input, attempt):
+    """MB of each node: the corpus once for all processes and once while it is read, and a share for each process."""
+    # Before the datasets are indexed, their run table stands for the shards.
+    shards = [input.shards] if isinstance(input.shards, str) else input.shards
+    corpus = sum(Path(shard).stat().st_size for shard in shards) / 1e6
+    return attempt * int(4000 + 4000 * max(1, devices(wildcards).gpus) + 2 * corpus)
+
+
 def pretrain_splits(wildcards):
     return expand("results/split/{dataset}.json", dataset=pretrain_datasets(wildcards.experiment))
 

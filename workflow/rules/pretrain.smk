@@ -33,23 +33,32 @@ rule pretrain_experiment:
         "results/usage/pretrain/{experiment}.tsv"
     conda:
         "../../envs/gpu.yaml"
-    threads: 1
+    threads: training_cpus
     resources:
-        mem_mb=8000,
+        nodes=lambda wildcards: devices(wildcards).nodes,
+        gpu=lambda wildcards: devices(wildcards).nodes * devices(wildcards).gpus,
+        mem_mb=training_memory,
         runtime=2880,
-        gpu=0,
+        # Several nodes: the job itself starts a task on each, with the GPUs of that node.
+        mpi=on_nodes(lambda devices: "srun"),
+        tasks=on_nodes(lambda devices: devices.nodes),
+        tasks_per_gpu=on_nodes(lambda devices: 0),
+        slurm_extra=on_nodes(lambda devices: f"--ntasks-per-node=1 --gpus-per-node={devices.gpus}"),
     params:
         options=experiment_options("pretrain"),
         data=pretrain_data,
+        processes=lambda wildcards, resources: resources.gpu // resources.nodes,
         initial=initial_argument,
         folder=lambda wildcards: f"results/models/upstream/{wildcards.experiment}",
         revision=REVISIONS["pretrain"],
     shell:
-        "boldly pretrain"
+        "boldly launch"
+        " --nodes {resources.nodes:q}"
+        " --processes {params.processes:q}"
+        " pretrain"
         " --name {wildcards.experiment:q}"
         " --options {params.options:q}"
         " {params.data:q}"
         " {params.initial:q}"
-        " --processes {resources.gpu:q}"
         " --output {params.folder:q}"
         " 2> {log:q}"

@@ -48,7 +48,7 @@ from boldly.config.pretraining import (
 )
 from boldly.config.reading import apply_preset, load_config, resolve
 from boldly.config.sections import REVISIONS, STAGES, ExperimentName, Fraction, Name, S, Section, parse
-from boldly.config.study import Config, EvaluateOptions, FiguresOptions
+from boldly.config.study import Config, DeviceOptions, EvaluateOptions, FiguresOptions
 
 __all__ = [
     "ATLASES",
@@ -67,6 +67,7 @@ __all__ = [
     "Config",
     "ContractField",
     "DatasetOptions",
+    "DeviceOptions",
     "DownstreamSplitOptions",
     "EvaluateOptions",
     "ExclusionOptions",
