@@ -58,7 +58,7 @@ def _index(args: argparse.Namespace) -> None:
     from boldly.config import AtlasOptions, DatasetOptions, IndexOptions
     from boldly.stages import index
 
-    index.run(
+    trials = index.run(
         dataset=args.dataset,
         dataset_options=_options(DatasetOptions, args.dataset_options, "--dataset-options"),
         options=_options(IndexOptions, args.options),
@@ -68,14 +68,26 @@ def _index(args: argparse.Namespace) -> None:
         atlas=_options(AtlasOptions, args.atlas, "--atlas") if args.atlas != "null" else None,
         runs=args.runs,
         labels=args.labels,
+        trials=args.trials,
+        t_r_s=args.t_r_s,
     )
+    # In the workflow the log takes what is logged, the terminal shows what is printed.
+    if trials:
+        print(trials, flush=True)
 
 
 def _preprocess(args: argparse.Namespace) -> None:
     from boldly.stages import preprocess
 
     options = _preprocess_options(args.options)
-    preprocess.run(runs=args.runs, subject=args.subject, options=options, nuisance=args.nuisance, qc=args.qc)
+    preprocess.run(
+        runs=args.runs,
+        subject=args.subject,
+        options=options,
+        nuisance=args.nuisance,
+        qc=args.qc,
+        on_error=args.on_error,
+    )
 
 
 def _parcellate(args: argparse.Namespace) -> None:
@@ -93,6 +105,7 @@ def _parcellate(args: argparse.Namespace) -> None:
         cache=args.cache,
         output=args.output,
         quality=args.quality,
+        on_error=args.on_error,
     )
 
 
@@ -107,6 +120,7 @@ def _shard(args: argparse.Namespace) -> None:
         role=args.role,
         task=_task(args.task),
         labels=args.labels,
+        trials=args.trials,
         options=_options(ShardOptions, args.options),
         window_frames=args.window_frames,
         output=args.output,
@@ -317,6 +331,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_preparation(add: Callable, flag: Callable, path: Callable, options: Callable) -> None:
+    def defective(sub: argparse.ArgumentParser) -> None:
+        choices = ["stop", "exclude"]
+        flag(sub, "on-error", "what a defective run does; default: stop", default="stop", choices=choices)
+
     sub = add("index", _index, "list the runs of a dataset and all that is wrong with them")
     flag(sub, "dataset", "name of the dataset")
     flag(sub, "dataset-options", "its config section as JSON", metavar="JSON")
@@ -326,11 +344,14 @@ def _add_preparation(add: Callable, flag: Callable, path: Callable, options: Cal
     flag(sub, "window-frames", "shortest window of any experiment, frames", type=int, default=10)
     path(sub, "runs", "run table to write")
     path(sub, "labels", "label names to write (JSON)")
+    path(sub, "trials", "table of events and trials to write")
+    flag(sub, "t-r-s", "repetition time of all shards, s (shard.t_r_s)", type=float, default=None, metavar="S")
 
     sub = add("preprocess", _preprocess, "write the nuisance regressors and motion quality of a subject's runs")
     path(sub, "runs", "run table")
     flag(sub, "subject", "subject label, without sub-")
     options(sub)
+    defective(sub)
     path(sub, "nuisance", "table of regressors per frame to write")
     path(sub, "qc", "table of quality per run to write")
 
@@ -342,6 +363,7 @@ def _add_preparation(add: Callable, flag: Callable, path: Callable, options: Cal
     flag(sub, "atlas", "config section atlas as JSON", metavar="JSON")
     options(sub)
     options(sub, "preprocess", "preprocess, for the contract,")
+    defective(sub)
     path(sub, "cache", "folder of projection matrices, shared by all jobs")
     path(sub, "output", "safetensors file to write")
     path(sub, "quality", "table of signal quality per run to write")
@@ -353,6 +375,7 @@ def _add_preparation(add: Callable, flag: Callable, path: Callable, options: Cal
     flag(sub, "role", "what the dataset is for", choices=["upstream", "downstream"])
     flag(sub, "task", "how events become trials, as JSON (downstream)", default=None, metavar="JSON")
     path(sub, "labels", "label names (JSON)")
+    path(sub, "trials", "table of trials, from index (downstream)", default=None)
     flag(sub, "window-frames", "runs with fewer frames are left out", type=int, default=10)
     options(sub)
     path(sub, "output", "tar to write")

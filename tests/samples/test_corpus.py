@@ -132,3 +132,9 @@ def test_covariates_of_trials_are_carried_and_nan_where_unknown(tmp_path: Path) 
     np.testing.assert_array_equal(corpus.covariates["n_volumes"], [5, 5, 5])
     np.testing.assert_array_equal(corpus.covariates["position"], [0.25, 0.25, np.nan])
     np.testing.assert_array_equal(corpus.select([2, 1]).covariates["mean_fd_mm"], [0.3, np.nan])
+
+
+def test_frames_that_their_numbers_do_not_fit_are_damage(tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.tar", [run_sample(n_volumes=12, frames=[[0, 3], [5, 10**12]])])
+    with pytest.raises(InputError, match="12 frames, not those that its JSON numbers"):
+        load_corpus([tmp_path / "a.tar"])

@@ -236,3 +236,13 @@ def test_comparisons_add_up_over_processes_even_without_a_share():
     totals = iter([sum(tables[0::2]), sum(tables[1::2])])
     both, _ = validation()
     assert both(objective, Processes(0, count, lambda table: next(totals))) == pytest.approx(alone)
+
+
+def test_what_lies_behind_a_gap_is_not_the_next_frame():
+    parts = synthetic.corpus([50, 40, 60, 30], n_parcels=P)
+    split = dataclasses.replace(parts, subjects=("0", "0", "1", "1"))
+    whole = synthetic.corpus([90, 90], n_parcels=P)
+    numbers = np.concatenate([np.arange(90) + 7 * (np.arange(90) >= gap) for gap in (50, 60)])
+    gapped = dataclasses.replace(whole, frames=parts.frames, subjects=("0", "1"), numbers=numbers.astype(np.int32))
+    expected, found = fit_dynamics(split), fit_dynamics(gapped)
+    np.testing.assert_array_equal(found.coupling, expected.coupling)

@@ -3,14 +3,14 @@
 import functools
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 # Modules, not names: a Snakefile shares its namespace with Snakemake itself (which has a `parse` of its own).
-from boldly import bids, records
+from boldly import bids, fingerprints, records
 from boldly import config as settings
 from boldly.samples.shards import subject_shards
 
@@ -26,6 +26,10 @@ for section in ("pretrain", "adapt"):
     config[section] = getattr(CONFIG, section).model_dump(mode="json")
 if preset := config.get("preprocess", {}).get("preset"):
     config["preprocess"] = {**CONFIG.preprocess.model_dump(mode="json"), "preset": preset}
+
+if workflow.is_main_process:
+    for warning in CONFIG.warnings():
+        logger.warning(f"boldly: {warning}")
 
 REVISIONS = settings.REVISIONS
 PREPARED = [name for name, dataset in CONFIG.datasets.items() if dataset.derivatives]
@@ -52,6 +56,11 @@ def options(stage):
     return section.model_dump_json() if section else "null"
 
 
+def dataset_section(stage):
+    """Params function: a section of the config as JSON, with what a dataset has of its own."""
+    return lambda wildcards: getattr(CONFIG, f"{stage}_of")(wildcards.dataset).model_dump_json()
+
+
 def if_present(path):
     """A file as input if it is there; if not, boldly says so, with the way out."""
     return [path] if Path(path).exists() else []
@@ -70,28 +79,18 @@ def index_atlas(wildcards):
 
 
 def dataset_options(wildcards):
-    unused = {"participants", "source", "split", "ceilings"}
+    unused = {"participants", "source", "split", "ceilings", "preprocess", "parcellate"}
     return CONFIG.datasets[wildcards.dataset].model_dump_json(exclude=unused)
 
 
-def folders(path):
-    """The folders in a folder, sorted; none where there is no such folder."""
-    found = os.scandir(path) if path and Path(path).is_dir() else ()
-    return sorted((entry for entry in found if entry.is_dir()), key=lambda entry: entry.name)
+def dataset_files(wildcards):
+    """Fingerprint of all files that index reads, so that it looks again where one of them comes, goes or changes."""
+    return fingerprints.of_dataset(CONFIG.datasets[wildcards.dataset])
 
 
-def subject_listing(wildcards):
-    """Checksum of the derivatives' folders, so that index looks again where subjects, sessions or runs come or go.
-
-    The time of a folder func tells of new files in it without a look at their names.
-    """
-    listing = []
-    for subject in folders(CONFIG.datasets[wildcards.dataset].derivatives):
-        inside = folders(subject.path) if subject.name.startswith("sub-") else ()
-        sessions = [entry for entry in inside if entry.name.startswith("ses-")] or [subject]
-        scans = [(session.name, Path(session.path, "func")) for session in sessions]
-        listing.append((subject.name, [(name, func.stat().st_mtime_ns) for name, func in scans if func.is_dir()]))
-    return hashlib.sha256(repr(listing).encode()).hexdigest()[:16]
+def shard_t_r(wildcards):
+    """The repetition time that trials are placed at: as an argument, none for that of each run."""
+    return [] if CONFIG.shard.t_r_s is None else ["--t-r-s", str(CONFIG.shard.t_r_s)]
 
 
 def dataset_role(wildcards):
@@ -158,25 +157,52 @@ def subject_files(pattern):
     return files
 
 
-def files_at(path):
-    """A file, or those in a folder (the EVs of HCP), so that editing one of them reruns what reads it."""
-    return sorted(map(str, Path(path).iterdir())) if Path(path).is_dir() else [path]
-
-
 def run_files(column):
     """Input function: the files that a column of the run table names for the subject."""
 
     def files(wildcards):
         runs = subjects(wildcards.dataset).get(wildcards.subject, [])
-        return [path for run in runs if getattr(run, column) for path in files_at(getattr(run, column))]
+        return [getattr(run, column) for run in runs if getattr(run, column)]
 
     return files
 
 
-def subject_rows(wildcards):
-    """Checksum of the subject's rows, so that a changed run table reruns only the subjects that changed."""
-    rows = subjects(wildcards.dataset).get(wildcards.subject, [])
-    return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
+def run_tables(wildcards):
+    """The subject's confounds tables, and the files beside them that say what their components are."""
+    tables = run_files("confounds")(wildcards)
+    return [path for table in tables for path in (table, *if_present(bids.sidecar(Path(table))))]
+
+
+def subject_rows(*columns):
+    """Params function: checksum of the subject's rows, and of the files in some columns.
+
+    So a changed run table reruns only the subjects that changed. Snakemake itself notices a newer file, not one that
+    was replaced by an older one.
+    """
+
+    def checksum(wildcards):
+        rows = subjects(wildcards.dataset).get(wildcards.subject, [])
+        paths = [path for column in columns for path in run_files(column)(wildcards)]
+        return hashlib.sha256(f"{rows} {fingerprints.of_files(paths)}".encode()).hexdigest()[:16]
+
+    return checksum
+
+
+@functools.lru_cache(maxsize=None)
+def _trials_by_subject(table, modified):
+    """Checksum of the rows of each subject."""
+    sums = {}
+    with open(table, "rb") as rows:
+        next(rows)
+        for row in rows:
+            sums.setdefault(row.split(b"\t", 2)[1].decode(), hashlib.sha256()).update(row)
+    return {subject: rows.hexdigest()[:16] for subject, rows in sums.items()}
+
+
+def subject_trials(wildcards):
+    """Checksum of the subject's rows in the table of trials, as `subject_rows`."""
+    table = checkpoints.index_dataset.get(dataset=wildcards.dataset).output.trials
+    return _trials_by_subject(table, Path(table).stat().st_mtime_ns).get(wildcards.subject, "")
 
 
 def shard_folder(dataset):

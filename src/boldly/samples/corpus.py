@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,11 +15,19 @@ from boldly.files import read_json
 from boldly.provenance import Contract, check_same
 from boldly.records import InputError, Problem
 from boldly.samples.remote import shown
-from boldly.samples.sample import run_fingerprint
+from boldly.samples.sample import frame_numbers, run_fingerprint
 from boldly.samples.shards import Sample, read_shard
 
 # What a trial could be told by without its signals; length in frames, share of the run before it, mm.
 COVARIATES = ("n_volumes", "position", "mean_fd_mm")
+
+
+class Stretches(NamedTuple):
+    """Frames without a gap between them: ``corpus.frames[first:end]``, of one sample; arrays of shape (S,)."""
+
+    first: np.ndarray
+    end: np.ndarray
+    sample: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,8 @@ class Corpus:
         By name in `COVARIATES`; nan where unknown.
     fingerprints : tuple of str or None, length R
         Of the run that a sample comes from (`boldly.samples.sample.run_fingerprint`); empty if not collected.
+    numbers : ndarray of int32, shape (N,), optional
+        Number of each frame in its run, which leaves out scrubbed ones; None: no sample has a gap.
     """
 
     frames: np.ndarray
@@ -62,6 +73,7 @@ class Corpus:
     contract: Contract
     covariates: dict[str, np.ndarray] = field(default_factory=dict)
     fingerprints: tuple[str | None, ...] = ()
+    numbers: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not self.frames.flags.c_contiguous:
@@ -71,6 +83,16 @@ class Corpus:
     def lengths(self) -> np.ndarray:
         """Number of frames of each sample, shape (R,)."""
         return np.diff(self.starts)
+
+    @cached_property
+    def stretches(self) -> Stretches:
+        """The parts of the samples in which one frame follows the other; without gaps the samples themselves."""
+        first = self.starts[:-1]
+        if self.numbers is not None:
+            gaps = np.flatnonzero(np.diff(self.numbers) != 1) + 1
+            first = np.union1d(first[self.lengths > 0], gaps)
+        sample = np.searchsorted(self.starts, first, side="right") - 1
+        return Stretches(first, np.append(first[1:], self.starts[-1]), sample)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -94,6 +116,7 @@ class Corpus:
             contract=self.contract,
             covariates={name: values[numbers] for name, values in self.covariates.items()},
             fingerprints=tuple(self.fingerprints[r] for r in numbers) if self.fingerprints else (),
+            numbers=None if self.numbers is None else self.numbers[_rows(self.starts, numbers)],
         )
 
 
@@ -151,7 +174,20 @@ def load_corpus(paths: Iterable[Path | str], *, allow_mismatch: Collection[str] 
         # None becomes nan.
         covariates={name: np.array([s.meta.get(name) for s in samples], np.float64) for name in COVARIATES},
         fingerprints=tuple(run_fingerprint(s) for s in samples),
+        numbers=_numbers(samples),
     )
+
+
+def _rows(starts: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """Return the rows of the frames of samples, one sample behind the other."""
+    return np.concatenate([np.zeros(0, np.int64), *(np.arange(starts[r], starts[r + 1]) for r in samples)])
+
+
+def _numbers(samples: list[Sample]) -> np.ndarray | None:
+    """Return the number of each frame in its run; None where no sample has a gap."""
+    if all(len(s.meta.get("frames", [])) <= 1 for s in samples):
+        return None
+    return np.concatenate([frame_numbers(s) for s in samples])
 
 
 def _check_meets(

@@ -35,7 +35,7 @@ _MEMORIES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 1000.0)
 
 @dataclass(frozen=True)
 class Stretch:
-    """Frames of one run, ``corpus.frames[first:end]``, and its repetition time, s."""
+    """Frames of one run without a gap, ``corpus.frames[first:end]``, and its repetition time, s."""
 
     first: int
     end: int
@@ -235,16 +235,15 @@ def ar1_of(moments: Moments) -> Matrix:
 
 def _halves(corpus: Corpus, runs: NDArray[np.int64]) -> list[list[Stretch]]:
     """Part runs by subject where there are several, else by run, else the only run in its middle."""
-    first, end = corpus.starts[runs], corpus.starts[runs + 1]
-    stretches = [
-        Stretch(*row) for row in zip(first.tolist(), end.tolist(), corpus.t_r[runs].tolist(), strict=True)
-    ]
-    if len(runs) == 1:
+    first, end, run = (part[np.isin(corpus.stretches.sample, runs)] for part in corpus.stretches)
+    stretches = [Stretch(*row) for row in zip(first.tolist(), end.tolist(), corpus.t_r[run].tolist(), strict=True)]
+    if len(stretches) == 1:
         (whole,) = stretches
         middle = (whole.first + whole.end) // 2
         return [[replace(whole, end=middle)], [replace(whole, first=middle)]]
-    subjects = np.unique(np.array(corpus.subjects)[runs], return_inverse=True)[1]
-    part = (subjects if subjects.max() > 0 else np.arange(len(runs))) % 2
+    subjects = np.unique(np.array(corpus.subjects)[run], return_inverse=True)[1]
+    runs_or_parts = np.unique(run, return_inverse=True)[1] if len(runs) > 1 else np.arange(len(run))
+    part = (subjects if subjects.max() > 0 else runs_or_parts) % 2
     return [[stretch for stretch, of in zip(stretches, part, strict=True) if of == half] for half in (0, 1)]
 
 

@@ -126,15 +126,11 @@ def run_several(experiments: Sequence[Adaptation], dataset: str, split: Path, sh
     if problems:
         raise InputError(problems)
     trials = {path.name: file_sha256(path) for path in paths}
-    # Training collects garbage before each fit; without this it walks through all imported modules each time.
-    gc.freeze()
     for experiment in experiments:
         _run(experiment, dataset, corpus, parts, trials)
 
 
-def _run(
-    wanted: Adaptation, dataset: str, corpus: Corpus, parts: DownstreamSplit, trials: dict[str, str]
-) -> None:
+def _run(wanted: Adaptation, dataset: str, corpus: Corpus, parts: DownstreamSplit, trials: dict[str, str]) -> None:
     """Train the decoders of an experiment; `trials` are the checksums of the shards."""
     name, options, output = wanted.name, wanted.options, wanted.output
     experiment = _experiment(wanted, dataset, corpus, parts)
