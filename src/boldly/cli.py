@@ -146,6 +146,14 @@ def _split(args: argparse.Namespace) -> None:
     )
 
 
+def _corpus(args: argparse.Namespace) -> None:
+    from boldly.files import location
+    from boldly.stages import corpus
+
+    data = [(Path(split), location(folder)) for split, folder in args.data]
+    corpus.run(data=data, output=args.output, share=args.share, threads=args.threads)
+
+
 def _pretrain(args: argparse.Namespace) -> None:
     from boldly.config import PretrainOptions
     from boldly.files import location
@@ -157,6 +165,7 @@ def _pretrain(args: argparse.Namespace) -> None:
         data=[(Path(split), location(folder)) for split, folder in args.data],
         output=args.output,
         initial=args.initial,
+        corpus=args.corpus,
     )
 
 
@@ -407,6 +416,7 @@ def _add_learning(add: Callable, flag: Callable, path: Callable, options: Callab
         metavar=("SPLIT", "FOLDER"),
     )
     path(sub, "initial", "folder of the weights to start from", default=None)
+    path(sub, "corpus", "folder that `boldly corpus` wrote; default: shards are read into memory", default=None)
     path(sub, "output", "folder of the experiment to write")
 
     sub = add("adapt", _adapt, "train a downstream experiment for all sizes, draws and seeds of a split")
@@ -456,6 +466,19 @@ def _add_learning(add: Callable, flag: Callable, path: Callable, options: Callab
 
 
 def _add_tools(add: Callable, flag: Callable, path: Callable) -> None:
+    sub = add("corpus", _corpus, "pack upstream runs into one file that trainings share, and fit linear forecasts")
+    flag(
+        sub,
+        "data",
+        "split and shard folder of a dataset; once for each",
+        nargs=2,
+        action="append",
+        metavar=("SPLIT", "FOLDER"),
+    )
+    flag(sub, "share", "share of the training subjects that the forecasts are fitted to", type=float, default=1.0)
+    flag(sub, "threads", "shards to read at the same time", type=int, default=1)
+    path(sub, "output", "folder to write")
+
     sub = add("simulate", _simulate, "write a simulated study as BIDS and fMRIPrep derivatives")
     path(sub, "output", "folder of the study to write")
     flag(sub, "size", "how large", choices=["demo", "tiny"], default="demo")

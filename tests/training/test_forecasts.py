@@ -10,8 +10,9 @@ from boldly.config import PretrainOptions
 from boldly.models import build
 from boldly.models.build import build_objective, pretraining_config, window_options
 from boldly.samples.windows import Windows
-from boldly.training import forecasts
-from boldly.training.forecasts import fit_dynamics, forecast
+from boldly.training import linear
+from boldly.training.forecasts import forecast
+from boldly.training.linear import fit_dynamics
 from boldly.training.validation import Processes, UpstreamValidation, choose_coupling
 from tests.training import synthetic
 
@@ -24,7 +25,11 @@ def build_network(config, seed) -> Any:
 
 
 def fit_forecasts(corpus, wanted) -> Any:
-    return forecasts.fit_forecasts(corpus, wanted)
+    fitted = linear.fit_forecasts(corpus, wanted)
+    return {
+        group: {name: None if value is None else torch.from_numpy(value) for name, value in found.items()}
+        for group, found in fitted.items()
+    }
 
 
 def coupling(t_r=1.0, memory_s=1e9):

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 
@@ -44,7 +45,30 @@ OTHER_EXPERIMENTS = "|".join(re.escape(name) for name in ADAPT if name not in PR
 SHORTEST_WINDOW = min((options.window_frames[0] for options in PRETRAIN.values()), default=2)
 
 
+def shares_shards(options):
+    """Whether all its shards are files, read once for all experiments; not if they are streamed."""
+    datasets = options.datasets or UPSTREAM
+    return options.stream_shards is None and not any(CONFIG.datasets[name].is_remote for name in datasets)
+
+
+def corpus_name(datasets):
+    """Folder in results/corpus of the packed runs of some datasets; the name of a file has its limits."""
+    if set(datasets) == set(UPSTREAM):
+        return "all"
+    names = "+".join(sorted(set(datasets)))
+    return f"only_{names if len(names) < 100 else hashlib.sha256(names.encode()).hexdigest()[:16]}"
+
+
+# Packed runs that upstream experiments share, and the datasets that they are of.
+CORPORA = {
+    corpus_name(options.datasets or UPSTREAM): sorted(set(options.datasets or UPSTREAM))
+    for options in PRETRAIN.values()
+    if shares_shards(options)
+}
+
+
 wildcard_constraints:
+    corpus="|".join(map(re.escape, CORPORA)),
     dataset="|".join(CONFIG.datasets),
     subject="[A-Za-z0-9]+",
     experiment="[A-Za-z0-9][A-Za-z0-9_.-]*",
@@ -255,31 +279,71 @@ def training_cpus(wildcards):
 
 
 def training_memory(wildcards, input, attempt):
-    """MB of each node: the corpus once for all processes and once while it is read, and a share for each process."""
+    """MB of each node: the packed runs once for all processes, or shards that each reads, and a share for each."""
+    processes = max(1, devices(wildcards).gpus)
     # Before the datasets are indexed, their run table stands for the shards.
-    shards = [input.shards] if isinstance(input.shards, str) else input.shards
-    corpus = sum(Path(shard).stat().st_size for shard in shards) / 1e6
-    return attempt * int(4000 + 4000 * max(1, devices(wildcards).gpus) + 2 * corpus)
+    packed, loose = (
+        sum(Path(path).stat().st_size for path in ([paths] if isinstance(paths, str) else paths)) / 1e6
+        for paths in (input.corpus, input.shards)
+    )
+    return attempt * int(4000 + 4000 * processes + packed + 2 * processes * loose)
 
 
 def pretrain_splits(wildcards):
     return expand("results/split/{dataset}.json", dataset=pretrain_datasets(wildcards.experiment))
 
 
+def pretrain_corpus(wildcards):
+    """The packed runs of an experiment, and the linear fits to its share of the subjects; none if it streams."""
+    options = PRETRAIN[wildcards.experiment]
+    if not shares_shards(options):
+        return []
+    folder = f"results/corpus/{corpus_name(options.datasets or UPSTREAM)}"
+    return [
+        f"{folder}/frames.npy",
+        f"{folder}/samples.json",
+        f"{folder}/linear_{options.subjects_fraction}.safetensors",
+    ]
+
+
 def pretrain_shards(wildcards):
-    return [shard for dataset in pretrain_datasets(wildcards.experiment) for shard in shards(dataset)]
+    """Shards that an experiment reads by itself; none if they are packed."""
+    packed = shares_shards(PRETRAIN[wildcards.experiment])
+    return [] if packed else [s for dataset in pretrain_datasets(wildcards.experiment) for s in shards(dataset)]
 
 
-def pretrain_data(wildcards):
-    """Split and shard folder of each dataset, as arguments."""
+def data_arguments(datasets):
+    """Split and shard folder of each dataset."""
     return [
         argument
-        for dataset in pretrain_datasets(wildcards.experiment)
+        for dataset in datasets
         for argument in (
             "--data",
             f"results/split/{dataset}.json",
             shard_folder(dataset),
         )
+    ]
+
+
+def pretrain_data(wildcards):
+    return data_arguments(pretrain_datasets(wildcards.experiment))
+
+
+def corpus_data(wildcards):
+    return data_arguments(CORPORA[wildcards.corpus])
+
+
+def corpus_splits(wildcards):
+    return expand("results/split/{dataset}.json", dataset=CORPORA[wildcards.corpus])
+
+
+def corpus_shards(wildcards):
+    return [shard for dataset in CORPORA[wildcards.corpus] for shard in shards(dataset)]
+
+
+def corpus_argument(wildcards):
+    return [
+        argument for path in pretrain_corpus(wildcards)[:1] for argument in ("--corpus", str(Path(path).parent))
     ]
 
 

@@ -6,6 +6,7 @@ gathered with one index. Workers, ranks and restarts therefore see the same wind
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -109,11 +110,18 @@ def uniform(seed: int, index: int | Numbers, stream: int | Numbers) -> Floats:
     return np.asarray((state >> np.uint64(11)).astype(np.float64) * 2.0**-53)
 
 
+def _tensor(frames: NDArray[Any]) -> Tensor:
+    """Return frames as a tensor without copying them; frames of a mapped file must not be written to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
+        return torch.from_numpy(frames)
+
+
 class _Frames:
     """Copies windows out of a corpus, by way of memory used again: fresh memory costs more than the copy."""
 
     def __init__(self, corpus: Corpus) -> None:
-        self._source = torch.from_numpy(corpus.frames)
+        self._source = _tensor(corpus.frames)
         self._room = self._source.new_empty(0)
 
     def __call__(self, *cuts: _Cut) -> tuple[Tensor, list[Bools]]:
