@@ -45,9 +45,9 @@ class WindowOptions:
         Consecutive windows that share a length, so that batches need no padding.
     pairs : bool
         Two windows A and B per item, B the continuation of A or from another run.
-    masking : {"none", "frames", "parcels", "one_frame", "coin"}
-        What is hidden: spans of frames, parcels over all time, one frame but the first, or all frames of a batch
-        by the toss of a coin.
+    masking : {"none", "frames", "parcels", "blocks", "one_frame", "coin"}
+        What is hidden: spans of frames, parcels over all time, blocks of groups of parcels and frames, one frame
+        but the first, or all frames of a batch by the toss of a coin.
     mask_fraction : float
         Share that is hidden.
     mask_span : int
@@ -64,7 +64,7 @@ class WindowOptions:
     longest: int
     batch_size: int
     pairs: bool = False
-    masking: Literal["none", "frames", "parcels", "one_frame", "coin"] = "none"
+    masking: Literal["none", "frames", "parcels", "blocks", "one_frame", "coin"] = "none"
     mask_fraction: float = 0.2
     mask_span: int = 4
     largest_gap: int = 4
