@@ -33,7 +33,9 @@ def data(tmp_path_factory):
     return synthetic.upstream_study(tmp_path_factory.mktemp("upstream"), n_subjects=4)
 
 
-@pytest.mark.parametrize("framework", ["autoencoding", "csm", "sequence_bert", "network_bert"])
+@pytest.mark.parametrize(
+    "framework", ["autoencoding", "csm", "sequence_bert", "network_bert", "masked_autoencoding"]
+)
 def test_each_framework_leaves_a_complete_folder(data, tmp_path, framework):
     # Eight steps need not make anything better.
     pretrain.run(name="toy", options=options(framework, keep_untrained=True), data=data, output=tmp_path)
@@ -51,6 +53,17 @@ def test_each_framework_leaves_a_complete_folder(data, tmp_path, framework):
     assert manifest["options"]["framework"] == framework
     assert not (tmp_path / "checkpoints").exists()
     assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_sequence_bert_learns_early_from_an_embedding_that_starts_at_components(data, tmp_path):
+    """From random weights it ended at the error of predicting zeros, on the demo after all of its steps."""
+    skills = {}
+    for start in ("random", "components"):
+        wanted = options("sequence_bert", start=start, steps=60, evaluate_every=60, keep_untrained=True)
+        pretrain.run(name="toy", options=wanted, data=data, output=tmp_path / start)
+        skills[start] = pd.read_csv(tmp_path / start / "eval_history.csv")["skill"].iloc[-1]
+    assert skills["random"] < 0.02
+    assert skills["components"] > 0.04
 
 
 @pytest.mark.slow

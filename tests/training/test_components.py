@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from boldly.models.network import NetworkConfig
 from boldly.records import InputError
 from boldly.samples.corpus import load_corpus
 from boldly.samples.shards import read_shard, write_shard
-from boldly.training.components import hidden_basis, signal_basis, unexplained
+from boldly.training.components import hidden_basis, leading_components, signal_basis, unexplained
 from tests.training import synthetic
 
 
@@ -35,6 +36,22 @@ def test_shards_one_by_one_give_the_components_of_all_frames(shards: list[Path])
     np.testing.assert_allclose(overlap, 1, atol=1e-3)
     np.testing.assert_allclose(covariance, frames.T @ frames / len(frames), rtol=1e-6)
     assert contract == synthetic.contract(16)
+
+
+def test_an_embedding_starts_from_the_components_of_all_frames(shards: list[Path]) -> None:
+    corpus = load_corpus(shards)
+    leading = leading_components(corpus)
+    assert leading.shape == (16, 4)
+    np.testing.assert_allclose(leading[:, :2], signal_basis(shards)[0].components[0][:, :2], atol=1e-3)
+    network: Any = build_network(NetworkConfig("network_bert", 16, width=8, layers=1, heads=2), seed=0)
+    network.start_embedding(leading)
+    inputs = torch.from_numpy(corpus.frames[:20].astype(np.float32))[None]
+    seconds, t_r, marked = torch.zeros(1, 20), torch.ones(1), torch.zeros(1, 16, dtype=torch.bool)
+    change = network.embedder.eval()(inputs, seconds, t_r, marked)[0].diff(dim=0)
+    # Time is the same in all frames: what changes from frame to frame are the components, and nothing else.
+    expected = inputs[0].diff(dim=0) @ torch.from_numpy(leading)
+    torch.testing.assert_close(change[:, :4], expected, atol=1e-4, rtol=1e-4)
+    assert change[:, 4:].abs().max() < 1e-6
 
 
 def test_the_share_that_components_leave_falls_from_one_to_zero(shards: list[Path]) -> None:

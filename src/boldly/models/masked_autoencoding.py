@@ -27,10 +27,10 @@ class MaskedAutoencodingNetwork(Network):
     """A transformer over tokens, each a group of parcels in one frame; a small decoder says the tokens left out.
 
     The encoder never meets a token that is hidden, nor a stand-in for it (He et al. 2022,
-    doi:10.1109/CVPR52688.2022.01553): its states are about signals alone, and a step costs as much as what it sees.
+    doi:10.1109/CVPR52688.2022.01553): its states are about signals alone, and a step costs what it sees.
     The decoder asks for each hidden token by its group and its time, and reads the states of the visible ones.
 
-    Groups are those of `boldly.samples.windows.group_of_parcels`. A group's part of the embedder's and the
+    Groups are those of `boldly.samples.windows.group_of_parcels`. A group's part of the embedder's and of the
     unembedder's matrix is what its tokens are embedded and restored with, so that the embedding of a frame, as
     other frameworks have it, is the sum of those of its tokens. The state of a frame is the mean over its tokens.
     Attention falls with the seconds between two tokens, as in the BERT frameworks.
@@ -142,7 +142,7 @@ class MaskedAutoencodingNetwork(Network):
         return of_frames.repeat_interleave(self.groups, dim=1)
 
     def _nearness(self, asking: Tensor, asked: Tensor, known: Tensor | None) -> Tensor:
-        """Return what is added to attention scores (B, heads, tokens, tokens), given the tokens' seconds (B, T)."""
+        """Return what is added to attention scores (B, heads, tokens, tokens), given tokens' seconds (B, T)."""
         distance = (asking[:, :, None] - asked[:, None]).abs()
         bias = -distance[:, None] * self.rates[:, None, None]
         return bias if known is None else bias.masked_fill(~known[:, None, None], torch.finfo(bias.dtype).min)

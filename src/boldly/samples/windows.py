@@ -52,6 +52,8 @@ class WindowOptions:
         Share that is hidden.
     mask_span : int
         Length of the hidden spans, frames.
+    parcel_groups : int
+        Groups of parcels that blocks are made of (see `group_of_parcels`).
     largest_gap : int
         Most frames left out between A and a B that follows it (fewest: 1).
     stepped_onsets : bool
@@ -67,6 +69,7 @@ class WindowOptions:
     masking: Literal["none", "frames", "parcels", "blocks", "one_frame", "coin"] = "none"
     mask_fraction: float = 0.2
     mask_span: int = 4
+    parcel_groups: int = 8
     largest_gap: int = 4
     stepped_onsets: bool = False
     restart_clock: bool = False
@@ -231,6 +234,9 @@ class Windows(Dataset[Batch]):
             batch["masked"] = torch.from_numpy(self._mask_frames(index, batch))
         elif self.options.masking == "parcels":
             batch["masked"] = torch.from_numpy(self._mask_parcels(index, batch["marked"].numpy()))
+        elif self.options.masking == "blocks":
+            masked, batch["n_visible"] = self._mask_blocks(index, batch)
+            batch["masked"] = torch.from_numpy(masked)
         elif self.options.masking == "one_frame":
             batch["masked"] = torch.from_numpy(self._mask_one_frame(index, batch))
         elif self.options.masking == "coin":
@@ -343,11 +349,42 @@ class Windows(Dataset[Batch]):
         # No two scores are equal: the highest of those chosen says which they are, without an order of all.
         return score <= np.take_along_axis(np.sort(score, axis=1), chosen[:, None] - 1, axis=1)
 
+    def _mask_blocks(self, index: Numbers, batch: Batch) -> tuple[Bools, int]:
+        """Hide the wanted number of tokens, each a group of parcels in a frame; return the most that stay visible.
+
+        In every other window groups are hidden at all times, in the others blocks of one group and `mask_span`
+        frames: the first asks for what parcels have in common, the second for how it goes on.
+        """
+        options = self.options
+        n_frames, n_groups = batch["inputs"].shape[1], options.parcel_groups
+        valid = batch["valid"].numpy() if "valid" in batch else np.ones((len(index), n_frames), bool)
+        numbers = index[:, None] * n_groups + np.arange(n_groups)  # (B, G)
+        phase = _below(uniform(self.seed, numbers, _PHASE), options.mask_span)
+        span = (valid.cumsum(axis=1)[..., None] - 1 + phase[:, None]) // options.mask_span  # (B, L, G)
+        span[index % 2 == 0] = 0
+        score = uniform(self.seed, numbers[:, None] * _MOST_SPANS + span, _MASK)
+        score = np.where(valid[..., None], score, np.inf).reshape(len(index), -1)
+        there = valid.sum(axis=1) * n_groups
+        chosen = _share(there, options.mask_fraction)
+        order = np.argsort(score, axis=1, kind="stable")
+        hidden = np.zeros(score.shape, bool)
+        np.put_along_axis(hidden, order, np.arange(score.shape[1]) < chosen[:, None], axis=1)
+        return hidden.reshape(-1, n_frames, n_groups), int((there - chosen).max())
+
     def _mask_one_frame(self, index: Numbers, batch: Batch) -> Bools:
         """Hide one real frame, not the first."""
         n_frames = batch["inputs"].shape[1]
         length = batch["valid"].numpy().sum(axis=1) if "valid" in batch else np.full(len(index), n_frames)
         return np.arange(n_frames) == 1 + _below(self._draw(index, _MASK)[0], length - 1)[:, None]
+
+
+def group_of_parcels(n_parcels: int, n_groups: int) -> Numbers:
+    """Return the group of each parcel (P,): every `n_groups`-th parcel is in the same one.
+
+    Atlases list the parcels of a network one after the other. Each group therefore has some of most networks, and
+    what is hidden of a network is said by its other parcels as well as by other networks.
+    """
+    return np.arange(n_parcels) % n_groups
 
 
 def _below(drawn: Floats, limit: int | Numbers) -> Numbers:
