@@ -55,17 +55,6 @@ def test_each_framework_leaves_a_complete_folder(data, tmp_path, framework):
     assert list((tmp_path / "tensorboard").iterdir())
 
 
-def test_sequence_bert_learns_early_from_an_embedding_that_starts_at_components(data, tmp_path):
-    """From random weights it ended at the error of predicting zeros, on the demo after all of its steps."""
-    skills = {}
-    for start in ("random", "components"):
-        wanted = options("sequence_bert", start=start, steps=60, evaluate_every=60, keep_untrained=True)
-        pretrain.run(name="toy", options=wanted, data=data, output=tmp_path / start)
-        skills[start] = pd.read_csv(tmp_path / start / "eval_history.csv")["skill"].iloc[-1]
-    assert skills["random"] < 0.02
-    assert skills["components"] > 0.04
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
 @pytest.mark.parametrize("framework", ["csm", "sequence_bert"])

@@ -76,8 +76,11 @@ class PretrainOptions(OptimiserOptions):
         description="Read two windows at a time and tell whether the second follows the first, as BERT and the "
         "published system do (the BERT frameworks; lfb always does).",
     )
-    mask_fraction: float = Field(
-        0.2, gt=0, lt=1, description="Share masked (the BERT frameworks, masked_autoencoding)."
+    mask_fraction: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Share masked (the BERT frameworks: null is 0.2; masked_autoencoding: null is 0.75).",
     )
     mask_span: int = Field(
         4, ge=1, description="Length of the masked spans, frames (sequence_bert, masked_autoencoding)."

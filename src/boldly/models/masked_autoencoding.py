@@ -191,6 +191,7 @@ class MaskedAutoencoding(Objective):
 
     network: MaskedAutoencodingNetwork
     has_forecasts = False
+    mask_fraction = 0.75
 
     @classmethod
     def view(cls, options: PretrainOptions, batch_size: int) -> WindowOptions:
