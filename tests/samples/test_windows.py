@@ -182,6 +182,12 @@ def test_masked_blocks_are_groups_at_all_times_or_for_a_while(corpus):
     assert borders < 12
 
 
+def test_more_groups_than_parcels_are_refused(corpus):
+    options = dataclasses.replace(SINGLE, masking="blocks", parcel_groups=17)
+    with pytest.raises(InputError, match="16 parcels cannot be parted into 17 groups"):
+        Windows(corpus, options, seed=3, count=8)
+
+
 def test_every_so_many_parcels_are_of_one_group():
     assert group_of_parcels(7, 3).tolist() == [0, 1, 2, 0, 1, 2, 0]
 

@@ -191,7 +191,7 @@ class Windows(Dataset[Batch]):
     Raises
     ------
     InputError
-        If no run is long enough.
+        If no run is long enough, and for more groups of parcels than parcels.
     """
 
     def __init__(self, corpus: Corpus, options: WindowOptions, seed: int, count: int) -> None:
@@ -211,6 +211,11 @@ class Windows(Dataset[Batch]):
                     "lower pretrain.experiments.<name>.window_frames",
                 )
             )
+        n_parcels = corpus.frames.shape[1]
+        if options.masking == "blocks" and options.parcel_groups > n_parcels:
+            message = f"{n_parcels} parcels cannot be parted into {options.parcel_groups} groups"
+            where = "pretrain.experiments.<name>.parcel_groups"
+            raise InputError(Problem(where, ", ".join(sorted(set(corpus.datasets))), message, "lower it"))
         # In the order of datasets, so that "another run of the same dataset" is a number in a range.
         names = np.array(corpus.datasets)[usable]
         order = np.argsort(names, kind="stable")
