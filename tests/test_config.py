@@ -766,3 +766,10 @@ def test_an_atlas_in_another_template_than_the_images_is_named(
 ) -> None:
     lines = warnings_of(tmp_path, atlas=atlas)
     assert [f"the atlas is in {template}" in line for line in lines] == [True] * (template is not None)
+
+
+def test_what_baselines_look_at_meets_the_same_runs_as_the_networks(tmp_path: Path) -> None:
+    experiments = {"a": {"framework": "csm", "allow_mismatch": ["space"]}, "b": {"framework": "csm"}}
+    content = {**SMALLEST, "pretrain": {"experiments": experiments}}
+    found = load_config(write(tmp_path / "config.yaml", content), CHECKOUT).pretrain.experiments
+    assert found["components"].allow_mismatch == ["space"]

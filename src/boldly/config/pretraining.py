@@ -12,6 +12,7 @@ from pydantic import (
 )
 
 from boldly.config.sections import ExperimentName, Fraction, Name, Section
+from boldly.config.signals import ContractField
 
 Framework = Literal["autoencoding", "csm", "sequence_bert", "network_bert"]
 
@@ -92,6 +93,11 @@ class PretrainOptions(OptimiserOptions):
         gt=0,
         le=1,
         description="Share of each dataset's training subjects; smaller shares lie in larger ones.",
+    )
+    allow_mismatch: list[ContractField] = Field(
+        [],
+        description="Fields in which the contracts of the runs may differ: `[confounds]` where datasets have "
+        "strategies of their own. The model has the contract of the first run.",
     )
     initialise: str | None = Field(
         None,
@@ -178,8 +184,11 @@ class PretrainSection(Section):
             for seed in repeats if isinstance(repeats, list) else ():
                 experiments.setdefault(repeat_name(name, seed), {**given, "seed": seed, "repeats": []})
         if experiments:
-            # What baselines look at.
-            experiments.setdefault(COMPONENTS, {"framework": "components", "width": 64})
+            # What baselines look at: it meets the same runs.
+            given = [options for options in experiments.values() if isinstance(options, dict)]
+            allowed = sorted({field for options in given for field in options.get("allow_mismatch") or ()})
+            linear = {"framework": "components", "width": 64, "allow_mismatch": allowed}
+            experiments.setdefault(COMPONENTS, linear)
         return {**content, "experiments": experiments}
 
 

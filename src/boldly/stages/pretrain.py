@@ -182,7 +182,9 @@ def run(
     }
     write_json(output / MANIFEST, {**about, **seen.to_manifest(), "environment": environment()})
     # The corpus of a streamed training is gone by now; a group of its shards stands for it.
-    kept = windows.corpus if isinstance(windows, Windows) else load_corpus(training[: options.stream_shards])
+    first = training[: options.stream_shards]
+    allowed = options.allow_mismatch
+    kept = windows.corpus if isinstance(windows, Windows) else load_corpus(first, allow_mismatch=allowed)
     _save(output, config, outcome.weights, contract, kept, options)
     checkpoints.delete()
     logger.info("%s: weights of step %d of %d, %.0f s", name, outcome.step, options.steps, outcome.seconds)
@@ -214,11 +216,12 @@ def _fit_components(
 ) -> None:
     """Write the principal components of the training runs as a network: linear pretraining, without any step."""
     started = time.monotonic()
-    basis, covariance, contract = signal_basis(training)
+    allowed = options.allow_mismatch
+    basis, covariance, contract = signal_basis(training, allow_mismatch=allowed)
     components = basis.components[0][:, : options.width]
     shares = {"train": unexplained(covariance, components)}
     if validation:
-        shares["eval"] = unexplained(signal_basis(validation, contract)[1], components)
+        shares["eval"] = unexplained(signal_basis(validation, contract, allow_mismatch=allowed)[1], components)
     for part in ("train", "eval"):
         rows = [{"step": 0, "loss": shares[part]}] if part in shares else []
         write_history(output / f"{part}_history.csv", rows)
@@ -275,7 +278,7 @@ def _windows(paths: list[Path | str], options: PretrainOptions) -> Windows | Str
     wanted = window_options(options, options.batch_size)
     count = options.steps * options.batch_size
     if options.stream_shards is None:
-        return Windows(load_corpus(paths), wanted, options.seed, count)
+        return Windows(load_corpus(paths, allow_mismatch=options.allow_mismatch), wanted, options.seed, count)
     turns = -(-options.steps // options.stream_steps) * options.stream_shards
     if turns < len(paths):
         message = "%d of %d shards at most have their turn in %d steps: raise stream_shards, or lower stream_steps"
@@ -287,6 +290,7 @@ def _windows(paths: list[Path | str], options: PretrainOptions) -> Windows | Str
         count,
         group_shards=options.stream_shards,
         group_windows=options.stream_steps * options.batch_size,
+        allow_mismatch=options.allow_mismatch,
     )
 
 
@@ -330,8 +334,9 @@ def _validation(
     """Return the validation on the held-out subjects; None where no subject is held out."""
     if not paths:
         return None
-    corpus = load_corpus(paths)
-    check_same(training.contract, corpus.contract, remote.shown(paths[0]), corpus.keys[0])
+    corpus = load_corpus(paths, allow_mismatch=options.allow_mismatch)
+    where = remote.shown(paths[0])
+    check_same(training.contract, corpus.contract, where, corpus.keys[0], options.allow_mismatch)
     windows = Windows(
         corpus,
         window_options(options, _VALIDATION_BATCH),
