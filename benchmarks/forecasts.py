@@ -32,15 +32,13 @@ from scipy import stats
 
 from boldly.config import PretrainOptions, load_config
 from boldly.files import write_tsv
-from boldly.models.build import build_network, pretraining_config
-from boldly.models.csm import CausalNetwork
+from boldly.models.build import build_network, build_objective, pretraining_config, window_options
 from boldly.samples.corpus import Corpus
 from boldly.samples.timeseries import read_timeseries
-from boldly.samples.windows import Windows, window_options
-from boldly.training.forecasts import fit_dynamics
-from boldly.training.journal import Processes
-from boldly.training.trainer import fit
-from boldly.training.validation import UpstreamValidation, choose_coupling
+from boldly.samples.windows import Windows
+from boldly.training.linear import fit_dynamics
+from boldly.training.loop import fit
+from boldly.training.validation import Processes, UpstreamValidation, choose_coupling
 
 TABLE = Path("results/benchmarks/forecasts.tsv")
 TEST_WINDOWS = 128  # of each test unit
@@ -90,12 +88,14 @@ def corpus_of(paths: Sequence[Path], *, by_run: bool) -> Corpus:
     """Put runs into a corpus; units, in the place of subjects, are subjects of a dataset or runs."""
     files = [read_timeseries(path) for path in paths]
     runs = [run for series, _ in files for run in series]
+    lengths = np.array([len(run.data) for run in runs])
     marked = np.zeros((len(runs), runs[0].data.shape[1]), bool)
     for row, run in zip(marked, runs, strict=True):
         row[run.meta["marked"]] = True
     return Corpus(
         frames=np.concatenate([run.data for run in runs]),
-        starts=np.concatenate([[0], np.cumsum([len(run.data) for run in runs])]),
+        starts=np.cumsum(lengths) - lengths,
+        lengths=lengths,
         t_r=np.array([run.meta["t_r"] for run in runs]),
         marked=marked,
         labels=np.full(len(runs), -1),
@@ -114,32 +114,28 @@ def compare(
     """Train on some units, choose the step on others, and measure on the rest."""
     training, chosen = (corpus.select(np.isin(corpus.subjects, units)) for units in (train, validation))
     wanted = window_options(options, options.batch_size)
-    network = build_network(pretraining_config(options, corpus.frames.shape[1]), options.seed)
-    assert isinstance(network, CausalNetwork)
+    config = pretraining_config(options, corpus.frames.shape[1])
+    objective, start = (build_objective(build_network(config, options.seed)) for _ in range(2))
     windows = Windows(training, wanted, options.seed, options.steps * options.batch_size)
     validate = UpstreamValidation(Windows(chosen, wanted, 2, 512), 32, training=training, calibrate=True)
     _, dynamics = choose_coupling(fit_dynamics(training), validate.windows)
-    network.start_dynamics(dynamics.memory_s, dynamics.coupling)
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    for one in (objective, start):
+        one.start(lambda: (dynamics.memory_s, dynamics.coupling))
     outcome = fit(
-        network,
+        objective,
         windows,
         options.model_copy(update={"evaluate_every": options.steps // 20}),
         name="csm",
         validate=validate,
-        keys=windows.keys,
         seed=options.seed,
         validate_first=True,
-        settle=UpstreamValidation.settle,
     )
-    start = build_network(pretraining_config(options, corpus.frames.shape[1]), options.seed)
-    start.load_state_dict(before)
-    network.load_state_dict(outcome.weights)
+    objective.network.load_state_dict(outcome.weights)
     rows = []
     for unit in test:
-        one = Windows(corpus.select(np.isin(corpus.subjects, [unit])), wanted, 3, TEST_WINDOWS)
-        validate = UpstreamValidation(one, 32, training=training)
-        row = validate(network.eval(), Processes())
+        held_out = Windows(corpus.select(np.isin(corpus.subjects, [unit])), wanted, 3, TEST_WINDOWS)
+        validate = UpstreamValidation(held_out, 32, training=training)
+        row = validate(objective.eval(), Processes())
         rows.append({**row, "start": validate(start.eval(), Processes())["l1"]})
     table = pd.DataFrame(rows)
     means = table[["start", "l1", "l1_var", "l1_ar1", "l1_zero"]].mean().round(4)

@@ -37,11 +37,11 @@ from torch import Tensor, nn
 from boldly.bids import shard_name
 from boldly.config import Framework, PretrainOptions
 from boldly.files import write_tsv
-from boldly.models.build import build_network, pretraining_config
+from boldly.models.build import build_network, build_objective, pretraining_config, window_options
 from boldly.provenance import Contract
 from boldly.samples.corpus import Corpus, load_corpus
 from boldly.samples.shards import Sample, write_shard
-from boldly.samples.windows import Batch, Windows, window_options
+from boldly.samples.windows import Batch, Windows
 
 TABLE = Path("results/benchmarks/train.tsv")
 T_R = 2.0
@@ -133,9 +133,9 @@ def loading_times(data: Data, framework: Framework, sizes: Sizes) -> tuple[float
 def training(framework: Framework, data: Data, sizes: Sizes, dtype: torch.dtype) -> list[Row]:
     """Measure whole steps."""
     options = options_of(framework, sizes)
-    network = build_network(pretraining_config(options, sizes.n_parcels), 1)
+    objective = build_objective(build_network(pretraining_config(options, sizes.n_parcels), 1))
     plain = reference_network(framework, sizes)
-    step, other_step = (stepper(one, options) for one in (network, plain))
+    step, other_step = (stepper(one, options) for one in (objective, plain))
     mean = sum(options.window_frames) // 2
     windows = our_batches(data, options.model_copy(update={"window_frames": (mean, mean)}), sizes)
     theirs = reference.batches(data.tars, sizes.batch, pairs="bert" in framework)
@@ -143,7 +143,7 @@ def training(framework: Framework, data: Data, sizes: Sizes, dtype: torch.dtype)
     def ours() -> None:
         batch = next(windows)
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            loss = network(**batch)["loss"]
+            loss = objective(**batch)["loss"]
         step(loss)
 
     seconds, other = take_turns(ours, lambda: other_step(plain(next(theirs))), sizes.turns)

@@ -44,7 +44,7 @@ from train import (
 
 from boldly.config import Framework
 from boldly.files import write_tsv
-from boldly.models.build import build_network, pretraining_config
+from boldly.models.build import build_network, build_objective, pretraining_config
 from boldly.samples.windows import Batch
 from boldly.training.validation import to_device
 
@@ -89,16 +89,16 @@ def _no_gpu() -> int:
 def measure(framework: Framework, data: Data, sizes: Sizes, device: torch.device, peak: float | None) -> list[Row]:
     """Measure the steps of one framework."""
     options = options_of(framework, sizes)
-    network = build_network(pretraining_config(options, sizes.n_parcels), 1).to(device)
+    objective = build_objective(build_network(pretraining_config(options, sizes.n_parcels), 1)).to(device)
     plain = reference_network(framework, sizes).to(device)
-    step, other_step = stepper(network, options), stepper(plain, options)
+    step, other_step = stepper(objective, options), stepper(plain, options)
     mean = sum(options.window_frames) // 2
     windows = our_batches(data, options.model_copy(update={"window_frames": (mean, mean)}), sizes)
     theirs = reference.batches(data.tars, sizes.batch, pairs="bert" in framework)
 
     def train_on(batch: Batch) -> None:
         with torch.autocast(device.type, torch.bfloat16):
-            loss = network(**batch)["loss"]
+            loss = objective(**batch)["loss"]
         step(loss)
 
     def other() -> None:

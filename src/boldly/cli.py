@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from boldly import __version__
-from boldly.records import InputError
+from boldly.records import InputError, Problem
 
 if TYPE_CHECKING:
-    from boldly.config import PreprocessOptions, Section, TaskOptions
+    from boldly.config import AdaptOptions, PreprocessOptions, Section, TaskOptions
 
 S = TypeVar("S", bound="Section")
 Command = Callable[[argparse.Namespace], None]
@@ -145,6 +146,14 @@ def _split(args: argparse.Namespace) -> None:
     )
 
 
+def _corpus(args: argparse.Namespace) -> None:
+    from boldly.files import location
+    from boldly.stages import corpus
+
+    data = [(Path(split), location(folder)) for split, folder in args.data]
+    corpus.run(data=data, output=args.output, share=args.share, threads=args.threads)
+
+
 def _pretrain(args: argparse.Namespace) -> None:
     from boldly.config import PretrainOptions
     from boldly.files import location
@@ -156,24 +165,53 @@ def _pretrain(args: argparse.Namespace) -> None:
         data=[(Path(split), location(folder)) for split, folder in args.data],
         output=args.output,
         initial=args.initial,
-        processes=args.processes,
+        corpus=args.corpus,
     )
+
+
+def _launch(args: argparse.Namespace) -> None:
+    from boldly.training.distributed import launch
+
+    launch(args.arguments, nodes=args.nodes, processes=args.processes)
 
 
 def _adapt(args: argparse.Namespace) -> None:
-    from boldly.config import AdaptOptions
     from boldly.stages import adapt
 
-    adapt.run(
-        name=args.name,
-        options=_options(AdaptOptions, args.options),
-        dataset=args.dataset,
-        split=args.split,
-        shards=args.shards,
-        models=[adapt.UpstreamModel(name, int(seed), Path(folder)) for name, seed, folder in args.model or ()],
-        output=args.output,
-        members=args.members or (),
-    )
+    described = {args.name: {"options": args.options, "models": args.model or []}}
+    if args.experiments is not None:
+        described = _experiments(args.experiments)
+    experiments = [
+        adapt.Adaptation(
+            name,
+            _adapt_options(one["options"], name),
+            args.output if args.experiments is None else args.output / name,
+            tuple(adapt.UpstreamModel(model, int(seed), Path(folder)) for model, seed, folder in one["models"]),
+            tuple(args.members or ()),
+        )
+        for name, one in described.items()
+    ]
+    adapt.run_several(experiments, args.dataset, args.split, args.shards)
+
+
+def _adapt_options(content: object, name: str) -> AdaptOptions:
+    from boldly.config import AdaptOptions, parse
+
+    return parse(AdaptOptions, content, f"options of {name}")
+
+
+def _experiments(text: str) -> dict[str, Any]:
+    """Read what `boldly adapt --experiments` is given."""
+    try:
+        described: dict[str, Any] = json.loads(text)
+        for one in described.values():
+            if [len(model) for model in one["models"]] != [3] * len(one["models"]) or "options" not in one:
+                raise ValueError("each needs options, and models as [name, seed, folder]")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        message = f"no experiments: {type(error).__name__} {error}"
+        remedy = 'pass {"<name>": {"options": {...}, "models": [["<name>", <seed>, "<folder>"]]}}'
+        raise InputError(Problem("--experiments", "", message, remedy)) from None
+    return described
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -378,11 +416,19 @@ def _add_learning(add: Callable, flag: Callable, path: Callable, options: Callab
         metavar=("SPLIT", "FOLDER"),
     )
     path(sub, "initial", "folder of the weights to start from", default=None)
-    flag(sub, "processes", "processes to train with, one per GPU", type=int, default=1)
+    path(sub, "corpus", "folder that `boldly corpus` wrote; default: shards are read into memory", default=None)
     path(sub, "output", "folder of the experiment to write")
 
     sub = add("adapt", _adapt, "train a downstream experiment for all sizes, draws and seeds of a split")
-    flag(sub, "name", "name of the experiment")
+    flag(sub, "name", "name of the experiment", default="experiment")
+    flag(
+        sub,
+        "experiments",
+        "several experiments at once: name to options and models (name, seed, folder) as JSON; "
+        "--output is the folder of their folders then",
+        default=None,
+        metavar="JSON",
+    )
     flag(sub, "dataset", "name of the dataset")
     options(sub)
     path(sub, "split", "split of the dataset")
@@ -420,6 +466,19 @@ def _add_learning(add: Callable, flag: Callable, path: Callable, options: Callab
 
 
 def _add_tools(add: Callable, flag: Callable, path: Callable) -> None:
+    sub = add("corpus", _corpus, "pack upstream runs into one file that trainings share, and fit linear forecasts")
+    flag(
+        sub,
+        "data",
+        "split and shard folder of a dataset; once for each",
+        nargs=2,
+        action="append",
+        metavar=("SPLIT", "FOLDER"),
+    )
+    flag(sub, "share", "share of the training subjects that the forecasts are fitted to", type=float, default=1.0)
+    flag(sub, "threads", "shards to read at the same time", type=int, default=1)
+    path(sub, "output", "folder to write")
+
     sub = add("simulate", _simulate, "write a simulated study as BIDS and fMRIPrep derivatives")
     path(sub, "output", "folder of the study to write")
     flag(sub, "size", "how large", choices=["demo", "tiny"], default="demo")
@@ -440,6 +499,11 @@ def _add_tools(add: Callable, flag: Callable, path: Callable) -> None:
     flag(sub, "dataset", "name of the dataset (bids)", default="")
     path(sub, "folder", "folder to write to")
     path(sub, "output", "list of the files written and their checksums (JSON) to write")
+
+    sub = add("launch", _launch, "run a stage in several processes that train together (torchrun, srun)")
+    flag(sub, "nodes", "nodes, those of this Slurm allocation if there are several", type=int, default=1)
+    flag(sub, "processes", "processes on each node, one per GPU", type=int, default=1)
+    sub.add_argument("arguments", nargs=argparse.REMAINDER, help="pretrain and its arguments")
 
     sub = add("import-weights", _import_weights, "turn weights of Learning from Brains into a model, or back")
     sub.add_argument("source", type=Path, help="run directory or pytorch_model.bin; with --export a model folder")

@@ -17,6 +17,7 @@ from boldly.config import (
     AtlasOptions,
     Config,
     DatasetOptions,
+    DeviceOptions,
     DownstreamSplitOptions,
     EvaluateOptions,
     ExclusionOptions,
@@ -62,6 +63,7 @@ TABLES: dict[str, type[Section]] = {
     "adapt.experiments.<name>": AdaptOptions,
     "evaluate": EvaluateOptions,
     "figures": FiguresOptions,
+    "devices.<name>": DeviceOptions,
 }
 
 _MARKED = re.compile(r"(<!-- options: (?P<name>\S+) -->\n).*?(<!-- end of options -->)", re.DOTALL)

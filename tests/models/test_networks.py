@@ -6,7 +6,7 @@ import torch
 
 from boldly.files import read_json, write_json
 from boldly.models import build
-from boldly.models.build import load_config, load_network, save_network, transfer
+from boldly.models.build import build_objective, load_config, load_network, save_network, transfer
 from boldly.models.network import NetworkConfig, TrialNorm, parcel_scale
 from boldly.records import InputError
 from boldly.samples.windows import Trials, WindowOptions, Windows
@@ -68,7 +68,7 @@ def pad(batch, n_frames):
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_gradient_reaches_every_parameter_of_a_pretraining_network(framework):
     network = build_network(sizes(framework), seed=0)
-    network(**windows(framework).__getitems__(range(8)))["loss"].backward()
+    build_objective(network)(**windows(framework).__getitems__(range(8)))["loss"].backward()
     assert [name for name, p in network.named_parameters() if p.grad is None] == []
     assert all(torch.isfinite(p.grad).all() for p in network.parameters())
 
@@ -87,26 +87,27 @@ def test_gradient_reaches_every_parameter_of_a_decoder(framework):
 )
 def test_training_lowers_the_loss(framework, n_steps):
     network, source = build_network(sizes(framework), seed=0), windows(framework)
+    objective = build_objective(network)
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
     held_out = source.__getitems__(range(4000, 4032))
     with torch.no_grad():
-        before = network(**held_out)["l1"].mean()
+        before = objective(**held_out)["l1"].mean()
     for step in range(n_steps):
         optimiser.zero_grad()
-        network(**source.__getitems__(range(8 * step, 8 * step + 8)))["loss"].backward()
+        objective(**source.__getitems__(range(8 * step, 8 * step + 8)))["loss"].backward()
         optimiser.step()
     with torch.no_grad():
-        after = network(**held_out)["l1"].mean()
+        after = objective(**held_out)["l1"].mean()
     # Half of the variance is noise that nobody can predict: 3 % of the error is a clear step, these are few steps.
     assert after < 0.97 * before
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_padding_has_no_influence(framework):
-    network = build_network(sizes(framework), seed=0).eval()
+    objective = build_objective(build_network(sizes(framework), seed=0).eval())
     batch = windows(framework).__getitems__(range(8))
-    expected = network(**batch)["window_loss"]
-    torch.testing.assert_close(network(**pad(batch, 5))["window_loss"], expected, atol=1e-5, rtol=1e-5)
+    expected = objective(**batch)["window_loss"]
+    torch.testing.assert_close(objective(**pad(batch, 5))["window_loss"], expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("framework", DECODERS)
@@ -119,14 +120,14 @@ def test_padding_has_no_influence_on_decoding(framework):
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_marked_parcels_have_no_influence(framework):
-    network = build_network(sizes(framework), seed=0).eval()
+    objective = build_objective(build_network(sizes(framework), seed=0).eval())
     batch = windows(framework).__getitems__(range(8))
     batch["marked"] = torch.zeros_like(batch["marked"])
     batch["marked"][:, 3:5] = True
-    expected = network(**batch)["window_loss"]
+    expected = objective(**batch)["window_loss"]
     changed = batch["inputs"].clone()
     changed[:, :, 3:5] += 100
-    torch.testing.assert_close(network(**{**batch, "inputs": changed})["window_loss"], expected)
+    torch.testing.assert_close(objective(**{**batch, "inputs": changed})["window_loss"], expected)
 
 
 @pytest.mark.parametrize("framework", DECODERS)
@@ -162,19 +163,19 @@ def test_csm_does_not_see_the_future():
 @pytest.mark.parametrize("width", [16, 256])
 def test_the_first_predictions_are_almost_none(framework, width):
     config = dataclasses.replace(sizes(framework), width=width)
-    network: Any = build.build_network(config, seed=0).eval()
+    objective = build_objective(build.build_network(config, seed=0).eval())
     batch = windows(framework).__getitems__(range(8))
     # Those of CSM, without fitted dynamics, are none.
     tolerance = 0 if framework == "csm" else 0.1
     torch.testing.assert_close(
-        network(**batch)["l1"], network.naive(**batch)["l1_zero"], rtol=tolerance, atol=1e-6
+        objective(**batch)["l1"], objective.naive(**batch)["l1_zero"], rtol=tolerance, atol=1e-6
     )
 
 
 def test_csm_supervises_every_frame():
     batch = windows("csm").__getitems__(range(8))
     batch["inputs"].requires_grad_()
-    error = build_network(sizes("csm"), seed=0).eval()(**batch)["loss"]
+    error = build_objective(build_network(sizes("csm"), seed=0).eval())(**batch)["loss"]
     assert (torch.autograd.grad(error, batch["inputs"])[0].abs().sum(dim=2) > 0).all()
 
 
@@ -183,8 +184,8 @@ def test_sequence_bert_does_not_see_masked_frames():
     batch = windows("sequence_bert").__getitems__(range(8))
     batch.pop("follows")
     hidden = torch.where(batch["masked"][..., None], torch.randn_like(batch["inputs"]), batch["inputs"])
-    expected, order = network.fill_in(**batch)
-    frames, same_order = network.fill_in(**{**batch, "inputs": hidden})
+    expected, order = network.predict(**batch)
+    frames, same_order = network.predict(**{**batch, "inputs": hidden})
     torch.testing.assert_close(frames, expected)
     torch.testing.assert_close(same_order, order)
 
@@ -194,10 +195,10 @@ def test_network_bert_does_not_see_masked_parcels_and_counts_only_them():
     batch = windows("network_bert").__getitems__(range(8))
     hidden = torch.where(batch["masked"][:, None], torch.randn_like(batch["inputs"]), batch["inputs"])
     call = {name: value for name, value in batch.items() if name != "follows"}
-    torch.testing.assert_close(network.fill_in(**{**call, "inputs": hidden})[0], network.fill_in(**call)[0])
-    error = (network.fill_in(**call)[0] - batch["inputs"]).abs().transpose(1, 2)[batch["masked"]]
+    torch.testing.assert_close(network.predict(**{**call, "inputs": hidden})[0], network.predict(**call)[0])
+    error = (network.predict(**call)[0] - batch["inputs"]).abs().transpose(1, 2)[batch["masked"]]
     expected = error.view(8, -1).mean(dim=1)
-    torch.testing.assert_close(network(**batch)["l1"], expected)
+    torch.testing.assert_close(build_objective(network)(**batch)["l1"], expected)
 
 
 def test_the_order_label_is_the_right_way_round():
@@ -205,7 +206,7 @@ def test_the_order_label_is_the_right_way_round():
     with torch.no_grad():
         network.follows_head.bias.fill_(10)
     batch = windows("sequence_bert").__getitems__(range(32))
-    loss = network.eval()(**batch)["order_loss"]
+    loss = build_objective(network.eval())(**batch)["order_loss"]
     # A network that always says "follows" is right where B follows (defect 8.12).
     assert loss[batch["follows"] == 1].max() < 0.1
     assert loss[batch["follows"] == 0].min() > 5
@@ -215,7 +216,7 @@ def test_the_autoencoder_decodes_from_masked_frames_without_seeing_the_frame_to_
     network = build_network(sizes("autoencoding"), seed=0).eval()
     batch = windows("autoencoding").__getitems__(range(8))
     everything_masked = {**batch, "masked": torch.ones_like(batch["masked"])}
-    frames = network.restore(**everything_masked)
+    frames = network.predict(**everything_masked)
     # All that the decoder knows comes through one vector: the same vector, the same frames.
     summary = network._encode(network.embedder(*(batch[k] for k in ("inputs", "seconds", "t_r", "marked"))), None)[
         1
@@ -227,7 +228,7 @@ def test_the_autoencoder_decodes_from_masked_frames_without_seeing_the_frame_to_
     unmasked = {**batch, "masked": torch.zeros_like(batch["masked"])}
     changed = batch["inputs"].clone()
     changed[:, 4] += 1
-    before, after = network.restore(**unmasked), network.restore(**{**unmasked, "inputs": changed})
+    before, after = network.predict(**unmasked), network.predict(**{**unmasked, "inputs": changed})
     torch.testing.assert_close(before[:, :5], after[:, :5])
     assert not torch.allclose(before[:, 5], after[:, 5])
 
@@ -235,14 +236,14 @@ def test_the_autoencoder_decodes_from_masked_frames_without_seeing_the_frame_to_
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_any_time_and_any_length_has_a_place(framework):
     """Defect 8.11: beyond 300 s the reference crashes; longer windows than trained are fine too."""
-    network = build_network(sizes(framework), seed=0).eval()
+    objective = build_objective(build_network(sizes(framework), seed=0).eval())
     batch = windows(framework, longest=20, run_frames=200).__getitems__(range(8))
     batch["seconds"] = batch["seconds"] * 40 + 0.123
-    assert torch.isfinite(network(**batch)["loss"])
+    assert torch.isfinite(objective(**batch)["loss"])
     assert batch["seconds"].max() > 300
     longer = WindowOptions(90, 90, 4, pairs="bert" in framework, masking=MASKING[framework])
     corpus = synthetic.corpus([200] * 3, n_parcels=P)
-    assert torch.isfinite(network(**Windows(corpus, longer, 1, 4).__getitems__(range(4)))["loss"])
+    assert torch.isfinite(objective(**Windows(corpus, longer, 1, 4).__getitems__(range(4)))["loss"])
 
 
 def test_attention_takes_the_fused_kernel():
@@ -334,7 +335,7 @@ def test_horizons_are_times_so_that_frames_ahead_follow_the_repetition_time():
     batch = Windows(corpus, options, seed=1, count=60).__getitems__(range(24))
     config = dataclasses.replace(sizes("csm"), horizons_s=(4.0, 8.0, 100.0))
     network = build_network(config, 1).eval()
-    found = network(**batch)
+    found = build_objective(network)(**batch)
     hidden = network.encode(batch["inputs"], batch["seconds"], batch["t_r"], batch["marked"])[-1]
     frames_ahead = {2.0: (2, 4, 50), 0.8: (5, 10, 125), 3.0: (2, 3, 33)}  # 4 s are one frame of 3 s: two at least
     assert {round(t_r, 1) for t_r in batch["t_r"].tolist()} == frames_ahead.keys()
@@ -358,7 +359,8 @@ def test_a_model_from_before_horizons_were_seconds_is_read(tmp_path):
     assert load_config(tmp_path).horizons == (2, 4)
     read = load_network(tmp_path)
     batch = windows("csm").__getitems__(range(4))
-    assert torch.equal(read(**batch)["loss"], network.eval()(**batch)["loss"])
+    loss = build_objective(network.eval())(**batch)["loss"]
+    assert torch.equal(build_objective(read)(**batch)["loss"], loss)
     seconds = build_network(dataclasses.replace(sizes("csm"), horizons_s=(4.0, 8.0)), 1).eval()
     # These windows have frames of 2 s.
-    assert torch.equal(seconds(**batch)["loss"], network(**batch)["loss"])
+    assert torch.equal(build_objective(seconds)(**batch)["loss"], loss)

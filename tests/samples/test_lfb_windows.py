@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from boldly.config import PretrainOptions
-from boldly.samples.windows import Windows, window_options
+from boldly.models.build import window_options
+from boldly.samples.windows import Windows
 from tests.training import synthetic
 
 N_FRAMES = 140

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from boldly.config import PretrainOptions
+from boldly.models.build import window_options
 from boldly.records import InputError
-from boldly.samples.windows import Trials, WindowOptions, Windows, uniform, window_options
+from boldly.samples.windows import Trials, WindowOptions, Windows, uniform
 from tests.training import synthetic
 
 SINGLE = WindowOptions(shortest=5, longest=12, batch_size=8)
@@ -19,7 +20,7 @@ def corpus():
 
 
 def frames_of(corpus, run):
-    return torch.from_numpy(corpus.frames[corpus.starts[run] : corpus.starts[run + 1]]).float()
+    return torch.from_numpy(corpus.signals(run)).float()
 
 
 def places(corpus, frames):
@@ -219,11 +220,13 @@ def with_gaps(corpus, kept):
     """Return a corpus of whole runs without the frames that are not kept, in which parcel 0 tells the number."""
     numbers = np.concatenate([np.arange(length) for length in corpus.lengths])
     corpus.frames[:, 0] = numbers
+    lengths = np.array([len(frames) for frames in kept])
     rows = np.concatenate([corpus.starts[run] + np.asarray(frames) for run, frames in enumerate(kept)])
     return dataclasses.replace(
         corpus,
         frames=corpus.frames[rows],
-        starts=np.concatenate([[0], np.cumsum([len(frames) for frames in kept])]).astype(np.int64),
+        starts=np.cumsum(lengths) - lengths,
+        lengths=lengths,
         numbers=numbers[rows].astype(np.int32),
     )
 

@@ -21,14 +21,15 @@ from boldly.models.build import (
     save_network,
 )
 from boldly.models.network import NetworkConfig
+from boldly.models.objective import Decoding
 from boldly.records import InputError
 from boldly.samples.corpus import load_corpus
 from boldly.samples.shards import write_shard
 from boldly.samples.windows import Trials
 from boldly.stages import adapt, pretrain
 from boldly.stages.adapt import finetuning
-from boldly.training import trainer
 from boldly.training.decoding import predict_logits
+from boldly.training.loop import adamw, fit
 from tests.training import synthetic
 
 N_PARCELS, N_TRIALS = 16, 32
@@ -139,7 +140,7 @@ def tuned(nonlinear, upstream, tmp_path_factory):
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_before_the_first_step_the_decoder_is_the_probe(framework):
     config = NetworkConfig(framework, N_PARCELS, 16, 1, 2, labels=("a", "b", "c"))
-    network = finetuning.Corrected(build_network(config, 0))
+    network = finetuning.FineTuning(build_network(config, 0), 1.0)
     corpus = synthetic.corpus([9, 8, 7], labels=[0, 1, 2], n_labels=3)
     offsets = np.random.default_rng(0).standard_normal((3, 3))
     batch = Trials(corpus, 50, offsets=offsets).__getitems__(range(3))
@@ -206,13 +207,13 @@ def test_gains_of_one_person_are_no_gains_of_people():
 
 
 def captured(monkeypatch):
-    """Return the list of what `fit` will be called with, as (trials, settings)."""
+    """Return the list of what `fit` will be called with, as (objective, trials, settings)."""
     calls = []
     real = finetuning.fit
 
-    def spy(network, trials, chosen, **settings):
-        calls.append((trials, settings))
-        return real(network, trials, chosen, **settings)
+    def spy(objective, trials, chosen, **settings):
+        calls.append((objective, trials, settings))
+        return real(objective, trials, chosen, **settings)
 
     monkeypatch.setattr(finetuning, "fit", spy)
     return calls
@@ -233,7 +234,7 @@ def test_training_trials_get_the_logits_of_probes_that_do_not_know_them(noise, u
     assert member.chosen["accuracy"] < 0.7
     assert (known.argmax(axis=1) == corpus.labels).mean() > 0.95
     assert calls
-    for trials, settings in calls:
+    for _, trials, settings in calls:
         for part in (trials, settings["validate"]):
             batch = part.__getitems__(range(len(part.corpus))) if part is trials else part.batches[0]
             right = batch["offsets"].argmax(dim=1) == batch["labels"]
@@ -275,9 +276,8 @@ def test_fits_add_the_logits_of_probe_and_network(nonlinear, tuned):
 def test_lower_layers_have_lower_learning_rates(noise, upstream, tmp_path, monkeypatch):
     calls = captured(monkeypatch)
     run(noise, upstream, tmp_path, options(steps=1, layer_decay=0.5))
-    rate = calls[0][1]["rate"]
     names = ("head.classes.weight", "head.query", "decoder.h.0.ln_1.weight", "embedder.projection.weight")
-    assert [rate(f"network.{name}") for name in names] == [1, 1, 0.5, 0.25]
+    assert [calls[0][0].rate(name) for name in names] == [1, 1, 0.5, 0.25]
 
 
 @pytest.mark.parametrize("part", ["embedder", "decoder"])
@@ -312,8 +312,8 @@ def test_an_interrupted_job_goes_on_with_the_missing_fits(noise, upstream, tmp_p
     assert not (tmp_path / "killed" / adapt.MANIFEST).exists()
     fits = run((second, shards), upstream, tmp_path / "killed", chosen)
     assert len(calls) == 3  # the first fit was done
-    for fit in fits:
-        one, other = (tmp_path / name / fit["folder"] for name in ("whole", "killed"))
+    for about in fits:
+        one, other = (tmp_path / name / about["folder"] for name in ("whole", "killed"))
         for file in ("decoder.safetensors", "eval_history.csv"):
             assert (one / file).read_bytes() == (other / file).read_bytes()
 
@@ -345,36 +345,22 @@ def test_what_cannot_be_fine_tuned_is_refused(nonlinear, tmp_path):
         run(nonlinear, tmp_path / "model", tmp_path / "out", options())
 
 
-def test_learning_rates_of_layers_reach_the_optimiser(monkeypatch):
+def test_learning_rates_of_layers_reach_the_optimiser():
     """Weights far below the head, which get next to no rate, stay; those of the head move."""
     config = NetworkConfig("csm", N_PARCELS, 16, 2, 2, dropout=0.0, labels=("a", "b"))
     network = build_network(config, 0)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     corpus = synthetic.corpus([9, 8, 7, 9], labels=[0, 1, 0, 1], n_labels=2)
     chosen = options(steps=3, batch_size=4, learning_rate=1e-2)
-    made = []
-    real = trainer.StepTrainer.create_optimizer
-
-    def kept(*given):
-        made.append(real(*given))
-        return made[-1]
-
-    monkeypatch.setattr(trainer.StepTrainer, "create_optimizer", kept)
-    outcome = trainer.fit(
-        network,
-        Trials(corpus, 50, 1, 12),
-        chosen,
-        name="toy",
-        validate=None,
-        keys=lambda numbers: [],
-        seed=1,
-        rate=lambda name: 1e-6 ** layers_from_head(name, 2),
-    )
+    objective = finetuning.FineTuning(network, layer_decay=1e-6)
+    # The head is silent; a last layer of zeros would pass on no gradient in the first step.
+    network.load_state_dict(before)
+    rates = {id(p): group["lr"] for group in adamw(objective, chosen).param_groups for p in group["params"]}
+    outcome = fit(objective, Trials(corpus, 50, 1, 12), chosen, name="toy", validate=None, seed=1)
     moved = {name: float((outcome.weights[name] - before[name]).abs().max()) for name in before}
     # Three steps of Adam move a weight by about three learning rates, at most 3e-2, 3e-8, ...
     assert moved["head.classes.weight"] > 1e-3
     assert all(size < 1e-6 for name, size in moved.items() if not name.startswith("head."))
-    rates = {id(p): group["initial_lr"] for group in made[0].param_groups for p in group["params"]}
     for name, parameter in network.named_parameters():
         assert rates[id(parameter)] == pytest.approx(1e-2 * 1e-6 ** layers_from_head(name, 2))
 
@@ -385,15 +371,14 @@ def test_a_training_that_ends_early_is_the_first_part_of_the_whole():
     chosen = options(steps=12, batch_size=2, evaluate_every=5)
     seen = []
 
-    def look(network, processes):
-        seen.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+    def look(objective, processes):
+        seen.append({name: tensor.clone() for name, tensor in objective.network.state_dict().items()})
         return {"loss": 0.0, "criterion": 0.0}
 
     def train(validate, **settings):
         trials = Trials(corpus, 50, 1, 24)
-        network = build_network(config, 0)
-        return trainer.fit(
-            network, trials, chosen, name="", validate=validate, keys=lambda _: [], seed=1, **settings
+        return fit(
+            Decoding(build_network(config, 0)), trials, chosen, name="", validate=validate, seed=1, **settings
         )
 
     train(look)

@@ -11,15 +11,14 @@ from safetensors.torch import load_file
 
 from boldly.config import PretrainOptions
 from boldly.files import read_json, write_json
-from boldly.models.build import load_contract, load_network
+from boldly.models.build import build_objective, load_contract, load_network
 from boldly.records import InputError
+from boldly.samples.packed import LooseShards
 from boldly.samples.shards import read_shard, write_shard
 from boldly.stages import pretrain
 from boldly.training.checkpoints import CheckpointFolder
-from boldly.training.journal import Processes
-from boldly.training.trainer import StepTrainer
-from boldly.training.validation import UpstreamValidation
-from tests.training import synthetic
+from boldly.training.validation import Processes, UpstreamValidation
+from tests.training import launcher, synthetic
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -60,7 +59,7 @@ def test_each_framework_leaves_a_complete_folder(data, tmp_path, framework):
 @pytest.mark.parametrize("framework", ["csm", "sequence_bert"])
 def test_a_compiled_network_learns_the_same(data, tmp_path, framework):
     for compiled in (False, True):
-        chosen = options(framework, compile=compiled, dropout=0.0)
+        chosen = options(framework, compile=compiled, dropout=0.0, keep_untrained=True)
         pretrain.run(name="toy", options=chosen, data=data, output=tmp_path / str(compiled))
     plain, fast = (load_file(tmp_path / name / "model.safetensors") for name in ("False", "True"))
     assert plain.keys() == fast.keys()
@@ -146,7 +145,7 @@ def test_a_training_that_made_nothing_better_is_refused_and_can_be_kept(data, tm
     assert "pretrain.experiments.toy.keep_untrained: true" in problem.remedy
     assert not (tmp_path / "model.safetensors").exists()
     # Nothing is lost, nothing is trained again.
-    monkeypatch.setattr(StepTrainer, "training_step", None)
+    monkeypatch.setattr("boldly.training.loop.learning_rate_share", None)
     pretrain.run(name="toy", options=options(**worse, keep_untrained=True), data=data, output=tmp_path)
     manifest = read_json(tmp_path / "manifest.json")
     assert manifest["step"] == history[[4, 8]].idxmin()
@@ -183,10 +182,13 @@ def test_the_kept_forecast_is_no_worse_than_the_start_and_than_linear_ones(data,
         chosen,
         pretrain.load_corpus([data[0][1] / "ds-one_sub-00.tar"]),
         CheckpointFolder(tmp_path / "none"),
+        LooseShards(),
+        None,
     )
     assert validation is not None
     with torch.inference_mode():
-        again = UpstreamValidation(validation.windows, 32)(load_network(tmp_path), Processes())
+        objective = build_objective(load_network(tmp_path))
+        again = UpstreamValidation(validation.windows, 32)(objective, Processes())
     assert again["l1"] == pytest.approx(kept["l1"], abs=1e-6)
     assert again["loss"] == pytest.approx(kept["loss"], abs=1e-6)
 
@@ -201,11 +203,6 @@ def test_a_forecast_that_a_linear_one_beats_is_told(data, tmp_path, caplog):
     assert f"errs by {kept['l1']:.4f}, a VAR by {kept['l1_var']:.4f}" in caplog.text
 
 
-def test_a_batch_that_processes_cannot_share_is_refused(data, tmp_path):
-    with pytest.raises(InputError, match="8 windows cannot be shared evenly by 3 processes"):
-        pretrain.run(name="toy", options=options(), data=data, output=tmp_path, processes=3)
-
-
 @pytest.mark.parametrize(
     "deepspeed",
     [
@@ -218,13 +215,23 @@ def test_a_batch_that_processes_cannot_share_is_refused(data, tmp_path):
 def test_two_processes_agree_with_one(data, tmp_path, deepspeed):
     pretrain.run(name="one", options=options(dropout=0.0), data=data, output=tmp_path / "one")
     chosen = options(dropout=0.0, deepspeed=str(CHECKOUT / deepspeed) if deepspeed else None)
-    pretrain.run(name="two", options=chosen, data=data, output=tmp_path / "two", processes=2)
-    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    launcher.torchrun("-m", "boldly", *launcher.pretrain(data, tmp_path / "two", chosen))
+    assert_same_training(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.parametrize("device_batch_size", [None, 1])
+def test_two_nodes_of_two_processes_agree_with_one(data, tmp_path, device_batch_size):
+    pretrain.run(name="toy", options=options(dropout=0.0), data=data, output=tmp_path / "one")
+    chosen = options(dropout=0.0, device_batch_size=device_batch_size)
+    launcher.torchrun("-m", "boldly", *launcher.pretrain(data, tmp_path / "four", chosen), nodes=2)
+    assert_same_training(tmp_path / "one", tmp_path / "four")
+
+
+def assert_same_training(first, second):
+    one, two = (load_file(folder / "model.safetensors") for folder in (first, second))
     assert one.keys() == two.keys()
     # The same global batch in another order of summation; AdamW enlarges rounding, hence not 1e-7.
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-4
     assert one["embedder.projection.weight"].dtype == torch.float32
     for history in ("train_history.csv", "eval_history.csv"):
-        pd.testing.assert_frame_equal(
-            pd.read_csv(tmp_path / "one" / history), pd.read_csv(tmp_path / "two" / history), rtol=1e-4
-        )
+        pd.testing.assert_frame_equal(pd.read_csv(first / history), pd.read_csv(second / history), rtol=1e-4)

@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from boldly.config import PretrainOptions
-from tests.training import synthetic
+from tests.training import launcher, synthetic
 
 pytestmark = pytest.mark.slow
 
@@ -30,10 +30,8 @@ def start(data, output, processes):
         | {"learning_rate": 1e-3, "evaluate_every": 20, "validation_windows": 16, "window_frames": (6, 12)}
         | {"checkpoint_every": 10}
     )
-    command = [sys.executable, "-m", "boldly", "pretrain", "--name", "toy", "--options", options.model_dump_json()]
-    for split, shards in data:
-        command += ["--data", str(split), str(shards)]
-    command += ["--processes", str(processes), "--output", str(output)]
+    command = [sys.executable, "-m", "boldly", "launch", "--processes", str(processes)]
+    command += launcher.pretrain(data, output, options)
     return subprocess.Popen(command, start_new_session=True)
 
 

@@ -20,8 +20,8 @@ from boldly.records import InputError
 from boldly.samples import remote
 from boldly.samples.streams import StreamedWindows
 from boldly.stages import pretrain
-from boldly.training.trainer import Interrupted
-from tests.training import synthetic
+from boldly.training.loop import Interrupted
+from tests.training import launcher, synthetic
 from tests.web import Server, serving
 
 
@@ -140,7 +140,7 @@ def test_a_server_that_fails_half_way_is_named_and_the_training_can_go_on(
 def test_two_processes_agree_with_one(data: list, server: Server, tmp_path: Path) -> None:
     source = at(server, data)
     for processes in (1, 2):
-        output = tmp_path / str(processes)
-        pretrain.run(name="toy", options=options(dropout=0.0), data=source, output=output, processes=processes)
+        arguments = launcher.pretrain(source, tmp_path / str(processes), options(dropout=0.0))
+        launcher.torchrun("-m", "boldly", *arguments, processes=processes)
     one, two = (pd.read_csv(tmp_path / name / "train_history.csv") for name in ("1", "2"))
     pd.testing.assert_frame_equal(one, two, rtol=1e-4)

@@ -1,6 +1,6 @@
 """One of several processes that train together, for tests: told when to stop, and what it drew and saw.
 
-Usage, under torchrun: python -m tests.training.ranks FOLDER SETTINGS
+Usage: torchrun -m tests.training.ranks FOLDER SETTINGS
 SETTINGS is a JSON object: `stop_rank` sends itself SIGTERM when the batch of step `stop_at` is cut; `options` are
 those of the training. Each process writes what its generator was like in every step, and the types of what it
 embedded; the first one writes the weights.
@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from boldly.config import PretrainOptions
 from boldly.files import write_json
-from boldly.models.build import build_network, pretraining_config
-from boldly.samples.windows import Batch, Windows, window_options
-from boldly.training.trainer import fit
+from boldly.models.build import build_network, build_objective, pretraining_config, window_options
+from boldly.samples.windows import Batch, Windows
+from boldly.training.loop import fit
 from boldly.training.validation import UpstreamValidation
 from tests.training import synthetic
 
@@ -50,7 +50,7 @@ def main(folder: Path, stop_rank: int = -1, stop_at: int = -1, options: Any = No
     corpus = synthetic.corpus([60] * 4)
     windows = Stopping(corpus, window_options(chosen, chosen.batch_size), 1, chosen.steps * chosen.batch_size)
     windows.stop_at = stop_at if rank == stop_rank else None
-    network: Any = build_network(pretraining_config(chosen, 16), 1)
+    objective = build_objective(build_network(pretraining_config(chosen, 16), 1))
     drawn: list[int] = []
     types: set[str] = set()
 
@@ -59,14 +59,13 @@ def main(folder: Path, stop_rank: int = -1, stop_at: int = -1, options: Any = No
         if module.training:
             drawn.append(int(torch.get_rng_state().long().mul(torch.arange(5056)).sum()))
 
-    network.embedder.time.register_forward_pre_hook(remember)
+    objective.network.embedder.time.register_forward_pre_hook(remember)
     outcome = fit(
-        network,
+        objective,
         windows,
         chosen,
         name="toy",
         validate=UpstreamValidation(Windows(corpus, window_options(chosen, 8), 9, 16), 8, training=corpus),
-        keys=windows.keys,
         seed=1,
         folder=folder,
         deepspeed=chosen.deepspeed,

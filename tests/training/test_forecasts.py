@@ -8,12 +8,12 @@ import torch
 
 from boldly.config import PretrainOptions
 from boldly.models import build
-from boldly.models.build import pretraining_config
-from boldly.samples.windows import Windows, window_options
-from boldly.training import forecasts
-from boldly.training.forecasts import fit_dynamics, forecast
-from boldly.training.journal import Processes
-from boldly.training.validation import UpstreamValidation, choose_coupling
+from boldly.models.build import build_objective, pretraining_config, window_options
+from boldly.samples.windows import Windows
+from boldly.training import linear
+from boldly.training.forecasts import forecast
+from boldly.training.linear import fit_dynamics
+from boldly.training.validation import Processes, UpstreamValidation, choose_coupling
 from tests.training import synthetic
 
 P = 6
@@ -25,7 +25,11 @@ def build_network(config, seed) -> Any:
 
 
 def fit_forecasts(corpus, wanted) -> Any:
-    return forecasts.fit_forecasts(corpus, wanted)
+    fitted = linear.fit_forecasts(corpus, wanted)
+    return {
+        group: {name: None if value is None else torch.from_numpy(value) for name, value in found.items()}
+        for group, found in fitted.items()
+    }
 
 
 def coupling(t_r=1.0, memory_s=1e9):
@@ -149,7 +153,8 @@ def test_the_start_is_as_good_as_the_fit_and_as_ar1_on_the_windows_that_choose()
         )
         network.start_dynamics(dynamics.memory_s, dynamics.coupling)
         with torch.inference_mode():
-            errors.append(UpstreamValidation(windows, 8, training=training)(network.eval(), Processes())["l1"])
+            validate = UpstreamValidation(windows, 8, training=training)
+            errors.append(validate(build_objective(network.eval()), Processes())["l1"])
     assert errors[0] <= min(errors[1:]) + 1e-6  # rounding
 
 
@@ -170,14 +175,14 @@ def validation(framework="csm", cache=None, training=None):
     options = PretrainOptions(framework=framework, layers=1, width=8, heads=2, window_frames=(6, 12))
     held_out = dataclasses.replace(training, frames=study([300] * 4, seed=9).frames)
     windows = Windows(held_out, window_options(options, 8), 99, 40)
-    network = build_network(pretraining_config(options, P), 1).eval()
-    return UpstreamValidation(windows, 8, training=training, cache=cache), network
+    objective = build_objective(build_network(pretraining_config(options, P), 1).eval())
+    return UpstreamValidation(windows, 8, training=training, cache=cache), objective
 
 
 @torch.inference_mode()
 def test_validation_compares_by_dataset_and_repetition_time():
-    compare, network = validation()
-    row = compare(network, Processes())
+    compare, objective = validation()
+    row = compare(objective, Processes())
     for part in ("", "_a", "_b", "_a_2s", "_a_0.8s"):
         for other in ("zero", "last_frame", "ar1", "var"):
             skill = f"skill{part}" if other == "zero" else f"skill_{other}{part}"
@@ -195,8 +200,8 @@ def test_validation_compares_by_dataset_and_repetition_time():
 @pytest.mark.parametrize("framework", ["autoencoding", "sequence_bert", "network_bert"])
 @torch.inference_mode()
 def test_other_objectives_compare_with_what_they_could_see(framework):
-    compare, network = validation(framework)
-    row = compare(network, Processes())
+    compare, objective = validation(framework)
+    row = compare(objective, Processes())
     if framework == "network_bert":
         assert not any(name.startswith("l1_var") for name in row)  # parcels are hidden at all times
     else:
@@ -205,24 +210,24 @@ def test_other_objectives_compare_with_what_they_could_see(framework):
 
 @torch.inference_mode()
 def test_comparisons_are_kept_and_not_fitted_again(tmp_path, monkeypatch):
-    first, network = validation(cache=tmp_path / "comparisons.json")
-    row = first(network, Processes())
+    first, objective = validation(cache=tmp_path / "comparisons.json")
+    row = first(objective, Processes())
 
     def fail(*arguments):
         raise AssertionError("fitted again")
 
     monkeypatch.setattr("boldly.training.validation.fit_forecasts", fail)
-    assert first(network, Processes()) == row
+    assert first(objective, Processes()) == row
     again, _ = validation(cache=tmp_path / "comparisons.json")
-    assert again(network, Processes()) == row
+    assert again(objective, Processes()) == row
     assert json.loads((tmp_path / "comparisons.json").read_text())["l1_var"]
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")  # what a process without a share knows by itself
 @torch.inference_mode()
 def test_comparisons_add_up_over_processes_even_without_a_share():
-    compare, network = validation()
-    alone = compare(network, Processes())
+    compare, objective = validation()
+    alone = compare(objective, Processes())
     tables = []
 
     def keep(table):
@@ -232,10 +237,10 @@ def test_comparisons_add_up_over_processes_even_without_a_share():
     count = 7  # more processes than the five batches
     for rank in range(count):
         one, _ = validation()
-        one(network, Processes(rank, count, keep))
+        one(objective, Processes(rank, count, keep))
     totals = iter([sum(tables[0::2]), sum(tables[1::2])])
     both, _ = validation()
-    assert both(network, Processes(0, count, lambda table: next(totals))) == pytest.approx(alone)
+    assert both(objective, Processes(0, count, lambda table: next(totals))) == pytest.approx(alone)
 
 
 def test_what_lies_behind_a_gap_is_not_the_next_frame():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,15 @@ import torch
 from safetensors.torch import load_file
 
 from boldly.files import read_json
-from boldly.training import distributed
 from boldly.training.checkpoints import CheckpointFolder
+from tests.training.launcher import torchrun
 from tests.training.ranks import OPTIONS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def launch(folder: Path, **settings: Any) -> None:
-    distributed.launch("tests.training.ranks", [str(folder), json.dumps(settings)], 2)
+    torchrun("-m", "tests.training.ranks", str(folder), json.dumps(settings))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def test_each_process_drops_out_other_units(whole: Path) -> None:
 def test_a_signal_to_one_process_stops_all_and_keeps_the_checkpoints(
     whole: Path, tmp_path: Path, rank: int
 ) -> None:
-    with pytest.raises(SystemExit):
+    with pytest.raises(subprocess.CalledProcessError):
         launch(tmp_path, stop_rank=rank, stop_at=17)
     # Neither process takes the training for finished.
     assert not list(tmp_path.glob("seen-*"))

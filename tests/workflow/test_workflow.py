@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -118,9 +119,29 @@ def test_changing_adapt_never_reruns_parcellate(done: Path, snakemake: Snakemake
     assert config.read_text() != text
     dry = snakemake(done, "--cores", "2", "--dry-run", config=config)
     plan = dry.stdout + dry.stderr
-    assert "rule adapt_experiment" in plan
+    assert "rule adapt_probes" in plan
     for rule in ("parcellate_subject", "shard_subject", "pretrain_experiment"):
         assert f"rule {rule}" not in plan
+
+
+def test_jobs_ask_for_more_with_more_gpus_and_nodes(done: Path, snakemake: Snakemake) -> None:
+    asked = {}
+    for name, gpus, nodes in (("cpu", 0, 1), ("one", 1, 1), ("eight", 8, 1), ("nodes", 8, 4)):
+        devices = f"devices={{csm: {{gpus: {gpus}, nodes: {nodes}}}}}"
+        target = "results/models/upstream/csm/model.safetensors"
+        dry = snakemake(done, "--cores", "64", "--dry-run", "-p", "--force", target, "--config", devices)
+        plan = dry.stdout[dry.stdout.index("rule pretrain_experiment") :]
+        words = dict(re.findall(r"(\w+)=([^,\n]+)", plan[plan.index("resources:") :]))
+        asked[name] = {key: int(words[key]) for key in ("nodes", "gpu", "mem_mb")}
+        asked[name]["threads"] = int((re.findall(r"threads: (\d+)", plan) or [1])[0])
+        assert f"boldly launch --nodes {nodes} --processes {gpus} pretrain --name csm" in plan
+        # What only jobs on several nodes need.
+        assert (words.get("mpi"), words.get("tasks")) == (("srun", "4") if nodes > 1 else (None, None))
+    assert [asked[name]["gpu"] for name in asked] == [0, 1, 8, 32]
+    assert [asked[name]["threads"] for name in asked] == [1, 4, 32, 32]
+    memory = [asked[name]["mem_mb"] for name in asked]
+    # Memory is that of each node.
+    assert memory[0] == memory[1] < memory[2] == memory[3]
 
 
 def test_any_run_has_a_carpet(done: Path, snakemake: Snakemake) -> None:

@@ -3,6 +3,8 @@
 import functools
 import hashlib
 import json
+import os
+import re
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -36,10 +38,41 @@ UPSTREAM = [name for name, dataset in CONFIG.datasets.items() if dataset.role ==
 DOWNSTREAM = [name for name, dataset in CONFIG.datasets.items() if dataset.role == "downstream"]
 PRETRAIN = CONFIG.pretrain.experiments
 ADAPT = CONFIG.adapt.experiments
+# Fitted in seconds each, to all downstream datasets.
+PROBES = [name for name, options in ADAPT.items() if options.is_probe and options.datasets is None]
+# As a pattern for file names; that of an empty list matches nothing.
+OTHER_EXPERIMENTS = "|".join(re.escape(name) for name in ADAPT if name not in PROBES) or "(?!)"
 SHORTEST_WINDOW = min((options.window_frames[0] for options in PRETRAIN.values()), default=2)
 
 
+def shares_shards(options):
+    """Whether all its shards are files, read once for all experiments.
+
+    Not if they are streamed, nor if contracts may differ: other experiments would not be told of that.
+    """
+    datasets = options.datasets or UPSTREAM
+    is_remote = any(CONFIG.datasets[name].is_remote for name in datasets)
+    return options.stream_shards is None and not options.allow_mismatch and not is_remote
+
+
+def corpus_name(datasets):
+    """Folder in results/corpus of the packed runs of some datasets; the name of a file has its limits."""
+    if set(datasets) == set(UPSTREAM):
+        return "all"
+    names = "+".join(sorted(set(datasets)))
+    return f"only_{names if len(names) < 100 else hashlib.sha256(names.encode()).hexdigest()[:16]}"
+
+
+# Packed runs that upstream experiments share, and the datasets that they are of.
+CORPORA = {
+    corpus_name(options.datasets or UPSTREAM): sorted(set(options.datasets or UPSTREAM))
+    for options in PRETRAIN.values()
+    if shares_shards(options)
+}
+
+
 wildcard_constraints:
+    corpus="|".join(map(re.escape, CORPORA)),
     dataset="|".join(CONFIG.datasets),
     subject="[A-Za-z0-9]+",
     experiment="[A-Za-z0-9][A-Za-z0-9_.-]*",
@@ -232,24 +265,89 @@ def pretrain_datasets(experiment):
     return PRETRAIN[experiment].datasets or UPSTREAM
 
 
+def devices(wildcards):
+    """What an upstream experiment trains on; there is nothing to train for principal components."""
+    if PRETRAIN[wildcards.experiment].framework == "components":
+        return settings.DeviceOptions()
+    return CONFIG.devices.get(wildcards.experiment) or CONFIG.devices.get("default") or settings.DeviceOptions()
+
+
+def on_nodes(value):
+    """Resource function: a value that only trainings on several nodes have, given their devices."""
+    return lambda wildcards: value(devices(wildcards)) if devices(wildcards).nodes > 1 else None
+
+
+def training_cpus(wildcards):
+    """CPUs of each node: a few for each process, to cut windows and to start kernels."""
+    return max(1, 4 * devices(wildcards).gpus)
+
+
+def training_memory(wildcards, input, attempt):
+    """MB of each node: the packed runs once for all processes, or shards that each reads, and a share for each."""
+    processes = max(1, devices(wildcards).gpus)
+    # Before the datasets are indexed, their run table stands for the shards.
+    packed, loose = (
+        sum(Path(path).stat().st_size for path in ([paths] if isinstance(paths, str) else paths)) / 1e6
+        for paths in (input.corpus, input.shards)
+    )
+    return attempt * int(4000 + 4000 * processes + packed + 2 * processes * loose)
+
+
 def pretrain_splits(wildcards):
     return expand("results/split/{dataset}.json", dataset=pretrain_datasets(wildcards.experiment))
 
 
+def pretrain_corpus(wildcards):
+    """The packed runs of an experiment, and the linear fits to its share of the subjects; none if it streams."""
+    options = PRETRAIN[wildcards.experiment]
+    if not shares_shards(options):
+        return []
+    folder = f"results/corpus/{corpus_name(options.datasets or UPSTREAM)}"
+    return [
+        f"{folder}/frames.npy",
+        f"{folder}/samples.json",
+        f"{folder}/linear_{options.subjects_fraction}.safetensors",
+    ]
+
+
 def pretrain_shards(wildcards):
-    return [shard for dataset in pretrain_datasets(wildcards.experiment) for shard in shards(dataset)]
+    """Shards that an experiment reads by itself; none if they are packed."""
+    packed = shares_shards(PRETRAIN[wildcards.experiment])
+    return [] if packed else [s for dataset in pretrain_datasets(wildcards.experiment) for s in shards(dataset)]
 
 
-def pretrain_data(wildcards):
-    """Split and shard folder of each dataset, as arguments."""
+def data_arguments(datasets):
+    """Split and shard folder of each dataset."""
     return [
         argument
-        for dataset in pretrain_datasets(wildcards.experiment)
+        for dataset in datasets
         for argument in (
             "--data",
             f"results/split/{dataset}.json",
             shard_folder(dataset),
         )
+    ]
+
+
+def pretrain_data(wildcards):
+    return data_arguments(pretrain_datasets(wildcards.experiment))
+
+
+def corpus_data(wildcards):
+    return data_arguments(CORPORA[wildcards.corpus])
+
+
+def corpus_splits(wildcards):
+    return expand("results/split/{dataset}.json", dataset=CORPORA[wildcards.corpus])
+
+
+def corpus_shards(wildcards):
+    return [shard for dataset in CORPORA[wildcards.corpus] for shard in shards(dataset)]
+
+
+def corpus_argument(wildcards):
+    return [
+        argument for path in pretrain_corpus(wildcards)[:1] for argument in ("--corpus", str(Path(path).parent))
     ]
 
 
@@ -274,22 +372,39 @@ def initial_argument(wildcards):
     return [] if name is None else ["--initial", model_folder(name)]
 
 
-def upstream_models(wildcards):
+def upstream_models(experiment):
     """Name, seed and folder of the upstream models that a downstream experiment starts from; none for most baselines."""
-    models = CONFIG.upstream_models(ADAPT[wildcards.experiment])
-    return [(name, str(seed), model_folder(experiment)) for name, seed, experiment in models]
+    models = CONFIG.upstream_models(ADAPT[experiment])
+    return [(name, str(seed), model_folder(upstream)) for name, seed, upstream in models]
+
+
+def files_of_models(experiments):
+    folders = dict.fromkeys(folder for experiment in experiments for *_, folder in upstream_models(experiment))
+    return [f"{folder}/{name}" for folder in folders for name in ("model.safetensors", "config.json")]
 
 
 def upstream_files(wildcards):
-    return [
-        f"{folder}/{name}"
-        for *_, folder in upstream_models(wildcards)
-        for name in ("model.safetensors", "config.json")
-    ]
+    return files_of_models([wildcards.experiment])
 
 
 def upstream_arguments(wildcards):
-    return [argument for model in upstream_models(wildcards) for argument in ("--model", *model)]
+    return [argument for model in upstream_models(wildcards.experiment) for argument in ("--model", *model)]
+
+
+def probe_files(wildcards):
+    return files_of_models(PROBES)
+
+
+def probe_experiments(wildcards):
+    """Options and upstream models of all probes as JSON."""
+    described = {
+        name: {
+            "options": ADAPT[name].model_dump(mode="json", exclude_defaults=True),
+            "models": upstream_models(name),
+        }
+        for name in PROBES
+    }
+    return json.dumps(described)
 
 
 def member_manifests(wildcards):

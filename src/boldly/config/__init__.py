@@ -51,7 +51,7 @@ from boldly.config.signals import (
     SignalExclusionOptions,
     with_one_high_pass,
 )
-from boldly.config.study import Config, EvaluateOptions, FiguresOptions
+from boldly.config.study import Config, DeviceOptions, EvaluateOptions, FiguresOptions
 
 __all__ = [
     "ATLASES",
@@ -70,6 +70,7 @@ __all__ = [
     "Config",
     "ContractField",
     "DatasetOptions",
+    "DeviceOptions",
     "DownstreamSplitOptions",
     "EvaluateOptions",
     "ExclusionOptions",

@@ -29,7 +29,13 @@ class OptimiserOptions(Section):
     """What pretraining and adaptation share: AdamW with linear warm-up and decay."""
 
     steps: int = Field(10_000, ge=1, description="Optimiser steps.")
-    batch_size: int = Field(64, ge=1, description="Windows per step, over all processes.")
+    batch_size: int = Field(64, ge=1, description="Windows per step, over all processes: the global batch.")
+    device_batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="Windows that a process (a GPU) computes at once; where its share of the batch is larger, it "
+        "adds up gradients. null: its whole share.",
+    )
     learning_rate: float = Field(1e-4, gt=0, description="Largest learning rate.")
     warmup_fraction: Fraction = Field(0.01, description="Share of the steps with rising learning rate.")
     weight_decay: float = Field(0.1, ge=0, description="AdamW weight decay.")

@@ -19,7 +19,7 @@ from boldly.config.preparation import (
     SplitOptions,
 )
 from boldly.config.pretraining import COMPONENTS, PretrainSection, repeat_name
-from boldly.config.sections import Name, Section
+from boldly.config.sections import ExperimentName, Name, Section
 from boldly.config.signals import ParcellateOptions, PreprocessOptions, merged
 
 
@@ -34,6 +34,19 @@ class EvaluateOptions(Section):
     allow_pretrained_test_runs: bool = Field(
         False, description="Score also where the upstream model was pretrained on runs whose trials are tested."
     )
+
+
+class DeviceOptions(Section):
+    """What an upstream experiment trains on: a process for each GPU, or a single one."""
+
+    gpus: int = Field(0, ge=0, description="GPUs of each node; 0: one process on the CPU.")
+    nodes: int = Field(1, ge=1, description="Nodes of one Slurm job.")
+
+    @model_validator(mode="after")
+    def _nodes_have_gpus(self) -> Self:
+        if self.nodes > 1 and not self.gpus:
+            raise ValueError(f"nodes {self.nodes} without GPUs: give gpus, those of each node")
+        return self
 
 
 class FiguresOptions(Section):
@@ -59,6 +72,9 @@ class Config(Section):
     adapt: AdaptSection = Field(AdaptSection(), description="Stage adapt.")
     evaluate: EvaluateOptions = Field(EvaluateOptions(), description="Stage evaluate.")
     figures: FiguresOptions = Field(FiguresOptions(), description="Stage figures.")
+    devices: dict[ExperimentName, DeviceOptions] = Field(
+        {}, description="What upstream experiments train on, by name; `default`: the others."
+    )
 
     @model_validator(mode="after")
     def _atlas_for_images(self) -> Self:
@@ -139,6 +155,8 @@ class Config(Section):
                     )
         wrong += self._wrong_members()
         wrong += self._unknown_starts()
+        if strangers := sorted(set(self.devices) - {"default", *self.pretrain.experiments}):
+            wrong.append(f"devices: no upstream experiment {', '.join(strangers)}")
         for section, role in (("pretrain", "upstream"), ("adapt", "downstream")):
             known = {name for name, options in self.datasets.items() if options.role == role}
             for name, experiment in getattr(self, section).experiments.items():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from boldly.models.network import Network, NetworkConfig, Outputs, Targets, real_frames, window_l1
+from boldly.config import PretrainOptions
+from boldly.models.network import Network, NetworkConfig, Outputs, real_frames, window_l1
+from boldly.models.objective import Objective, Targets
+from boldly.samples.windows import WindowOptions
 
 
 class _EncoderLayer(nn.Module):
@@ -68,14 +72,15 @@ class AutoencodingNetwork(Network):
         """Return the hidden states of the frames, each (B, L, W): the embedding, then the output of each layer."""
         return self._encode(self.embedder(inputs, seconds, t_r, marked), valid)[0]
 
-    def restore(
+    def predict(
         self,
         inputs: Tensor,
         seconds: Tensor,
         t_r: Tensor,
         marked: Tensor,
-        masked: Tensor,
         valid: Tensor | None = None,
+        *,
+        masked: Tensor,
     ) -> Tensor:
         """Return the restored frames (B, L, P)."""
         frames = self.embedder(inputs, seconds, t_r, marked)
@@ -88,17 +93,6 @@ class AutoencodingNetwork(Network):
         for layer in self.generator:
             hidden = layer(hidden, start)
         return self.predict_frames(hidden)
-
-    def objective(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Outputs:
-        """Return the L1 of all frames."""
-        prediction = self.restore(inputs=inputs, marked=marked, valid=valid, **batch)
-        loss = window_l1(prediction, inputs, real_frames(inputs, valid), marked)
-        return {"loss": loss.mean(), "window_loss": loss, "l1": loss}
-
-    def targets(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Targets:
-        """Return all frames; seen is what teacher forcing shows."""
-        frames = real_frames(inputs, valid)
-        return Targets(frames, marked, frames & ~batch["masked"])
 
     def _encode(self, hidden: Tensor, valid: Tensor | None) -> tuple[list[Tensor], Tensor]:
         """Return the states (B, L, W) of all layers, and the mean of both directions' last outputs (B, W)."""
@@ -113,3 +107,26 @@ class AutoencodingNetwork(Network):
             layers.append(layer(layers[-1], turn))
         last = layers[-1].gather(1, turn[:, :1])[:, 0]
         return layers, (layers[-1][:, 0] + last) / 2
+
+
+class Autoencoding(Objective):
+    """The L1 of all frames. Masks say which frames the generator must do without: teacher forcing of a half."""
+
+    network: AutoencodingNetwork
+
+    @classmethod
+    def view(cls, options: PretrainOptions, batch_size: int) -> WindowOptions:
+        """Return windows half of whose frames are masked, one by one."""
+        wanted = super().view(options, batch_size)
+        return replace(wanted, masking="frames", mask_fraction=0.5, mask_span=1)
+
+    def forward(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Outputs:
+        """Return the L1 of all frames."""
+        restored = self.network(inputs=inputs, marked=marked, valid=valid, **batch)
+        loss = window_l1(restored, inputs, real_frames(inputs, valid), marked)
+        return {"loss": loss.mean(), "window_loss": loss, "l1": loss}
+
+    def targets(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Targets:
+        """Return all frames; seen is what teacher forcing shows."""
+        frames = real_frames(inputs, valid)
+        return Targets(frames, marked, frames & ~batch["masked"])

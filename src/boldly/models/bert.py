@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,15 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertConfig, BertModel
 
-from boldly.models.network import (
-    Network,
-    NetworkConfig,
-    Outputs,
-    Targets,
-    attention_kernel,
-    real_frames,
-    window_l1,
-)
+from boldly.config import PretrainOptions
+from boldly.models.network import Network, NetworkConfig, Outputs, attention_kernel, real_frames, window_l1
+from boldly.models.objective import Objective, Targets
+from boldly.samples.windows import WindowOptions
 
 _FIRST, _SECOND = 0, 1
 
@@ -34,9 +30,9 @@ class MaskedNetwork(Network):
     """BERT layers that read CLS, SEP, A and B; what lies where is told by seconds and segments, not by place.
 
     Sequence-BERT hides spans of frames behind a learned vector; Network-BERT hides parcels over all time behind a
-    learned value per parcel. The loss is the L1 of what is hidden plus a tenth of the binary cross-entropy of
-    "B follows A", read from CLS. Attention falls with the seconds between two frames, as it does with their
-    distance in Press et al. 2022 (ALiBi): each head has a time constant of its own; neighbours are found at once.
+    learned value per parcel. Whether B follows A is read from CLS. Attention falls with the seconds between two
+    frames, as it does with their distance in Press et al. 2022 (ALiBi): each head has a time constant of its own;
+    neighbours are found at once.
     """
 
     def __init__(self, sizes: NetworkConfig) -> None:
@@ -60,15 +56,16 @@ class MaskedNetwork(Network):
         frames = self.embedder(inputs, seconds, t_r, marked)
         return self._read(frames, seconds, valid, split=frames.shape[1])[0]
 
-    def fill_in(
+    def predict(
         self,
         inputs: Tensor,
         seconds: Tensor,
         t_r: Tensor,
         marked: Tensor,
+        valid: Tensor | None = None,
+        *,
         masked: Tensor,
         split: int,
-        valid: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the predicted frames (B, L, P) and the logit of "B follows A" (B,)."""
         if self.sizes.framework == "network_bert":
@@ -78,29 +75,6 @@ class MaskedNetwork(Network):
             frames = self.embedder(inputs, seconds, t_r, marked, masked=masked, mask_vector=self.mask_vector)
         hidden, cls = self._read(frames, seconds, valid, split)
         return self.predict_frames(hidden[-1]), self.follows_head(cls).squeeze(-1)
-
-    def objective(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Outputs:
-        """Return the L1 of the hidden values plus the weighted cross-entropy of the order of the windows."""
-        follows, masked = batch.pop("follows"), batch["masked"]
-        prediction, logit = self.fill_in(inputs=inputs, marked=marked, valid=valid, **batch)
-        targets = self.targets(inputs, marked, valid, masked=masked)
-        l1 = window_l1(prediction, inputs, targets.frames, targets.marked)
-        order = functional.binary_cross_entropy_with_logits(logit.float(), follows, reduction="none")
-        loss = l1 + _ORDER_WEIGHT * order
-        return {
-            "loss": loss.mean(),
-            "window_loss": loss,
-            "l1": l1,
-            "order_loss": order,
-            "order_accuracy": ((logit > 0) == (follows > 0.5)).float(),
-        }
-
-    def targets(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Targets:
-        """Return what is hidden: frames, or parcels of all frames."""
-        masked, frames = batch["masked"], real_frames(inputs, valid)
-        if self.sizes.framework == "network_bert":
-            return Targets(frames, ~masked | marked, None)
-        return Targets(masked, marked, frames & ~masked)
 
     def _read(
         self, frames: Tensor, seconds: Tensor, valid: Tensor | None, split: int
@@ -140,6 +114,68 @@ class MaskedNetwork(Network):
             # Special tokens do not look at padding either.
             bias[:, :, :n_special, n_special:].masked_fill_(~valid[:, None, None], torch.finfo(bias.dtype).min)
         return bias
+
+
+class MaskedModeling(Objective):
+    """The L1 of what is hidden plus a tenth of the binary cross-entropy of the order of the windows."""
+
+    network: MaskedNetwork
+
+    @classmethod
+    def view(cls, options: PretrainOptions, batch_size: int) -> WindowOptions:
+        """Return pairs of windows."""
+        return replace(super().view(options, batch_size), pairs=True)
+
+    def forward(
+        self,
+        inputs: Tensor,
+        marked: Tensor,
+        follows: Tensor,
+        masked: Tensor,
+        valid: Tensor | None = None,
+        **batch: Any,
+    ) -> Outputs:
+        """Return the loss and its parts."""
+        filled_in, logit = self.network(inputs=inputs, marked=marked, masked=masked, valid=valid, **batch)
+        targets = self.targets(inputs, marked, valid, masked=masked)
+        l1 = window_l1(filled_in, inputs, targets.frames, targets.marked)
+        order = functional.binary_cross_entropy_with_logits(logit.float(), follows, reduction="none")
+        loss = l1 + _ORDER_WEIGHT * order
+        return {
+            "loss": loss.mean(),
+            "window_loss": loss,
+            "l1": l1,
+            "order_loss": order,
+            "order_accuracy": ((logit > 0) == (follows > 0.5)).float(),
+        }
+
+
+class FrameModeling(MaskedModeling):
+    """Sequence-BERT: spans of frames are hidden."""
+
+    @classmethod
+    def view(cls, options: PretrainOptions, batch_size: int) -> WindowOptions:
+        """Return pairs of windows with hidden frames."""
+        return replace(super().view(options, batch_size), masking="frames", mask_span=options.mask_span)
+
+    def targets(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Targets:
+        """Return the hidden frames."""
+        return Targets(batch["masked"], marked, real_frames(inputs, valid) & ~batch["masked"])
+
+
+class ParcelModeling(MaskedModeling):
+    """Network-BERT: parcels are hidden at all times."""
+
+    has_forecasts = False
+
+    @classmethod
+    def view(cls, options: PretrainOptions, batch_size: int) -> WindowOptions:
+        """Return pairs of windows with hidden parcels."""
+        return replace(super().view(options, batch_size), masking="parcels")
+
+    def targets(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Targets:
+        """Return the hidden parcels."""
+        return Targets(real_frames(inputs, valid), ~batch["masked"] | marked, None)
 
 
 def bert_layers(sizes: NetworkConfig) -> BertModel:

@@ -7,6 +7,7 @@ import importlib
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -16,31 +17,33 @@ from torch import Tensor, nn
 from boldly.config import AdaptOptions, PretrainOptions
 from boldly.files import atomic_path, read_json, write_json
 from boldly.models.network import NetworkConfig
+from boldly.models.objective import Decoding, Objective
 from boldly.provenance import Contract
 from boldly.records import InputError, Problem
+from boldly.samples.windows import WindowOptions
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CONTRACT = "contract.json"
 
-# Module and class of each network, by variant and framework. Imported when one is built: the transformers library
-# takes a second to import.
-NETWORKS: dict[str, dict[str, tuple[str, str]]] = {
+# Module, network and objective of each framework, by variant; without an objective it is a baseline. Imported when
+# one is built: the transformers library takes a second to import.
+FRAMEWORKS: dict[str, dict[str, tuple[str, str, str]]] = {
     "boldly": {
-        "autoencoding": ("boldly.models.autoencoding", "AutoencodingNetwork"),
-        "csm": ("boldly.models.csm", "CausalNetwork"),
-        "sequence_bert": ("boldly.models.bert", "MaskedNetwork"),
-        "network_bert": ("boldly.models.bert", "MaskedNetwork"),
-        "components": ("boldly.models.components", "ComponentsNetwork"),
-        "linear": ("boldly.models.baselines", "LinearBaseline"),
-        "mean_mlp": ("boldly.models.baselines", "MeanMlp"),
+        "autoencoding": ("boldly.models.autoencoding", "AutoencodingNetwork", "Autoencoding"),
+        "csm": ("boldly.models.csm", "CausalNetwork", "CausalModeling"),
+        "sequence_bert": ("boldly.models.bert", "MaskedNetwork", "FrameModeling"),
+        "network_bert": ("boldly.models.bert", "MaskedNetwork", "ParcelModeling"),
+        "components": ("boldly.models.components", "ComponentsNetwork", ""),
+        "linear": ("boldly.models.baselines", "LinearBaseline", ""),
+        "mean_mlp": ("boldly.models.baselines", "MeanMlp", ""),
     },
     "lfb": {
-        "autoencoding": ("boldly.models.lfb.network", "LfbAutoencoder"),
-        "csm": ("boldly.models.lfb.network", "LfbTransformer"),
-        "sequence_bert": ("boldly.models.lfb.network", "LfbTransformer"),
-        "network_bert": ("boldly.models.lfb.network", "LfbTransformer"),
-        "linear": ("boldly.models.lfb.network", "LfbLinear"),
+        "autoencoding": ("boldly.models.lfb.network", "LfbAutoencoder", "LfbModeling"),
+        "csm": ("boldly.models.lfb.network", "LfbTransformer", "LfbModeling"),
+        "sequence_bert": ("boldly.models.lfb.network", "LfbTransformer", "LfbModeling"),
+        "network_bert": ("boldly.models.lfb.network", "LfbTransformer", "LfbModeling"),
+        "linear": ("boldly.models.lfb.network", "LfbLinear", ""),
     },
 }
 
@@ -64,9 +67,26 @@ def build_network(config: NetworkConfig, seed: int) -> nn.Module:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module, name = NETWORKS[config.variant][config.framework]
+        module, name, _ = FRAMEWORKS[config.variant][config.framework]
         network: nn.Module = getattr(importlib.import_module(module), name)(config)
         return network
+
+
+def build_objective(network: nn.Module) -> Objective:
+    """Return what a network is trained for: the objective of its framework, or decoding if it has labels."""
+    sizes: Any = network.sizes
+    return Decoding(network) if sizes.labels else _objective(sizes.framework, sizes.variant)(network)
+
+
+def window_options(options: PretrainOptions, batch_size: int) -> WindowOptions:
+    """Return what the objective of an upstream experiment wants to see."""
+    return _objective(options.framework, options.variant).view(options, batch_size)
+
+
+def _objective(framework: str, variant: str) -> type[Objective]:
+    module, _, name = FRAMEWORKS[variant][framework]
+    objective: type[Objective] = getattr(importlib.import_module(module), name)
+    return objective
 
 
 def pretraining_config(options: PretrainOptions, n_parcels: int) -> NetworkConfig:
@@ -133,7 +153,7 @@ def load_config(folder: Path | str) -> NetworkConfig:
         # Older models say horizons in frames, which they keep.
         sequences = {name: tuple(content.get(name, ())) for name in ("labels", "horizons_s", "horizons")}
         config = NetworkConfig(**{**content, **sequences})
-        if config.framework not in NETWORKS.get(config.variant, {}):
+        if config.framework not in FRAMEWORKS.get(config.variant, {}):
             raise ValueError(f"no network {config.framework} of variant {config.variant}")
         return config
     except FileNotFoundError:

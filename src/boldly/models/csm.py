@@ -14,21 +14,18 @@ from boldly.models.network import (
     Network,
     NetworkConfig,
     Outputs,
-    Targets,
     attention_kernel,
     real_frames,
     small_linear,
     window_l1,
 )
+from boldly.models.objective import SHARES, FitDynamics, Objective, Row, Sums, Targets, Weights
 
 # Of the loss of frames further ahead.
 _HORIZON_WEIGHT = 0.5
 
 # Frames ahead that the next frame's own loss does not speak of already.
 _NEAREST_FRAMES = 2
-
-# What shares of a part of a forecast may be kept (see `keep_share`).
-SHARES = tuple(number / 10 for number in range(11))
 
 
 class CausalNetwork(Network):
@@ -41,8 +38,8 @@ class CausalNetwork(Network):
 
     What the blocks add is fitted to training subjects, and with few of them it may do harm to others. Of the kept
     weights it is therefore multiplied with the share from 0 to 1 that errs least on the validation subjects
-    (`keep_share`): shrinkage, its strength chosen on held-out data. With share 0 the forecast is that before the
-    first step. The hidden states, which decoders read, stay as they are.
+    (`CausalModeling.settle`): shrinkage, its strength chosen on held-out data. With share 0 the forecast is that
+    before the first step. The hidden states, which decoders read, stay as they are.
     """
 
     def __init__(self, sizes: NetworkConfig) -> None:
@@ -89,48 +86,56 @@ class CausalNetwork(Network):
         hidden = self.encode(inputs, seconds, t_r, marked)[-1]
         return self._start(inputs, t_r, marked) + self.predict_frames(hidden)
 
-    def objective(
-        self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, with_shares: bool = False, **batch: Any
-    ) -> Outputs:
-        """Return the L1 of the next frames, plus the weighted L1 of frames further ahead.
+    def predict(
+        self, inputs: Tensor, seconds: Tensor, t_r: Tensor, marked: Tensor, valid: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return what the autoregression says of the next frames, what the blocks add, and farther frames.
 
-        With `with_shares` also `l1_share_<n>`, the L1 of the next frames with ``SHARES[n]`` of what blocks add.
+        Returns
+        -------
+        start, added : Tensor, shape (B, L - 1, P)
+            Their sum is the forecast of the frames from the second one on.
+        far : list of Tensor, shape (B, L, P)
+            For each horizon what is said at each frame.
         """
-        hidden = self.encode(inputs, batch["seconds"], batch["t_r"], marked)[-1]
-        frames = real_frames(inputs, valid)
-        start = self._start(inputs[:, :-1], batch["t_r"], marked)
-        added = self.predict_frames(hidden[:, :-1])
-        l1 = window_l1(start + added, inputs[:, 1:], frames[:, 1:], marked)
-        far = sum(
-            self._far_l1(layer(hidden), ahead, inputs, frames, marked)
-            for layer, ahead in zip(self.far, self._frames_ahead(batch["t_r"]), strict=True)
-        )
-        loss = l1 + _HORIZON_WEIGHT * far
-        shares = {
-            f"l1_share_{number}": window_l1(start + share * added, inputs[:, 1:], frames[:, 1:], marked)
-            for number, share in enumerate(SHARES if with_shares else ())
-        }
-        return {"loss": loss.mean(), "window_loss": loss, "l1": l1, **shares}
-
-    def _frames_ahead(self, t_r: Tensor) -> list[Tensor]:
-        """Return how many frames ahead each horizon lies in each window (B,)."""
-        if not self.sizes.horizons_s:
-            return [torch.full_like(t_r, ahead, dtype=torch.long) for ahead in self.sizes.horizons]
-        return [torch.round(ahead / t_r).long().clamp_min(_NEAREST_FRAMES) for ahead in self.sizes.horizons_s]
-
-    @staticmethod
-    def _far_l1(prediction: Tensor, ahead: Tensor, inputs: Tensor, frames: Tensor, marked: Tensor) -> Tensor:
-        """Return the L1 (B,) of what is said at each frame of the frame `ahead` (B,) behind it."""
-        B, L = frames.shape
-        place = torch.arange(L, device=ahead.device) + ahead[:, None]  # (B, L)
-        window, there = torch.arange(B, device=ahead.device)[:, None], place.clamp_max(L - 1)
-        counted = (place < L) & frames[window, there]
-        return window_l1(prediction, inputs[window, there], counted, marked)
+        hidden = self.encode(inputs, seconds, t_r, marked)[-1]
+        start = self._start(inputs[:, :-1], t_r, marked)
+        return start, self.predict_frames(hidden[:, :-1]), [layer(hidden) for layer in self.far]
 
     def _start(self, inputs: Tensor, t_r: Tensor, marked: Tensor) -> Tensor:
         """Return what the autoregression says of the frame after each frame (B, L, P)."""
         fading = torch.exp(-t_r / self.memory)[:, None]  # (B, 1)
         return (inputs * (fading * ~marked)[:, None]) @ self.coupling
+
+
+class CausalModeling(Objective):
+    """The L1 of the next frames, plus the weighted L1 of frames further ahead."""
+
+    network: CausalNetwork
+
+    def start(self, fit_dynamics: FitDynamics) -> None:
+        """Start from the autoregression of the training runs."""
+        self.network.start_dynamics(*fit_dynamics())
+
+    def forward(
+        self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, with_shares: bool = False, **batch: Any
+    ) -> Outputs:
+        """Return the loss and the L1 of the next frames.
+
+        With `with_shares` also `l1_share_<n>`, the L1 of the next frames with ``SHARES[n]`` of what blocks add.
+        """
+        start, added, far = self.network(inputs=inputs, marked=marked, valid=valid, **batch)
+        frames = real_frames(inputs, valid)
+        l1 = window_l1(start + added, inputs[:, 1:], frames[:, 1:], marked)
+        ahead = self._frames_ahead(batch["t_r"])
+        loss = l1 + _HORIZON_WEIGHT * sum(
+            _far_l1(said, horizon, inputs, frames, marked) for said, horizon in zip(far, ahead, strict=True)
+        )
+        shares = {
+            f"l1_share_{number}": window_l1(start + share * added, inputs[:, 1:], frames[:, 1:], marked)
+            for number, share in enumerate(SHARES if with_shares else ())
+        }
+        return {"loss": loss.mean(), "window_loss": loss, "l1": l1, **shares}
 
     def targets(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **_: Any) -> Targets:
         """Return all frames but the first, each to be said from those before it."""
@@ -139,10 +144,39 @@ class CausalNetwork(Network):
         later[:, 0] = False
         return Targets(later, marked, frames)
 
+    def measure(self, *, calibrate: bool = False, **batch: Any) -> Outputs:
+        """Return the losses of windows (B,), and those with shares of the blocks' forecast to choose from."""
+        return super().measure(**batch, with_shares=calibrate)
 
-def keep_share(weights: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Return the weights of a `CausalNetwork` with only a share of what the blocks add to its forecasts."""
-    return {name: tensor * share if name.startswith("unembedder.") else tensor for name, tensor in weights.items()}
+    def choose(self, sums: Sums) -> tuple[Sums, Row]:
+        """Choose the share of the blocks' forecast that errs least over all groups."""
+        by_share = [np.array(sums.pop(f"l1_share_{number}")) for number in range(len(SHARES))]
+        best = min(range(len(SHARES)), key=lambda number: by_share[number].sum())
+        loss = np.array(sums["loss"]) - np.array(sums["l1"]) + by_share[best]
+        return {**sums, "l1": by_share[best].tolist(), "loss": loss.tolist()}, {"forecast_share": SHARES[best]}
+
+    def settle(self, weights: Weights, row: Row) -> Weights:
+        """Keep the chosen share of what the blocks add to the forecasts."""
+        share = row.get("forecast_share", 1.0)
+        return {
+            name: tensor * share if name.startswith("unembedder.") else tensor for name, tensor in weights.items()
+        }
+
+    def _frames_ahead(self, t_r: Tensor) -> list[Tensor]:
+        """Return how many frames ahead each horizon lies in each window (B,)."""
+        sizes = self.network.sizes
+        if not sizes.horizons_s:
+            return [torch.full_like(t_r, ahead, dtype=torch.long) for ahead in sizes.horizons]
+        return [torch.round(ahead / t_r).long().clamp_min(_NEAREST_FRAMES) for ahead in sizes.horizons_s]
+
+
+def _far_l1(prediction: Tensor, ahead: Tensor, inputs: Tensor, frames: Tensor, marked: Tensor) -> Tensor:
+    """Return the L1 (B,) of what is said at each frame of the frame `ahead` (B,) behind it."""
+    B, L = frames.shape
+    place = torch.arange(L, device=ahead.device) + ahead[:, None]  # (B, L)
+    window, there = torch.arange(B, device=ahead.device)[:, None], place.clamp_max(L - 1)
+    counted = (place < L) & frames[window, there]
+    return window_l1(prediction, inputs[window, there], counted, marked)
 
 
 def gpt2_blocks(sizes: NetworkConfig) -> GPT2Model:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -61,24 +62,6 @@ class NetworkConfig:
     embedding_layers: int = 1
     horizons_s: tuple[float, ...] = ()
     horizons: tuple[int, ...] = ()
-
-
-class Targets(NamedTuple):
-    """What an objective asks for, and what may be known for it.
-
-    Attributes
-    ----------
-    frames : Tensor of bool, shape (B, L)
-        Frames that count.
-    marked : Tensor of bool, shape (B, P)
-        Parcels that do not count.
-    seen : Tensor of bool, shape (B, L), or None
-        Frames that a forecast of later ones may use; None: the objective is no matter of time.
-    """
-
-    frames: Tensor
-    marked: Tensor
-    seen: Tensor | None
 
 
 class TimeEmbedding(nn.Module):
@@ -247,30 +230,26 @@ class Head(nn.Module):
 
 
 class Network(nn.Module):
-    """A framework's network: with an objective while pretraining, with a head as a decoder of mental states.
+    """A framework's network: it predicts signals while pretraining, and with a head it decodes mental states.
 
     `embedder`, `decoder` (the sequence network) and `head` or `unembedder` are the names of its parts. A batch
-    holds what `boldly.samples.windows` cuts.
+    holds what `boldly.samples.windows` cuts. `predict`, which each framework defines, takes one while pretraining
+    and returns what its objective compares with the signals.
     """
+
+    predict: Callable[..., Any]
 
     def __init__(self, sizes: NetworkConfig) -> None:
         super().__init__()
-        # Not named config: the Trainer would take it for one of its own.
         self.sizes = sizes
         self.embedder = Embedder(sizes)
         self.head = Head(sizes) if sizes.labels else None
         self.unembedder = None if sizes.labels else small_linear(sizes.width, sizes.n_parcels)
 
-    def forward(self, labels: Tensor | None = None, **batch: Any) -> Outputs:
-        """Return the loss of a batch, and for a decoder its logits.
-
-        Returns
-        -------
-        dict
-            `loss` (); pretraining: `window_loss` (B,) and the parts of it; decoder: `logits` (B, classes).
-        """
+    def forward(self, labels: Tensor | None = None, **batch: Any) -> Any:
+        """Return what the network predicts for its objective; of a decoder `logits` (B, classes) and `loss`."""
         if self.head is None:
-            return self.objective(**batch)
+            return self.predict(**batch)
         return classified(self.head(self.encode(**batch), batch.get("valid")), labels)
 
     def encode(
@@ -278,19 +257,6 @@ class Network(nn.Module):
     ) -> list[Tensor]:
         """Return the hidden states of the frames, each (B, L, W): the embedding, then the output of each layer."""
         raise NotImplementedError
-
-    def objective(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Outputs:
-        """Return `loss` () and the losses of the windows (B,)."""
-        raise NotImplementedError
-
-    def targets(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Targets:
-        """Return what the objective asks for."""
-        raise NotImplementedError
-
-    def naive(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Outputs:
-        """Return the L1 of each window (B,) for predicting zero, as `l1_zero`."""
-        targets = self.targets(inputs, marked, valid, **batch)
-        return {"l1_zero": window_l1(torch.zeros_like(inputs), inputs, targets.frames, targets.marked)}
 
     def predict_frames(self, hidden: Tensor) -> Tensor:
         """Turn hidden states (B, L, W) into signals (B, L, P)."""

@@ -6,8 +6,9 @@ gathered with one index. Workers, ranks and restarts therefore see the same wind
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from boldly.config import Framework, PretrainOptions
 from boldly.records import InputError, Problem
 from boldly.samples.corpus import Corpus
 
@@ -73,48 +73,6 @@ class WindowOptions:
     restart_clock: bool = False
 
 
-def window_options(options: PretrainOptions, batch_size: int) -> WindowOptions:
-    """Return what the objective of an upstream experiment wants to see.
-
-    The masks of autoencoding say which frames its decoder must do without, half of them: teacher forcing of 0.5.
-    """
-    shortest, longest = options.window_frames
-    wanted = WindowOptions(shortest, longest, batch_size, mask_fraction=options.mask_fraction)
-    framework = options.framework
-    if framework == "components":
-        raise ValueError("components are fitted to whole runs, not to windows")
-    if options.variant == "lfb":
-        return _lfb_options(framework, wanted)
-    match framework:
-        case "csm":
-            return wanted
-        case "sequence_bert":
-            return replace(wanted, pairs=True, masking="frames", mask_span=options.mask_span)
-        case "network_bert":
-            return replace(wanted, pairs=True, masking="parcels")
-        case "autoencoding":
-            return replace(wanted, masking="frames", mask_fraction=0.5, mask_span=1)
-
-
-def _lfb_options(framework: Framework, wanted: WindowOptions) -> WindowOptions:
-    """Return what LfB's objectives see: each window has its own length, below the longest (8.14), 10 to 49 frames.
-
-    Where its description is silent: the length of B is drawn as that of A; masks take the given share of the
-    frames of both together, or of the parcels, the same ones in both. Teacher forcing is one draw for the windows
-    that are cut together, which are those of a process and step.
-    """
-    wanted = replace(wanted, longest=wanted.longest - 1, batch_size=1, stepped_onsets=True, restart_clock=True)
-    match framework:
-        case "csm":
-            return replace(wanted, masking="one_frame")
-        case "sequence_bert":
-            return replace(wanted, pairs=True, masking="frames", mask_span=1)
-        case "network_bert":
-            return replace(wanted, pairs=True, masking="parcels")
-        case "autoencoding":
-            return replace(wanted, masking="coin")
-
-
 @dataclass(frozen=True)
 class _Cut:
     """Where B windows lie: sample (number in the corpus), first row of the corpus, length; each of shape (B,)."""
@@ -152,11 +110,18 @@ def uniform(seed: int, index: int | Numbers, stream: int | Numbers) -> Floats:
     return np.asarray((state >> np.uint64(11)).astype(np.float64) * 2.0**-53)
 
 
+def _tensor(frames: NDArray[Any]) -> Tensor:
+    """Return frames as a tensor without copying them; frames of a mapped file must not be written to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
+        return torch.from_numpy(frames)
+
+
 class _Frames:
     """Copies windows out of a corpus, by way of memory used again: fresh memory costs more than the copy."""
 
     def __init__(self, corpus: Corpus) -> None:
-        self._source = torch.from_numpy(corpus.frames)
+        self._source = _tensor(corpus.frames)
         self._room = self._source.new_empty(0)
 
     def __call__(self, *cuts: _Cut) -> tuple[Tensor, list[Bools]]:
@@ -483,6 +448,10 @@ class Trials(Dataset[Batch]):
         if self._offsets is not None:
             batch["offsets"] = self._offsets[torch.from_numpy(trial)]
         return batch
+
+    def keys(self, indices: Sequence[int]) -> list[str]:
+        """Return the keys of the trials of some items, sorted as in the corpus."""
+        return [self.corpus.keys[trial] for trial in sorted(set(self.runs(indices)))]
 
     def _elapsed(self, cut: _Cut, longest: int) -> Numbers:
         """Return the frames of the run that have passed since the first of each trial, shape (B, longest)."""

@@ -3,51 +3,57 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import shutil
-import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from boldly import bids
-from boldly.config import PretrainOptions, parse
-from boldly.files import is_url, location, write_json
+from boldly.config import PretrainOptions
+from boldly.files import is_url, write_json
 from boldly.models.basis import Basis, save_basis
-from boldly.models.build import CONTRACT, WEIGHTS, build_network, is_encoder, pretraining_config, save_network
-from boldly.models.csm import CausalNetwork
+from boldly.models.build import (
+    CONTRACT,
+    WEIGHTS,
+    build_network,
+    build_objective,
+    is_encoder,
+    pretraining_config,
+    save_network,
+    window_options,
+)
 from boldly.models.initial import initialise
 from boldly.models.network import NetworkConfig
 from boldly.provenance import Contract, check_same, environment, file_sha256
 from boldly.records import InputError, Problem
 from boldly.samples import remote
 from boldly.samples.corpus import Corpus, load_corpus
+from boldly.samples.packed import LooseShards, PackedShards, Shards, open_packed
 from boldly.samples.seen import MANIFEST, Seen, read_seen, seen_in
 from boldly.samples.shards import subject_shards
 from boldly.samples.splits import UpstreamSplit, read_split
 from boldly.samples.streams import StreamedWindows
-from boldly.samples.windows import Windows, window_options
-from boldly.training import distributed
+from boldly.samples.windows import Windows
 from boldly.training.checkpoints import CheckpointFolder
 from boldly.training.components import hidden_basis, signal_basis, unexplained
 from boldly.training.continuity import check_continuity
-from boldly.training.forecasts import fit_dynamics
-from boldly.training.journal import write_history
-from boldly.training.trainer import Fit, fit
+from boldly.training.history import write_history
+from boldly.training.linear import LinearFits, fit_dynamics, linear_name, made_of, read_linear
+from boldly.training.loop import Fit, fit, join_processes, share_batch
 from boldly.training.validation import UpstreamValidation, choose_coupling
 
 logger = logging.getLogger(__name__)
 
 # Validation windows are drawn with another seed than those of the training.
 _VALIDATION_SEED = 1 << 32
-# Of the order in which shares of the training subjects grow.
-_SHARE_SEED = 1
 # Validation windows of one length: few, so that many lengths are seen.
 _VALIDATION_BATCH = 32
 
@@ -64,13 +70,14 @@ def run(
     data: Data,
     output: Path,
     initial: Path | None = None,
-    processes: int = 1,
+    corpus: Path | None = None,
 ) -> None:
     """Pretrain a network.
 
     Steps: read the shards of the training and validation subjects; train, validating on fixed windows of the
     validation subjects; keep the weights of the best validation. An interrupted training goes on from its last
-    checkpoint (in ``output/checkpoints``), with the same outcome.
+    checkpoint (in ``output/checkpoints``), with the same outcome. Processes that torchrun starts with the same
+    arguments train together (`boldly launch`).
 
     Parameters
     ----------
@@ -87,8 +94,9 @@ def run(
         manifest.json.
     initial : Path, optional
         Folder of the weights to start from (see `boldly.models.initial.initialise`); None: untrained.
-    processes : int, default=1
-        Processes that share a batch; on GPUs one per device.
+    corpus : Path, optional
+        Folder of the same runs packed into one file (`boldly corpus`): processes map it, and find linear fits
+        there. None: each process reads the shards into its memory.
 
     Raises
     ------
@@ -103,84 +111,78 @@ def run(
     """
     splits = [(read_split(split, "upstream"), shards) for split, shards in data]
     used = [item for item in splits if options.datasets is None or item[0].dataset in options.datasets]
-    training = [path for split, shards in used for path in _paths(split, _share(split, options), shards)]
+    share = options.subjects_fraction
+    training = [path for split, shards in used for path in _paths(split, split.share(share), shards)]
     validation = [path for split, shards in used for path in _paths(split, split.validation, shards)]
+    source = open_packed(corpus) if corpus is not None else LooseShards(options.allow_mismatch)
     checkpoints = CheckpointFolder(output / "checkpoints")
-    experiment = {
-        # What is kept in the end has no say in the training: it may change on the way.
-        "options": options.model_dump(mode="json", exclude={"keep_untrained"}),
-        "training": _identities(training),
-        "validation": _identities(validation),
-        "run_tables": _run_tables(used),
-        "initial": {path.name: file_sha256(path) for path in _weights(initial)},
-    }
-    if not distributed.inside():
-        checkpoints.claim(experiment)
-    if processes > 1 and options.framework != "components" and not distributed.inside():
-        _check_share(name, options, processes)
-        distributed.launch("boldly.stages.pretrain", [_pack(name, options, data, output, initial)], processes)
-        return
-
-    seen = _seen(used, options, initial) if distributed.is_first() else Seen()
+    processes = join_processes()
+    about: dict[str, Any] = {}
+    if processes.is_main_process:
+        share_batch(options, processes.num_processes, name)
+        about = {
+            # What is kept in the end has no say in the training: it may change on the way.
+            "options": options.model_dump(mode="json", exclude={"keep_untrained"}),
+            "training": source.identities(training),
+            "validation": source.identities(validation),
+            "run_tables": _run_tables(used),
+            "initial": {path.name: file_sha256(path) for path in _weights(initial)},
+        }
+        checkpoints.claim(about)
+        about |= _seen(used, options, initial, source).to_manifest()
+    # Nobody looks for checkpoints before they are known to be those of this experiment.
+    processes.wait_for_everyone()
     if options.framework == "components":
-        _fit_components(name, options, training, validation, output, {**experiment, **seen.to_manifest()})
+        if processes.is_main_process:
+            _fit_components(name, options, training, validation, output, about)
         return
-    windows = _windows(training, options)
+    windows = _windows(training, options, source)
     done = checkpoints.steps()
     # What the first shards tell about forecasts is kept: a training that goes on starts with those at hand.
     is_known = not validation or (checkpoints.path / _COMPARISONS).exists()
-    corpus = _corpus(windows, done[-1] * options.batch_size if done and is_known else 0)
-    if distributed.is_first():
+    linear = _linear(source, training, validation, options)
+    runs = _corpus(windows, done[-1] * options.batch_size if done and is_known else 0)
+    if processes.is_main_process:
         _check_continuity(windows, done[-1] * options.batch_size if done else 0, used)
-    contract = corpus.contract
+    contract = runs.contract
     config = pretraining_config(options, contract.n_parcels)
-    network = build_network(config, options.seed)
-    validate = _validation(validation, options, corpus, checkpoints)
+    objective = build_objective(build_network(config, options.seed))
+    validate = _validation(validation, options, runs, checkpoints, source, linear)
     # Checkpoints hold what a fit would give.
-    if isinstance(network, CausalNetwork) and not done:
-        _start_dynamics(name, network, corpus, validate)
+    if not done:
+        objective.start(partial(_dynamics, name, runs, linear, validate))
     if initial is not None:
-        initialise(network, initial)
+        initialise(objective.network, initial)
     if options.compile:
         _check_compiler(name)
         # In place: weights keep their names. Windows have many lengths, one program does for all.
-        network.compile(dynamic=True)
+        objective.compile(dynamic=True)
     # Streamed, it is a group of shards that must not stay in memory.
-    del corpus
+    del runs
     try:
         outcome = fit(
-            network,
+            objective,
             windows,
             options,
             name=name,
             validate=validate,
-            keys=windows.keys,
             seed=options.seed,
             folder=output,
             deepspeed=options.deepspeed,
             track=options.track,
             validate_first=True,
-            settle=UpstreamValidation.settle,
         )
     finally:
         if isinstance(windows, StreamedWindows):
             windows.close()
-    if not distributed.is_first():
+    if not processes.is_main_process:
         return
     write_history(output / "train_history.csv", outcome.train_rows)
     write_history(output / "eval_history.csv", outcome.eval_rows)
     if not outcome.improved and not options.keep_untrained:
         raise _untrained(name, output, outcome)
     _tell_of_linear_forecasts(name, outcome)
-    options_used = options.model_dump(mode="json")
-    about = {
-        "experiment": name,
-        **experiment,
-        "options": options_used,
-        "step": outcome.step,
-        "seconds": round(outcome.seconds, 1),
-    }
-    write_json(output / MANIFEST, {**about, **seen.to_manifest(), "environment": environment()})
+    _write_manifest(output, name, about, options, outcome.step, outcome.seconds)
     # The corpus of a streamed training is gone by now; a group of its shards stands for it.
     first = training[: options.stream_shards]
     allowed = options.allow_mismatch
@@ -188,6 +190,13 @@ def run(
     _save(output, config, outcome.weights, contract, kept, options)
     checkpoints.delete()
     logger.info("%s: weights of step %d of %d, %.0f s", name, outcome.step, options.steps, outcome.seconds)
+
+
+def _write_manifest(
+    output: Path, name: str, about: dict[str, Any], options: PretrainOptions, step: int, seconds: float
+) -> None:
+    outcome = {"options": options.model_dump(mode="json"), "step": step, "seconds": round(seconds, 1)}
+    write_json(output / MANIFEST, {"experiment": name, **about, **outcome, "environment": environment()})
 
 
 def _save(
@@ -227,15 +236,7 @@ def _fit_components(
         write_history(output / f"{part}_history.csv", rows)
     width = components.shape[1]
     config = NetworkConfig(framework="components", n_parcels=contract.n_parcels, width=width)
-    seconds = round(time.monotonic() - started, 1)
-    record = {
-        "experiment": name,
-        **about,
-        "options": options.model_dump(mode="json"),
-        "step": 0,
-        "seconds": seconds,
-    }
-    write_json(output / MANIFEST, {**record, "environment": environment()})
+    _write_manifest(output, name, about, options, 0, time.monotonic() - started)
     eye = np.eye(width, dtype=np.float32)[None]
     save_basis(output, Basis(basis.mean @ components, eye, basis.variance[:, :width]))
     save_network(output, config, {"components": torch.from_numpy(components.copy())}, contract)
@@ -247,24 +248,17 @@ def _paths(split: UpstreamSplit, subjects: tuple[str, ...], shards: Path | str) 
     return [path for subject in subjects for path in subject_shards(shards, split.dataset, subject)]
 
 
-def _seen(used: list[tuple[UpstreamSplit, Path | str]], options: PretrainOptions, initial: Path | None) -> Seen:
+def _seen(
+    used: list[tuple[UpstreamSplit, Path | str]], options: PretrainOptions, initial: Path | None, source: Shards
+) -> Seen:
     """Return the people and runs that train, or choose the weights, here or in the model that it starts from."""
     seen = Seen()
     if initial is not None and (initial / CONTRACT).exists():
         seen = read_seen(initial) or Seen(unknown=frozenset([str(initial)]))
     for split, shards in used:
-        people = (*_share(split, options), *split.validation)
-        seen |= seen_in(split.dataset, people, _paths(split, people, shards))
+        people = (*split.share(options.subjects_fraction), *split.validation)
+        seen |= seen_in(split.dataset, people, _paths(split, people, shards), source.fingerprints)
     return seen
-
-
-def _identities(paths: list[Path | str]) -> dict[str, str]:
-    """Return what shards are known by: the checksum of a file, the size of one at a web address."""
-    told = remote.sizes([str(path) for path in paths if is_url(path)])
-    return {
-        remote.name_of(path): f"streamed, {told[str(path)]} bytes" if is_url(path) else file_sha256(path)
-        for path in paths
-    }
 
 
 def _run_tables(used: list[tuple[UpstreamSplit, Path | str]]) -> dict[str, str]:
@@ -273,12 +267,12 @@ def _run_tables(used: list[tuple[UpstreamSplit, Path | str]]) -> dict[str, str]:
     return {remote.shown(url): hashlib.sha256(remote.fetch(url)).hexdigest() for url in urls}
 
 
-def _windows(paths: list[Path | str], options: PretrainOptions) -> Windows | StreamedWindows:
-    """Return the windows of the training, of a corpus in memory or of groups of shards."""
+def _windows(paths: list[Path | str], options: PretrainOptions, source: Shards) -> Windows | StreamedWindows:
+    """Return the windows of the training, of one corpus or of groups of shards."""
     wanted = window_options(options, options.batch_size)
     count = options.steps * options.batch_size
     if options.stream_shards is None:
-        return Windows(load_corpus(paths, allow_mismatch=options.allow_mismatch), wanted, options.seed, count)
+        return Windows(source.corpus(paths), wanted, options.seed, count)
     turns = -(-options.steps // options.stream_steps) * options.stream_shards
     if turns < len(paths):
         message = "%d of %d shards at most have their turn in %d steps: raise stream_shards, or lower stream_steps"
@@ -303,6 +297,16 @@ def _group(windows: Windows | StreamedWindows, number: int) -> Windows:
     return windows.at([min(number, len(windows) - 1)]) if isinstance(windows, StreamedWindows) else windows
 
 
+def _linear(
+    source: Shards, training: list[Path | str], validation: list[Path | str], options: PretrainOptions
+) -> LinearFits | None:
+    """Return the linear fits beside a packed corpus; None where there is none: then they are made when needed."""
+    if not isinstance(source, PackedShards) or options.stream_shards is not None:
+        return None
+    shards = made_of(source.identities(training), source.identities(validation))
+    return read_linear(source.folder / linear_name(options.subjects_fraction), shards)
+
+
 def _check_continuity(
     windows: Windows | StreamedWindows, number: int, used: list[tuple[UpstreamSplit, Path | str]]
 ) -> None:
@@ -315,13 +319,6 @@ def _check_continuity(
     )
 
 
-def _share(split: UpstreamSplit, options: PretrainOptions) -> tuple[str, ...]:
-    """Choose training subjects, at least one; they do not depend on the experiment, so that shares are nested."""
-    order = np.random.default_rng(_SHARE_SEED).permutation(len(split.train))
-    count = max(1, round(options.subjects_fraction * len(split.train)))
-    return tuple(split.train[number] for number in sorted(order[:count]))
-
-
 def _weights(initial: Path | None) -> list[Path]:
     if initial is None:
         return []
@@ -329,12 +326,17 @@ def _weights(initial: Path | None) -> list[Path]:
 
 
 def _validation(
-    paths: list[Path | str], options: PretrainOptions, training: Corpus, checkpoints: CheckpointFolder
+    paths: list[Path | str],
+    options: PretrainOptions,
+    training: Corpus,
+    checkpoints: CheckpointFolder,
+    source: Shards,
+    linear: LinearFits | None,
 ) -> UpstreamValidation | None:
     """Return the validation on the held-out subjects; None where no subject is held out."""
     if not paths:
         return None
-    corpus = load_corpus(paths, allow_mismatch=options.allow_mismatch)
+    corpus = source.corpus(paths)
     where = remote.shown(paths[0])
     check_same(training.contract, corpus.contract, where, corpus.keys[0], options.allow_mismatch)
     windows = Windows(
@@ -344,18 +346,21 @@ def _validation(
         options.validation_windows,
     )
     cache = checkpoints.path / _COMPARISONS
-    return UpstreamValidation(windows, _VALIDATION_BATCH, training=training, cache=cache, calibrate=True)
+    fitted = linear.forecasts if linear else None
+    return UpstreamValidation(
+        windows, _VALIDATION_BATCH, training=training, fitted=fitted, cache=cache, calibrate=True
+    )
 
 
-def _start_dynamics(
-    name: str, network: CausalNetwork, corpus: Corpus, validate: UpstreamValidation | None
-) -> None:
-    """Start from the autoregression of the training runs, as far as it holds for the validation subjects."""
-    dynamics, share = fit_dynamics(corpus), 1.0
+def _dynamics(
+    name: str, corpus: Corpus, linear: LinearFits | None, validate: UpstreamValidation | None
+) -> tuple[float, NDArray]:
+    """Fit the autoregression of the training runs, as far as it holds for the validation subjects."""
+    dynamics, share = linear.dynamics if linear else fit_dynamics(corpus), 1.0
     if validate is not None:
         share, dynamics = choose_coupling(dynamics, validate.windows)
     logger.info("%s: starts from a VAR with %.0f %% of the coupling between parcels", name, 100 * share)
-    network.start_dynamics(dynamics.memory_s, dynamics.coupling)
+    return dynamics.memory_s, dynamics.coupling
 
 
 def _untrained(name: str, output: Path, outcome: Fit) -> InputError:
@@ -392,43 +397,3 @@ def _check_compiler(name: str) -> None:
     if shutil.which(compiler) is None:
         where, message = f"pretrain.experiments.{name}.compile", f"there is no C++ compiler {compiler}"
         raise InputError(Problem(where, name, message, "install g++, name another one in CXX, or set it to false"))
-
-
-def _check_share(name: str, options: PretrainOptions, processes: int) -> None:
-    if options.batch_size % processes:
-        message = f"{options.batch_size} windows cannot be shared evenly by {processes} processes"
-        where = f"pretrain.experiments.{name}.batch_size"
-        raise InputError(Problem(where, name, message, f"choose a multiple of {processes}"))
-
-
-def _pack(name: str, options: PretrainOptions, data: Data, output: Path, initial: Path | None) -> str:
-    content = {
-        "name": name,
-        "options": options.model_dump(mode="json"),
-        "data": [[str(split), str(shards)] for split, shards in data],
-        "output": str(output),
-        "initial": str(initial) if initial else None,
-    }
-    return json.dumps(content)
-
-
-def _worker(packed: str) -> int:
-    """Be one of several processes."""
-    logging.basicConfig(level=logging.INFO if distributed.is_first() else logging.WARNING, format="%(message)s")
-    content = json.loads(packed)
-    try:
-        run(
-            name=content["name"],
-            options=parse(PretrainOptions, content["options"], "options"),
-            data=[(Path(split), location(shards)) for split, shards in content["data"]],
-            output=Path(content["output"]),
-            initial=Path(content["initial"]) if content["initial"] else None,
-        )
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(_worker(sys.argv[1]))

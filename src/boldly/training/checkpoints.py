@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
 from boldly.files import atomic_path, read_json, write_json
+from boldly.models.objective import Weights
 from boldly.records import InputError, Problem
+from boldly.training.history import Progress
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from boldly.training.journal import Progress
-
+# Raised when files of checkpoints change, so that older ones are refused.
+_FORMAT = 2
+_KEPT = 2
 _EXPERIMENT = "experiment.json"
 # The last file of a checkpoint: without it the checkpoint is not complete.
 _PROGRESS = "progress.json"
@@ -47,7 +48,7 @@ class CheckpointFolder:
         InputError
             If there are checkpoints of another experiment, with every difference.
         """
-        path = self.path / _EXPERIMENT
+        path, experiment = self.path / _EXPERIMENT, {**experiment, "checkpoint_format": _FORMAT}
         if not path.exists():
             write_json(path, experiment)
             return
@@ -84,21 +85,39 @@ class CheckpointFolder:
         """Return the folder of a checkpoint."""
         return self.path / f"checkpoint-{step}"
 
-    def complete(self, step: int, progress: Progress) -> None:
-        """Declare a checkpoint complete and delete best weights that no checkpoint needs."""
-        write_json(self.checkpoint(step) / _PROGRESS, dataclasses.asdict(progress))
+    def save(self, accelerator: Accelerator, step: int, progress: Progress) -> None:
+        """Write a checkpoint of all processes, declare it complete, and delete what is no longer needed."""
+        accelerator.save_state(str(self.checkpoint(step)))
+        accelerator.wait_for_everyone()
+        if not accelerator.is_main_process:
+            return
+        content = {**dataclasses.asdict(progress), "processes": accelerator.num_processes}
+        write_json(self.checkpoint(step) / _PROGRESS, content)
+        for old in self.steps()[:-_KEPT]:
+            shutil.rmtree(self.checkpoint(old))
         needed = {read_json(self.checkpoint(s) / _PROGRESS)["best_step"] for s in self.steps()}
         for path in self.path.glob("best-*.safetensors"):
             if int(path.stem.split("-")[1]) not in needed:
                 path.unlink()
 
-    def read(self, step: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Return what `complete` wrote, and the best weights so far."""
-        progress = read_json(self.checkpoint(step) / _PROGRESS)
-        best = self.path / f"best-{progress['best_step']}.safetensors"
-        return progress, load_file(best) if progress["best_value"] is not None else {}
+    def read(self, step: int, processes: int) -> tuple[Progress, Weights]:
+        """Return what a training knew at a checkpoint, and the best weights so far.
 
-    def save_best(self, step: int, weights: dict[str, Tensor]) -> None:
+        Raises
+        ------
+        InputError
+            If another number of processes wrote it: each has a part of the state.
+        """
+        content = read_json(self.checkpoint(step) / _PROGRESS)
+        if (before := content.pop("processes")) != processes:
+            message = f"the interrupted training had {before} processes, this one has {processes}"
+            remedy = f"go on with {before} (resources nodes and gpu), or delete this folder to start again"
+            raise InputError(Problem(str(self.path), "processes", message, remedy))
+        progress = Progress(**content)
+        best = self.path / f"best-{progress.best_step}.safetensors"
+        return progress, load_file(best) if progress.best_value is not None else {}
+
+    def save_best(self, step: int, weights: Weights) -> None:
         """Keep the weights of the best validation so far."""
         with atomic_path(self.path / f"best-{step}.safetensors") as temporary:
             save_file(weights, temporary)

@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from boldly.files import read_json, write_json
-from boldly.models.csm import SHARES, CausalNetwork, keep_share
-from boldly.models.lfb.network import LfbNetwork
-from boldly.models.network import Network, Targets, real_frames, window_l1
+from boldly.models.network import Outputs, real_frames, window_l1
+from boldly.models.objective import SHARES, Objective, Row, Sums, Targets
 from boldly.samples.corpus import Corpus
 from boldly.samples.windows import Batch, Trials, Windows
-from boldly.training.forecasts import NAMES, Dynamics, Forecasts, Group, fit_forecasts, forecast
-from boldly.training.journal import Processes, Row
+from boldly.training.forecasts import forecast
+from boldly.training.linear import NAMES, Dynamics, Forecasts, Group, fit_forecasts
 
 # Trials are short; so many fit any machine.
 TRIALS_PER_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a training, as one of them sees them.
+
+    Attributes
+    ----------
+    rank, count : int
+        Number of this process, and how many there are.
+    total : callable
+        Tensor to its sum over all processes; all of them must call it.
+    """
+
+    rank: int = 0
+    count: int = 1
+    total: Callable[[Tensor], Tensor] = lambda tensor: tensor
+
+
+# What a validation is: an objective in evaluation mode to a row with `loss` and `criterion` (smaller is better).
+Validate = Callable[[Objective, Processes], Row]
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -34,14 +56,15 @@ class UpstreamValidation:
 
     A row has `loss`, its parts (`l1`, `order_loss`, `order_accuracy`), and the errors of comparisons: `l1_zero`
     (predicting zero) and, where the objective has to do with time, `l1_last_frame`, `l1_ar1`, `l1_var` (see
-    `boldly.training.forecasts`). `skill` is ``1 - l1 / l1_zero``, `skill_ar1` is ``1 - l1 / l1_ar1``, and so on.
+    `boldly.training.linear`). `skill` is ``1 - l1 / l1_zero``, `skill_ar1` is ``1 - l1 / l1_ar1``, and so on.
     All errors and skills stand there for each dataset as well, as ``<column>_<dataset>``, and for each repetition
     time of a dataset that has several, as ``<column>_<dataset>_<t_r>s``. A number is the mean over windows, each
     weighted alike.
 
-    With `calibrate`, the row of a `CausalNetwork` is that of the network with the share of its blocks' forecast
-    that errs least on these windows, which stands there as `forecast_share`; `settle` gives its weights. The L1 of
-    the next frame can then not exceed that before the first step.
+    With `calibrate`, the row is that of the weights that the objective makes of those of the network by what it
+    chooses on these windows (`Objective.choose`, `Objective.settle`): in causal sequence modeling the share of the
+    blocks' forecast that errs least, `forecast_share`. The L1 of the next frame can then not exceed that before
+    the first step.
 
     Parameters
     ----------
@@ -51,10 +74,12 @@ class UpstreamValidation:
         Windows per forward pass.
     training : Corpus, optional
         Runs of the training subjects, to fit the forecasts to; None: predicting zero is all there is to beat.
+    fitted : Forecasts, optional
+        Forecasts of the training subjects that were fitted before; None: they are fitted to `training`.
     cache : Path, optional
         JSON that keeps the errors of the comparisons, so that a training that goes on need not fit again.
     calibrate : bool, default=False
-        Choose the share of the forecast: for windows of validation subjects, never for those of a test.
+        Let the objective choose: for windows of validation subjects, never for those of a test.
     """
 
     def __init__(
@@ -63,12 +88,14 @@ class UpstreamValidation:
         batch_size: int,
         *,
         training: Corpus | None = None,
+        fitted: Forecasts | None = None,
         cache: Path | None = None,
         calibrate: bool = False,
     ) -> None:
         self.windows = windows
         self.batch_size = batch_size
         self.training = training
+        self.fitted = fitted
         self.cache = cache
         self.calibrate = calibrate
         corpus, runs = windows.corpus, windows.runs(range(len(windows)))
@@ -78,50 +105,43 @@ class UpstreamValidation:
         self._group = np.array([number[group_of_run[run]] for run in runs])
         self._comparisons = read_json(cache) if cache is not None and cache.exists() else None
 
-    def __call__(self, network: nn.Module, processes: Processes) -> Row:
+    def __call__(self, objective: Objective, processes: Processes) -> Row:
         """Validate a network; each process takes its share of the windows."""
         if self._comparisons is None:
-            self._comparisons = self._compare(network, processes)
+            self._comparisons = self._compare(objective, processes)
             # Of a corpus that is streamed it is one group, which must not stay in memory.
             self.training = None
             if self.cache is not None and processes.rank == 0:
                 write_json(self.cache, self._comparisons)
-        if self.calibrate and isinstance(network, CausalNetwork):
-            share, sums = _with_best_share(self._sums(network, processes, self._losses_by_share))
-            return {**self._row({**self._comparisons, **sums}), "forecast_share": share}
-        return self._row({**self._comparisons, **self._sums(network, processes, self._losses)})
+        measure = partial(objective.measure, calibrate=self.calibrate)
+        chosen: Row = {}
+        sums = self._sums(objective, processes, lambda batch, group: measure(**batch))
+        if self.calibrate:
+            sums, chosen = objective.choose(sums)
+        return {**self._row({**self._comparisons, **sums}), **chosen}
 
-    @staticmethod
-    def settle(weights: dict[str, Tensor], row: Row) -> dict[str, Tensor]:
-        """Return the weights that a row belongs to, given those of the network."""
-        return keep_share(weights, row["forecast_share"]) if "forecast_share" in row else weights
-
-    def _compare(self, network: nn.Module, processes: Processes) -> dict[str, list[float]]:
+    def _compare(self, objective: Objective, processes: Processes) -> Sums:
         """Return the errors of the predictions that need no training, summed over the windows of each group."""
         fitted: Forecasts = {}
-        if self.training is not None and isinstance(network, Network):
-            fitted = fit_forecasts(self.training, self.groups)
+        if self.training is not None and objective.has_forecasts:
+            fitted = self.fitted or fit_forecasts(self.training, self.groups)
 
-        def errors(network: nn.Module, batch: Batch, group: Tensor) -> dict[str, Tensor]:
-            assert isinstance(network, Network | LfbNetwork)
-            found = network.naive(**batch)
-            if isinstance(network, Network) and fitted:
-                found |= self._forecast_errors(network.targets(**batch), batch, group, fitted)
+        def errors(batch: Batch, group: Tensor) -> Outputs:
+            found = objective.naive(**batch)
+            if fitted:
+                found |= self._forecast_errors(objective.targets(**batch), batch, group, fitted)
             return {"windows": torch.ones_like(found["l1_zero"]), **found}
 
-        return self._sums(network, processes, errors)
+        return self._sums(objective, processes, errors)
 
     def _sums(
-        self,
-        network: nn.Module,
-        processes: Processes,
-        measure: Callable[[nn.Module, Batch, Tensor], dict[str, Tensor]],
-    ) -> dict[str, list[float]]:
+        self, objective: Objective, processes: Processes, measure: Callable[[Batch, Tensor], Outputs]
+    ) -> Sums:
         """Sum what is measured for each window (B,) over the windows of each group, in all processes."""
         sums: dict[str, Tensor] = {}
-        device = next(network.parameters()).device
+        device = next(objective.parameters()).device
         for batch, group, counts in self._share(processes, device):
-            for name, values in measure(network, batch, group).items():
+            for name, values in measure(batch, group).items():
                 zeros = torch.zeros(len(self.groups), dtype=torch.float64, device=device)
                 sums.setdefault(name, zeros).index_add_(0, group, values.double() * counts)
         names = sorted(sums)
@@ -139,32 +159,23 @@ class UpstreamValidation:
             group = torch.from_numpy(self._group[numbers.start : numbers.stop]).to(device)
             yield batch, group, float(bool(mine))
 
-    @staticmethod
-    def _losses(network: nn.Module, batch: Batch, group: Tensor) -> dict[str, Tensor]:
-        return _by_window(network(**batch))
-
-    @staticmethod
-    def _losses_by_share(network: nn.Module, batch: Batch, group: Tensor) -> dict[str, Tensor]:
-        return _by_window(network(**batch, with_shares=True))
-
     def _forecast_errors(
         self, targets: Targets, batch: Batch, group: Tensor, fitted: Forecasts
     ) -> dict[str, Tensor]:
-        """Return the L1 per window (B,) of each forecast; none where the objective has nothing to do with time."""
-        if targets.seen is None:
-            return {}
+        """Return the L1 per window (B,) of each forecast."""
+        assert targets.seen is not None
         inputs, split = batch["inputs"], batch.get("split", 0)
         errors = {f"l1_{name}": inputs.new_zeros(len(inputs)) for name in NAMES}
         for number in group.unique().tolist():
             rows = (group == number).nonzero().squeeze(1)
             frames, counted, marked = inputs[rows], targets.frames[rows], targets.marked[rows]
             for name, coefficients in fitted[self.groups[number]].items():
-                there = coefficients.to(inputs.device) if coefficients is not None else None
+                there = None if coefficients is None else torch.as_tensor(coefficients, device=inputs.device)
                 said = forecast(frames, targets.seen[rows], there, split=split)
                 errors[f"l1_{name}"][rows] = window_l1(said, frames, counted, marked)
         return errors
 
-    def _row(self, sums: dict[str, list[float]]) -> Row:
+    def _row(self, sums: Sums) -> Row:
         counts = np.array(sums["windows"])
         values = {name: np.array(total) for name, total in sums.items() if name != "windows"}
         row: Row = {"loss": float(values["loss"].sum() / counts.sum())}
@@ -182,20 +193,6 @@ class UpstreamValidation:
             yield f"_{dataset}", numbers
             if len(numbers) > 1:
                 yield from ((f"_{dataset}_{self.groups[number][1]:g}s", [number]) for number in numbers)
-
-
-def _by_window(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the losses of the windows (B,), without the mean of the batch."""
-    losses = {name: value for name, value in outputs.items() if name != "loss"}
-    return {"loss": losses.pop("window_loss"), **losses}
-
-
-def _with_best_share(sums: dict[str, list[float]]) -> tuple[float, dict[str, list[float]]]:
-    """Return the share of the blocks' forecast that errs least over all groups, and the sums with this share."""
-    by_share = [np.array(sums.pop(f"l1_share_{number}")) for number in range(len(SHARES))]
-    best = min(range(len(SHARES)), key=lambda number: by_share[number].sum())
-    loss = np.array(sums["loss"]) - np.array(sums["l1"]) + by_share[best]
-    return SHARES[best], {**sums, "l1": by_share[best].tolist(), "loss": loss.tolist()}
 
 
 def _with_skills(means: dict[str, float], suffix: str) -> Row:
@@ -263,13 +260,13 @@ class DecoderValidation:
         self.batches = [trials.__getitems__(range(s, min(s + TRIALS_PER_BATCH, len(trials)))) for s in starts]
         self.losses: list[NDArray[np.float32]] = []
 
-    def __call__(self, network: nn.Module, processes: Processes) -> Row:
-        """Validate a network."""
-        device = next(network.parameters()).device
+    def __call__(self, objective: Objective, processes: Processes) -> Row:
+        """Validate a decoder."""
+        device = next(objective.parameters()).device
         losses, hits = [], []
         for batch in self.batches:
             batch = to_device(batch, device)
-            logits = network(**batch)["logits"]
+            logits = objective(**batch)["logits"]
             losses.append(functional.cross_entropy(logits, batch["labels"], reduction="none"))
             hits.append(logits.argmax(dim=1) == batch["labels"])
         self.losses.append(torch.cat(losses).float().cpu().numpy())

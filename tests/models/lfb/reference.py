@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from boldly.config import PretrainOptions
+from boldly.models.build import window_options
 from boldly.models.network import NetworkConfig, NetworkName
-from boldly.samples.windows import Trials, Windows, window_options
+from boldly.samples.windows import Trials, Windows
 from tests.training import synthetic
 
 HERE = Path(__file__).parent

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from boldly.config import AdaptOptions, PretrainOptions, parse
-from boldly.models.build import build_network, is_encoder
+from boldly.models.build import build_network, build_objective, is_encoder
 from boldly.models.lfb.network import LfbNetwork
 from boldly.records import InputError
 from tests.models.lfb import reference
@@ -33,7 +33,7 @@ def test_every_published_weight_exists_with_its_shape_and_no_other(name):
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_the_published_weights_get_gradients_and_the_idle_ones_none(name):
     built = network(name)
-    built(**batch(name))["loss"].backward()
+    build_objective(built)(**batch(name))["loss"].backward()
     none = {key for key, parameter in built.named_parameters() if parameter.grad is None}
     assert none == reference.idle(name)
     # With several processes torch must know beforehand which they are.
@@ -64,7 +64,7 @@ def test_the_loss_of_a_pair_compares_the_next_output_and_asks_whether_b_does_not
     pooled = outputs["pooler_outputs"]
     logit = built.decoder.is_next_head(pooled)[:, 0]
     order = functional.binary_cross_entropy_with_logits(logit, 1 - follows)
-    found = built(**given, follows=follows)
+    found = build_objective(built)(**given, follows=follows)
     torch.testing.assert_close(found["loss"], torch.stack(errors).mean() + order, atol=1e-5, rtol=1e-5)
     assert found["window_loss"].shape == (len(valid),)
 
@@ -82,9 +82,9 @@ def test_bert_decoders_read_the_first_frame(name):
 @pytest.mark.parametrize("name", ["CSM", "BERT", "NetBERT", "decoding_GPT", "decoding_BERT"])
 def test_transformers_do_not_read_padding(name):
     built, given = network(name), batch(name)
-    expected = built(**given)["loss"]
+    expected = build_objective(built)(**given)["loss"]
     changed = {**given, "inputs": given["inputs"].masked_fill(~given["valid"][..., None], 9.0)}
-    torch.testing.assert_close(built(**changed)["loss"], expected)
+    torch.testing.assert_close(build_objective(built)(**changed)["loss"], expected)
 
 
 def test_the_autoencoder_reads_padding_up_to_the_longest_window():
@@ -140,7 +140,7 @@ def test_the_autoencoder_restores_what_a_loop_restores(training, forced):
             restored = generator.linear_output_layer[1](x)
             torch.testing.assert_close(found[row, t], built.unembedder(restored), atol=1e-5, rtol=1e-4)
     error = (found - tokens.inputs_embeds).abs()[tokens.attention_mask]
-    torch.testing.assert_close(built(**given)["loss"], error.mean())
+    torch.testing.assert_close(build_objective(built)(**given)["loss"], error.mean())
 
 
 def test_the_linear_baseline_reads_padding_as_zeros():
@@ -153,11 +153,11 @@ def test_the_linear_baseline_reads_padding_as_zeros():
 
 @pytest.mark.parametrize("name", PRETRAINING)
 def test_the_same_batch_gives_the_same_losses_whatever_comes_beside_them(name):
-    built, given = network(name), batch(name)
-    windows = built(**given)["window_loss"]
+    objective, given = build_objective(network(name)), batch(name)
+    windows = objective(**given)["window_loss"]
     one = {key: value[:1] if isinstance(value, torch.Tensor) else value for key, value in given.items()}
-    torch.testing.assert_close(built(**one)["window_loss"], windows[:1], atol=1e-5, rtol=1e-5)
-    assert built.naive(**given)["l1_zero"].shape == windows.shape
+    torch.testing.assert_close(objective(**one)["window_loss"], windows[:1], atol=1e-5, rtol=1e-5)
+    assert objective.naive(**given)["l1_zero"].shape == windows.shape
 
 
 ENCODERS = [name for name in FRAMEWORKS if "Linear" not in name]

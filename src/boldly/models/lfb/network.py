@@ -1,19 +1,23 @@
-"""LfB's networks: what they read (`prepare`), what they put out (`predict`), and their losses (`forward`)."""
+"""LfB's networks: what they read (`prepare`), what they put out (`predict`), and their losses."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from boldly.config import PretrainOptions
 from boldly.models.lfb import layout
 from boldly.models.lfb.embedder import N_POSITIONS, Embedder, Unembedder
 from boldly.models.lfb.layout import Tokens
 from boldly.models.lfb.sequence import BertDecoder, GptDecoder, LinearDecoder, LstmDecoder
 from boldly.models.network import NetworkConfig, Outputs, classified, real_frames
+from boldly.models.objective import Objective
 from boldly.records import InputError, Problem
+from boldly.samples.windows import WindowOptions
 
 # Parameters that no gradient reaches, by objective. They are part of the published weights.
 _IDLE = {
@@ -45,23 +49,13 @@ class LfbNetwork(nn.Module):
         self.sizes = sizes
         self.unembedder = Unembedder(sizes) if sizes.width != sizes.n_parcels else None
 
-    def forward(self, labels: Tensor | None = None, follows: Tensor | None = None, **batch: Any) -> Outputs:
-        """Return the loss of a batch, and for a decoder its logits.
-
-        The loss while pretraining is the mean over all masked values of the batch, as published, so that windows
-        with more of them weigh more; `window_loss` is that of each window.
-
-        Returns
-        -------
-        dict
-            `loss` (); pretraining: `window_loss`, `l1` and for pairs `order_loss`, `order_accuracy`, each (B,);
-            decoder: `logits` (B, classes).
-        """
+    def forward(self, labels: Tensor | None = None, **batch: Any) -> Any:
+        """Return what was laid out and put out for it; of a decoder `logits` (B, classes) and their `loss`."""
         tokens = self.prepare(**batch)
         outputs = self.predict(tokens)
         if self.sizes.labels:
             return classified(outputs["decoding_logits"], labels)
-        return losses(tokens, outputs, follows)
+        return tokens, outputs
 
     def prepare(
         self,
@@ -103,12 +97,6 @@ class LfbNetwork(nn.Module):
             (B, classes).
         """
         raise NotImplementedError
-
-    def naive(self, follows: Tensor | None = None, **batch: Any) -> Outputs:
-        """Return the L1 of each window (B,) for predicting zero, as `l1_zero`."""
-        tokens = self.prepare(**batch)
-        assert tokens.targets is not None
-        return {"l1_zero": masked_l1(torch.zeros_like(tokens.targets), tokens)[0]}
 
     def _lay_out(
         self, inputs: Tensor, seconds: Tensor, valid: Tensor, masked: Tensor | None, split: int
@@ -283,8 +271,50 @@ class LfbLinear(LfbNetwork):
         return Tokens(functional.pad(inputs, (0, 0, 0, missing)), seconds, valid)
 
 
+class LfbModeling(Objective):
+    """The published objectives.
+
+    The loss is the mean over all masked values of the batch, as published, so that windows with more of them weigh
+    more; `window_loss` is that of each window.
+    """
+
+    network: LfbNetwork
+    has_forecasts = False
+
+    @classmethod
+    def view(cls, options: PretrainOptions, batch_size: int) -> WindowOptions:
+        """Return windows that each have their own length, below the longest (8.14), 10 to 49 frames.
+
+        Where LfB's description is silent: the length of B is drawn as that of A; masks take the given share of the
+        frames of both together, or of the parcels, the same ones in both. Teacher forcing is one draw for the
+        windows that are cut together, which are those of a process and step.
+        """
+        wanted = super().view(options, batch_size)
+        wanted = replace(wanted, longest=wanted.longest - 1, batch_size=1, stepped_onsets=True, restart_clock=True)
+        match options.framework:
+            case "csm":
+                return replace(wanted, masking="one_frame")
+            case "sequence_bert":
+                return replace(wanted, pairs=True, masking="frames", mask_span=1)
+            case "network_bert":
+                return replace(wanted, pairs=True, masking="parcels")
+            case _:
+                return replace(wanted, masking="coin")
+
+    def forward(self, follows: Tensor | None = None, **batch: Any) -> Outputs:
+        """Return the loss, and of each window (B,) `l1` and for pairs `order_loss`, `order_accuracy`."""
+        tokens, outputs = self.network(**batch)
+        return losses(tokens, outputs, follows)
+
+    def naive(self, follows: Tensor | None = None, **batch: Any) -> Outputs:
+        """Return the L1 of each window (B,) for predicting zero, as `l1_zero`."""
+        tokens = self.network.prepare(**batch)
+        assert tokens.targets is not None
+        return {"l1_zero": masked_l1(torch.zeros_like(tokens.targets), tokens)[0]}
+
+
 def losses(tokens: Tokens, outputs: Outputs, follows: Tensor | None = None) -> Outputs:
-    """Return `loss` and its parts (see `LfbNetwork.forward`).
+    """Return `loss` and its parts (see `LfbModeling`).
 
     Parameters
     ----------

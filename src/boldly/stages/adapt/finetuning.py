@@ -36,35 +36,43 @@ from boldly.models.build import (
     silence,
     transfer,
 )
-from boldly.models.network import NetworkConfig, Outputs, classified
+from boldly.models.network import NetworkConfig
+from boldly.models.objective import Decoding, Row
 from boldly.records import InputError, Problem
 from boldly.samples.corpus import Corpus
 from boldly.samples.splits import DownstreamSplit, Draw
 from boldly.samples.windows import Trials
 from boldly.stages.adapt.probes import ProbeExperiment
 from boldly.stages.adapt.upstream import UpstreamModel
-from boldly.training.journal import Row, write_history
-from boldly.training.trainer import Fit, fit
+from boldly.training.history import write_history
+from boldly.training.loop import Fit, fit
 from boldly.training.validation import DecoderValidation
 
 # Folds that a network is trained without, to find the step to end at.
 _MOST_TRAININGS = 3
 # Units, or trials, that make up a standard error.
 _FEWEST = 3
-_PREFIX = "network."
 
 
-class Corrected(nn.Module):
-    """A network whose logits are added to given ones, `offsets`; before the first step they add nothing."""
+class FineTuning(Decoding):
+    """The logits of a network are added to given ones; before the first step they add nothing.
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
+    Parameters
+    ----------
+    network : nn.Module
+        The decoder.
+    layer_decay : float
+        Learning rate of each layer as a share of that of the layer above it.
+    """
+
+    def __init__(self, network: nn.Module, layer_decay: float) -> None:
+        super().__init__(network)
         silence(network)
-        self.network = network
+        self.layer_decay = layer_decay
 
-    def forward(self, offsets: Tensor, labels: Tensor | None = None, **batch: Any) -> Outputs:
-        """Return `logits` (B, classes), the sums, and with labels the `loss`."""
-        return classified(self.network(**batch)["logits"] + offsets, labels)
+    def rate(self, name: str) -> float:
+        """Return a parameter's share of the learning rate."""
+        return float(self.layer_decay ** layers_from_head(name, self.network.sizes.layers))
 
 
 @dataclass(frozen=True)
@@ -223,7 +231,7 @@ class _Tuning:
             return _Tuned(0, {})
         outcome, losses = found
         step = choose_step([int(row["step"]) for row in outcome.eval_rows], losses, validates.groups[0])
-        return _Tuned(step, _of_network(outcome), outcome.train_rows, outcome.eval_rows)
+        return _Tuned(step, outcome.weights, outcome.train_rows, outcome.eval_rows)
 
     def _cross_validated(self, trains: _Labelled) -> _Tuned:
         """Take the step that is best for trials of some folds, and train so many steps on all."""
@@ -240,7 +248,7 @@ class _Tuning:
         if step == 0:
             return _Tuned(0, {}, (), rows)
         outcome = self._train(trains, offsets, None, step)
-        return _Tuned(step, _of_network(outcome), outcome.train_rows, rows)
+        return _Tuned(step, outcome.weights, outcome.train_rows, rows)
 
     def _train_beside(self, trains: _Labelled, others: _Labelled) -> tuple[Fit, Floats] | None:
         """Train on some trials, validate on others; None where no predictions for left-out trials can be had.
@@ -289,17 +297,14 @@ class _Tuning:
         options, corpus = self._options, trains.corpus
         count = options.steps * options.batch_size
         trials = Trials(corpus, options.window_frames, self._seed, count, options.shortest_crop, offsets=offsets)
-        network = self._start()
         return fit(
-            Corrected(network),
+            FineTuning(self._start(), options.layer_decay),
             trials,
             options,
             name=self._name,
             validate=validation,
             validate_first=True,
-            keys=lambda numbers: [corpus.keys[r] for r in sorted(set(trials.runs(numbers)))],
             seed=self._seed,
-            rate=partial(_rate, options.layer_decay, self._config.layers),
             last_step=last_step,
         )
 
@@ -328,15 +333,6 @@ def choose_step(steps: Sequence[int], losses: Floats, units: Sequence[str]) -> i
     if len(gain) < _FEWEST or gain.mean() <= gain.std(ddof=1) / math.sqrt(len(gain)):
         return 0
     return steps[best]
-
-
-def _rate(decay: float, n_layers: int, name: str) -> float:
-    """Return a parameter's share of the learning rate."""
-    return float(decay ** layers_from_head(name.removeprefix(_PREFIX), n_layers))
-
-
-def _of_network(outcome: Fit) -> dict[str, Tensor]:
-    return {name.removeprefix(_PREFIX): tensor for name, tensor in outcome.weights.items()}
 
 
 def _mean_rows(histories: list[list[Row]], sizes: list[int]) -> list[Row]:

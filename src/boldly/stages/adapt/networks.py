@@ -19,12 +19,13 @@ from boldly.models.build import (
     save_network,
     transfer,
 )
+from boldly.models.objective import Decoding
 from boldly.samples.corpus import Corpus
 from boldly.samples.splits import DownstreamSplit, Draw
 from boldly.samples.windows import Trials
 from boldly.stages.adapt.upstream import UpstreamModel, keep
-from boldly.training.journal import write_history
-from boldly.training.trainer import Fit, fit
+from boldly.training.history import write_history
+from boldly.training.loop import Fit, fit
 from boldly.training.validation import DecoderValidation
 
 
@@ -67,12 +68,11 @@ class NetworkExperiment:
         count = options.steps * options.batch_size
         trials = Trials(train, options.window_frames, seed, count, options.shortest_crop)
         return fit(
-            self._start(seed),
+            Decoding(self._start(seed)),
             trials,
             options,
             name=f"{self._name}, n {draw.n}, draw {draw.draw}, seed {seed}",
             validate=DecoderValidation(Trials(validation, options.window_frames)) if len(validation) else None,
-            keys=lambda numbers: [train.keys[r] for r in sorted(set(trials.runs(numbers)))],
             seed=seed,
         )
 

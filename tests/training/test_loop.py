@@ -6,13 +6,12 @@ import pytest
 import torch
 
 from boldly.config import PretrainOptions
-from boldly.models.build import build_network, pretraining_config
+from boldly.models.build import build_network, build_objective, pretraining_config, window_options
 from boldly.records import InputError
-from boldly.samples.windows import Windows, window_options
+from boldly.samples.windows import Windows
 from boldly.training.checkpoints import CheckpointFolder
-from boldly.training.journal import Processes
-from boldly.training.trainer import Interrupted, StepTrainer, fit, training_arguments
-from boldly.training.validation import UpstreamValidation
+from boldly.training.loop import Interrupted, adamw, fit, share_batch
+from boldly.training.validation import Processes, UpstreamValidation
 from tests.training import synthetic
 
 
@@ -42,6 +41,10 @@ class StoppedWindows(Windows):
         return super().__getitems__(indices)
 
 
+def objective_of(chosen):
+    return build_objective(build_network(pretraining_config(chosen, 16), 1))
+
+
 def train(corpus, folder, chosen=None, *, stop_at=None, validate=True, **settings):
     chosen = chosen or options()
     windows = StoppedWindows(
@@ -50,12 +53,11 @@ def train(corpus, folder, chosen=None, *, stop_at=None, validate=True, **setting
     windows.stop_at = stop_at
     validation = UpstreamValidation(Windows(corpus, window_options(chosen, 8), 99, 16), 8) if validate else None
     return fit(
-        build_network(pretraining_config(chosen, corpus.frames.shape[1]), 1),
+        objective_of(chosen),
         windows,
         chosen,
         name="toy",
         validate=validation,
-        keys=lambda numbers: [corpus.keys[r] for r in sorted(set(windows.runs(numbers)))],
         seed=1,
         folder=folder,
         **settings,
@@ -91,21 +93,19 @@ def test_a_signal_to_stop_saves_first(corpus, tmp_path, number):
     chosen = options()
     windows = Terminated(corpus, window_options(chosen, 8), 1, chosen.steps * 8)
     validation = UpstreamValidation(Windows(corpus, window_options(chosen, 8), 99, 16), 8)
-    network = build_network(pretraining_config(chosen, 16), 1)
     with pytest.raises(Interrupted) as caught:
         fit(
-            network,
+            objective_of(chosen),
             windows,
             chosen,
             name="toy",
             validate=validation,
-            keys=lambda n: [],
             seed=1,
             folder=tmp_path / "two",
         )
     assert caught.value.code == 128 + number
-    # The batch of a step is cut while the step before it runs: step 8 was running, the next checkpoint due at 10.
-    assert CheckpointFolder(tmp_path / "two" / "checkpoints").steps() == [5, 8]
+    # Step 9 was running, the next checkpoint due at 10.
+    assert CheckpointFolder(tmp_path / "two" / "checkpoints").steps() == [5, 9]
     assert same(whole.weights, train(corpus, tmp_path / "two").weights)
 
 
@@ -138,11 +138,11 @@ def test_the_best_validation_gives_the_weights(corpus, tmp_path):
     losses = {row["step"]: row["loss"] for row in outcome.eval_rows}
     assert outcome.step == min(losses, key=losses.__getitem__)
     assert outcome.step < 24
-    network = build_network(pretraining_config(options(), 16), 1)
-    network.load_state_dict(outcome.weights)
+    objective = objective_of(options())
+    objective.network.load_state_dict(outcome.weights)
     validation = UpstreamValidation(Windows(corpus, window_options(options(), 8), 99, 16), 8)
     with torch.inference_mode():
-        assert validation(network.eval(), Processes())["loss"] == pytest.approx(losses[outcome.step], abs=1e-6)
+        assert validation(objective.eval(), Processes())["loss"] == pytest.approx(losses[outcome.step], abs=1e-6)
 
 
 def test_the_weights_before_the_first_step_are_never_the_best(corpus, tmp_path):
@@ -175,8 +175,7 @@ def test_histories_are_written_while_training(corpus, tmp_path):
         train(corpus, tmp_path, stop_at=14)
     table = pd.read_csv(tmp_path / "train_history.csv")
     assert list(table.columns) == ["step", "loss", "learning_rate"]
-    # The batch that fails is cut while the step before it waits.
-    assert table["step"].tolist() == list(range(1, 14))
+    assert table["step"].tolist() == list(range(1, 15))
     evaluation = pd.read_csv(tmp_path / "eval_history.csv")
     assert evaluation["step"].tolist() == [6, 12]
     assert {"loss", "l1", "l1_zero", "skill", "skill_a", "l1_a", "l1_b", "l1_zero_a"} <= set(evaluation.columns)
@@ -189,19 +188,47 @@ def test_the_learning_rate_rises_and_falls_linearly(corpus):
     np.testing.assert_allclose(rates, expected, rtol=1e-6)
 
 
-def test_the_optimiser_has_its_own_beta2_and_spares_vectors_from_decay(corpus, tmp_path):
+def test_the_optimiser_has_its_own_beta2_and_spares_vectors_from_decay():
     """Defect 8.1: beta 2 must not take the value of beta 1."""
     chosen = options(beta1=0.8, beta2=0.97, weight_decay=0.3)
-    network = build_network(pretraining_config(chosen, 16), 1)
-    arguments = training_arguments(chosen, 1, tmp_path, None)
-    trainer = StepTrainer.__new__(StepTrainer)
-    trainer.optimizer, trainer.network, trainer.args = None, network, arguments
-    trainer.is_deepspeed_enabled, trainer.rate = False, lambda name: 1.0
-    matrices, vectors = trainer.create_optimizer().param_groups
+    matrices, vectors = adamw(objective_of(chosen), chosen).param_groups
     assert matrices["betas"] == (0.8, 0.97)
     assert matrices["weight_decay"] == 0.3
     assert vectors["weight_decay"] == 0
     assert all(parameter.ndim == 1 for parameter in vectors["params"])
+
+
+def test_a_batch_in_turns_gives_the_same_steps_as_at_once(corpus):
+    # Without dropout: other units would drop out of a batch that is computed in turns.
+    whole, turns = (train(corpus, None, options(dropout=0.0, device_batch_size=size)) for size in (None, 2))
+    assert len(whole.train_rows) == len(turns.train_rows) == 24
+    for one, other in zip(whole.train_rows, turns.train_rows, strict=True):
+        assert other == pytest.approx(one, rel=1e-4)
+    # Another order of summation; AdamW enlarges rounding.
+    assert all(torch.allclose(whole.weights[name], turns.weights[name], atol=1e-4) for name in whole.weights)
+
+
+def test_a_share_goes_to_each_process_in_turns():
+    shares = share_batch(options(batch_size=24, device_batch_size=4), 3, "toy")
+    assert (shares.batch, shares.device_batch, shares.turns) == (24, 4, 2)
+    numbers = [list(shares.numbers(2, 4, rank)) for rank in range(3)]
+    assert numbers[1] == [range(56, 60), range(60, 64), range(80, 84), range(84, 88)]
+    seen = sorted(number for rank in numbers for part in rank for number in part)
+    assert seen == list(range(48, 96))
+    # A share that is smaller than what a device could take.
+    assert share_batch(options(batch_size=24, device_batch_size=100), 3, "toy").turns == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 8}, "8 windows cannot be shared evenly by 3 processes"),
+        ({"batch_size": 24, "device_batch_size": 5}, "the 8 windows of a process cannot be taken evenly by 5"),
+    ],
+)
+def test_a_batch_that_cannot_be_shared_is_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        share_batch(options(**changes), 3, "toy")
 
 
 def test_divergence_names_the_samples_of_the_batch(corpus):
@@ -217,10 +244,10 @@ def test_divergence_names_the_samples_of_the_batch(corpus):
 
 def test_validation_adds_up_over_processes(corpus):
     chosen = options(framework="sequence_bert")
-    network = build_network(pretraining_config(chosen, 16), 1).eval()
+    objective = objective_of(chosen).eval()
     validation = UpstreamValidation(Windows(corpus, window_options(chosen, 8), 99, 40), 8)
     with torch.inference_mode():
-        alone = validation(network, Processes())
+        alone = validation(objective, Processes())
         tables: list[torch.Tensor] = []
 
         def keep(table):
@@ -228,17 +255,17 @@ def test_validation_adds_up_over_processes(corpus):
             return table
 
         for rank in range(2):
-            validation(network, Processes(rank, 2, keep))
-        both = validation(network, Processes(0, 2, lambda table: tables[0] + tables[1]))
+            validation(objective, Processes(rank, 2, keep))
+        both = validation(objective, Processes(0, 2, lambda table: tables[0] + tables[1]))
     assert both == pytest.approx(alone)
 
 
 def test_validation_weighs_windows_by_dataset(corpus):
     chosen = options()
-    network = build_network(pretraining_config(chosen, 16), 1).eval()
+    objective = objective_of(chosen).eval()
     windows = Windows(corpus, window_options(chosen, 8), 99, 40)
     with torch.inference_mode():
-        row = UpstreamValidation(windows, 8)(network, Processes())
+        row = UpstreamValidation(windows, 8)(objective, Processes())
     share = np.mean(np.array(corpus.datasets)[windows.runs(range(40))] == "a")
     assert row["l1"] == pytest.approx(share * row["l1_a"] + (1 - share) * row["l1_b"])
     assert row["skill"] == pytest.approx(1 - row["l1"] / row["l1_zero"])

@@ -1,0 +1,419 @@
+"""The training loop, on Hugging Face Accelerate: `fit` reads from top to bottom."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DeepSpeedPlugin
+from torch import nn
+from torch.utils.data import DataLoader
+
+from boldly.config import OptimiserOptions
+from boldly.files import read_json
+from boldly.models.objective import Objective, Row, Weights
+from boldly.records import InputError, Problem
+from boldly.samples.windows import Batch
+from boldly.training.checkpoints import CheckpointFolder
+from boldly.training.history import History, Losses, Progress
+from boldly.training.trackers import open_trackers
+from boldly.training.validation import Processes, Validate, to_device
+
+logger = logging.getLogger(__name__)
+
+# Rows of train_history.csv in a training of default length.
+_ROWS = 200
+# The batch system's word that a job has to end, and the warning before it (Slurm: --signal=USR1@300).
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# With several processes a stop has to be agreed on, which costs a round trip.
+_STEPS_BETWEEN_AGREEMENTS = 10
+# Between the seeds of two processes: further apart than any two seeds of experiments.
+_SEEDS_APART = 1 << 32
+# Of AdamW. Gradients that are zero but for rounding (bias of attention keys) must not become steps of full size.
+_EPSILON = 1e-6
+_NETWORK = "network."
+
+
+class Source(Protocol):
+    """Where batches come from: `boldly.samples.windows.Windows`, `Trials` or `StreamedWindows`."""
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Cut the windows with these numbers."""
+
+    def keys(self, indices: Sequence[int]) -> list[str]:
+        """Return the keys of the samples that windows are cut from."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The outcome of a training.
+
+    Attributes
+    ----------
+    weights : dict
+        Weights of the network at the step with the best validation, the one before the first step left aside; at
+        the last step without validation.
+    step : int
+        That step.
+    improved : bool
+        False if that validation is no better than the one before the first step.
+    train_rows, eval_rows : list of dict
+        Histories.
+    seconds : float
+        Wall time of this process, not of those before an interruption.
+    """
+
+    weights: Weights
+    step: int
+    improved: bool
+    train_rows: list[Row]
+    eval_rows: list[Row]
+    seconds: float
+
+
+class Interrupted(SystemExit):
+    """The training was asked to stop, and saved first."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How the windows of a step are shared: by processes, and by each of them in turns.
+
+    Attributes
+    ----------
+    batch : int
+        Windows of a step (`batch_size`).
+    device_batch : int
+        Windows that a process computes at once (`device_batch_size`).
+    turns : int
+        So often it does so in a step, adding up gradients.
+    """
+
+    batch: int
+    device_batch: int
+    turns: int
+
+    def numbers(self, first_step: int, last_step: int, rank: int) -> Iterator[range]:
+        """Yield the numbers of the windows of a process, turn by turn."""
+        part = self.device_batch * self.turns
+        for step in range(first_step, last_step):
+            for turn in range(self.turns):
+                start = step * self.batch + rank * part + turn * self.device_batch
+                yield range(start, start + self.device_batch)
+
+
+def fit(
+    objective: Objective,
+    windows: Source,
+    options: OptimiserOptions,
+    *,
+    name: str,
+    validate: Validate | None,
+    seed: int,
+    folder: Path | None = None,
+    deepspeed: str | None = None,
+    track: Sequence[str] = (),
+    validate_first: bool = False,
+    last_step: int | None = None,
+) -> Fit:
+    """Train a network.
+
+    Parameters
+    ----------
+    objective : Objective
+        Network and loss. The network's own weights end up as those of the last step.
+    windows : Source
+        ``steps * batch_size`` windows, taken in their order.
+    options : OptimiserOptions
+        Steps, batch, learning rate and so on.
+    name : str
+        Experiment, for messages.
+    validate : callable, optional
+        Objective and processes to a row of numbers; called in evaluation mode. None: no validation, the last
+        weights are kept.
+    seed : int
+        Seed of dropout; each process has a generator of its own.
+    folder : Path, optional
+        Where histories and checkpoints go; an interrupted training goes on from there. None: nothing is written.
+    deepspeed : str, optional
+        DeepSpeed JSON.
+    track : sequence of str
+        Trackers that show the histories as well (see `boldly.training.trackers`); they need `folder`.
+    validate_first : bool, default=False
+        Validate before the first step too, to tell whether the training made anything better.
+    last_step : int, optional
+        End behind this step, with the learning rates of a training of `steps`.
+
+    Raises
+    ------
+    InputError
+        If the loss is no longer a number, with the samples of the batch; if processes cannot share a batch.
+    Interrupted
+        After SIGTERM or SIGUSR1 in any of the processes, when a checkpoint was written; in all of them.
+    """
+    started, last = time.monotonic(), last_step or options.steps
+    state = join_processes()
+    shares = share_batch(options, state.num_processes, name)
+    accelerator = _accelerator(options, shares, deepspeed)
+    device, first = accelerator.device, accelerator.is_main_process
+    processes = Processes(state.process_index, state.num_processes, partial(accelerator.reduce, reduction="sum"))
+
+    _compute_in(precision_of(options), objective, device)
+    optimiser = adamw(objective, options, fused=deepspeed is None)
+    rates = [group["lr"] for group in optimiser.param_groups]
+    model, optimiser = accelerator.prepare(objective, optimiser)
+
+    # One seed for all processes would drop the same units out of all parts of a batch.
+    torch.manual_seed(seed + processes.rank * _SEEDS_APART)
+    checkpoints = CheckpointFolder(folder / "checkpoints") if folder else None
+    done = _complete_checkpoints(checkpoints, accelerator)
+    step = done[-1] if done else 0
+    batches = iter(_loader(windows, shares.numbers(step, last, processes.rank), device))
+    progress, best = Progress(), dict[str, torch.Tensor]()
+    if checkpoints and done:
+        progress, best = checkpoints.read(step, processes.count)
+        accelerator.load_state(str(checkpoints.checkpoint(step)))
+        logger.info("%s: goes on from step %d", name, step)
+
+    losses = Losses(
+        name,
+        progress,
+        processes,
+        device,
+        keys=lambda number: windows.keys(range(number * shares.batch, (number + 1) * shares.batch)),
+    )
+    trackers = open_trackers(track, folder, name, options.model_dump(mode="json")) if folder and first else []
+    history = History(name, progress, folder if first else None, trackers, speaks=first)
+
+    def evaluate(step: int) -> None:
+        """Validate, and keep the weights if they are the best so far."""
+        nonlocal best
+        assert validate is not None
+        objective.eval()
+        with torch.inference_mode():
+            row = validate(objective, processes)
+        objective.train()
+        criterion = row.pop("criterion")
+        history.add("eval", {"step": step, **row})
+        if progress.is_best(step, criterion):
+            best = objective.settle(collect_weights(accelerator, model), row)
+            if checkpoints and first:
+                checkpoints.save_best(step, best)
+
+    objective.train()
+    if validate and validate_first and not progress.eval_rows:
+        evaluate(0)
+    with _stop_signals(asked_for=checkpoints is not None) as asked:
+        stop = False
+        while step < last and not stop:
+            share = learning_rate_share(step, options)
+            for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                group["lr"] = rate * share
+            total = torch.zeros((), device=device)
+            for _ in range(shares.turns):
+                with accelerator.accumulate(model):
+                    loss = model(**to_device(next(batches), device))["loss"]
+                    accelerator.backward(loss)
+                    if accelerator.sync_gradients and not deepspeed:  # which clips by itself
+                        accelerator.clip_grad_norm_(objective.parameters(), options.gradient_clip)
+                    optimiser.step()
+                    optimiser.zero_grad()
+                total += loss.detach() / shares.turns
+            step += 1
+            losses.add(total, step)
+
+            if step % max(1, options.steps // _ROWS) == 0 or step == last:
+                losses.check()
+                history.add("train", {"step": step, "loss": losses.take_mean(), "learning_rate": rates[0] * share})
+            if validate and (step % options.evaluate_every == 0 or step == last):
+                evaluate(step)
+            stop = _agreed(bool(asked), step, accelerator)
+            # A training that made nothing better is refused; with a checkpoint of its end that can be overruled.
+            due = not progress.improved if step == last else stop or step % options.checkpoint_every == 0
+            if checkpoints and due:
+                losses.check()
+                losses.share()
+                checkpoints.save(accelerator, step, progress)
+            history.speak(step, options.steps)
+    history.close()
+    if stop and step < options.steps:
+        raise Interrupted(asked[0] if asked else signal.SIGTERM)
+    validated = progress.best_value is not None
+    return Fit(
+        weights=best if validated else collect_weights(accelerator, model),
+        step=progress.best_step if validated else step,
+        improved=progress.improved,
+        train_rows=progress.train_rows,
+        eval_rows=progress.eval_rows,
+        seconds=time.monotonic() - started,
+    )
+
+
+def join_processes() -> PartialState:
+    """Meet the processes that torchrun started, over NCCL on GPUs, gloo on CPUs; without torchrun there is one."""
+    if not torch.cuda.is_available():
+        # DeepSpeed, which Accelerate imports where it is installed, else says that it found no GPU.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
+def share_batch(options: OptimiserOptions, processes: int, name: str) -> Shares:
+    """Share the windows of a step.
+
+    Raises
+    ------
+    InputError
+        If the processes, or the turns of each, cannot have the same number of windows.
+    """
+    where, whole = f"pretrain.experiments.{name}", options.batch_size
+    if whole % processes:
+        message = f"{whole} windows cannot be shared evenly by {processes} processes"
+        raise InputError(Problem(f"{where}.batch_size", name, message, f"choose a multiple of {processes}"))
+    part = whole // processes
+    device_batch = min(options.device_batch_size or part, part)
+    if part % device_batch:
+        message = f"the {part} windows of a process cannot be taken evenly by {device_batch}"
+        remedy = f"choose a number that divides {part}"
+        raise InputError(Problem(f"{where}.device_batch_size", name, message, remedy))
+    return Shares(whole, device_batch, part // device_batch)
+
+
+def _accelerator(options: OptimiserOptions, shares: Shares, deepspeed: str | None) -> Accelerator:
+    """Return what shares the training among processes: DDP, or DeepSpeed."""
+    # Accelerate scales the loss of float16; casting is done by `_compute_in`, alike for all ways to share.
+    scales = precision_of(options) == "float16" and deepspeed is None and torch.cuda.is_available()
+    plugin = None
+    if deepspeed:
+        if "LOCAL_RANK" not in os.environ:
+            message, remedy = "one process has nobody to share with", "start it with torchrun (boldly launch)"
+            raise InputError(Problem(deepspeed, "deepspeed", message, f"{remedy}, or set deepspeed to null"))
+        plugin = DeepSpeedPlugin(hf_ds_config=_deepspeed_config(deepspeed, options, shares))
+    return Accelerator(
+        mixed_precision="fp16" if scales else "no",
+        gradient_accumulation_steps=shares.turns,
+        deepspeed_plugin=plugin,
+    )
+
+
+def _deepspeed_config(path: str, options: OptimiserOptions, shares: Shares) -> dict[str, Any]:
+    """Read a DeepSpeed JSON; batches and clipping are those of the experiment.
+
+    It has no precision of its own: DeepSpeed's half precision casts all weights, buffers and inputs. The linear
+    start of a forecast and the seconds would lose digits, and a validation, which does not go through its engine,
+    would meet weights of another type.
+    """
+    content: dict[str, Any] = read_json(Path(path))
+    for section in ("bf16", "fp16"):
+        content.pop(section, None)
+    content |= {
+        "train_batch_size": shares.batch,
+        "train_micro_batch_size_per_gpu": shares.device_batch,
+        "gradient_accumulation_steps": shares.turns,
+        "gradient_clipping": options.gradient_clip,
+    }
+    if precision_of(options) == "float16":
+        # Brings the scaling of the loss that float16 needs.
+        content.setdefault("torch_autocast", {"enabled": True, "dtype": "float16"})
+    return content
+
+
+def _compute_in(precision: str, objective: Objective, device: torch.device) -> None:
+    """Let an objective compute in a precision, training and validating: only what products read is cast."""
+    if precision != "float32":
+        cast = torch.autocast(device.type, getattr(torch, precision))
+        objective.forward = cast(objective.forward)
+
+
+def precision_of(options: OptimiserOptions) -> str:
+    """Return the arithmetic of a training on this machine: float32, bfloat16 or float16."""
+    if options.precision != "auto":
+        return options.precision
+    has_bfloat16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return "bfloat16" if has_bfloat16 else "float32"
+
+
+def adamw(objective: Objective, options: OptimiserOptions, *, fused: bool = True) -> torch.optim.Optimizer:
+    """Build AdamW; biases, norms and vectors do not decay. The largest learning rate comes first."""
+    named = [(name.removeprefix(_NETWORK), p) for name, p in objective.named_parameters() if p.requires_grad]
+    trained = [(objective.rate(name), parameter) for name, parameter in named]
+    groups: list[dict[str, Any]] = []
+    for rate in sorted({rate for rate, _ in trained}, reverse=True):
+        for is_matrix in (True, False):
+            chosen = [p for own, p in trained if own == rate and (p.ndim > 1) == is_matrix]
+            decay = options.weight_decay if is_matrix else 0.0
+            groups.append({"params": chosen, "weight_decay": decay, "lr": rate * options.learning_rate})
+    groups, betas = [group for group in groups if group["params"]], (options.beta1, options.beta2)
+    return torch.optim.AdamW(groups, betas=betas, eps=_EPSILON, fused=fused)
+
+
+def learning_rate_share(step: int, options: OptimiserOptions) -> float:
+    """Return the share of the largest learning rate at a step, from 0: linear warm-up, then linear decay."""
+    warmup = round(options.warmup_fraction * options.steps)
+    if step < warmup:
+        return step / warmup
+    return (options.steps - step) / max(1, options.steps - warmup)
+
+
+def collect_weights(accelerator: Accelerator, model: nn.Module) -> Weights:
+    """Copy the weights of the network to the CPU; where they are spread (ZeRO-3), the first process gets them."""
+    weights = accelerator.get_state_dict(model) or {}
+    return {name.removeprefix(_NETWORK): tensor.detach().cpu().clone() for name, tensor in weights.items()}
+
+
+def _loader(windows: Source, numbers: Iterator[range], device: torch.device) -> DataLoader[Batch]:
+    """Return batches, each cut as a whole."""
+    source: Any = windows
+    return DataLoader(source, batch_sampler=numbers, collate_fn=_whole_batch, pin_memory=device.type == "cuda")  # type: ignore[arg-type]
+
+
+def _whole_batch(batch: Any) -> Any:
+    """Pass on what `__getitems__` cut: it is a batch already."""
+    return batch
+
+
+def _complete_checkpoints(checkpoints: CheckpointFolder | None, accelerator: Accelerator) -> list[int]:
+    """Return the steps to go on from; what was cut while being written goes."""
+    if checkpoints is None:
+        return []
+    if accelerator.is_main_process:
+        checkpoints.clean()
+    accelerator.wait_for_everyone()
+    return checkpoints.steps()
+
+
+def _agreed(stop: bool, step: int, accelerator: Accelerator) -> bool:
+    """Tell whether all processes stop behind this step, since one of them was asked to."""
+    if accelerator.num_processes == 1:
+        return stop
+    if step % _STEPS_BETWEEN_AGREEMENTS:
+        return False
+    asked = torch.tensor(float(stop), device=accelerator.device)
+    return bool(accelerator.reduce(asked, "sum") > 0)
+
+
+@contextmanager
+def _stop_signals(*, asked_for: bool) -> Iterator[list[int]]:
+    """Collect the signals that ask the training to stop, instead of dying of them."""
+    asked: list[int] = []
+    if not asked_for:
+        yield asked
+        return
+    before = {number: signal.signal(number, lambda number, _: asked.append(number)) for number in STOP_SIGNALS}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
