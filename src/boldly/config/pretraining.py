@@ -46,9 +46,16 @@ class OptimiserOptions(Section):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Arithmetic; auto: bfloat16 on a GPU that has it, else float32."
     )
-    evaluate_every: int = Field(1000, ge=1, description="Steps between validations.")
+    evaluate_every: int | None = Field(
+        None, ge=1, description="Steps between validations; default: a tenth of all steps, 1,000 at most."
+    )
     checkpoint_every: int = Field(1000, ge=1, description="Steps between checkpoints.")
     seed: int = Field(1234, description="Seed of weights, windows and dropout.")
+
+    @property
+    def validation_steps(self) -> int:
+        """Steps between validations: a short training that is validated but once may have overfitted by then."""
+        return self.evaluate_every or min(1000, max(1, self.steps // 10))
 
 
 class PretrainOptions(OptimiserOptions):
