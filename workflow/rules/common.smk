@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 
@@ -46,9 +45,13 @@ SHORTEST_WINDOW = min((options.window_frames[0] for options in PRETRAIN.values()
 
 
 def shares_shards(options):
-    """Whether all its shards are files, read once for all experiments; not if they are streamed."""
+    """Whether all its shards are files, read once for all experiments.
+
+    Not if they are streamed, nor if contracts may differ: other experiments would not be told of that.
+    """
     datasets = options.datasets or UPSTREAM
-    return options.stream_shards is None and not any(CONFIG.datasets[name].is_remote for name in datasets)
+    is_remote = any(CONFIG.datasets[name].is_remote for name in datasets)
+    return options.stream_shards is None and not options.allow_mismatch and not is_remote
 
 
 def corpus_name(datasets):

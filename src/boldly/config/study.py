@@ -118,6 +118,12 @@ class Config(Section):
         """Say what is allowed and probably not meant, in a line for each."""
         lines = []
         for name, options in self.datasets.items():
+            split = options.split or self.split.downstream
+            if options.role == "downstream" and getattr(split, "test", None) == 1:
+                lines.append(
+                    f"datasets.{name}: a single test unit (split.test: 1): nothing tells how much scores vary "
+                    "between units; `test: leave_one_out` tests each in turn"
+                )
             if options.derivatives is None:
                 continue
             task = options.task
