@@ -702,6 +702,29 @@ def warnings_of(tmp_path: Path, **sections: Any) -> list[str]:
     return load_config(write(tmp_path / "config.yaml", content), CHECKOUT).warnings()
 
 
+def test_a_task_without_a_delay_is_warned_about(tmp_path: Path) -> None:
+    def said(**task: Any) -> list[str]:
+        where = {"bids": "b", "derivatives": "d"}
+        return warnings_of(tmp_path, datasets={"a": {"role": "downstream", "task": task, **where}})
+
+    assert any("datasets.a.task: without delay_s" in line for line in said(column="state"))
+    for task in ({"delay_s": 0}, {"delay_s": 5}, {"window_s": [4, 10]}):
+        assert not any("delay_s" in line for line in said(**task))
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ({"window_s": [4, 10], "delay_s": 5}, "leave out delay_s"),
+        ({"window_s": [10, 4]}, "need begin < end"),
+        ({"minimum_frames": 1}, "a trial of one frame has no dynamics"),
+    ],
+)
+def test_options_of_trials_that_contradict_each_other_are_refused(task: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse(TaskOptions, task, "task")
+
+
 def test_datasets_may_have_options_of_their_own(tmp_path: Path) -> None:
     own = {
         "preprocess": {"strategy": ["motion"], "exclude": {"mean_fd_mm": 0.3}},

@@ -34,7 +34,9 @@ def data(tmp_path_factory):
     return synthetic.upstream_study(tmp_path_factory.mktemp("upstream"), n_subjects=4)
 
 
-@pytest.mark.parametrize("framework", ["autoencoding", "csm", "sequence_bert", "network_bert"])
+@pytest.mark.parametrize(
+    "framework", ["autoencoding", "csm", "sequence_bert", "network_bert", "masked_autoencoding"]
+)
 def test_each_framework_leaves_a_complete_folder(data, tmp_path, framework):
     # Eight steps need not make anything better.
     pretrain.run(name="toy", options=options(framework, keep_untrained=True), data=data, output=tmp_path)

@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 
@@ -497,6 +496,8 @@ def figure_files():
         names += ["quality", "excluded", "carpet"]
     if PRETRAIN:
         names.append("upstream_losses")
+    if DOWNSTREAM:
+        names.append("downstream_trials")
     if DOWNSTREAM and ADAPT:
         names += ["downstream_accuracy", "downstream_curves", "downstream_comparisons", "downstream_confusion"]
     return expand("results/figures/{figure}.png", figure=names)

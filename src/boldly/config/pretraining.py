@@ -14,7 +14,7 @@ from pydantic import (
 from boldly.config.sections import ExperimentName, Fraction, Name, Section
 from boldly.config.signals import ContractField
 
-Framework = Literal["autoencoding", "csm", "sequence_bert", "network_bert"]
+Framework = Literal["autoencoding", "csm", "sequence_bert", "network_bert", "masked_autoencoding"]
 
 Variant = Literal["boldly", "lfb"]
 
@@ -74,8 +74,28 @@ class PretrainOptions(OptimiserOptions):
     window_frames: tuple[int, int] = Field(
         (10, 50), description="Shortest and longest window, frames (lfb: the longest stays below, 49 of 50)."
     )
-    mask_fraction: float = Field(0.2, gt=0, lt=1, description="Share masked (the BERT frameworks).")
-    mask_span: int = Field(4, ge=1, description="Length of the masked spans, frames (sequence_bert).")
+    start: Literal["components", "random"] = Field(
+        "components",
+        description="What the embedding of frames starts from: principal components of the training runs, a "
+        "quarter as many as parcels, or random weights (lfb: always random).",
+    )
+    pairs: bool = Field(
+        False,
+        description="Read two windows at a time and tell whether the second follows the first, as BERT and the "
+        "published system do (the BERT frameworks; lfb always does).",
+    )
+    mask_fraction: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Share masked (the BERT frameworks: null is 0.2; masked_autoencoding: null is 0.75).",
+    )
+    mask_span: int = Field(
+        4, ge=1, description="Length of the masked spans, frames (sequence_bert, masked_autoencoding)."
+    )
+    parcel_groups: int = Field(
+        8, ge=2, description="Groups of parcels in a frame, each of which is seen or masked (masked_autoencoding)."
+    )
     # Of the next frame alone, hidden states know the change and lose the pattern that lasts, which is what tells
     # mental states apart.
     horizons_s: list[Annotated[float, Field(gt=0)]] = Field(

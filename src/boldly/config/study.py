@@ -11,7 +11,7 @@ from pydantic import (
 )
 
 from boldly.config.adaptation import PROBE_BASELINES, AdaptOptions, AdaptSection
-from boldly.config.datasets import AtlasOptions, DatasetOptions
+from boldly.config.datasets import AtlasOptions, DatasetOptions, TaskOptions
 from boldly.config.preparation import (
     ExportOptions,
     IndexOptions,
@@ -126,6 +126,12 @@ class Config(Section):
                 )
             if options.derivatives is None:
                 continue
+            task = options.task
+            if isinstance(task, TaskOptions) and task.delay_s is None and task.window_s is None:
+                lines.append(
+                    f"datasets.{name}.task: without delay_s frames are taken from the onset on, before the "
+                    "response has begun; 4 to 6 s are usual (0: none is meant), or give window_s"
+                )
             high_pass_hz = self.parcellate_of(name).high_pass_hz
             if self.preprocess_of(name).takes_cosines and high_pass_hz is not None:
                 lines.append(

@@ -31,7 +31,7 @@ from boldly.models.build import (
     window_options,
 )
 from boldly.models.initial import initialise
-from boldly.models.network import NetworkConfig
+from boldly.models.network import Network, NetworkConfig
 from boldly.provenance import Contract, check_same, environment, file_sha256
 from boldly.records import InputError, Problem
 from boldly.samples import remote
@@ -43,7 +43,7 @@ from boldly.samples.splits import UpstreamSplit, read_split
 from boldly.samples.streams import StreamedWindows
 from boldly.samples.windows import Windows
 from boldly.training.checkpoints import CheckpointFolder
-from boldly.training.components import hidden_basis, signal_basis, unexplained
+from boldly.training.components import hidden_basis, leading_components, signal_basis, unexplained
 from boldly.training.continuity import check_continuity
 from boldly.training.history import write_history
 from boldly.training.linear import LinearFits, fit_dynamics, linear_name, made_of, read_linear
@@ -151,6 +151,8 @@ def run(
     # Checkpoints hold what a fit would give.
     if not done:
         objective.start(partial(_dynamics, name, runs, linear, validate))
+        if options.start == "components" and isinstance(objective.network, Network):
+            objective.network.start_embedding(leading_components(runs))
     if initial is not None:
         initialise(objective.network, initial)
     if options.compile:

@@ -25,6 +25,8 @@ _WINDOWS, _BATCH = 1024, 64
 _SEED = 1
 # Frames whose products are summed at once, in double precision.
 _FRAMES = 4096
+# Components that embeddings start from, as a share of the parcels, and frames that they are fitted to.
+_LEADING, _MOST_FRAMES = 0.25, 1 << 17
 
 
 def hidden_basis(network: nn.Module, corpus: Corpus, window_frames: tuple[int, int]) -> Basis:
@@ -104,6 +106,28 @@ def signal_basis(
         raise InputError(Problem("no shards", "", "there is nothing to fit components to", "see the run tables"))
     basis = fit_basis(blocks())
     return basis, total[0] / sum(counts), contracts[0]
+
+
+def leading_components(corpus: Corpus, share: float = _LEADING) -> NDArray[np.float32]:
+    """Return the directions in which the frames of runs vary most, what networks start their embedding from.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Runs. Of many frames some are looked at, evenly spread.
+    share : float, default=0.25
+        Number of components as a share of the number of parcels.
+
+    Returns
+    -------
+    ndarray of float32, shape (P, K)
+        Orthonormal columns, in the order of falling variance; at least one.
+    """
+    step = -(-len(corpus.frames) // _MOST_FRAMES)
+    chosen = corpus.frames[::step]
+    blocks = (chosen[first : first + _FRAMES, None] for first in range(0, len(chosen), _FRAMES))
+    count = max(1, round(share * chosen.shape[1]))
+    return fit_basis(blocks, most=count).components[0]
 
 
 def unexplained(covariance: NDArray[np.float64], components: NDArray[np.floating]) -> float:
