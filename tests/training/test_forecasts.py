@@ -12,7 +12,8 @@ from boldly.models.build import build_objective, pretraining_config, window_opti
 from boldly.samples.windows import Windows
 from boldly.training import forecasts
 from boldly.training.forecasts import fit_dynamics, forecast
-from boldly.training.validation import Processes, UpstreamValidation, choose_coupling
+from boldly.training.processes import Processes
+from boldly.training.validation import UpstreamValidation, choose_coupling
 from tests.training import synthetic
 
 P = 6

@@ -46,7 +46,8 @@ from boldly.training.components import hidden_basis, signal_basis, unexplained
 from boldly.training.continuity import check_continuity
 from boldly.training.forecasts import fit_dynamics
 from boldly.training.history import write_history
-from boldly.training.loop import Fit, fit, join_processes, share_batch
+from boldly.training.loop import Fit, fit
+from boldly.training.processes import join_processes, share_batch
 from boldly.training.validation import UpstreamValidation, choose_coupling
 
 logger = logging.getLogger(__name__)
