@@ -21,6 +21,7 @@ if not workflow.overwrite_configfiles:
 report: "workflow/report/workflow.rst"
 
 
+include: "workflow/rules/scheduler.smk"
 include: "workflow/rules/common.smk"
 
 

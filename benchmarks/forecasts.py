@@ -36,7 +36,7 @@ from boldly.models.build import build_network, build_objective, pretraining_conf
 from boldly.samples.corpus import Corpus
 from boldly.samples.timeseries import read_timeseries
 from boldly.samples.windows import Windows
-from boldly.training.forecasts import fit_dynamics
+from boldly.training.linear import fit_dynamics
 from boldly.training.loop import fit
 from boldly.training.processes import Processes
 from boldly.training.validation import UpstreamValidation, choose_coupling
@@ -89,12 +89,14 @@ def corpus_of(paths: Sequence[Path], *, by_run: bool) -> Corpus:
     """Put runs into a corpus; units, in the place of subjects, are subjects of a dataset or runs."""
     files = [read_timeseries(path) for path in paths]
     runs = [run for series, _ in files for run in series]
+    lengths = np.array([len(run.data) for run in runs])
     marked = np.zeros((len(runs), runs[0].data.shape[1]), bool)
     for row, run in zip(marked, runs, strict=True):
         row[run.meta["marked"]] = True
     return Corpus(
         frames=np.concatenate([run.data for run in runs]),
-        starts=np.concatenate([[0], np.cumsum([len(run.data) for run in runs])]),
+        starts=np.cumsum(lengths) - lengths,
+        lengths=lengths,
         t_r=np.array([run.meta["t_r"] for run in runs]),
         marked=marked,
         labels=np.full(len(runs), -1),

@@ -60,6 +60,43 @@ def test_the_names_of_shards_lead_back_to_dataset_subject_and_run() -> None:
     assert bids.entities(bids.sample_key(key, 7))["run"] == "2"
 
 
+def test_every_entity_of_a_recording_stands_in_the_run_key() -> None:
+    name = (
+        "sub-01_task-a_acq-b_ce-c_rec-d_dir-e_run-03_echo-02_part-mag_chunk-1_space-T1w_desc-preproc_bold.nii.gz"
+    )
+    key = "ds-toy_sub-01_task-a_acq-b_ce-c_rec-d_dir-e_run-3_echo-2_part-mag_chunk-1"
+    assert bids.run_key("toy", bids.entities(name)) == key
+
+
+IMAGE = bids.entities("sub-01_ses-a_task-rest_rec-norm_run-01_space-T1w_desc-preproc_bold.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("names", "best"),
+    [
+        # What stands at a lower level, then what has more of the image's entities.
+        (["task-rest_events.tsv", "sub-01/sub-01_task-rest_events.tsv"], "sub-01/sub-01_task-rest_events.tsv"),
+        (["task-rest_events.tsv", "ses-a_task-rest_events.tsv"], "ses-a_task-rest_events.tsv"),
+        (["task-rest_rec-norm_events.tsv", "task-rest_events.tsv"], "task-rest_rec-norm_events.tsv"),
+        (["sub-01_task-rest_run-1_events.tsv", "sub-01_task-rest_run-01_events.tsv"],
+         "sub-01_task-rest_run-01_events.tsv"),
+        # What one echo or the magnitude has, where there is nothing of the whole.
+        (["task-rest_part-mag_events.tsv", "task-rest_part-phase_events.tsv"], "task-rest_part-mag_events.tsv"),
+        (["task-rest_echo-1_events.tsv", "task-rest_events.tsv"], "task-rest_events.tsv"),
+        # What the image contradicts, or what is of a recording that it is not.
+        (["task-rest_rec-dis_events.tsv", "task-rest_run-2_events.tsv", "task-rest_acq-hi_events.tsv"], None),
+    ],
+)  # fmt: skip
+def test_the_most_specific_file_that_applies_is_taken(names: list[str], best: str | None) -> None:
+    found = bids.best_match([Path(name) for name in names], IMAGE)
+    assert [str(path) for path in found] == ([] if best is None else [best])
+
+
+def test_files_that_are_equally_specific_are_both_returned() -> None:
+    names = ["task-rest_echo-1_events.tsv", "task-rest_echo-2_events.tsv"]
+    assert bids.best_match(map(Path, names), IMAGE) == [Path(name) for name in names]
+
+
 @pytest.mark.parametrize(
     ("name", "kinds"),
     [

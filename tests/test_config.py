@@ -20,6 +20,7 @@ from boldly.config import (
     Config,
     DatasetOptions,
     DownstreamSplitOptions,
+    ParcellateOptions,
     PreprocessOptions,
     PretrainOptions,
     ShardOptions,
@@ -29,6 +30,7 @@ from boldly.config import (
     load_config,
     parse,
     resolve,
+    with_one_high_pass,
 )
 from boldly.records import InputError
 
@@ -443,7 +445,7 @@ def test_values_do_not_change_after_reading() -> None:
 
 def test_a_section_goes_through_the_command_line_and_back() -> None:
     config = parse(Config, {**SMALLEST, "datasets": {"a": TASK}}, "my.yaml")
-    for name in Config.model_fields.keys() - {"datasets"}:
+    for name in Config.model_fields.keys() - {"datasets", "devices"}:
         section = getattr(config, name)
         assert parse(type(section), section.model_dump_json(), "--options") == section
     dataset = config.datasets["a"]
@@ -693,3 +695,74 @@ def test_the_example_in_the_readme_loads() -> None:
     text = (CHECKOUT / "config" / "README.md").read_text(encoding="utf-8")
     example = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
     assert set(parse(Config, example, "README").datasets) == {"rest01", "faces"}
+
+
+def warnings_of(tmp_path: Path, **sections: Any) -> list[str]:
+    content = {**SMALLEST, **sections}
+    return load_config(write(tmp_path / "config.yaml", content), CHECKOUT).warnings()
+
+
+def test_datasets_may_have_options_of_their_own(tmp_path: Path) -> None:
+    own = {
+        "preprocess": {"strategy": ["motion"], "exclude": {"mean_fd_mm": 0.3}},
+        "parcellate": {"detrend": False},
+    }
+    images = {"role": "upstream", "derivatives": "rest"}
+    content = {
+        **SMALLEST,
+        "datasets": {"a": images, "b": {**images, **own}, "c": {**images, "preprocess": {"preset": "none"}}},
+        "preprocess": {"preset": "36p", "fd_threshold_mm": 0.5, "exclude": {"maximum_fd_mm": 5}},
+        "parcellate": {"smoothing_fwhm_mm": None},
+    }
+    config = load_config(write(tmp_path / "config.yaml", content), CHECKOUT)
+    study, other, plain = (config.preprocess_of(name) for name in "abc")
+    assert study == config.preprocess
+    assert (study.motion, study.fd_threshold_mm) == ("full", 0.5)
+    # What the dataset does not name is the study's.
+    assert (other.strategy, other.motion, other.fd_threshold_mm) == (["motion"], "full", 0.5)
+    assert (other.exclude.mean_fd_mm, other.exclude.maximum_fd_mm) == (0.3, 5)
+    # A preset is a start of its own.
+    assert (plain.strategy, plain.fd_threshold_mm, plain.exclude.maximum_fd_mm) == ([], None, None)
+    assert [config.parcellate_of(name).detrend for name in "abc"] == [True, False, True]
+    assert config.parcellate_of("b").smoothing_fwhm_mm is None
+
+
+def test_a_dataset_may_take_aroma_images_beside_others(tmp_path: Path) -> None:
+    images = {"role": "upstream", "derivatives": "rest"}
+    aroma = {**images, "preprocess": {"strategy": ["ica_aroma"], "ica_aroma": "full"}}
+    unsmoothed = {**aroma, "parcellate": {"smoothing_fwhm_mm": None}}
+    assert preprocess_of(tmp_path, {}, datasets={"a": images, "b": unsmoothed})
+    with pytest.raises(InputError, match=r"set it to null \(for b\)"):
+        preprocess_of(tmp_path, {}, datasets={"a": images, "b": aroma})
+
+
+def test_cosines_and_butterworth_filter_are_not_used_together(tmp_path: Path) -> None:
+    assert warnings_of(tmp_path) == []
+    (line,) = warnings_of(tmp_path, preprocess={"preset": "acompcor"})
+    assert "parcellate.high_pass_hz 0.008 is left out" in line
+    assert warnings_of(tmp_path, preprocess={"preset": "acompcor"}, parcellate={"high_pass_hz": None}) == []
+    cosines, none = PreprocessOptions(strategy=["compcor"]), PreprocessOptions(strategy=["motion"])
+    filters = ParcellateOptions(low_pass_hz=0.1)
+    assert with_one_high_pass(filters, none) == filters
+    kept = with_one_high_pass(filters, cosines)
+    assert (kept.high_pass_hz, kept.low_pass_hz) == (None, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("atlas", "template"),
+    [
+        ({"path": "tpl-MNI152NLin6Asym_atlas-X_dseg.nii.gz"}, "MNI152NLin6Asym"),
+        ({"path": "atlas-X_space-MNI152NLin6Asym_dseg.nii.gz"}, "MNI152NLin6Asym"),
+        ({"path": "tpl-MNI152NLin2009cAsym_atlas-X_dseg.nii.gz"}, None),
+        ({"path": "mine.nii.gz"}, None),
+        ({"path": "mine.nii.gz", "space": "MNIColin27"}, "MNIColin27"),
+        ({"name": "schaefer"}, "MNI152NLin6Asym"),
+        ({"name": "aal"}, "MNIColin27"),
+        ({"name": "aal", "space": "MNI152NLin2009cAsym"}, None),
+    ],
+)
+def test_an_atlas_in_another_template_than_the_images_is_named(
+    tmp_path: Path, atlas: dict[str, str], template: str | None
+) -> None:
+    lines = warnings_of(tmp_path, atlas=atlas)
+    assert [f"the atlas is in {template}" in line for line in lines] == [True] * (template is not None)

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -114,3 +115,21 @@ def test_words_that_other_readers_take_for_missing_stay_words(tmp_path: Path) ->
     found = read_tsv(tmp_path / "a.tsv")["name"]
     assert found.tolist()[:2] == ["NA", "none"]
     assert found.isna().tolist() == [False, False, True]
+
+
+def _replace(arguments: tuple[Path, int]) -> None:
+    path, number = arguments
+    with atomic_path(path) as temporary:
+        temporary.mkdir()
+        for name in range(20):
+            (temporary / str(name)).write_text(str(number))
+
+
+def test_processes_may_replace_the_same_folder_at_the_same_time(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    with ProcessPoolExecutor(4) as pool:
+        list(pool.map(_replace, [(path, number) for number in range(200)]))
+    # One of them, whole.
+    assert len({item.read_text() for item in path.iterdir()}) == 1
+    assert len(list(path.iterdir())) == 20
+    assert list(tmp_path.iterdir()) == [path]

@@ -16,6 +16,7 @@ HEAVY = ("pandas", "numpy", "pydantic", "scipy.stats", "sklearn", "nibabel", "ni
         ("boldly.cli.main(['--version'])", set()),
         ("boldly.cli._parser().format_help()", set()),
         ("import boldly.stages.split", {"pandas", "numpy", "pydantic"}),
+        ("import boldly.stages.corpus", {"numpy", "pydantic"}),
         ("import boldly.stages.shard", {"pandas", "numpy", "pydantic"}),
         ("import boldly.stages.preprocess", {"pandas", "numpy", "pydantic"}),
         ("import boldly.stages.index", {"pandas", "numpy", "pydantic", "nibabel"}),

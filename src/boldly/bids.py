@@ -6,19 +6,30 @@ import functools
 import json
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 _ENTITY = re.compile(r"(?:^|_)([a-z]+)-([A-Za-z0-9+]+)")
 
-# Long name of a run's entities to their BIDS key, in the order that a run key has them.
+# Long name of a run's entities to their BIDS key, in the order that BIDS and a run key have them.
 RUN_ENTITIES = {
     "subject": "sub",
     "session": "ses",
     "task": "task",
     "acquisition": "acq",
+    "ceagent": "ce",
+    "reconstruction": "rec",
     "direction": "dir",
     "run": "run",
+    "echo": "echo",
+    "part": "part",
+    "chunk": "chunk",
 }
+# Entities that name a product, not the recording it was made from.
+_OF_PRODUCT = {"space", "cohort", "res", "den", "hemi", "desc", "label", "atlas", "seg", "scale"}
+# Entities whose values are numbers: "01" is 1.
+_NUMBERS = {"run", "res", "echo", "chunk"}
 
 
 def entities(name: str) -> dict[str, str]:
@@ -38,26 +49,113 @@ def _pairs(name: str) -> list[tuple[str, str]]:
     return _ENTITY.findall(name)
 
 
+def run_fields(found: dict[str, str]) -> dict[str, Any]:
+    """Return the entities of a run by their long names (fields of `Run`); absent ones are empty."""
+    return {name: found.get(key, "") for name, key in RUN_ENTITIES.items()}
+
+
 def run_prefix(found: dict[str, str]) -> str:
     """Spell the entities that all files of a run share, in BIDS order, values as spelled."""
     return "_".join(f"{key}-{found[key]}" for key in RUN_ENTITIES.values() if found.get(key))
 
 
+@functools.lru_cache(maxsize=1 << 14)
+def identity_of(name: str) -> tuple[str, ...]:
+    """Return the identity of the run (`run_identity`) that a file name tells."""
+    return run_identity(entities(name))
+
+
 def run_identity(found: dict[str, str]) -> tuple[str, ...]:
-    """Return what makes two files belong to one run: its entities, with run numbers as numbers ("01" is 1)."""
-    return tuple(
-        str(int(found[key])) if key == "run" and found.get(key, "").isdigit() else found.get(key, "")
-        for key in RUN_ENTITIES.values()
-    )
+    """Return what makes two images belong to one run: its entities, with numbers as numbers ("01" is 1)."""
+    return tuple(_plain(key, found.get(key, "")) for key in RUN_ENTITIES.values())
+
+
+def _plain(key: str, value: str) -> str:
+    return str(int(value)) if key in _NUMBERS and value.isdigit() else value
 
 
 def run_key(dataset: str, found: dict[str, str]) -> str:
-    """Return the key of a run: ``ds-X_sub-Y[_ses-..]_task-Z[_acq-..][_dir-..][_run-N]`` with N unpadded."""
+    """Return the key of a run: ``ds-X_sub-Y[_ses-..]_task-Z[_acq-..][_dir-..][_run-N]`` with N unpadded.
+
+    Between and behind these stand the rarer entities of BIDS (`RUN_ENTITIES`), as far as the run has them.
+    """
     parts = [f"ds-{dataset}"]
     for key, value in zip(RUN_ENTITIES.values(), run_identity(found), strict=True):
         if value:
             parts.append(f"{key}-{value}")
     return "_".join(parts)
+
+
+def is_same(key: str, one: str, other: str) -> bool:
+    """Tell whether two values of an entity are the same, numbers as numbers."""
+    return one == other or _plain(key, one) == _plain(key, other)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def recording(name: str) -> dict[str, str]:
+    """Return the entities of a file name that tell of which recording it is, not which product."""
+    return {key: value for key, value in entities(name).items() if key not in _OF_PRODUCT}
+
+
+def applies(found: dict[str, str], image: dict[str, str]) -> bool:
+    """Tell whether a file with these entities is about an image: it has no entity that the image contradicts.
+
+    What is said of one echo, or of the magnitude, also holds for the image that was combined from them.
+    """
+    return all(
+        is_same(key, value, image[key]) if key in image else key == "echo" or (key, value) == ("part", "mag")
+        for key, value in found.items()
+    )
+
+
+def matches(paths: Iterable[Path], image: dict[str, str]) -> list[list[Path]]:
+    """Return the files that are about an image by the inheritance of BIDS, the most specific first.
+
+    A file at a lower level of the dataset goes before one at a higher level; at the same level the one that shares
+    more entities with the image, has fewer of its own, and spells them alike.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        Files of one kind, of one dataset.
+    image : dict of str to str
+        Entities of the image.
+
+    Returns
+    -------
+    list of list of Path
+        Files that are equally specific stand together.
+    """
+    ranked: dict[tuple[int, ...], list[Path]] = {}
+    for path in paths:
+        found = recording(path.name)
+        if applies(found, image):
+            shared = sum(key in image for key in found)
+            alike = sum(image.get(key) == value for key, value in found.items())
+            # fMRIPrep 20.0 renamed *_regressors.tsv to *_timeseries.tsv; a folder may hold both after an update.
+            rank = (len(path.parts), shared, shared - len(found), alike, "_regressors" not in path.name)
+            ranked.setdefault(rank, []).append(path)
+    return [ranked[rank] for rank in sorted(ranked, reverse=True)]
+
+
+def best_match(paths: Iterable[Path], image: dict[str, str]) -> list[Path]:
+    """Return the file that is about an image (`matches`); several where they are equally specific."""
+    return next(iter(matches(paths, image)), [])
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return the files and folders in a folder, sorted; none where there is no such folder."""
+    try:
+        return [folder / name for name in sorted(os.listdir(folder))]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def inherited_files(root: Path, subject: str) -> list[Path]:
+    """Return the files of a subject at all levels where BIDS has files that runs inherit, but those at the top."""
+    folder = root / f"sub-{subject}"
+    levels = (folder, *sorted(folder.glob("ses-*")))
+    return [path for level in levels for path in (*files_in(level), *files_in(level / "func"))]
 
 
 def subject_folders(derivatives: Path) -> list[Path]:
@@ -136,6 +234,11 @@ def shard_name(dataset: str, subject: str) -> str:
 def runs_name(dataset: str) -> str:
     """Return the name of a dataset's run table."""
     return f"{dataset}_runs.tsv"
+
+
+def trials_name(dataset: str) -> str:
+    """Return the name of a dataset's table of trials."""
+    return f"{dataset}_trials.tsv"
 
 
 def sample_key(run_key: str, number: int) -> str:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from boldly import __version__
-from boldly.records import InputError
+from boldly.records import InputError, Problem
 
 if TYPE_CHECKING:
-    from boldly.config import PreprocessOptions, Section, TaskOptions
+    from boldly.config import AdaptOptions, PreprocessOptions, Section, TaskOptions
 
 S = TypeVar("S", bound="Section")
 Command = Callable[[argparse.Namespace], None]
@@ -60,7 +61,7 @@ def _index(args: argparse.Namespace) -> None:
     from boldly.config import AtlasOptions, DatasetOptions, IndexOptions
     from boldly.stages import index
 
-    index.run(
+    trials = index.run(
         dataset=args.dataset,
         dataset_options=_options(DatasetOptions, args.dataset_options, "--dataset-options"),
         options=_options(IndexOptions, args.options),
@@ -70,14 +71,26 @@ def _index(args: argparse.Namespace) -> None:
         atlas=_options(AtlasOptions, args.atlas, "--atlas") if args.atlas != "null" else None,
         runs=args.runs,
         labels=args.labels,
+        trials=args.trials,
+        t_r_s=args.t_r_s,
     )
+    # In the workflow the log takes what is logged, the terminal shows what is printed.
+    if trials:
+        print(trials, flush=True)
 
 
 def _preprocess(args: argparse.Namespace) -> None:
     from boldly.stages import preprocess
 
     options = _preprocess_options(args.options)
-    preprocess.run(runs=args.runs, subject=args.subject, options=options, nuisance=args.nuisance, qc=args.qc)
+    preprocess.run(
+        runs=args.runs,
+        subject=args.subject,
+        options=options,
+        nuisance=args.nuisance,
+        qc=args.qc,
+        on_error=args.on_error,
+    )
 
 
 def _parcellate(args: argparse.Namespace) -> None:
@@ -95,6 +108,7 @@ def _parcellate(args: argparse.Namespace) -> None:
         cache=args.cache,
         output=args.output,
         quality=args.quality,
+        on_error=args.on_error,
     )
 
 
@@ -109,6 +123,7 @@ def _shard(args: argparse.Namespace) -> None:
         role=args.role,
         task=_task(args.task),
         labels=args.labels,
+        trials=args.trials,
         options=_options(ShardOptions, args.options),
         window_frames=args.window_frames,
         output=args.output,
@@ -134,6 +149,14 @@ def _split(args: argparse.Namespace) -> None:
     )
 
 
+def _corpus(args: argparse.Namespace) -> None:
+    from boldly.files import location
+    from boldly.stages import corpus
+
+    data = [(Path(split), location(folder)) for split, folder in args.data]
+    corpus.run(data=data, output=args.output, share=args.share, threads=args.threads)
+
+
 def _pretrain(args: argparse.Namespace) -> None:
     from boldly.config import PretrainOptions
     from boldly.files import location
@@ -145,6 +168,7 @@ def _pretrain(args: argparse.Namespace) -> None:
         data=[(Path(split), location(folder)) for split, folder in args.data],
         output=args.output,
         initial=args.initial,
+        corpus=args.corpus,
     )
 
 
@@ -155,19 +179,42 @@ def _launch(args: argparse.Namespace) -> None:
 
 
 def _adapt(args: argparse.Namespace) -> None:
-    from boldly.config import AdaptOptions
     from boldly.stages import adapt
 
-    adapt.run(
-        name=args.name,
-        options=_options(AdaptOptions, args.options),
-        dataset=args.dataset,
-        split=args.split,
-        shards=args.shards,
-        models=[adapt.UpstreamModel(name, int(seed), Path(folder)) for name, seed, folder in args.model or ()],
-        output=args.output,
-        members=args.members or (),
-    )
+    described = {args.name: {"options": args.options, "models": args.model or []}}
+    if args.experiments is not None:
+        described = _experiments(args.experiments)
+    experiments = [
+        adapt.Adaptation(
+            name,
+            _adapt_options(one["options"], name),
+            args.output if args.experiments is None else args.output / name,
+            tuple(adapt.UpstreamModel(model, int(seed), Path(folder)) for model, seed, folder in one["models"]),
+            tuple(args.members or ()),
+        )
+        for name, one in described.items()
+    ]
+    adapt.run_several(experiments, args.dataset, args.split, args.shards)
+
+
+def _adapt_options(content: object, name: str) -> AdaptOptions:
+    from boldly.config import AdaptOptions, parse
+
+    return parse(AdaptOptions, content, f"options of {name}")
+
+
+def _experiments(text: str) -> dict[str, Any]:
+    """Read what `boldly adapt --experiments` is given."""
+    try:
+        described: dict[str, Any] = json.loads(text)
+        for one in described.values():
+            if [len(model) for model in one["models"]] != [3] * len(one["models"]) or "options" not in one:
+                raise ValueError("each needs options, and models as [name, seed, folder]")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        message = f"no experiments: {type(error).__name__} {error}"
+        remedy = 'pass {"<name>": {"options": {...}, "models": [["<name>", <seed>, "<folder>"]]}}'
+        raise InputError(Problem("--experiments", "", message, remedy)) from None
+    return described
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -296,6 +343,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_preparation(add: Callable, flag: Callable, path: Callable, options: Callable) -> None:
+    def defective(sub: argparse.ArgumentParser) -> None:
+        choices = ["stop", "exclude"]
+        flag(sub, "on-error", "what a defective run does; default: stop", default="stop", choices=choices)
+
     sub = add("index", _index, "list the runs of a dataset and all that is wrong with them")
     flag(sub, "dataset", "name of the dataset")
     flag(sub, "dataset-options", "its config section as JSON", metavar="JSON")
@@ -305,11 +356,14 @@ def _add_preparation(add: Callable, flag: Callable, path: Callable, options: Cal
     flag(sub, "window-frames", "shortest window of any experiment, frames", type=int, default=10)
     path(sub, "runs", "run table to write")
     path(sub, "labels", "label names to write (JSON)")
+    path(sub, "trials", "table of events and trials to write")
+    flag(sub, "t-r-s", "repetition time of all shards, s (shard.t_r_s)", type=float, default=None, metavar="S")
 
     sub = add("preprocess", _preprocess, "write the nuisance regressors and motion quality of a subject's runs")
     path(sub, "runs", "run table")
     flag(sub, "subject", "subject label, without sub-")
     options(sub)
+    defective(sub)
     path(sub, "nuisance", "table of regressors per frame to write")
     path(sub, "qc", "table of quality per run to write")
 
@@ -321,6 +375,7 @@ def _add_preparation(add: Callable, flag: Callable, path: Callable, options: Cal
     flag(sub, "atlas", "config section atlas as JSON", metavar="JSON")
     options(sub)
     options(sub, "preprocess", "preprocess, for the contract,")
+    defective(sub)
     path(sub, "cache", "folder of projection matrices, shared by all jobs")
     path(sub, "output", "safetensors file to write")
     path(sub, "quality", "table of signal quality per run to write")
@@ -332,6 +387,7 @@ def _add_preparation(add: Callable, flag: Callable, path: Callable, options: Cal
     flag(sub, "role", "what the dataset is for", choices=["upstream", "downstream"])
     flag(sub, "task", "how events become trials, as JSON (downstream)", default=None, metavar="JSON")
     path(sub, "labels", "label names (JSON)")
+    path(sub, "trials", "table of trials, from index (downstream)", default=None)
     flag(sub, "window-frames", "runs with fewer frames are left out", type=int, default=10)
     options(sub)
     path(sub, "output", "tar to write")
@@ -363,10 +419,19 @@ def _add_learning(add: Callable, flag: Callable, path: Callable, options: Callab
         metavar=("SPLIT", "FOLDER"),
     )
     path(sub, "initial", "folder of the weights to start from", default=None)
+    path(sub, "corpus", "folder that `boldly corpus` wrote; default: shards are read into memory", default=None)
     path(sub, "output", "folder of the experiment to write")
 
     sub = add("adapt", _adapt, "train a downstream experiment for all sizes, draws and seeds of a split")
-    flag(sub, "name", "name of the experiment")
+    flag(sub, "name", "name of the experiment", default="experiment")
+    flag(
+        sub,
+        "experiments",
+        "several experiments at once: name to options and models (name, seed, folder) as JSON; "
+        "--output is the folder of their folders then",
+        default=None,
+        metavar="JSON",
+    )
     flag(sub, "dataset", "name of the dataset")
     options(sub)
     path(sub, "split", "split of the dataset")
@@ -404,6 +469,19 @@ def _add_learning(add: Callable, flag: Callable, path: Callable, options: Callab
 
 
 def _add_tools(add: Callable, flag: Callable, path: Callable) -> None:
+    sub = add("corpus", _corpus, "pack upstream runs into one file that trainings share, and fit linear forecasts")
+    flag(
+        sub,
+        "data",
+        "split and shard folder of a dataset; once for each",
+        nargs=2,
+        action="append",
+        metavar=("SPLIT", "FOLDER"),
+    )
+    flag(sub, "share", "share of the training subjects that the forecasts are fitted to", type=float, default=1.0)
+    flag(sub, "threads", "shards to read at the same time", type=int, default=1)
+    path(sub, "output", "folder to write")
+
     sub = add("simulate", _simulate, "write a simulated study as BIDS and fMRIPrep derivatives")
     path(sub, "output", "folder of the study to write")
     flag(sub, "size", "how large", choices=["demo", "tiny"], default="demo")

@@ -10,7 +10,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+# A folder of that name stands there already.
+_TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR}
 _NODE = platform.node().replace(".", "_")
 _STALE_S = 86_400
 
@@ -51,12 +53,10 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(path)
     # The suffixes stay last: numpy, nibabel and pandas choose format and compression by them.
-    temporary = path.with_name(f".{_NODE}-{os.getpid()}-{uuid4().hex[:8]}.{path.name}")
+    temporary = _sibling(path)
     try:
         yield temporary
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+        _take_place(temporary, path)
     except OSError as error:
         name = str(error.filename or temporary)
         if error.errno in _DISK_ERRORS and name.startswith(str(temporary)):
@@ -64,6 +64,27 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         raise
     finally:
         _remove(temporary)
+
+
+def _sibling(path: Path) -> Path:
+    return path.with_name(f".{_NODE}-{os.getpid()}-{uuid4().hex[:8]}.{path.name}")
+
+
+def _take_place(temporary: Path, path: Path) -> None:
+    """Give a file or folder its name; a folder that has it goes aside first, whole, and is then removed.
+
+    Another process may do the same for the same name at the same time: the last one stays.
+    """
+    while True:
+        try:
+            return os.replace(temporary, path)
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise
+        aside = _sibling(path)
+        with suppress(FileNotFoundError):
+            os.rename(path, aside)
+        _remove(aside)
 
 
 def _remove_stale(path: Path) -> None:

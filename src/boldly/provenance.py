@@ -45,6 +45,8 @@ class Contract:
         Version of boldly that wrote it. Informative: it is not compared.
     t_r_s : float or None
         Repetition time that all runs were resampled to, s; None where each has that of its recording.
+    mask : bool
+        Whether only voxels inside the brain mask of a run count.
     """
 
     atlas: str
@@ -60,6 +62,7 @@ class Contract:
     order: tuple[str, ...] = ("smooth", "extract", "detrend", "filter", "regress", "scale", "scrub")
     version: str = boldly.__version__
     t_r_s: float | None = None
+    mask: bool = False
 
     def to_json(self) -> str:
         """Return the contract as one line of JSON with sorted keys."""
@@ -76,9 +79,11 @@ class Contract:
     def sha256(self) -> str:
         """Checksum of the compared fields."""
         content = {k: v for k, v in dataclasses.asdict(self).items() if k not in _NOT_COMPARED}
-        # The contracts of earlier versions do not have it, and keep their checksums.
+        # The contracts of earlier versions do not have them, and keep their checksums.
         if self.t_r_s is None:
             del content["t_r_s"]
+        if not self.mask:
+            del content["mask"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -61,13 +61,16 @@ class Run:
     Attributes
     ----------
     key : str
-        ``ds-<dataset>_sub-<s>[_ses-..]_task-<t>[_acq-..][_dir-..][_run-<int>]``, unique in a dataset.
+        ``ds-<dataset>_sub-<s>[_ses-..]_task-<t>[_acq-..][_dir-..][_run-<int>]``, unique in a dataset
+        (`boldly.bids.run_key`).
     bold, mask, confounds, events : str
         Paths; empty where there is none.
     t_r : float
         Repetition time in seconds, rounded to 5 decimals; nan when unknown.
     n_volumes : int
         Number of frames; 0 when unknown.
+    start_time : float
+        Time of frame 0 on the clock of the events, s: frame i lies at ``start_time + i * t_r``.
     """
 
     dataset: str
@@ -85,6 +88,55 @@ class Run:
     events: str
     t_r: float
     n_volumes: int
+    status: Status = "ok"
+    reason: str = ""
+    start_time: float = 0.0
+    ceagent: str = ""
+    reconstruction: str = ""
+    echo: str = ""
+    part: str = ""
+    chunk: str = ""
+
+
+@dataclass(frozen=True)
+class Event:
+    """A row of a run's events and what became of it.
+
+    Attributes
+    ----------
+    key, subject : str
+        Run key and subject.
+    event, label : str
+        Name of the state in the events table, and as it is used; the label is empty for rows that are left out by
+        their name.
+    onset, duration : float
+        Seconds, as in the events table; the duration may be nan.
+    trial : int or None
+        Number of the trial among those of the run, from 0; consecutive rows that make one trial share it. None for
+        a row that is left out.
+    first, stop : int or None
+        The frames ``first <= frame < stop`` of the trial, delay included, inside the run; None without any.
+    n_frames : int
+        Their number, before scrubbing.
+    t_r : float
+        Repetition time that frames are counted with, s.
+    status : str
+        "ok", "excluded" or "error", as for runs.
+    reason : str
+        Why it is left out, or that the run cuts the trial: a kind, a colon, and the numbers.
+    """
+
+    key: str
+    subject: str
+    event: str
+    label: str
+    onset: float
+    duration: float
+    trial: int | None
+    first: int | None
+    stop: int | None
+    n_frames: int
+    t_r: float
     status: Status = "ok"
     reason: str = ""
 
@@ -267,6 +319,11 @@ def read_table(
 
 
 _TEXT_COLUMNS = tuple(field.name for field in dataclasses.fields(Run) if field.type == "str")
+# Run tables that stand beside shards at a web address may have been written before there were these columns.
+_LATER_COLUMNS: dict[str, str | float] = {
+    "start_time": 0.0,
+    **dict.fromkeys(("ceagent", "reconstruction", "echo", "part", "chunk"), ""),
+}
 
 
 def write_runs(path: Path | str, runs: Sequence[Run]) -> None:
@@ -292,14 +349,62 @@ def read_runs(path: Path | str, *, subject: str | None = None, usable: bool = Fa
     usable : bool, default=False
         Only runs with status "ok".
     """
-    names = tuple(field.name for field in dataclasses.fields(Run))
+    names = tuple(field.name for field in dataclasses.fields(Run) if field.name not in _LATER_COLUMNS)
     table = read_table(path, names, (*_TEXT_COLUMNS, "status"), stage="index")
+    table = table.assign(**{name: value for name, value in _LATER_COLUMNS.items() if name not in table})
     table[list(_TEXT_COLUMNS)] = table[list(_TEXT_COLUMNS)].fillna("")
     if subject is not None:
         table = table[table["subject"] == subject]
     if usable:
         table = table[table["status"] == "ok"]
     return [Run(**{str(k): v for k, v in row.items()}) for row in table.to_dict("records")]
+
+
+_EVENT_TEXT = ("key", "subject", "event", "label", "status", "reason")
+_EVENT_NUMBERS = ("trial", "first", "stop")
+
+
+def events_table(events: Iterable[Event]) -> pd.DataFrame:
+    """Return events as a table, a row each; ``first``, ``stop`` and ``trial`` are missing where there are none."""
+    import pandas as pd
+
+    rows = [dataclasses.astuple(event) for event in events]
+    table = pd.DataFrame(rows, columns=[field.name for field in dataclasses.fields(Event)])
+    return table.astype(dict.fromkeys(_EVENT_NUMBERS, "Int64"))
+
+
+def write_trials(path: Path | str, events: Iterable[Event]) -> None:
+    """Write the table of trials of a dataset: all events, by run and onset."""
+    table = events_table(sorted(events, key=lambda event: (event.key, event.onset)))
+    table[list(_EVENT_TEXT)] = table[list(_EVENT_TEXT)].replace("", None)
+    write_tsv(path, table)
+
+
+def read_trials(path: Path | str, *, subject: str | None = None) -> list[Event]:
+    """Read a table of trials.
+
+    Parameters
+    ----------
+    path : Path or str
+        A table written by `write_trials`.
+    subject : str, optional
+        Only the events of this subject.
+    """
+    table = read_table(path, [field.name for field in dataclasses.fields(Event)], _EVENT_TEXT, stage="index")
+    if subject is not None:
+        table = table[table["subject"] == subject].copy()
+    table[list(_EVENT_TEXT)] = table[list(_EVENT_TEXT)].fillna("")
+    # Decimal numbers are read with an error in the last binary digit.
+    table[["onset", "duration"]] = table[["onset", "duration"]].astype("float64").round(6)
+    rows = table.astype(dict.fromkeys(_EVENT_NUMBERS, "Int64")).to_dict("records")
+    return [
+        Event(**{str(k): v for k, v in row.items()} | {name: _whole(row[name]) for name in _EVENT_NUMBERS})
+        for row in rows
+    ]
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 def write_scores(path: Path | str, scores: Sequence[Score]) -> None:

@@ -20,8 +20,9 @@ def trials():
     # One frame cannot be standardised.
     corpus = synthetic.corpus([max(length, 2) for length in LENGTHS], t_r=T_R, labels=[0] * 6, n_labels=1)
     frames = [np.nan_to_num(corpus.frames[a : a + n]) for a, n in zip(corpus.starts, LENGTHS, strict=False)]
-    starts = np.concatenate([[0], np.cumsum(LENGTHS)]).astype(np.int64)
-    return dataclasses.replace(corpus, frames=np.concatenate(frames), starts=starts)
+    lengths = np.array(LENGTHS)
+    starts = np.cumsum(lengths) - lengths
+    return dataclasses.replace(corpus, frames=np.concatenate(frames), starts=starts, lengths=lengths)
 
 
 def test_signals_are_states_of_one_layer() -> None:
@@ -30,7 +31,7 @@ def test_signals_are_states_of_one_layer() -> None:
     assert states.n_layers == 1
     assert len(states) == 6
     np.testing.assert_array_equal(states.values[:, 0], corpus.frames)
-    np.testing.assert_array_equal(states.starts, corpus.starts)
+    np.testing.assert_array_equal(states.starts[:-1], corpus.starts)
     np.testing.assert_array_equal(states.t_r, T_R)
 
 
@@ -38,7 +39,7 @@ def test_long_trials_are_cut_behind_the_longest_length() -> None:
     corpus = trials()
     states = signal_states(corpus, 10)
     np.testing.assert_array_equal(states.lengths, [9, 3, 10, 1, 10, 2])
-    for trial, start in enumerate(corpus.starts[:-1]):
+    for trial, start in enumerate(corpus.starts):
         own = states.values[states.starts[trial] : states.starts[trial + 1], 0]
         np.testing.assert_array_equal(own, corpus.frames[start : start + states.lengths[trial]])
 

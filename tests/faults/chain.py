@@ -39,6 +39,7 @@ from tests.conftest import RunFiles, _write_study
 DATASET = "x"
 SUBJECTS = ("01", "02")
 RUNS, LABELS = Path("index/x_runs.tsv"), Path("index/x_labels.json")
+TRIALS = Path("index/x_trials.tsv")
 PROBLEMS = Path("index/x_problems.tsv")
 NUISANCE, QC = Path("preprocess/sub-01_nuisance.tsv"), Path("preprocess/sub-01_qc.tsv")
 SERIES, SHARD = Path("parcellate/sub-01_timeseries.safetensors"), Path("shard/ds-x_sub-01.tar")
@@ -50,7 +51,7 @@ FETCHED = AtlasOptions.model_validate({"name": "schaefer", "dimension": 100, "ca
 OUTPUTS: dict[str, tuple[Path, ...]] = {
     "config": (),
     "atlas": tuple(map(Path, FETCHED.fetched)),
-    "index": (RUNS, LABELS),
+    "index": (RUNS, LABELS, TRIALS),
     "preprocess": (NUISANCE, QC),
     "parcellate": (SERIES, SIGNAL_QUALITY),
     "shard": (SHARD,),
@@ -106,9 +107,8 @@ class Chain:
         atlas.run(**({"atlas": FETCHED} | self.options))
 
     def _index(self, _: str) -> None:
-        task = {"role": "downstream", "bids": "study/bids", "task": TaskOptions()}
         arguments: dict[str, Any] = {
-            "dataset_options": DatasetOptions(**task, derivatives="study/bids/derivatives/fmriprep"),
+            "dataset_options": dataset_options(TaskOptions()),
             "options": IndexOptions(),
             "preprocess": PreprocessOptions(),
             "window_frames": 10,
@@ -138,6 +138,7 @@ class Chain:
     def _shard(self, subject: str) -> None:
         arguments: dict[str, Any] = {"role": "downstream", "task": TaskOptions(), "options": ShardOptions()}
         inputs: dict[str, Any] = {"timeseries": _of(SERIES, subject), "runs": RUNS, "labels": LABELS}
+        inputs["trials"] = TRIALS
         output = _of(SHARD, subject)
         shard.run(subject=subject, window_frames=10, output=output, **inputs, **(arguments | self.options))
 
@@ -161,6 +162,12 @@ class Chain:
         (output,) = OUTPUTS["export_bids"]
         own = AtlasOptions(path=str(ATLAS))
         export.bids_timeseries(timeseries=SERIES, atlas=own, dataset=DATASET, folder=output.parent, output=output)
+
+
+def dataset_options(task: TaskOptions) -> DatasetOptions:
+    """Return the options of the study as a dataset."""
+    where = {"bids": "study/bids", "derivatives": "study/bids/derivatives/fmriprep"}
+    return DatasetOptions(role="downstream", task=task, **where)
 
 
 def _of(path: Path, subject: str) -> Path:

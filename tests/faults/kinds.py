@@ -19,6 +19,7 @@ from boldly.config import (
     ExclusionOptions,
     ParcellateOptions,
     PreprocessOptions,
+    TaskOptions,
 )
 from boldly.samples.splits import DownstreamSplit, Draw, write_split
 from boldly.samples.timeseries import read_timeseries, write_timeseries
@@ -79,6 +80,7 @@ RUN_FAULTS: dict[str, tuple[Callable[[Any], Any], str, str, str]] = {
         lambda f: without_columns(f.confounds, "csf"),
         "confounds", "no column 'csf' (found: ", "drop wm_csf from preprocess.strategy",
     ),
+    "no brain mask": (lambda f: f.mask.unlink(), "bold", "no brain mask", "exclude the run"),
     "mask of another grid": (
         lambda f: nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), f.mask),
         "mask", "the run has 8x9x8 voxels", "mask that fMRIPrep wrote",
@@ -148,6 +150,7 @@ def _index() -> list[Fault]:
         Fault(kind, "index", partial(change, RUN), says, getattr(RUN, role) if role else Path("study/bids/sub-01"))
         for kind, (change, role, says, _) in RUN_FAULTS.items()
     ]
+    three = chain.dataset_options(TaskOptions(labels=["faces", "house", "rest"]))
     # fmt: off
     return [
         *found,
@@ -188,7 +191,16 @@ def _index() -> list[Fault]:
         Fault("negative duration", "index", lambda: set_cells(EVENTS, "duration", "-10", slice(0, 1)),
             "duration is '-10'", EVENTS),
         Fault("events after the end of the run", "index", lambda: set_cells(EVENTS, "onset", "4000"),
-            "no trial of two frames", outcome="reason"),
+            "no trial (6 x outside the run)", outcome="reason"),
+        Fault("events of two states at the same time", "index",
+            lambda: set_cells(EVENTS, "duration", "20", slice(0, 1)), "2 events share frames", EVENTS),
+        Fault("slice timing that was corrected to a moment in ms", "index",
+            lambda: SIDECAR.write_text('{"RepetitionTime": 2.0, "StartTime": 900}'), "StartTime is 900", SIDECAR),
+        Fault("slice timing that was corrected to a moment that nobody names", "index",
+            lambda: SIDECAR.write_text('{"RepetitionTime": 2.0, "SliceTimingCorrected": true}'),
+            "no StartTime says to which moment", outcome="warning"),
+        Fault("misspelt state", "index", lambda: set_cells(EVENTS, "trial_type", "huose", slice(1, 2)),
+            "states outside the labels: huose", EVENTS, options={"dataset_options": three}),
         Fault("no subject left", "index",
             lambda: [path.rename(DERIVATIVES / f"gone-{path.name}") for path in list(DERIVATIVES.iterdir())],
             "not a single sub-* folder", DERIVATIVES),
@@ -218,15 +230,15 @@ def _atlas() -> list[Fault]:
         Fault("atlas with another checksum than in the config", "index", lambda: None,
             "not the one of the config", own, options={"atlas": AtlasOptions(path=str(own), sha256="0" * 64)}),
         Fault("atlas that is cut", "index", lambda: cut(own), "not a readable NIfTI image", own),
-        Fault("atlas of weights in three dimensions", "parcellate",
+        Fault("atlas of weights in three dimensions", "index",
             lambda: edit_image(own, lambda d: d.__imul__(0.5)), "must have whole numbers", own),
-        Fault("atlas whose labels overflow", "parcellate",
+        Fault("atlas whose labels overflow", "index",
             lambda: edit_image(own, lambda d: d.__imul__(2**40), np.float64), "labels go up to 2147483647", own),
-        Fault("atlas without a label", "parcellate", lambda: edit_image(own, fill(0, ...)),
+        Fault("atlas without a label", "index", lambda: edit_image(own, fill(0, ...)),
             "no label but 0", own),
-        Fault("table of names that is not UTF-8", "parcellate",
+        Fault("table of names that is not UTF-8", "index",
             lambda: latin1(names, "index\tname\n1\tgröße\n"), "not a table", names),
-        Fault("table of names with a parcel missing", "parcellate",
+        Fault("table of names with a parcel missing", "index",
             lambda: rewrite(names, lambda t: t.rsplit("\n", 2)[0] + "\n"), "no row for the labels 6",
             names),
     ]
@@ -317,7 +329,7 @@ def _parcellate() -> list[Fault]:
 
 
 def _shard() -> list[Fault]:
-    series, labels = chain.SERIES, chain.LABELS
+    series, labels, trials = chain.SERIES, chain.LABELS, chain.TRIALS
 
     def edit_series(value: float) -> None:
         runs, contract = read_timeseries(chain.SERIES)
@@ -339,9 +351,11 @@ def _shard() -> list[Fault]:
             labels),
         Fault("label names that went away", "shard", lambda: chain.LABELS.unlink(), "no such file", labels),
         Fault("state that index did not see", "shard",
-            lambda: set_cells(EVENTS, "trial_type", "houses", slice(0, 1)), "states outside the labels: houses",
-            EVENTS),
-        Fault("events that went away after index", "shard", lambda: EVENTS.unlink(), "no such file", EVENTS),
+            lambda: set_cells(trials, "label", "houses", slice(0, 1)), "states that are not in", trials),
+        Fault("table of trials that went away", "shard", lambda: trials.unlink(), "no such table", trials),
+        Fault("table of trials that is cut", "shard", lambda: cut(trials), "the table is cut", trials),
+        Fault("trials placed at another repetition time", "shard", lambda: set_cells(trials, "t_r", "1.5"),
+            "trials in frames of 1.5 s, signals in frames of 2 s", trials),
     ]
     # fmt: on
 

@@ -27,7 +27,8 @@ Written by `make faults` from the tests in `tests/faults`: each row is a fault t
 stage, and what the stage said. A stage that stops leaves nothing half-written; after repair it writes the same
 bytes as a clean run. The same holds for a full disk and for a job that is killed in the middle of a write.
 `index` finds most faults before any long job starts, all of them at once; with `index.on_error: exclude` it
-excludes defective runs instead of stopping.
+excludes defective runs instead of stopping, as `preprocess` and `parcellate` do; `exclude_runs` of a dataset
+leaves out single runs, with a reason of your own.
 
 | fault | met by | what happens | what it says | way out |
 |---|---|---|---|---|

@@ -33,8 +33,7 @@ def test_each_sample_lies_where_starts_says(tmp_path: Path) -> None:
     corpus = load(tmp_path, samples[:2], samples[2:])
     assert corpus.lengths.tolist() == [12, 9, 20]
     for number, sample in enumerate(samples):
-        block = corpus.frames[corpus.starts[number] : corpus.starts[number + 1]]
-        assert np.array_equal(block, sample.bold)
+        assert np.array_equal(corpus.signals(number), sample.bold)
     assert corpus.subjects == ("01", "01", "02")
     assert np.flatnonzero(corpus.marked[2]).tolist() == [1, 5]
     assert not corpus.marked[:2].any()
@@ -57,11 +56,12 @@ def test_not_a_single_sample_is_an_error_that_names_a_shard(tmp_path: Path) -> N
         load(tmp_path, [], [])
 
 
-def test_selecting_copies_the_chosen_samples_in_the_order_asked_for(tmp_path: Path) -> None:
+def test_a_selection_has_the_chosen_samples_in_the_order_asked_for_and_copies_no_frames(tmp_path: Path) -> None:
     corpus = load(tmp_path, [run_sample(run=1, n_volumes=12), run_sample(run=2, n_volumes=9)])
     chosen = corpus.select([1, 0])
     assert chosen.lengths.tolist() == [9, 12]
-    assert np.array_equal(chosen.frames[:9], corpus.frames[12:])
+    assert np.array_equal(chosen.signals(0), corpus.frames[12:])
+    assert chosen.frames is corpus.frames
     assert len(corpus.select(np.array([False, False]))) == 0
 
 
@@ -132,3 +132,9 @@ def test_covariates_of_trials_are_carried_and_nan_where_unknown(tmp_path: Path) 
     np.testing.assert_array_equal(corpus.covariates["n_volumes"], [5, 5, 5])
     np.testing.assert_array_equal(corpus.covariates["position"], [0.25, 0.25, np.nan])
     np.testing.assert_array_equal(corpus.select([2, 1]).covariates["mean_fd_mm"], [0.3, np.nan])
+
+
+def test_frames_that_their_numbers_do_not_fit_are_damage(tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.tar", [run_sample(n_volumes=12, frames=[[0, 3], [5, 10**12]])])
+    with pytest.raises(InputError, match="12 frames, not those that its JSON numbers"):
+        load_corpus([tmp_path / "a.tar"])

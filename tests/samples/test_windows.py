@@ -20,7 +20,7 @@ def corpus():
 
 
 def frames_of(corpus, run):
-    return torch.from_numpy(corpus.frames[corpus.starts[run] : corpus.starts[run + 1]]).float()
+    return torch.from_numpy(corpus.signals(run)).float()
 
 
 def places(corpus, frames):
@@ -214,3 +214,62 @@ def test_crops_keep_the_wanted_share(trials):
     assert kept.max() == 1
     length = int(batch["valid"][0].sum())
     assert runs[0] in [run for run, _ in places(trials, batch["inputs"][0, :length])]
+
+
+def with_gaps(corpus, kept):
+    """Return a corpus of whole runs without the frames that are not kept, in which parcel 0 tells the number."""
+    numbers = np.concatenate([np.arange(length) for length in corpus.lengths])
+    corpus.frames[:, 0] = numbers
+    lengths = np.array([len(frames) for frames in kept])
+    rows = np.concatenate([corpus.starts[run] + np.asarray(frames) for run, frames in enumerate(kept)])
+    return dataclasses.replace(
+        corpus,
+        frames=corpus.frames[rows],
+        starts=np.cumsum(lengths) - lengths,
+        lengths=lengths,
+        numbers=numbers[rows].astype(np.int32),
+    )
+
+
+@pytest.mark.parametrize("options", [SINGLE, PAIRED], ids=["single", "paired"])
+def test_no_window_bridges_a_gap(options):
+    kept = [np.setdiff1d(np.arange(90), [30, 31, 60]), np.arange(5, 70)]
+    corpus = with_gaps(synthetic.corpus([90, 70]), kept)
+    windows = Windows(corpus, dataclasses.replace(options, masking="none"), seed=1, count=512)
+    batch = windows.__getitems__(range(512))
+    split = batch.get("split", batch["inputs"].shape[1])
+    real = batch["valid"].numpy() if "valid" in batch else np.ones(batch["inputs"].shape[:2], bool)
+    for part in (slice(0, split), slice(split, None)):
+        step = np.diff(batch["inputs"][:, part, 0].numpy(), axis=1)
+        assert (step[real[:, part][:, 1:]] == 1).all()
+    # In proportion to the frames of the stretches: 30, 28 and 29 of the first run, 65 of the other.
+    first = batch["inputs"][:, 0, 0].numpy()[windows.runs(range(512)) == 0]
+    share = np.histogram(first, [0, 30, 60, 90])[0] / 512
+    np.testing.assert_allclose(share, np.array([30, 28, 29]) / 152, atol=0.07)
+
+
+def test_another_part_of_the_same_run_is_no_other_run():
+    kept = [np.setdiff1d(np.arange(90), [30, 31, 60]), np.arange(70)]
+    corpus = with_gaps(synthetic.corpus([90, 70]), kept)
+    corpus.frames[:, 1] = np.repeat([0, 1], corpus.lengths)  # parcel 1 tells the run
+    batch = Windows(corpus, dataclasses.replace(PAIRED, masking="none"), seed=2, count=256).__getitems__(
+        range(256)
+    )
+    same_run = batch["inputs"][:, 0, 1] == batch["inputs"][:, batch["split"], 1]
+    assert torch.equal(same_run, batch["follows"].bool())
+
+
+def test_a_run_without_a_stretch_that_is_long_enough_is_left_out():
+    corpus = with_gaps(synthetic.corpus([40, 40]), [np.setdiff1d(np.arange(40), range(9, 40, 10)), np.arange(40)])
+    windows = Windows(corpus, dataclasses.replace(SINGLE, shortest=10), seed=1, count=64)
+    assert set(windows.runs(range(64))) == {1}
+    with pytest.raises(InputError, match="the longest of 9 frames without a gap"):
+        Windows(corpus.select([0]), dataclasses.replace(SINGLE, shortest=10), seed=1, count=1)
+
+
+def test_the_clock_of_a_trial_leaps_over_its_gaps():
+    corpus = with_gaps(synthetic.corpus([80, 10]), [[0, 19, 60, 79], np.arange(10)])
+    batch = Trials(corpus, longest=8).__getitems__([0, 1])
+    # At 2 s. Behind the end of the first trial nothing is real, but time still goes on.
+    assert batch["seconds"].tolist() == [[0, 38, 120, 158, 160, 162, 164, 166], list(range(0, 16, 2))]
+    assert batch["valid"].sum(dim=1).tolist() == [4, 8]

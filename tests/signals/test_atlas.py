@@ -119,3 +119,32 @@ def test_a_3d_image_of_weights_is_refused(tmp_path: Path) -> None:
 def test_an_empty_image_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no label but 0"):
         load_atlas(write(tmp_path / "toy.nii", np.zeros(SHAPE, np.int16)))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "index,name\n2,a\n7,b\n300,c\n",
+        '\ufeffIndex,Name\n2,a\n7,"b"\n300, c\n',
+        "component\tlabel\n2\ta\n7\tb\n300\tc\n",
+    ],
+)
+@pytest.mark.parametrize("name", ["toy_dseg.tsv", "toy_dseg.csv"])
+def test_tables_may_have_commas_and_other_spellings(tmp_path: Path, table: str, name: str) -> None:
+    options = write(tmp_path / "toy_dseg.nii.gz", labels())
+    (tmp_path / name).write_text(table, encoding="utf-8")
+    assert load_atlas(options).names == ("a", "b", "c")
+
+
+def test_a_table_with_fewer_entities_is_found_as_in_templateflow(tmp_path: Path) -> None:
+    options = write(tmp_path / "tpl-X_res-02_atlas-Y_desc-3Parcels_dseg.nii.gz", labels())
+    tables = {
+        "tpl-X_atlas-Y_dseg.tsv": "fewer",
+        "tpl-X_atlas-Y_desc-3Parcels_dseg.tsv": "right",
+        "tpl-X_atlas-Y_desc-7Parcels_dseg.tsv": "another",
+        "tpl-X_atlas-Y_desc-3Parcels_probseg.tsv": "maps",
+        "tpl-X_res-01_atlas-Y_desc-3Parcels_dseg.tsv": "resolution",
+    }
+    for name, text in tables.items():
+        (tmp_path / name).write_text("index\tname\n" + "".join(f"{n}\t{text}{n}\n" for n in (2, 7, 300)))
+    assert load_atlas(options).names == ("right2", "right7", "right300")

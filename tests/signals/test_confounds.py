@@ -323,3 +323,37 @@ class TestFiles:
         assert read_meta(tmp_path / "c.tsv") == {}
         (tmp_path / "c.json").write_text(json.dumps({"a": 1}))
         assert read_meta(tmp_path / "c.tsv") == {"a": 1}
+
+
+def test_columns_are_taken_by_name_or_pattern() -> None:
+    rng = np.random.default_rng(0)
+    names = ["csf", "edge_comp_00", "edge_comp_01", "rmsd", "trans_x"]
+    table = pd.DataFrame(rng.normal(size=(20, 5)), columns=names)
+    options = PreprocessOptions(strategy=[], columns=["edge_comp_*", "rmsd", "edge_comp_01"])
+    assert needs_table(options)
+    assert missing_columns(names, options) == {}
+    found = nuisance(table, {}, options)
+    assert found.names == ("edge_comp_00", "edge_comp_01", "rmsd")
+    np.testing.assert_allclose(found.regressors, (table - table.mean())[list(found.names)])
+
+
+def test_a_column_or_pattern_that_nothing_fits_is_named() -> None:
+    options = PreprocessOptions(strategy=["motion"], columns=["rmsd", "edge_comp_*"])
+    missing = missing_columns(["csf"], options)
+    assert missing["columns"] == ["edge_comp_*", "rmsd"]
+    problem = missing_problem({"columns": missing["columns"]}, ["csf"], "table.tsv", "run")
+    assert "'edge_comp_*', 'rmsd'" in problem.message
+    assert "correct preprocess.columns" in problem.remedy
+
+
+def test_the_first_frames_can_be_left_out_by_number() -> None:
+    table = pd.DataFrame({"csf": np.arange(10.0), "non_steady_state_outlier00": np.eye(10)[0]})
+    for number, first in ((0, 1), (1, 1), (4, 4), (10, 10)):
+        found = nuisance(table, {}, PreprocessOptions(strategy=[], dummy_volumes=number))
+        assert np.flatnonzero(found.kept).tolist() == list(range(first, 10))
+
+
+def test_contracts_name_columns_and_dummy_volumes_only_where_there_are_some() -> None:
+    assert not {"columns", "dummy_volumes"} & set(PreprocessOptions().regression())
+    chosen = PreprocessOptions(columns=["rmsd"], dummy_volumes=4).regression()
+    assert (chosen["columns"], chosen["dummy_volumes"]) == (["rmsd"], 4)

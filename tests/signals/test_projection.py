@@ -68,11 +68,11 @@ def write_run(
     return data
 
 
-def masker(atlas: Atlas, fwhm: float | None) -> NiftiMapsMasker | NiftiLabelsMasker:
+def masker(atlas: Atlas, fwhm: float | None, **more: Any) -> NiftiMapsMasker | NiftiLabelsMasker:
     path = str(atlas.volumes.path)
     if atlas.kind == "maps":
-        return NiftiMapsMasker(path, smoothing_fwhm=fwhm, standardize=None, reports=False)
-    return NiftiLabelsMasker(path, smoothing_fwhm=fwhm, standardize=None, reports=False)
+        return NiftiMapsMasker(path, smoothing_fwhm=fwhm, standardize=None, reports=False, **more)
+    return NiftiLabelsMasker(path, smoothing_fwhm=fwhm, standardize=None, reports=False, **more)
 
 
 def extract(atlas: Atlas, path: Path, fwhm: float | None = None) -> np.ndarray:
@@ -103,6 +103,38 @@ def test_equals_nilearn(tmp_path: Path, kind: str, name: str, fwhm: float | None
     write_run(tmp_path / "bold.nii.gz", AFFINES[name])
     expected = masker(atlas, fwhm).fit_transform(str(tmp_path / "bold.nii.gz"))
     assert_same(extract(atlas, tmp_path / "bold.nii.gz", fwhm), expected)
+
+
+@pytest.mark.parametrize("fwhm", [None, 7.5])
+@pytest.mark.parametrize("name", list(AFFINES))
+def test_inside_a_mask_it_equals_nilearn_with_mask_img(
+    tmp_path: Path, kind: str, name: str, fwhm: float | None
+) -> None:
+    atlas = write_atlas(kind, tmp_path, AFFINES[name])
+    write_run(tmp_path / "bold.nii.gz", AFFINES[name])
+    inside = np.ones(SHAPE, np.uint8)
+    inside[:5], inside[:, :3] = 0, 0  # all of one label, half of another, nothing of the third
+    mask = nib.Nifti1Image(inside, AFFINES[name])
+    volumes = open_volumes(tmp_path / "bold.nii.gz")
+    whole = build_projection(atlas, volumes.grid, fwhm)
+    flat = inside.ravel(order="F").astype(bool)
+    found = whole.within(flat, fwhm).extract(volumes).signals
+    there = whole.coverage(flat) > 0
+    # nilearn leaves parcels outside the mask out; here they are zeros.
+    assert 0 < there.sum() < atlas.n_parcels
+    assert not found[:, ~there].any()
+    expected = masker(atlas, fwhm, mask_img=mask).fit_transform(str(tmp_path / "bold.nii.gz"))
+    # Weights of maps are kept in single precision; levels are 1,000 times the fluctuations.
+    assert_same(found[:, there], expected, 5e-5 if kind == "maps" else 1e-8)
+
+
+def test_a_mask_that_cuts_no_parcel_changes_nothing(tmp_path: Path, kind: str) -> None:
+    atlas = write_atlas(kind, tmp_path, AFFINES["cubic"])
+    write_run(tmp_path / "bold.nii.gz", AFFINES["cubic"])
+    volumes = open_volumes(tmp_path / "bold.nii.gz")
+    whole = build_projection(atlas, volumes.grid, 5.0)
+    inside = np.ones(volumes.grid.n_voxels, bool)
+    assert_same(whole.within(inside, 5.0).extract(volumes).signals, whole.extract(volumes).signals, 5e-5)
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.uint8, np.int32, np.float32, np.float64])

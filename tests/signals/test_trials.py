@@ -9,15 +9,9 @@ import pandas as pd
 import pytest
 
 from boldly.config import RestOptions, TaskOptions
-from boldly.records import InputError, Trial
-from boldly.signals.trials import (
-    RunEvents,
-    events_of_run,
-    label_names,
-    read_events,
-    rest_blocks,
-    trials_of_run,
-)
+from boldly.records import Event, InputError, Trial
+from boldly.signals.events import events_of_run, read_events, rest_blocks
+from boldly.signals.trials import RunEvents, place, problems_of, resembling, trials_of
 from tests.hcp_tree import preset
 
 # Tasks of the two sets of the multi-domain task battery (King et al., 2019), as its events name them.
@@ -34,19 +28,24 @@ def events(*rows: tuple[float, float, str | None], column: str = "trial_type") -
 
 
 def trials(
-    table: pd.DataFrame, *, t_r: float = 1.0, n_volumes: int = 1000, labels: list[str] | None = None, **task: Any
+    table: pd.DataFrame,
+    *,
+    t_r: float = 1.0,
+    n_volumes: int = 1000,
+    start_time: float = 0.0,
+    labels: list[str] | None = None,
+    **task: Any,
 ) -> list[Trial]:
-    options = TaskOptions(**task)
-    run = RunEvents(table, "ds-x_sub-1_task-t", "MOTOR", t_r, n_volumes)
-    return trials_of_run(
-        table,
-        options,
-        run_key=run.run_key,
-        bids_task=run.bids_task,
-        labels=label_names([run], options) if labels is None else labels,
-        t_r=t_r,
-        n_volumes=n_volumes,
-    )
+    run = RunEvents(table, "ds-x_sub-1_task-t", "MOTOR", t_r, n_volumes, start_time)
+    options = TaskOptions(labels=labels, **task)
+    found = place(run, options)
+    if problems := problems_of(run, found, options):
+        raise InputError(problems)
+    return trials_of(found, labels or sorted({event.label for event in found if event.status == "ok"}))
+
+
+def rows(table: pd.DataFrame, *, t_r: float = 1.0, n_volumes: int = 100, **task: Any) -> list[Event]:
+    return place(RunEvents(table, "ds-x_sub-1_task-t", "MOTOR", t_r, n_volumes), TaskOptions(**task))
 
 
 def spans(found: list[Trial]) -> list[tuple[str, int, int]]:
@@ -73,6 +72,11 @@ class TestFrames:
         onset = round(frame * t_r, 10)
         assert spans(trials(events((onset, 10 * t_r, "a")), t_r=t_r)) == [("a", frame, frame + 10)]
 
+    def test_frames_lie_where_slice_timing_was_corrected_to(self):
+        # Frames at 0.9, 2.9, 4.9, 6.9 s: 2.5 <= t < 6.5 holds for frames 1 and 2, not 2 and 3 as without.
+        assert spans(trials(events((2.5, 4, "a")), t_r=2.0, start_time=0.9)) == [("a", 1, 3)]
+        assert spans(trials(events((2.5, 4, "a")), t_r=2.0)) == [("a", 2, 4)]
+
     def test_trials_are_clipped_to_the_run(self):
         found = trials(events((-3, 6, "a"), (95, 20, "b")), n_volumes=100)
         assert spans(found) == [("a", 0, 3), ("b", 95, 100)]
@@ -89,6 +93,95 @@ class TestFrames:
         # The last one is long enough although the run cuts it.
         found = trials(events((0, 4.9, "a"), (10, 5, "b"), (97, 8, "c")), n_volumes=100, minimum_s=5)
         assert [trial.label_name for trial in found] == ["b", "c"]
+
+
+class TestRows:
+    """What the table of trials says of each event."""
+
+    def test_every_row_stands_there_with_what_became_of_it(self):
+        table = events(
+            (0, 5, "a"), (10, 5, "cue"), (20, 5, None), (30, 0, "press"), (40, 1, "a"), (95, 10, "b"),
+            (99, 9, "b"), (200, 5, "a"),
+        )  # fmt: skip
+        found = rows(table, drop=["cue"])
+        assert [(row.event, row.label, row.trial, row.n_frames) for row in found] == [
+            ("a", "a", 0, 5), ("cue", "", None, 0), ("", "", None, 0), ("press", "press", None, 0),
+            ("a", "a", None, 1), ("b", "b", 1, 5), ("b", "b", None, 1), ("a", "a", None, 0),
+        ]  # fmt: skip
+        assert [row.status for row in found] == ["ok", *["excluded"] * 4, "ok", "excluded", "excluded"]
+        assert [row.reason for row in found] == [
+            "",
+            "dropped: matches 'cue'",
+            "no state: n/a",
+            "no duration: 0 s, so no frame; give window_s for brief events",
+            "too few frames: 1 of at least 2",
+            "cut by the end of the run: 5 of 10 frames",
+            "cut by the end of the run: 1 of 9 frames, at least 2 needed",
+            "outside the run: frames from 200 to 205 s, the run lasts until 100 s",
+        ]
+
+    def test_brief_stimuli_between_frames_do_not_vanish(self):
+        # 2 s at 1.5 s per frame: one or two frames, by where the onset falls.
+        found = rows(events(*((7.0 * i, 2, "a") for i in range(9))), t_r=1.5)
+        kept = [row for row in found if row.trial is not None]
+        # Two frames where the onset lies less than 0.5 s before a frame: at 0, 21 and 42 s.
+        assert (len(found), len(kept)) == (9, 3)
+        assert {row.reason for row in found if row.trial is None} == {"too few frames: 1 of at least 2"}
+        assert [row.n_frames for row in kept] == [2] * len(kept)
+
+    def test_rows_of_one_block_share_its_trial_and_frames(self):
+        found = rows(events((0, 5, "a"), (5, 5, "a"), (10, 5, "b")), merge_blocks=True)
+        assert [(row.onset, row.duration, row.trial, row.first, row.stop) for row in found] == [
+            (0, 5, 0, 0, 10), (5, 5, 0, 0, 10), (10, 5, 1, 10, 15),
+        ]  # fmt: skip
+
+
+class TestWindow:
+    """Event-related designs: frames a fixed time after the onset."""
+
+    def test_a_window_after_the_onset_gives_all_events_the_same_length(self):
+        # Frames at 0, 2, 4 ... s; from 4 to 10 s after the onset there are three.
+        found = trials(events((0, 0, "a"), (20, 1.5, "b"), (41, 30, "a")), t_r=2.0, window_s=(4, 10))
+        assert spans(found) == [("a", 2, 5), ("b", 12, 15), ("a", 23, 26)]
+
+    def test_a_duration_is_not_needed(self):
+        table = events((0, float("nan"), "a"))
+        assert spans(trials(table, window_s=(4, 10))) == [("a", 4, 10)]
+
+    def test_a_minimum_of_frames_leaves_out_what_the_run_cuts(self):
+        table = events((0, 1, "a"), (88, 1, "a"), (91, 1, "b"), (95, 1, "a"))
+        # The run ends at 100 s: 4 to 10 s after 91 s are 5 frames, after 95 s one.
+        found = rows(table, window_s=(4, 10), minimum_frames=6)
+        assert [(row.n_frames, row.trial) for row in found] == [(6, 0), (6, 1), (5, None), (1, None)]
+
+    def test_an_average_needs_a_single_frame(self):
+        table = events((0, 1, "a"), (10, 1, "b"))
+        assert trials(table, t_r=2.0) == []
+        assert spans(trials(table, t_r=2.0, average=True)) == [("a", 0, 1), ("b", 5, 6)]
+
+
+class TestOverlaps:
+    table = events((0, 10, "a"), (8, 10, "b"), (30, 10, "a"), (35, 10, "a"))
+
+    def test_trials_of_two_states_that_share_frames_need_a_decision(self):
+        with pytest.raises(InputError, match=r"2 events share frames .* 'a' at 0 s shares frames with 'b' at 8 s"):
+            trials(self.table)
+
+    def test_both_can_be_left_out(self):
+        found = rows(self.table, overlaps="drop")
+        assert [row.trial for row in found] == [None, None, 0, 1]
+        assert found[1].reason == "overlap: shares frames with 'a' at 0 s"
+
+    def test_both_can_be_kept(self):
+        assert [row.trial for row in rows(self.table, overlaps="allow")] == [0, 1, 2, 3]
+
+    def test_events_that_touch_or_are_left_out_do_not_overlap(self):
+        table = events((0, 10, "a"), (3, 0, "press"), (5, 3, "cue"), (10, 10, "b"))
+        assert len(trials(table, drop=["cue"])) == 2
+
+    def test_windows_overlap_by_their_frames_not_by_their_events(self):
+        with pytest.raises(InputError, match="2 events share frames"):
+            trials(events((0, 1, "a"), (5, 1, "b")), window_s=(4, 10))
 
 
 class TestBlocks:
@@ -144,14 +237,6 @@ class TestNames:
         found = trials(events((0, 5, "house"), (10, 5, "face")), labels=["shoe", "house", "face"])
         assert [trial.label for trial in found] == [1, 2]
 
-    def test_label_names_are_those_of_all_runs(self):
-        runs = [RunEvents(events((0, 5, name)), f"run-{name}", "t", 1.0, 100) for name in "cab"]
-        assert label_names(runs, TaskOptions()) == ["a", "b", "c"]
-
-    def test_a_state_without_any_trial_is_no_label(self):
-        run = RunEvents(events((0, 5, "a"), (3, 0, "button press")), "r", "t", 1.0, 100)
-        assert label_names([run], TaskOptions()) == ["a"]
-
     def test_names_are_dropped_by_search_and_before_renaming(self):
         found = trials(events((0, 5, "cue_lf"), (10, 5, "lf")), drop=["cue"], rename={"^cue_": ""})
         assert spans(found) == [("lf", 10, 15)]
@@ -170,6 +255,12 @@ class TestNames:
         with pytest.raises(InputError, match=r"states outside the labels: house \(labels: face\)"):
             trials(events((0, 5, "house")), labels=["face"])
 
+    def test_an_unknown_state_that_resembles_a_label_is_told_so(self):
+        with pytest.raises(InputError, match="'huose' resembles 'house'"):
+            trials(events((0, 5, "huose")), labels=["face", "house"])
+        assert resembling("Face_s", ["faces", "house"]) == ["faces"]
+        assert resembling("a", ["b"]) == []
+
     def test_a_missing_column_is_an_error_that_names_those_found(self):
         with pytest.raises(InputError, match=r"no column 'state' \(found: onset, duration, trial_type\)"):
             trials(events((0, 5, "house")), column="state")
@@ -182,11 +273,7 @@ class TestNames:
 
     def test_labels_lend_their_upper_and_lower_case_to_states(self):
         names = ["motor lf", "Motor RH"]
-        task = TaskOptions(labels=names, prefix_task=True)
-        found = trials_of_run(
-            events((0, 5, "LF"), (10, 5, "rh")), task,
-            run_key="r", bids_task="MOTOR", labels=names, t_r=1.0, n_volumes=100,
-        )  # fmt: skip
+        found = trials(events((0, 5, "LF"), (10, 5, "rh")), labels=names, prefix_task=True)
         assert [(trial.label, trial.label_name) for trial in found] == list(enumerate(names))
 
     def test_blanks_around_a_state_do_not_count(self):
@@ -204,13 +291,11 @@ class TestPresets:
                 rows += [(35.0 * number + 5 + 2 * i, 2.0, name) for i in range(15)]
             runs.append(RunEvents(events(*rows, column="taskName"), f"run-{len(runs)}", "a", 1.0, 601))
         task = preset("mdtb")
-        labels = label_names(runs, task)
+        labels = sorted({event.label for run in runs for event in place(run, task) if event.status == "ok"})
         assert len(labels) == 26
         assert labels == sorted({name.removesuffix("2") for names in MDTB_SETS for name in names.split()})
         for run, names in zip(runs, MDTB_SETS, strict=True):
-            found = trials_of_run(
-                run.events, task, run_key=run.run_key, bids_task="a", labels=labels, t_r=1.0, n_volumes=601
-            )
+            found = trials_of(place(run, task), labels)
             assert [trial.label_name for trial in found] == [name.removesuffix("2") for name in names.split()]
             assert {(trial.duration, trial.first - trial.onset) for trial in found} == {(30.0, 3.0)}
             # The last block goes from 565 + 3 s to the end of the run at 598 of 601 s.
@@ -221,9 +306,7 @@ class TestPresets:
         assert task.labels is not None
         assert len(set(task.labels)) == 20
         rows = [(0.0, 27.0, "0bk_body"), (1.0, 2.0, "0bk_cor"), (30.0, 2.5, "cue"), (33.0, 27.0, "2bk_body")]
-        found = trials_of_run(
-            events(*rows), task, run_key="r", bids_task="WM", labels=task.labels, t_r=0.72, n_volumes=405
-        )
+        found = trials_of(place(RunEvents(events(*rows), "r", "WM", 0.72, 405), task), task.labels)
         # 2.88 s are 4 frames; 33 + 2.88 s lie between frames 49 and 50.
         assert [(t.label_name, t.label, t.first) for t in found] == [("WM body", 15, 4), ("WM body", 15, 50)]
 
@@ -274,7 +357,7 @@ class TestRest:
         )
         known: dict[str, Any] = {"run_key": "r", "bids_task": "REST", "t_r": 0.72, "n_volumes": 1200}
         table = events_of_run(None, task, **known)
-        found = trials_of_run(table, task, labels=["REST rest"], **known)
+        found = trials_of(place(RunEvents(table, *known.values()), task), ["REST rest"])
         assert len(found) == 8
         # Whole blocks: the last one ends before the run does, delay included.
         assert all(trial.stop - trial.first >= trial.duration / 0.72 - 1 for trial in found)

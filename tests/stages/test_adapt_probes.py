@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+from boldly.cli import main
 from boldly.config import PROBE_BASELINES, AdaptOptions, Baseline, PretrainOptions
 from boldly.decoders.apply import predict_fits
 from boldly.decoders.probe import ARRAYS, CONFIG, Probe
@@ -183,6 +185,52 @@ def test_members_whose_encoders_have_one_name_and_other_weights_are_refused(
     run(study, tmp_path / "other", seven, pretrained="csm")
     with pytest.raises(InputError, match="an encoder csm_seed-1234 with other weights"):
         ensemble(study, tmp_path / "out", adapted["csm"], tmp_path / "other")
+
+
+def test_several_experiments_in_one_process_are_those_of_one_each(
+    study: Study, models: Models, adapted: dict[str, Path], tmp_path: Path
+) -> None:
+    split, shards = study
+    experiments = {
+        "network_bert": {
+            "options": {"pretrained": "network_bert", "window_frames": 20},
+            "models": [["network_bert", "1234", str(models["network_bert-1234"].folder)]],
+        },
+        "connectivity": {"options": {"baseline": "connectivity", "window_frames": 20}, "models": []},
+    }
+    given = ["--dataset", "task", "--split", str(split), "--shards", str(shards), "--output", str(tmp_path)]
+    assert main(["adapt", *given, "--experiments", json.dumps(experiments)]) == 0
+    for name in experiments:
+        alone = read_json(adapted[name] / adapt.MANIFEST)["fits"]
+        for fit, expected in zip(read_json(tmp_path / name / adapt.MANIFEST)["fits"], alone, strict=True):
+            assert (fit["choice"], fit["validation_loss"]) == (expected["choice"], expected["validation_loss"])
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"a": {}}', '{"a": {"options": {}, "models": [["csm", 1]]}}'])
+def test_experiments_that_are_none_are_refused(
+    text: str, study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    split, shards = study
+    given = ["--dataset", "task", "--split", str(split), "--shards", str(shards), "--output", str(tmp_path / "x")]
+    assert main(["adapt", *given, "--experiments", text]) == 1
+    assert "no experiments" in capsys.readouterr().err
+
+
+def test_all_models_that_do_not_fit_are_named_before_anything_is_trained(
+    study: Study, models: Models, tmp_path: Path
+) -> None:
+    wrong = tmp_path / "wrong"
+    shutil.copytree(models["csm-1234"].folder, wrong)
+    other = dataclasses.replace(synthetic.contract(16), smoothing_fwhm_mm=3.0)
+    (wrong / CONTRACT).write_text(other.to_json())
+    options = AdaptOptions(pretrained="csm", window_frames=20)
+    model = adapt.UpstreamModel("csm", 1234, wrong)
+    good = adapt.Adaptation("good", AdaptOptions(baseline="mean_lda"), tmp_path / "good")
+    bad = [adapt.Adaptation(name, options, tmp_path / name, (model,)) for name in ("one", "two")]
+    with pytest.raises(InputError) as caught:
+        adapt.run_several([good, *bad], "task", *study)
+    assert len(caught.value.problems) == 2
+    assert not (tmp_path / "good").exists()
 
 
 def test_encoders_take_no_room_of_their_own(study: Study, models: Models, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ META: dict[str, Any] = {
     "subject": "01",
     "entities": {"session": "b", "task": "blocks", "acquisition": "", "direction": "", "run": "02"},
     "n_volumes": 40,
+    "start_time": 0.35,
     "marked": [5],
 }
 
@@ -83,12 +84,18 @@ def test_the_sidecar_tells_what_the_rows_and_columns_are(tmp_path: Path, atlas: 
     folder = export_bids(tmp_path, atlas, run_series(KEY, np.arange(1, 40), meta=META))
     about = read_json(folder / f"{NAME}.json")
     assert about["SamplingFrequency"] == pytest.approx(1 / 0.72)
-    assert (about["RepetitionTime"], about["StartTime"]) == (0.72, 0)
+    assert (about["RepetitionTime"], about["StartTime"]) == (0.72, 0.35)
     assert (about["ScrubbedFrames"], about["ZeroParcels"]) == ([0], ["Ünsal"])
     assert about["Units"] == "standard deviations"
     assert (about["Atlas"], about["Contract"]["high_pass_hz"]) == ("slabs", 0.008)
     description = read_json(folder / "dataset_description.json")
     assert (description["DatasetType"], description["GeneratedBy"][0]["Name"]) == ("derivative", "boldly")
+
+
+def test_a_time_of_frame_0_that_is_not_known_is_not_claimed(tmp_path: Path, atlas: AtlasOptions) -> None:
+    # As in time series written before boldly knew it.
+    meta = {name: value for name, value in META.items() if name != "start_time"}
+    assert "StartTime" not in read_json(export_bids(tmp_path, atlas, run_series(KEY, meta=meta)) / f"{NAME}.json")
 
 
 def test_the_list_holds_every_file_and_its_checksum(tmp_path: Path, atlas: AtlasOptions) -> None:

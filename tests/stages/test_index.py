@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,10 @@ from boldly import bids
 from boldly.config import AtlasOptions, DatasetOptions, IndexOptions, PreprocessOptions, TaskOptions
 from boldly.files import read_json
 from boldly.provenance import Contract
-from boldly.records import InputError, Run, read_runs
+from boldly.records import Event, InputError, Run, read_runs, read_trials
 from boldly.samples.lfb_shards import write_lfb_shards
 from boldly.samples.sample import Sample
 from boldly.samples.shards import write_shard
-from boldly.signals.trials import read_events, trials_of_run
 from boldly.stages import index
 
 Index = Callable[..., list[Run]]
@@ -32,7 +32,9 @@ Index = Callable[..., list[Run]]
 def run_index(tmp_path: Path) -> Index:
     """Return a function that indexes with defaults and returns the rows of the table."""
 
-    def call(dataset_options: DatasetOptions, atlas: AtlasOptions | None = None, **changes: Any) -> list[Run]:
+    def call(
+        dataset_options: DatasetOptions, atlas: AtlasOptions | None = None, said: bool = False, **changes: Any
+    ) -> Any:
         arguments: dict[str, Any] = {
             "options": IndexOptions(),
             "preprocess": PreprocessOptions(),
@@ -40,8 +42,9 @@ def run_index(tmp_path: Path) -> Index:
             "atlas": atlas or AtlasOptions(path=str(next(tmp_path.rglob("atlas-*_dseg.nii.gz")))),
         }
         runs, labels = tmp_path / "index" / "x_runs.tsv", tmp_path / "index" / "x_labels.json"
-        index.run(dataset="x", dataset_options=dataset_options, runs=runs, labels=labels, **(arguments | changes))
-        return read_runs(runs)
+        outputs: dict[str, Any] = {"runs": runs, "labels": labels}
+        text = index.run(dataset="x", dataset_options=dataset_options, **outputs, **(arguments | changes))
+        return text if said else read_runs(runs)
 
     return call
 
@@ -207,6 +210,75 @@ class TestNames:
         assert run_index(study.dataset_options(resolution=""))[0].bold == str(bold)
 
 
+class TestEntities:
+    """Files belong together by all entities of BIDS, and by its inheritance."""
+
+    def variants(self, study: Any, *spellings: str) -> None:
+        """Give the files of run 1 of the first subject other names, one copy for each spelling."""
+        files = study.run()
+        for spelling in spellings:
+            for path in (files.bold, files.mask, files.sidecar, files.confounds, files.confounds_json):
+                shutil.copy(path, path.with_name(path.name.replace("_run-1", spelling)))
+        for path in (files.bold, files.mask, files.sidecar, files.confounds, files.confounds_json):
+            path.unlink()
+
+    def test_two_reconstructions_are_two_runs_with_files_of_their_own(self, study, run_index, caplog):
+        self.variants(study, "_rec-dis_run-1", "_rec-norm_run-1")
+        rows = run_index(study.dataset_options())
+        assert [row.key for row in rows[:2]] == [
+            "ds-x_sub-01_task-blocks_rec-dis_run-1", "ds-x_sub-01_task-blocks_rec-norm_run-1",
+        ]  # fmt: skip
+        for row, rec in zip(rows, ("dis", "norm"), strict=False):
+            assert row.reconstruction == rec
+            assert all(f"_rec-{rec}_" in path for path in (row.bold, row.mask, row.confounds))
+            # The events were recorded once.
+            assert row.events == str(study.run().events)
+        assert "1 recordings are there in several reconstructions" in caplog.text
+
+    def test_one_of_them_can_be_chosen(self, study, run_index, caplog):
+        self.variants(study, "_rec-dis_run-1", "_rec-norm_run-1")
+        rows = run_index(study.dataset_options(filters={"reconstruction": ["norm", None]}))
+        assert [row.reconstruction for row in rows] == ["norm", "", "", ""]
+        assert "several reconstructions" not in caplog.text
+
+    def test_the_magnitude_and_contrast_agents_are_part_of_the_key(self, study, run_index):
+        self.variants(study, "_ce-gd_run-1_part-mag")
+        row = run_index(study.dataset_options())[0]
+        assert (row.key, row.status) == ("ds-x_sub-01_task-blocks_ce-gd_run-1_part-mag", "ok")
+
+    def test_single_echoes_without_the_combined_image_are_no_runs_but_one_can_be_chosen(self, study, run_index):
+        self.variants(study, "_run-1_echo-1", "_run-1_echo-2")
+        with pytest.raises(InputError, match=r"single echoes of one recording \(echo-1, echo-2\)") as caught:
+            run_index(study.dataset_options())
+        assert len(caught.value.problems) == 2
+        rows = run_index(study.dataset_options(filters={"echo": [2, None]}))
+        assert rows[0].key == "ds-x_sub-01_task-blocks_run-1_echo-2"
+        assert [row.status for row in rows] == ["ok"] * 4
+
+    @pytest.mark.parametrize(
+        "name", ["task-blocks_events.tsv", "sub-01/sub-01_task-blocks_events.tsv", "task-blocks_run-01_events.tsv"]
+    )
+    def test_events_are_inherited_from_above(self, study, run_index, name):
+        files = study.run()
+        shutil.move(files.events, study.bids / name)
+        rows = run_index(study.dataset_options())
+        assert [row.events for row in rows[:2]] == [str(study.bids / name), str(study.run(run="2").events)]
+
+    def test_events_of_a_subject_go_before_those_of_all(self, study, run_index):
+        shutil.copy(study.run().events, study.bids / "task-blocks_events.tsv")
+        study.run(run="2").events.unlink()
+        rows = run_index(study.dataset_options())
+        assert [Path(row.events).parent.name for row in rows] == ["func", study.bids.name, "func", "func"]
+
+    def test_a_run_does_not_take_the_table_of_another_recording(self, study, run_index):
+        # task-blocks and task-blocks_run-2: the confounds of the first are not those of the second.
+        self.variants(study, "")
+        study.run(run="2").confounds.unlink()
+        rows = run_index(study.dataset_options("upstream"), options=IndexOptions(on_error="exclude"))
+        assert [(row.key[-6:], row.status) for row in rows[:2]] == [("blocks", "ok"), ("_run-2", "error")]
+        assert "no confounds table" in rows[1].reason
+
+
 class TestRepetitionTime:
     def set_sidecars(self, study: Any, content: dict[str, Any] | None) -> None:
         for files in study.files.values():
@@ -256,6 +328,89 @@ class TestRepetitionTime:
         assert [row.t_r for row in rows] == [2.0, 2.0, 2.0, 2.0004]
 
 
+class TestStartTime:
+    """Where frame 0 lies: fMRIPrep says to which moment slice timing was corrected."""
+
+    def rows(self, study: Any, run_index: Index, **content: Any) -> list[Run]:
+        for files in study.files.values():
+            files.sidecar.write_text(json.dumps({"RepetitionTime": 2.0, **content}))
+        return run_index(study.dataset_options())
+
+    def test_the_sidecar_of_the_image_says_it(self, study, run_index):
+        rows = self.rows(study, run_index, SliceTimingCorrected=True, StartTime=0.955)
+        assert {row.start_time for row in rows} == {0.955}
+
+    @pytest.mark.parametrize("content", [{}, {"SliceTimingCorrected": False}])
+    def test_without_a_correction_frame_0_lies_at_the_onset_of_its_volume(self, study, run_index, content):
+        assert {row.start_time for row in self.rows(study, run_index, **content)} == {0.0}
+
+    def test_older_fmriprep_corrects_to_the_middle_slice_without_saying_so(self, study, run_index, caplog):
+        # Slices from 0 to 1.8 s: the middle is 0.9 s. The raw sidecar's own StartTime is about something else.
+        raw = {"RepetitionTime": 2.0, "SliceTiming": [0, 0.6, 1.2, 1.8], "StartTime": 7}
+        (study.bids / "sub-01" / "sub-01_task-blocks_bold.json").write_text(json.dumps(raw))
+        rows = self.rows(study, run_index, SliceTimingCorrected=True)
+        # Without the times of slices half a repetition time is as near as one can get.
+        assert [row.start_time for row in rows] == [0.9, 0.9, 1.0, 1.0]
+        assert "sub-01_task-blocks_run-1 and 3 more: slice timing was corrected, and no StartTime" in caplog.text
+
+    @pytest.mark.parametrize("value", ["0.9", -0.5, True, 900])
+    def test_a_time_that_cannot_be_is_refused(self, study, run_index, value):
+        # 900 ms would be after the end of a run of 80 s.
+        with pytest.raises(InputError, match=f"StartTime is {value!r}"):
+            self.rows(study, run_index, StartTime=value)
+
+
+class TestTrials:
+    def events(self, tmp_path: Path) -> list[Event]:
+        return read_trials(tmp_path / "index" / "x_trials.tsv")
+
+    def test_the_table_has_every_event_of_every_run(self, study, run_index, tmp_path):
+        rows = run_index(study.dataset_options())
+        events = self.events(tmp_path)
+        # Blocks of 10 s every 12 s from 4 s in 80 s: 6 in each of 4 runs.
+        assert Counter(event.key for event in events) == {row.key: 6 for row in rows}
+        assert [(e.onset, e.trial, e.first, e.stop) for e in events[:2]] == [(4, 0, 2, 7), (16, 1, 8, 13)]
+
+    def test_the_terminal_tells_what_the_trials_are(self, study, run_index):
+        study.run().events.write_text("onset\tduration\ttrial_type\n4\t10\tfaces\n20\t10\tfcaes\n40\t0\tpress\n")
+        said = run_index(study.dataset_options(), said=True)
+        assert "x: 20 trials of 4 states, in 4 runs of 2 people" in said
+        assert "rare: 'fcaes', 1 trials of 1 people; misspelt for 'faces'?" in said
+        assert "1 events are no trials, no duration: press (1)" in said
+        assert "the task has no delay_s" in said
+        assert run_index(study.dataset_options("upstream"), said=True) == ""
+
+    def test_upstream_has_an_empty_table(self, study, run_index, tmp_path):
+        run_index(study.dataset_options("upstream"))
+        assert self.events(tmp_path) == []
+
+    def test_events_of_runs_that_are_not_used_stand_there_with_the_reason(self, study, run_index, tmp_path):
+        study.run().bold.write_bytes(b"")
+        run_index(study.dataset_options(), options=IndexOptions(on_error="exclude"))
+        events = self.events(tmp_path)[:6]
+        assert {event.trial for event in events} == {None}
+        assert all(event.reason for event in events)
+
+    def test_trials_are_placed_in_the_frames_that_shards_have(self, study, run_index, tmp_path):
+        run_index(study.dataset_options(), t_r_s=4.0)
+        # 4 <= t < 14 s: frames at 4, 8 and 12 s.
+        assert [(e.first, e.stop, e.t_r) for e in self.events(tmp_path)[:1]] == [(1, 4, 4.0)]
+
+    def test_frames_are_those_after_the_time_of_frame_0(self, study, run_index, tmp_path):
+        for files in study.files.values():
+            files.sidecar.write_text('{"RepetitionTime": 2.0, "StartTime": 1.0}')
+        run_index(study.dataset_options(task=TaskOptions(delay_s=5.5)))
+        # 9.5 <= 1 + 2 i < 19.5 s; without the time of frame 0 it would be frames 5 to 9.
+        assert [(e.first, e.stop) for e in self.events(tmp_path)[:1]] == [(5, 10)]
+
+    def test_trials_that_overlap_stop_the_dataset_until_something_is_decided(self, study, run_index, tmp_path):
+        study.run().events.write_text("onset\tduration\ttrial_type\n4\t20\tfaces\n20\t10\thouse\n")
+        with pytest.raises(InputError, match="2 events share frames with events of another state"):
+            run_index(study.dataset_options())
+        run_index(study.dataset_options(task=TaskOptions(overlaps="allow")))
+        assert [event.trial for event in self.events(tmp_path)[:2]] == [0, 1]
+
+
 class TestExclusion:
     def test_short_runs_stand_in_the_table_with_the_reason(self, write_study, run_index):
         long, short = write_study(), write_study("short", subjects=("03",), runs=("1",), n_volumes=12)
@@ -268,7 +423,7 @@ class TestExclusion:
     def test_a_run_without_any_trial_is_excluded(self, study, run_index):
         study.run().events.write_text("onset\tduration\ttrial_type\n500\t10\tfaces\n")
         rows = run_index(study.dataset_options())
-        assert (rows[0].status, rows[0].reason) == ("excluded", "no trial of two frames or more")
+        assert (rows[0].status, rows[0].reason) == ("excluded", "no trial (1 x outside the run)")
 
     def test_defective_runs_can_be_excluded_instead_of_stopping(self, study, run_index, tmp_path):
         study.run().bold.write_bytes(b"")
@@ -350,6 +505,8 @@ class TestReadyMadeShards:
         rows = run_index(self.options(tmp_path, "downstream"), AtlasOptions(path="not looked at"))
         assert [(row.key, row.n_volumes, row.status) for row in rows] == [("ds-x_sub-01_task-wm_run-1", 16, "ok")]
         assert labels(tmp_path) == ["face", "house"]
+        found = read_trials(tmp_path / "index" / "x_trials.tsv")
+        assert [(event.label, event.trial, event.n_frames) for event in found] == [("face", 0, 8), ("house", 1, 8)]
 
     def test_tars_of_single_runs_are_read_as_well(self, tmp_path, run_index):
         # LfB writes one for each run, with pickled arrays.
@@ -386,17 +543,77 @@ class TestRealData:
         assert {(row.t_r, row.n_volumes) for row in rows} == {(2.5, 121)}
         names = labels(tmp_path)
         assert names == ["bottle", "cat", "chair", "face", "house", "scissors", "scrambledpix", "shoe"]
+        events = read_trials(tmp_path / "index" / "x_trials.tsv")
         for row in rows:
-            found = trials_of_run(
-                read_events(Path(row.events)), task,
-                run_key=row.key, bids_task=row.task, labels=names, t_r=row.t_r, n_volumes=row.n_volumes,
-            )  # fmt: skip
-            assert sorted(trial.label for trial in found) == list(range(8))
+            found = [event for event in events if event.key == row.key]
+            assert sorted(event.label for event in found if event.trial is not None) == names
             # Blocks of 22.5 s at 2.5 s per frame.
-            assert {trial.stop - trial.first for trial in found} == {9}
+            assert {event.n_frames for event in found} == {9}
 
     def test_without_white_matter_columns_the_default_strategy_is_refused(self, haxby, run_index):
         options = DatasetOptions(role="upstream", derivatives=str(haxby / "derivatives/fmriprep"), space="T1w")
         with pytest.raises(InputError, match=r"drop wm_csf from preprocess\.strategy") as caught:
             run_index(options, AtlasOptions(path=str(haxby / "atlas-slice64_dseg.nii.gz")))
         assert len(caught.value.problems) == 12
+
+
+class TestChoice:
+    def test_filters_choose_runs_by_any_entity(self, write_study, run_index):
+        study = write_study(sessions=("pre", "post"), tasks=("blocks", "other"), runs=("01", "02"))
+        options = study.dataset_options(filters={"session": "pre", "run": [2], "task": ["blocks", "rest"]})
+        with pytest.raises(InputError, match=r"filters.task: no run has 'rest' \(found: blocks, other\)"):
+            run_index(options)
+        rows = run_index(study.dataset_options(filters={"ses": "pre", "run": 2, "task": "blocks"}))
+        assert [(row.session, row.task, row.run) for row in rows] == [("pre", "blocks", "02")] * 2
+
+    def test_null_stands_for_runs_without_the_entity(self, write_study, run_index):
+        study = write_study(runs=("", "2"))
+        assert {row.run for row in run_index(study.dataset_options(filters={"run": [None]}))} == {""}
+        assert len(run_index(study.dataset_options(filters={"run": [None, 2]}))) == 4
+        with pytest.raises(InputError, match=r"filters.session: no run has 'pre' \(found: none at all\)"):
+            run_index(study.dataset_options(filters={"session": "pre"}))
+
+    def test_filters_that_no_run_passes_together_are_an_error(self, write_study, run_index):
+        study = write_study(tasks=("blocks",), runs=("1",))
+        other = write_study("study", tasks=("other",), runs=("2",))
+        assert study.derivatives == other.derivatives
+        with pytest.raises(InputError, match="no run has all that the filters ask for"):
+            run_index(study.dataset_options(filters={"task": "blocks", "run": 2}))
+
+    def test_a_run_excluded_by_hand_has_a_row_with_the_reason_and_is_not_read(self, study, run_index):
+        study.run("01", run="2").bold.write_bytes(b"")
+        reasons = {"sub-01_task-blocks_run-02": "the scanner stopped"}
+        rows = run_index(study.dataset_options(exclude_runs=reasons))
+        assert [row.status for row in rows] == ["ok", "excluded", "ok", "ok"]
+        assert rows[1].reason == "excluded in the config: the scanner stopped"
+
+    def test_a_shorter_key_excludes_all_runs_that_have_its_entities(self, study, run_index):
+        rows = run_index(study.dataset_options(exclude_runs={"ds-x_sub-02": "asleep"}))
+        assert [row.status for row in rows] == ["ok", "ok", "excluded", "excluded"]
+
+    def test_an_exclusion_that_no_run_has_is_an_error(self, study, run_index):
+        with pytest.raises(InputError, match="exclude_runs: no run 'sub-01_run-7'") as caught:
+            run_index(study.dataset_options(exclude_runs={"sub-01_run-7": "x", "nonsense": "x"}))
+        assert len(caught.value.problems) == 2
+
+    def test_runs_of_ready_made_shards_cannot_be_chosen(self):
+        with pytest.raises(ValueError, match="ready-made shards are taken whole"):
+            DatasetOptions(role="upstream", shards="tars", exclude_runs={"sub-01": "x"})
+
+
+class TestMasks:
+    def test_a_run_without_a_brain_mask_is_defective(self, study, run_index):
+        study.run("01", run="2").mask.unlink()
+        with pytest.raises(InputError, match="no brain mask beside the image") as caught:
+            run_index(study.dataset_options())
+        (problem,) = caught.value.problems
+        assert problem.entity.endswith("sub-01_task-blocks_run-2")
+        assert "without_mask" in problem.remedy
+        rows = run_index(study.dataset_options(), options=IndexOptions(on_error="exclude"))
+        assert [row.status for row in rows] == ["ok", "error", "ok", "ok"]
+
+    def test_the_whole_image_counts_as_brain_where_the_config_says_so(self, study, run_index, caplog):
+        study.run("01", run="2").mask.unlink()
+        rows = run_index(study.dataset_options(without_mask="whole_image"))
+        assert [bool(row.mask) for row in rows] == [True, False, True, True]
+        assert "1 runs, the first ds-x_sub-01_task-blocks_run-2: the whole image counts as brain" in caplog.text

@@ -18,13 +18,11 @@ from boldly.config import (
     ParcellateOptions,
     PreprocessOptions,
     ShardOptions,
-    TaskOptions,
 )
 from boldly.files import read_json, read_tsv
-from boldly.records import InputError, Run, read_runs
+from boldly.records import InputError, Run, read_runs, read_trials
 from boldly.samples.sample import Sample
 from boldly.samples.shards import read_shard
-from boldly.signals.trials import RunEvents, events_of_run, states, trials_of_run
 from boldly.stages import index, parcellate, preprocess, shard
 from tests.conftest import Study
 from tests.hcp_tree import FRAMES, LABELS, REST_FRAMES, STATES, T_R, preset, task_events, write_tree
@@ -70,17 +68,11 @@ def results(root: Path, name: str = "tfMRI_MOTOR_LR") -> Path:
     return root / "100307" / "MNINonLinear" / "Results" / name
 
 
-def found_states(rows: list[Run], task: TaskOptions) -> set[str]:
-    """Return the states of which the rows have trials."""
-    found = set()
-    for row in rows:
-        known: dict[str, Any] = {
-            "run_key": row.key, "bids_task": row.task, "t_r": row.t_r, "n_volumes": row.n_volumes
-        }  # fmt: skip
-        events = events_of_run(Path(row.events) if row.events else None, task, **known)
-        found |= states([RunEvents(events, row.key, row.task, row.t_r, row.n_volumes)], task)
-        assert trials_of_run(events, task, labels=LABELS, **known)
-    return found
+def found_states(folder: Path, rows: list[Run]) -> set[str]:
+    """Return the states that have trials; each run has some."""
+    trials = [event for event in read_trials(folder / "hcp_trials.tsv") if event.trial is not None]
+    assert {event.key for event in trials} == {row.key for row in rows}
+    return {event.label for event in trials}
 
 
 class TestRows:
@@ -131,7 +123,7 @@ class TestLabels:
     def test_of_evs(self, written, tmp_path):
         rows = run_index(tmp_path, options(written), written)
         assert read_json(tmp_path / "hcp_labels.json") == {"labels": LABELS}
-        assert found_states(rows, preset("hcp")) == set(LABELS)
+        assert found_states(tmp_path, rows) == set(LABELS)
 
     @pytest.mark.parametrize("spelled", [str.upper, str.lower])
     def test_of_bids_events_beside_fmriprep_derivatives(
@@ -145,7 +137,7 @@ class TestLabels:
         study.run("1", task=spelled("REST1"), run="").events.unlink()
         rows = run_index(tmp_path, study.dataset_options(task=preset("hcp")), study.atlas.parent)
         assert read_json(tmp_path / "hcp_labels.json") == {"labels": LABELS}
-        assert found_states(rows, preset("hcp")) == set(LABELS)
+        assert found_states(tmp_path, rows) == set(LABELS)
 
     def test_of_csv_files_with_columns_of_their_own(self, written, tmp_path):
         for task in STATES:
@@ -161,7 +153,7 @@ class TestLabels:
         dataset = options(written, bids=str(tmp_path / "bids"), task=columns, subjects=["100307"])
         rows = run_index(tmp_path, dataset, written)
         assert {Path(row.events).suffix for row in rows} == {".csv", ""}
-        assert found_states(rows, columns) == set(LABELS)
+        assert found_states(tmp_path, rows) == set(LABELS)
 
 
 class TestProblems:
@@ -234,7 +226,8 @@ def samples_of(folder: Path, root: Path, subject: str) -> list[Sample]:
     )  # fmt: skip
     shard.run(
         timeseries=series, runs=runs, subject=subject, role="downstream", task=preset("hcp"),
-        labels=folder / "hcp_labels.json", options=ShardOptions(), window_frames=10, output=tar,
+        labels=folder / "hcp_labels.json", trials=folder / "hcp_trials.tsv", options=ShardOptions(),
+        window_frames=10, output=tar,
     )  # fmt: skip
     return list(read_shard(tar))
 

@@ -49,6 +49,9 @@ def test_a_shard_of_trials(tmp_path: Path) -> None:
     assert found["frames"] == "5 each, 20 in all"
     assert found["t_r"] == "2 s"
     assert found["marked"] == "1 parcel in some sample: 4"
+    named = [trial_sample(number=n, marked=[4 - n], marked_names=[f"slab-{5 - n}"]) for n in range(2)]
+    write_shard(path, named)
+    assert lines(path)["marked"] == "2 parcels in some sample: slab-4, slab-5"
     assert found["atlas"].startswith("slabs, 6 parcels, checksum abababababab")
     assert found["contract"].startswith(contract().sha256[:12])
 

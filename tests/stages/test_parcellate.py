@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -41,7 +41,12 @@ class Subject:
     status: dict[str, str]
     atlas: AtlasOptions
 
-    def parcellate(self, **options: Any) -> list[RunSeries]:
+    def parcellate(
+        self,
+        on_error: Literal["stop", "exclude"] = "stop",
+        preprocess: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> list[RunSeries]:
         """Run the stage; return what it wrote."""
         path = self.folder
         write_runs(path / "runs.tsv", self.runs)
@@ -54,10 +59,11 @@ class Subject:
             qc=path / "qc.tsv",
             atlas=self.atlas,
             options=ParcellateOptions.model_validate(options),
-            preprocess=PreprocessOptions(),
+            preprocess=PreprocessOptions.model_validate(preprocess or {}),
             cache=path / "cache",
             output=path / "out" / "sub-01_timeseries.safetensors",
             quality=path / "out" / "sub-01_quality.tsv",
+            on_error=on_error,
         )
         return read_timeseries(path / "out" / "sub-01_timeseries.safetensors")[0]
 
@@ -230,14 +236,37 @@ def test_parcels_outside_the_brain_mask_are_zeros_and_marked(subject: Subject) -
     first, second = subject.parcellate(min_coverage=0.5)
     np.testing.assert_allclose(first.coverage, [0.5, 1, 1 / 7, 1 / 7], rtol=1e-6)
     assert first.meta["marked"] == first.meta["uncovered"] == [2, 3]
+    assert first.meta["marked_names"] == ["parcel-3", "parcel-4"]
     assert not first.data[:, 2:].any()
     assert first.data[:, :2].any(axis=0).all()
-    # Coverage decides about parcels, not about voxels: signals do not depend on the mask.
     assert second.meta["marked"] == []
+    # Without the option the mask decides about parcels, not about voxels: signals do not depend on it.
+    (unmasked, _) = subject.parcellate(mask=False)
+    assert np.array_equal(unmasked.coverage, first.coverage)
     subject.runs[0] = dataclasses.replace(subject.runs[0], mask="")
     without = subject.parcellate()[0]
     np.testing.assert_array_equal(without.coverage, 1)
-    np.testing.assert_array_equal(without.data[:, :2], first.data[:, :2])
+    np.testing.assert_array_equal(without.data[:, :2], unmasked.data[:, :2])
+    # The mask does not cut the second parcel.
+    np.testing.assert_array_equal(first.data[:, 1], unmasked.data[:, 1])
+
+
+@pytest.mark.parametrize("mask", [True, False])
+def test_voxels_beside_the_brain_do_not_count(subject: Subject, mask: bool) -> None:
+    record = subject.runs[0]
+    inside = np.ones(SHAPE, np.uint8)
+    inside[:2] = 0  # half of the first slab
+    truth = np.sin(np.arange(T) / 3)
+    data = np.full((*SHAPE, T), 1000.0) + 10 * truth
+    # What is recorded beside the brain is five times as strong.
+    data[:2] = 1000 + 50 * np.random.default_rng(0).normal(size=T)
+    save(Path(record.mask), inside)
+    save(Path(record.bold), data.astype(np.float32))
+    (series, _) = subject.parcellate(mask=mask, smoothing_fwhm_mm=None, high_pass_hz=None, detrend=False)
+    found = np.corrcoef(series.data[:, 0], truth[series.frames])[0, 1]
+    assert (abs(found) > 0.9) == mask
+    contract = read_timeseries(subject.folder / "out" / "sub-01_timeseries.safetensors")[1]
+    assert contract.mask == mask
 
 
 def test_parcels_that_do_not_vary_are_zeros_and_marked(subject: Subject) -> None:
@@ -286,6 +315,18 @@ def test_all_bad_runs_are_reported_at_once_and_nothing_is_written(subject: Subje
     found = [(problem.where, problem.entity) for problem in caught.value.problems]
     assert found == [(str(bold), subject.runs[0].key), (subject.runs[1].mask, subject.runs[1].key)]
     assert not (subject.folder / "out").exists()
+
+
+def test_a_defective_run_becomes_a_row_with_the_reason_where_the_config_says_so(subject: Subject) -> None:
+    data = nib.Nifti1Image.from_filename(subject.runs[0].bold).get_fdata(dtype=np.float32)
+    data[..., -1] = 0
+    save(Path(subject.runs[0].bold), data)
+    (series,) = subject.parcellate(on_error="exclude")
+    assert series.key == subject.runs[1].key
+    table = quality(subject)
+    assert table["status"].tolist() == ["error", "ok"]
+    assert table["reason"].tolist()[0] == f"1 of {T} volumes hold nothing but zeros or NaN: {T - 1}"
+    assert table["n_marked"].isna().tolist() == [True, False]
 
 
 def test_a_repaired_run_gives_the_bytes_of_a_clean_one(subject: Subject) -> None:
@@ -350,3 +391,15 @@ def test_a_real_run_equals_nilearn(haxby: Path, tmp_path: Path) -> None:
     )
     expected = masker.fit_transform(str(run))
     assert np.abs(ours.data - expected).max() < 1e-3
+
+
+def test_there_is_no_butterworth_filter_beside_cosines(subject: Subject, caplog: pytest.LogCaptureFixture) -> None:
+    subject.parcellate(preprocess={"strategy": ["motion", "high_pass"]})
+    assert "no Butterworth high-pass filter" in caplog.text
+    path = subject.folder / "out" / "sub-01_timeseries.safetensors"
+    found, contract = read_timeseries(path)
+    assert contract.high_pass_hz is None
+    assert contract.confounds["strategy"] == ["motion", "high_pass"]
+    for one, other in zip(found, subject.parcellate(high_pass_hz=None), strict=True):
+        assert np.array_equal(one.data, other.data)
+    assert read_timeseries(path)[1].high_pass_hz is None

@@ -206,3 +206,25 @@ def test_the_haxby_slice_loses_7_degrees_of_freedom_per_run(haxby, tmp_path, pre
     assert set(qc["degrees_of_freedom"]) == {121 - 7 - 1}
     assert qc["mean_std_dvars"].isna().all()
     assert all(kept.all() and regressors.shape == (121, 7) for kept, regressors, _ in nuisance.values())
+
+
+def test_a_defective_run_becomes_a_row_with_the_reason_where_the_config_says_so(study, prepare, tmp_path, caplog):
+    edit(study.run().confounds, csf=(5, np.nan))
+    with pytest.raises(InputError, match="no number in column csf at 1 frames, the first 5"):
+        prepare(study)
+    qc_path, nuisance_path = tmp_path / "qc.tsv", tmp_path / "n.tsv"
+    preprocess.run(
+        runs=tmp_path / "x_runs.tsv",
+        subject="01",
+        options=PreprocessOptions(),
+        nuisance=nuisance_path,
+        qc=qc_path,
+        on_error="exclude",
+    )
+    qc = read_tsv(qc_path).set_index("key")
+    assert qc["status"].tolist() == ["error", "ok"]
+    assert qc.loc[KEY, "reason"] == "no number in column csf at 1 frames, the first 5"
+    assert qc["mean_fd_mm"].isna().tolist() == [True, False]
+    assert qc.loc[KEY, "n_volumes"] == 40
+    assert list(read_nuisance(nuisance_path)) == [KEY.replace("run-1", "run-2")]
+    assert "way out: run fMRIPrep again on the run" in caplog.text

@@ -13,6 +13,7 @@ from boldly.config import PretrainOptions
 from boldly.files import read_json, write_json
 from boldly.models.build import build_objective, load_contract, load_network
 from boldly.records import InputError
+from boldly.samples.packed import LooseShards
 from boldly.samples.shards import read_shard, write_shard
 from boldly.stages import pretrain
 from boldly.training.checkpoints import CheckpointFolder
@@ -172,6 +173,8 @@ def test_the_kept_forecast_is_no_worse_than_the_start_and_than_linear_ones(data,
         chosen,
         pretrain.load_corpus([data[0][1] / "ds-one_sub-00.tar"]),
         CheckpointFolder(tmp_path / "none"),
+        LooseShards(),
+        None,
     )
     assert validation is not None
     with torch.inference_mode():

@@ -12,11 +12,14 @@ import pandas as pd
 import pytest
 
 from boldly.config import ShardOptions, TaskOptions
-from boldly.records import InputError, Run, write_runs
+from boldly.records import InputError, Run, write_runs, write_trials
 from boldly.samples.corpus import load_corpus
 from boldly.samples.sample import Sample
 from boldly.samples.shards import read_shard
 from boldly.samples.timeseries import RunSeries, write_timeseries
+from boldly.signals import resampling
+from boldly.signals.events import read_events
+from boldly.signals.trials import RunEvents, place
 from boldly.stages import shard
 from tests.samples.examples import LABELS, N_PARCELS, contract, run_series
 
@@ -32,7 +35,7 @@ def events(tmp_path: Path) -> Path:
     return tmp_path / "events.tsv"
 
 
-def record(key: str, events: Path | str = "", n_volumes: int = 40, confounds: str = "") -> Run:
+def record(key: str, events: Path | str = "", confounds: str = "", start_time: float = 0.0) -> Run:
     number = key.rpartition("-")[2]
     return Run(
         dataset="toy",
@@ -49,7 +52,8 @@ def record(key: str, events: Path | str = "", n_volumes: int = 40, confounds: st
         confounds=confounds,
         events=str(events),
         t_r=T_R,
-        n_volumes=n_volumes,
+        n_volumes=40,
+        start_time=start_time,
     )
 
 
@@ -60,19 +64,30 @@ def run_stage(
     *,
     name: str = "a.tar",
     confounds: dict[str, str] | None = None,
+    start_time: float = 0.0,
     **changes: Any,
 ) -> list[Sample]:
     write_timeseries(folder / "sub-01_timeseries.safetensors", series, contract())
     write_runs(
-        folder / "runs.tsv", [record(key, events, confounds=(confounds or {}).get(key, "")) for key in KEYS]
+        folder / "runs.tsv", [record(key, events, (confounds or {}).get(key, ""), start_time) for key in KEYS]
     )
     (folder / "labels.json").write_text(json.dumps({"labels": LABELS if events else []}))
+    task = changes.get("task") or TaskOptions()
+    t_r = changes.get("options", ShardOptions()).t_r_s or T_R
+    n_volumes = len(resampling.positions(40, T_R, t_r))
+    found = [
+        place(RunEvents(read_events(Path(events)), key, "blocks", t_r, n_volumes, start_time), task)
+        for key in KEYS
+        if events
+    ]
+    write_trials(folder / "trials.tsv", [event for rows in found for event in rows])
     options: dict[str, Any] = {
         "timeseries": folder / "sub-01_timeseries.safetensors",
         "runs": folder / "runs.tsv",
         "subject": "01",
         "role": "downstream" if events else "upstream",
-        "task": TaskOptions() if events else None,
+        "task": task if events else None,
+        "trials": folder / "trials.tsv",
         "labels": folder / "labels.json",
         "options": ShardOptions(),
         "window_frames": 10,
@@ -104,7 +119,27 @@ def test_runs_that_scrubbing_made_too_short_are_left_out_and_logged(
         samples = run_stage(tmp_path, [run_series(KEYS[0], np.arange(9)), run_series(KEYS[1], np.arange(10))])
     assert [sample.key for sample in samples] == KEYS[1:]
     assert samples[0].meta["missing"] == 30
-    assert f"{KEYS[0]}: left out, 9 frames where windows need 10" in caplog.text
+    assert f"{KEYS[0]}: left out, 9 frames without a gap where windows need 10" in caplog.text
+
+
+def test_shards_number_their_frames_and_the_corpus_knows_the_gaps(tmp_path: Path) -> None:
+    kept = [np.setdiff1d(np.arange(40), [0, 1, 17, 18]), np.arange(40)]
+    samples = run_stage(tmp_path, [run_series(key, frames) for key, frames in zip(KEYS, kept, strict=True)])
+    assert [sample.meta["frames"] for sample in samples] == [[[2, 17], [19, 40]], [[0, 40]]]
+    corpus = load_corpus([tmp_path / "a.tar"])
+    # Parcel 0 holds the number of the frame.
+    assert corpus.numbers is not None
+    assert np.array_equal(corpus.numbers, corpus.frames[:, 0])
+    stretches = [part.tolist() for part in corpus.stretches]
+    assert stretches == [[0, 15, 36], [15, 36, 76], [0, 0, 1]]
+    assert [part.tolist() for part in corpus.select([1]).stretches] == [[0], [40], [0]]
+
+
+def test_a_run_of_many_short_stretches_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        samples = run_stage(tmp_path, [run_series(KEYS[0], np.setdiff1d(np.arange(40), range(9, 40, 10)))])
+    assert samples == []
+    assert f"{KEYS[0]}: left out, 9 frames without a gap where windows need 10" in caplog.text
 
 
 def test_downstream_has_one_sample_for_each_trial(tmp_path: Path, events: Path) -> None:
@@ -137,6 +172,15 @@ def test_the_delay_of_the_task_moves_the_frames(tmp_path: Path, events: Path) ->
     assert samples[0].bold[:, 0].tolist() == [4, 5, 6, 7, 8]
 
 
+def test_the_time_of_frame_0_moves_the_frames(tmp_path: Path, events: Path) -> None:
+    samples = run_stage(tmp_path, [run_series(KEYS[0])], events, start_time=1.0)
+    # Frames at 1, 3, 5 s: 4 <= t < 14 holds for frames 2 to 6, at 5 to 13 s; 16 to 26 for frames 8 to 12.
+    assert [sample.bold[:, 0].tolist() for sample in samples[:2]] == [[2, 3, 4, 5, 6], [8, 9, 10, 11, 12]]
+    samples = run_stage(tmp_path, [run_series(KEYS[0])], events, start_time=1.0, task=TaskOptions(delay_s=1.5))
+    # From 5.5 s: frame 3 at 7 s, not frame 3 at 6 s.
+    assert samples[0].bold[:, 0].tolist() == [3, 4, 5, 6, 7]
+
+
 def test_scrubbed_frames_are_missing_from_trials_and_others_stay_in_place(tmp_path: Path, events: Path) -> None:
     kept = np.setdiff1d(np.arange(40), [0, 3, 9])
     samples = run_stage(tmp_path, [run_series(KEYS[0], kept)], events)
@@ -146,6 +190,7 @@ def test_scrubbed_frames_are_missing_from_trials_and_others_stay_in_place(tmp_pa
         [14, 15, 16, 17, 18],
     ]
     assert [sample.meta["missing"] for sample in samples] == [1, 1, 0]
+    assert [sample.meta["frames"] for sample in samples] == [[[2, 3], [4, 7]], [[8, 9], [10, 13]], [[14, 19]]]
 
 
 def test_a_trial_with_fewer_than_two_frames_left_is_dropped_and_counted(
@@ -157,6 +202,39 @@ def test_a_trial_with_fewer_than_two_frames_left_is_dropped_and_counted(
     # The others keep their numbers.
     assert [sample.key[-3:] for sample in samples] == ["001", "002"]
     assert "1 of 3 trials left out" in caplog.text
+
+
+def test_frames_that_scrubbing_takes_do_not_count_for_the_minimum(tmp_path: Path, events: Path) -> None:
+    kept = np.setdiff1d(np.arange(40), [2])
+    task = TaskOptions(minimum_frames=5)
+    samples = run_stage(tmp_path, [run_series(KEYS[0], kept)], events, task=task)
+    # Each trial has 5 frames; the first lost one.
+    assert [sample.meta["number"] for sample in samples] == [1, 2]
+
+
+def test_a_trial_can_be_the_mean_of_its_frames(tmp_path: Path, events: Path) -> None:
+    kept = np.setdiff1d(np.arange(40), [3, 4, 5, 6])
+    samples = run_stage(tmp_path, [run_series(KEYS[0], kept)], events, task=TaskOptions(average=True))
+    # Frames 2 (3 to 6 are scrubbed), 8 to 12 and 14 to 18; the first parcel of a frame holds its number.
+    assert [sample.bold[:, 0].tolist() for sample in samples] == [[2], [10], [16]]
+    assert [(s.meta["n_volumes"], s.meta["averaged"], s.meta["missing"]) for s in samples] == [
+        (1, 1, 4), (1, 5, 0), (1, 5, 0),
+    ]  # fmt: skip
+    assert load_corpus([tmp_path / "a.tar"]).frames.shape == (3, N_PARCELS)
+
+
+def test_trials_placed_in_other_frames_are_refused(tmp_path: Path, events: Path) -> None:
+    run_stage(tmp_path, [run_series(KEYS[0])], events)
+    table = tmp_path / "other.tsv"
+    table.write_text((tmp_path / "trials.tsv").read_text().replace("\t2.0\tok", "\t1.5\tok"))
+    with pytest.raises(InputError, match=r"frames of 1\.5 s, signals in frames of 2 s"):
+        run_stage(tmp_path, [run_series(KEYS[0])], events, trials=table)
+
+
+def test_a_state_that_the_labels_do_not_know_is_refused(tmp_path: Path, events: Path) -> None:
+    (tmp_path / "other.json").write_text(json.dumps({"labels": ["house", "rest"]}))
+    with pytest.raises(InputError, match=r"states that are not in .*other\.json: faces"):
+        run_stage(tmp_path, [run_series(KEYS[0])], events, labels=tmp_path / "other.json")
 
 
 def test_a_subject_without_samples_gets_an_empty_tar(tmp_path: Path) -> None:
@@ -241,20 +319,15 @@ def test_a_run_that_is_not_in_the_run_table_is_an_error(tmp_path: Path) -> None:
         run_stage(tmp_path, [run_series("ds-toy_sub-01_task-other")])
 
 
-def test_a_run_without_events_is_an_error(tmp_path: Path, events: Path) -> None:
-    with pytest.raises(InputError, match="no events table"):
-        run_stage(tmp_path, [run_series(KEYS[0])], role="downstream", task=TaskOptions())
+def test_a_run_without_trials_has_no_samples(tmp_path: Path) -> None:
+    assert run_stage(tmp_path, [run_series(KEYS[0])], role="downstream", task=TaskOptions()) == []
 
 
-def test_a_state_outside_the_labels_is_an_error_that_names_it(tmp_path: Path, events: Path) -> None:
-    events.write_text(events.read_text().replace("house", "chair"))
-    with pytest.raises(InputError, match="chair"):
-        run_stage(tmp_path, [run_series(KEYS[0])], events)
-
-
-def test_downstream_without_a_task_is_an_error(tmp_path: Path, events: Path) -> None:
-    with pytest.raises(InputError, match=r"datasets\.<name>\.task"):
-        run_stage(tmp_path, [run_series(KEYS[0])], events, task=None)
+@pytest.mark.parametrize("missing", ["task", "trials"])
+def test_downstream_without_a_task_or_trials_is_an_error(tmp_path: Path, events: Path, missing: str) -> None:
+    changes: dict[str, Any] = {missing: None}
+    with pytest.raises(InputError, match="give --trials and --task on the command line"):
+        run_stage(tmp_path, [run_series(KEYS[0])], events, **changes)
 
 
 def test_marked_parcels_reach_the_corpus(tmp_path: Path, events: Path) -> None:

@@ -15,7 +15,8 @@ from nilearn.maskers import NiftiMapsMasker
 
 from boldly.config import TaskOptions
 from boldly.records import InputError
-from boldly.signals.trials import read_events, trials_of_run
+from boldly.signals.events import read_events
+from boldly.signals.trials import RunEvents, place, trials_of
 from boldly.simulation.study import DATASETS
 from boldly.stages import simulate
 
@@ -185,9 +186,7 @@ def test_hcp_events_give_the_states_and_no_cues(folder):
         events = read_events(path)
         assert "cue" in set(events["trial_type"])
         bids_task = path.name.split("task-")[1].split("_")[0]
-        trials = trials_of_run(
-            events, task, run_key="", bids_task=bids_task, labels=labels, t_r=0.72, n_volumes=10**4
-        )
+        trials = trials_of(place(RunEvents(events, "", bids_task, 0.72, 10**4), task), labels)
         found += [trial.label_name for trial in trials]
     assert sorted(found) == sorted(labels)
 
@@ -201,9 +200,7 @@ def test_mdtb_blocks_merge_and_their_second_version_is_the_same_task(folder):
     for path in sorted((folder / "demomdtb/sub-01").rglob("*_events.tsv")):
         events = read_events(path)
         spelled |= set(events["taskName"])
-        trials = trials_of_run(
-            events, task, run_key="", bids_task="battery", labels=labels, t_r=1.0, n_volumes=10**4
-        )
+        trials = trials_of(place(RunEvents(events, "", "battery", 1.0, 10**4), task), labels)
         assert sorted(trial.label_name for trial in trials) == sorted(labels)
         assert {trial.duration for trial in trials} == {16.0, 18.0, 20.0, 22.0}
     assert "instruct" in spelled

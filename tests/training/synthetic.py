@@ -66,7 +66,8 @@ def corpus(
         frames=np.concatenate(
             [signal(rng, T, step, n_parcels) for T, step in zip(lengths, t_rs, strict=True)]
         ).astype(np.float16),
-        starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        starts=np.cumsum(lengths) - lengths,
+        lengths=np.array(lengths, np.int64),
         t_r=t_rs,
         marked=np.zeros((n, n_parcels), bool),
         labels=np.array(labels if labels is not None else [-1] * n, np.int64),

@@ -14,6 +14,7 @@ from boldly.bids import shard_name
 from boldly.config import Framework, PretrainOptions
 from boldly.models.build import window_options
 from boldly.records import InputError
+from boldly.samples import packed
 from boldly.samples.corpus import Corpus, load_corpus
 from boldly.samples.shards import subject_shards, write_shard
 from boldly.samples.streams import StreamedWindows
@@ -55,7 +56,7 @@ def options(framework: Framework = "csm") -> PretrainOptions:
 def scrambled(corpus: Corpus, dataset: str = "two") -> Corpus:
     """Read the runs of a dataset as if they lay in memory parcel by parcel."""
     frames = corpus.frames.copy()
-    for run, (first, end) in enumerate(zip(corpus.starts, corpus.starts[1:], strict=False)):
+    for run, (first, end) in enumerate(zip(corpus.starts, corpus.starts + corpus.lengths, strict=True)):
         if corpus.datasets[run] == dataset:
             frames[first:end] = frames[first:end].ravel(order="F").reshape(end - first, -1)
     return dataclasses.replace(corpus, frames=frames)
@@ -112,7 +113,7 @@ def test_a_pretraining_on_scrambled_windows_does_not_start(tmp_path: Path, monke
     def scramble(*arguments: Any, **named: Any) -> Corpus:
         return scrambled(scrambled(load_corpus(*arguments, **named)), "one")
 
-    monkeypatch.setattr(pretrain, "load_corpus", scramble)
+    monkeypatch.setattr(packed, "load_corpus", scramble)
     with pytest.raises(InputError) as caught:
         pretrain.run(name="toy", options=options(), data=data, output=tmp_path / "out")
     assert [problem.entity for problem in caught.value.problems] == ["one", "two"]
@@ -143,7 +144,8 @@ def test_of_a_large_corpus_only_a_few_shards_are_read_again(tmp_path: Path) -> N
     large = dataclasses.replace(
         corpus,
         frames=np.tile(corpus.frames[:120], (n, 1)),
-        starts=np.arange(n + 1) * 120,
+        starts=np.arange(n) * 120,
+        lengths=np.full(n, 120),
         t_r=np.full(n, 2.0),
         marked=np.zeros((n, 16), bool),
         labels=np.full(n, -1),

@@ -10,8 +10,9 @@ from boldly.config import PretrainOptions
 from boldly.models import build
 from boldly.models.build import build_objective, pretraining_config, window_options
 from boldly.samples.windows import Windows
-from boldly.training import forecasts
-from boldly.training.forecasts import fit_dynamics, forecast
+from boldly.training import linear
+from boldly.training.forecasts import forecast
+from boldly.training.linear import fit_dynamics
 from boldly.training.processes import Processes
 from boldly.training.validation import UpstreamValidation, choose_coupling
 from tests.training import synthetic
@@ -25,7 +26,11 @@ def build_network(config, seed) -> Any:
 
 
 def fit_forecasts(corpus, wanted) -> Any:
-    return forecasts.fit_forecasts(corpus, wanted)
+    fitted = linear.fit_forecasts(corpus, wanted)
+    return {
+        group: {name: None if value is None else torch.from_numpy(value) for name, value in found.items()}
+        for group, found in fitted.items()
+    }
 
 
 def coupling(t_r=1.0, memory_s=1e9):
@@ -237,3 +242,13 @@ def test_comparisons_add_up_over_processes_even_without_a_share():
     totals = iter([sum(tables[0::2]), sum(tables[1::2])])
     both, _ = validation()
     assert both(objective, Processes(0, count, lambda table: next(totals))) == pytest.approx(alone)
+
+
+def test_what_lies_behind_a_gap_is_not_the_next_frame():
+    parts = synthetic.corpus([50, 40, 60, 30], n_parcels=P)
+    split = dataclasses.replace(parts, subjects=("0", "0", "1", "1"))
+    whole = synthetic.corpus([90, 90], n_parcels=P)
+    numbers = np.concatenate([np.arange(90) + 7 * (np.arange(90) >= gap) for gap in (50, 60)])
+    gapped = dataclasses.replace(whole, frames=parts.frames, subjects=("0", "1"), numbers=numbers.astype(np.int32))
+    expected, found = fit_dynamics(split), fit_dynamics(gapped)
+    np.testing.assert_array_equal(found.coupling, expected.coupling)

@@ -61,7 +61,7 @@ def test_the_chain_runs_as_slurm_jobs(study: Path, snakemake: Snakemake, cluster
             partition, state, resources, seconds = jobs[log.stem]
             print(f"{rule:28}{log.stem:>6}  {partition:4}{state:10}{resources}  {seconds} s")
             assert state == "COMPLETED"
-            trains = rule in ("pretrain_experiment", "adapt_experiment")
+            trains = rule in ("pretrain_experiment", "adapt_probes", "adapt_experiment")
             assert partition == ("gpu" if trains else "cpu")
             assert ("gres/gpu=1" in resources) == trains
 
@@ -74,7 +74,8 @@ RULES = {
     "shard_subject": 10,
     "split_dataset": 2,
     "pretrain_experiment": 1,
-    "adapt_experiment": 2,
+    "adapt_probes": 1,
+    "adapt_experiment": 3,
     "evaluate_dataset": 1,
     "figure_upstream_losses": 1,
     "figure_downstream": 2,

@@ -4,7 +4,8 @@ Input: upstream models (not for all baselines), shards and split of a downstream
 Output: results/models/downstream/{dataset}/{experiment}/: adapt.json, one folder per size, draw and seed, and the
 frozen networks of probes in encoders/
 
-One job trains all of them; a killed job goes on with those that are missing.
+All probes of a dataset are one job, every other experiment is one of its own; a killed job goes on with the fits that
+are missing.
 """
 
 
@@ -13,8 +14,46 @@ rule adapt:
         [adapted(dataset) for dataset in DOWNSTREAM],
 
 
+# One process for all that need only seconds: to start one takes as long.
+if PROBES:
+
+    rule adapt_probes:
+        """Fit the probes of a dataset: classifiers on what frozen networks, components or signals say of trials."""
+        input:
+            models=probe_files,
+            split="results/split/{dataset}.json",
+            shards=dataset_shards,
+        output:
+            expand("results/models/downstream/{{dataset}}/{experiment}/adapt.json", experiment=PROBES),
+        log:
+            "results/logs/adapt/{dataset}_probes.log",
+        benchmark:
+            "results/usage/adapt/{dataset}_probes.tsv"
+        priority: 1  # it takes longest
+        conda:
+            "../../envs/gpu.yaml"
+        threads: 1
+        resources:
+            mem_mb=8000,
+            runtime=1440,
+            gpu=0,
+        params:
+            experiments=probe_experiments,
+            shards=dataset_shard_folder,
+            folder="results/models/downstream/{dataset}",
+            revision=REVISIONS["adapt"],
+        shell:
+            "boldly adapt"
+            " --dataset {wildcards.dataset:q}"
+            " --experiments {params.experiments:q}"
+            " --split {input.split:q}"
+            " --shards {params.shards:q}"
+            " --output {params.folder:q}"
+            " 2> {log:q}"
+
+
 rule adapt_experiment:
-    """Train a downstream experiment."""
+    """Train a downstream experiment by gradient steps, or combine others."""
     input:
         models=upstream_files,
         members=member_manifests,
@@ -26,6 +65,8 @@ rule adapt_experiment:
         "results/logs/adapt/{dataset}_{experiment}.log",
     benchmark:
         "results/usage/adapt/{dataset}_{experiment}.tsv"
+    wildcard_constraints:
+        experiment=OTHER_EXPERIMENTS,
     conda:
         "../../envs/gpu.yaml"
     threads: 1

@@ -4,12 +4,14 @@ import functools
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 # Modules, not names: a Snakefile shares its namespace with Snakemake itself (which has a `parse` of its own).
-from boldly import bids, records
+from boldly import bids, fingerprints, records
 from boldly import config as settings
 from boldly.samples.shards import subject_shards
 
@@ -26,16 +28,47 @@ for section in ("pretrain", "adapt"):
 if preset := config.get("preprocess", {}).get("preset"):
     config["preprocess"] = {**CONFIG.preprocess.model_dump(mode="json"), "preset": preset}
 
+if workflow.is_main_process:
+    for warning in CONFIG.warnings():
+        logger.warning(f"boldly: {warning}")
+
 REVISIONS = settings.REVISIONS
 PREPARED = [name for name, dataset in CONFIG.datasets.items() if dataset.derivatives]
 UPSTREAM = [name for name, dataset in CONFIG.datasets.items() if dataset.role == "upstream"]
 DOWNSTREAM = [name for name, dataset in CONFIG.datasets.items() if dataset.role == "downstream"]
 PRETRAIN = CONFIG.pretrain.experiments
 ADAPT = CONFIG.adapt.experiments
+# Fitted in seconds each, to all downstream datasets.
+PROBES = [name for name, options in ADAPT.items() if options.is_probe and options.datasets is None]
+# As a pattern for file names; that of an empty list matches nothing.
+OTHER_EXPERIMENTS = "|".join(re.escape(name) for name in ADAPT if name not in PROBES) or "(?!)"
 SHORTEST_WINDOW = min((options.window_frames[0] for options in PRETRAIN.values()), default=2)
 
 
+def shares_shards(options):
+    """Whether all its shards are files, read once for all experiments; not if they are streamed."""
+    datasets = options.datasets or UPSTREAM
+    return options.stream_shards is None and not any(CONFIG.datasets[name].is_remote for name in datasets)
+
+
+def corpus_name(datasets):
+    """Folder in results/corpus of the packed runs of some datasets; the name of a file has its limits."""
+    if set(datasets) == set(UPSTREAM):
+        return "all"
+    names = "+".join(sorted(set(datasets)))
+    return f"only_{names if len(names) < 100 else hashlib.sha256(names.encode()).hexdigest()[:16]}"
+
+
+# Packed runs that upstream experiments share, and the datasets that they are of.
+CORPORA = {
+    corpus_name(options.datasets or UPSTREAM): sorted(set(options.datasets or UPSTREAM))
+    for options in PRETRAIN.values()
+    if shares_shards(options)
+}
+
+
 wildcard_constraints:
+    corpus="|".join(map(re.escape, CORPORA)),
     dataset="|".join(CONFIG.datasets),
     subject="[A-Za-z0-9]+",
     experiment="[A-Za-z0-9][A-Za-z0-9_.-]*",
@@ -45,6 +78,11 @@ def options(stage):
     """A section of the config as JSON, for the command line; null for a section that is not needed."""
     section = getattr(CONFIG, stage)
     return section.model_dump_json() if section else "null"
+
+
+def dataset_section(stage):
+    """Params function: a section of the config as JSON, with what a dataset has of its own."""
+    return lambda wildcards: getattr(CONFIG, f"{stage}_of")(wildcards.dataset).model_dump_json()
 
 
 def if_present(path):
@@ -65,28 +103,18 @@ def index_atlas(wildcards):
 
 
 def dataset_options(wildcards):
-    unused = {"participants", "source", "split", "ceilings"}
+    unused = {"participants", "source", "split", "ceilings", "preprocess", "parcellate"}
     return CONFIG.datasets[wildcards.dataset].model_dump_json(exclude=unused)
 
 
-def folders(path):
-    """The folders in a folder, sorted; none where there is no such folder."""
-    found = os.scandir(path) if path and Path(path).is_dir() else ()
-    return sorted((entry for entry in found if entry.is_dir()), key=lambda entry: entry.name)
+def dataset_files(wildcards):
+    """Fingerprint of all files that index reads, so that it looks again where one of them comes, goes or changes."""
+    return fingerprints.of_dataset(CONFIG.datasets[wildcards.dataset])
 
 
-def subject_listing(wildcards):
-    """Checksum of the derivatives' folders, so that index looks again where subjects, sessions or runs come or go.
-
-    The time of a folder func tells of new files in it without a look at their names.
-    """
-    listing = []
-    for subject in folders(CONFIG.datasets[wildcards.dataset].derivatives):
-        inside = folders(subject.path) if subject.name.startswith("sub-") else ()
-        sessions = [entry for entry in inside if entry.name.startswith("ses-")] or [subject]
-        scans = [(session.name, Path(session.path, "func")) for session in sessions]
-        listing.append((subject.name, [(name, func.stat().st_mtime_ns) for name, func in scans if func.is_dir()]))
-    return hashlib.sha256(repr(listing).encode()).hexdigest()[:16]
+def shard_t_r(wildcards):
+    """The repetition time that trials are placed at: as an argument, none for that of each run."""
+    return [] if CONFIG.shard.t_r_s is None else ["--t-r-s", str(CONFIG.shard.t_r_s)]
 
 
 def dataset_role(wildcards):
@@ -153,25 +181,52 @@ def subject_files(pattern):
     return files
 
 
-def files_at(path):
-    """A file, or those in a folder (the EVs of HCP), so that editing one of them reruns what reads it."""
-    return sorted(map(str, Path(path).iterdir())) if Path(path).is_dir() else [path]
-
-
 def run_files(column):
     """Input function: the files that a column of the run table names for the subject."""
 
     def files(wildcards):
         runs = subjects(wildcards.dataset).get(wildcards.subject, [])
-        return [path for run in runs if getattr(run, column) for path in files_at(getattr(run, column))]
+        return [getattr(run, column) for run in runs if getattr(run, column)]
 
     return files
 
 
-def subject_rows(wildcards):
-    """Checksum of the subject's rows, so that a changed run table reruns only the subjects that changed."""
-    rows = subjects(wildcards.dataset).get(wildcards.subject, [])
-    return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
+def run_tables(wildcards):
+    """The subject's confounds tables, and the files beside them that say what their components are."""
+    tables = run_files("confounds")(wildcards)
+    return [path for table in tables for path in (table, *if_present(bids.sidecar(Path(table))))]
+
+
+def subject_rows(*columns):
+    """Params function: checksum of the subject's rows, and of the files in some columns.
+
+    So a changed run table reruns only the subjects that changed. Snakemake itself notices a newer file, not one that
+    was replaced by an older one.
+    """
+
+    def checksum(wildcards):
+        rows = subjects(wildcards.dataset).get(wildcards.subject, [])
+        paths = [path for column in columns for path in run_files(column)(wildcards)]
+        return hashlib.sha256(f"{rows} {fingerprints.of_files(paths)}".encode()).hexdigest()[:16]
+
+    return checksum
+
+
+@functools.lru_cache(maxsize=None)
+def _trials_by_subject(table, modified):
+    """Checksum of the rows of each subject."""
+    sums = {}
+    with open(table, "rb") as rows:
+        next(rows)
+        for row in rows:
+            sums.setdefault(row.split(b"\t", 2)[1].decode(), hashlib.sha256()).update(row)
+    return {subject: rows.hexdigest()[:16] for subject, rows in sums.items()}
+
+
+def subject_trials(wildcards):
+    """Checksum of the subject's rows in the table of trials, as `subject_rows`."""
+    table = checkpoints.index_dataset.get(dataset=wildcards.dataset).output.trials
+    return _trials_by_subject(table, Path(table).stat().st_mtime_ns).get(wildcards.subject, "")
 
 
 def shard_folder(dataset):
@@ -224,31 +279,71 @@ def training_cpus(wildcards):
 
 
 def training_memory(wildcards, input, attempt):
-    """MB of each node: the corpus once for all processes and once while it is read, and a share for each process."""
+    """MB of each node: the packed runs once for all processes, or shards that each reads, and a share for each."""
+    processes = max(1, devices(wildcards).gpus)
     # Before the datasets are indexed, their run table stands for the shards.
-    shards = [input.shards] if isinstance(input.shards, str) else input.shards
-    corpus = sum(Path(shard).stat().st_size for shard in shards) / 1e6
-    return attempt * int(4000 + 4000 * max(1, devices(wildcards).gpus) + 2 * corpus)
+    packed, loose = (
+        sum(Path(path).stat().st_size for path in ([paths] if isinstance(paths, str) else paths)) / 1e6
+        for paths in (input.corpus, input.shards)
+    )
+    return attempt * int(4000 + 4000 * processes + packed + 2 * processes * loose)
 
 
 def pretrain_splits(wildcards):
     return expand("results/split/{dataset}.json", dataset=pretrain_datasets(wildcards.experiment))
 
 
+def pretrain_corpus(wildcards):
+    """The packed runs of an experiment, and the linear fits to its share of the subjects; none if it streams."""
+    options = PRETRAIN[wildcards.experiment]
+    if not shares_shards(options):
+        return []
+    folder = f"results/corpus/{corpus_name(options.datasets or UPSTREAM)}"
+    return [
+        f"{folder}/frames.npy",
+        f"{folder}/samples.json",
+        f"{folder}/linear_{options.subjects_fraction}.safetensors",
+    ]
+
+
 def pretrain_shards(wildcards):
-    return [shard for dataset in pretrain_datasets(wildcards.experiment) for shard in shards(dataset)]
+    """Shards that an experiment reads by itself; none if they are packed."""
+    packed = shares_shards(PRETRAIN[wildcards.experiment])
+    return [] if packed else [s for dataset in pretrain_datasets(wildcards.experiment) for s in shards(dataset)]
 
 
-def pretrain_data(wildcards):
-    """Split and shard folder of each dataset, as arguments."""
+def data_arguments(datasets):
+    """Split and shard folder of each dataset."""
     return [
         argument
-        for dataset in pretrain_datasets(wildcards.experiment)
+        for dataset in datasets
         for argument in (
             "--data",
             f"results/split/{dataset}.json",
             shard_folder(dataset),
         )
+    ]
+
+
+def pretrain_data(wildcards):
+    return data_arguments(pretrain_datasets(wildcards.experiment))
+
+
+def corpus_data(wildcards):
+    return data_arguments(CORPORA[wildcards.corpus])
+
+
+def corpus_splits(wildcards):
+    return expand("results/split/{dataset}.json", dataset=CORPORA[wildcards.corpus])
+
+
+def corpus_shards(wildcards):
+    return [shard for dataset in CORPORA[wildcards.corpus] for shard in shards(dataset)]
+
+
+def corpus_argument(wildcards):
+    return [
+        argument for path in pretrain_corpus(wildcards)[:1] for argument in ("--corpus", str(Path(path).parent))
     ]
 
 
@@ -273,22 +368,39 @@ def initial_argument(wildcards):
     return [] if name is None else ["--initial", model_folder(name)]
 
 
-def upstream_models(wildcards):
+def upstream_models(experiment):
     """Name, seed and folder of the upstream models that a downstream experiment starts from; none for most baselines."""
-    models = CONFIG.upstream_models(ADAPT[wildcards.experiment])
-    return [(name, str(seed), model_folder(experiment)) for name, seed, experiment in models]
+    models = CONFIG.upstream_models(ADAPT[experiment])
+    return [(name, str(seed), model_folder(upstream)) for name, seed, upstream in models]
+
+
+def files_of_models(experiments):
+    folders = dict.fromkeys(folder for experiment in experiments for *_, folder in upstream_models(experiment))
+    return [f"{folder}/{name}" for folder in folders for name in ("model.safetensors", "config.json")]
 
 
 def upstream_files(wildcards):
-    return [
-        f"{folder}/{name}"
-        for *_, folder in upstream_models(wildcards)
-        for name in ("model.safetensors", "config.json")
-    ]
+    return files_of_models([wildcards.experiment])
 
 
 def upstream_arguments(wildcards):
-    return [argument for model in upstream_models(wildcards) for argument in ("--model", *model)]
+    return [argument for model in upstream_models(wildcards.experiment) for argument in ("--model", *model)]
+
+
+def probe_files(wildcards):
+    return files_of_models(PROBES)
+
+
+def probe_experiments(wildcards):
+    """Options and upstream models of all probes as JSON."""
+    described = {
+        name: {
+            "options": ADAPT[name].model_dump(mode="json", exclude_defaults=True),
+            "models": upstream_models(name),
+        }
+        for name in PROBES
+    }
+    return json.dumps(described)
 
 
 def member_manifests(wildcards):

@@ -1,7 +1,8 @@
 """index: the runs of a dataset, and everything that is wrong with them.
 
 Input: fMRIPrep derivatives, events (downstream), atlas
-Output: results/index/{dataset}_runs.tsv, one row per run with status and reason; {dataset}_labels.json
+Output: results/index/{dataset}_runs.tsv, one row per run with status and reason; {dataset}_trials.tsv, one row per
+event with the frames that it gets, or why it gets none; {dataset}_labels.json
 
 A dataset with defective runs stops here, with all problems in one table, before any long job.
 """
@@ -19,6 +20,7 @@ checkpoint index_dataset:
     output:
         runs="results/index/{dataset}_runs.tsv",
         labels="results/index/{dataset}_labels.json",
+        trials="results/index/{dataset}_trials.tsv",
     log:
         "results/logs/index/{dataset}.log",
     benchmark:
@@ -33,9 +35,10 @@ checkpoint index_dataset:
         dataset=dataset_options,
         atlas=options("atlas"),
         options=options("index"),
-        preprocess=options("preprocess"),
+        preprocess=dataset_section("preprocess"),
         window=SHORTEST_WINDOW,
-        subjects=subject_listing,
+        files=dataset_files,
+        t_r=shard_t_r,
         revision=REVISIONS["index"],
     shell:
         "boldly index"
@@ -47,4 +50,6 @@ checkpoint index_dataset:
         " --window-frames {params.window:q}"
         " --runs {output.runs:q}"
         " --labels {output.labels:q}"
+        " --trials {output.trials:q}"
+        " {params.t_r:q}"
         " 2> {log:q}"

@@ -44,10 +44,11 @@ rule parcellate_subject:
         runtime=60,
     params:
         atlas=options("atlas"),
-        options=options("parcellate"),
-        preprocess=options("preprocess"),
+        options=dataset_section("parcellate"),
+        preprocess=dataset_section("preprocess"),
         cache="results/parcellate/cache",
-        rows=subject_rows,
+        rows=subject_rows("bold", "mask"),
+        on_error=CONFIG.index.on_error,
         revision=REVISIONS["parcellate"],
     shell:
         "boldly parcellate"
@@ -57,6 +58,7 @@ rule parcellate_subject:
         " --qc {input.qc:q}"
         " --atlas {params.atlas:q}"
         " --options {params.options:q}"
+        " --on-error {params.on_error:q}"
         " --preprocess {params.preprocess:q}"
         " --cache {params.cache:q}"
         " --output {output.timeseries:q}"

@@ -22,7 +22,7 @@ rule preprocess:
 rule preprocess_subject:
     """Write regressors and quality of a subject's runs."""
     input:
-        confounds=run_files("confounds"),
+        confounds=run_tables,
         runs=ancient("results/index/{dataset}_runs.tsv"),
     output:
         nuisance="results/preprocess/{dataset}/sub-{subject}_nuisance.tsv",
@@ -38,14 +38,16 @@ rule preprocess_subject:
         mem_mb=2000,
         runtime=30,
     params:
-        options=options("preprocess"),
-        rows=subject_rows,
+        options=dataset_section("preprocess"),
+        rows=subject_rows("confounds"),
+        on_error=CONFIG.index.on_error,
         revision=REVISIONS["preprocess"],
     shell:
         "boldly preprocess"
         " --runs {input.runs:q}"
         " --subject {wildcards.subject:q}"
         " --options {params.options:q}"
+        " --on-error {params.on_error:q}"
         " --nuisance {output.nuisance:q}"
         " --qc {output.qc:q}"
         " 2> {log:q}"

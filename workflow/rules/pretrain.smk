@@ -1,7 +1,8 @@
 """pretrain: models that learn the dynamics of brain activity from unlabelled runs.
 
 Input: shards and splits of the upstream datasets
-Output: results/models/upstream/{experiment}/: model.safetensors, config.json, contract.json, histories
+Output: results/corpus/{corpus}/: the runs in one file, which all processes of all experiments map, and linear fits;
+results/models/upstream/{experiment}/: model.safetensors, config.json, contract.json, histories
 
 A killed job resumes from its last checkpoint (results/models/upstream/{experiment}/checkpoints).
 """
@@ -15,10 +16,70 @@ rule pretrain:
         ),
 
 
+rule pretrain_corpus:
+    """Pack the runs of some datasets, once for all experiments, and fit linear forecasts to them."""
+    input:
+        splits=corpus_splits,
+        shards=corpus_shards,
+    output:
+        frames="results/corpus/{corpus}/frames.npy",
+        samples="results/corpus/{corpus}/samples.json",
+        linear="results/corpus/{corpus}/linear_1.0.safetensors",
+    log:
+        "results/logs/corpus/{corpus}.log",
+    benchmark:
+        "results/usage/corpus/{corpus}.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    threads: lambda wildcards, input: min(8, 1 + len(input.shards) // 100)
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        data=corpus_data,
+        folder=subpath(output.frames, parent=True),
+        revision=REVISIONS["pretrain"],
+    shell:
+        "boldly corpus" " {params.data:q}" " --threads {threads:q}" " --output {params.folder:q}" " 2> {log:q}"
+
+
+rule pretrain_share:
+    """Fit linear forecasts to a share of the training subjects (subjects_fraction)."""
+    input:
+        splits=corpus_splits,
+        frames="results/corpus/{corpus}/frames.npy",
+        samples="results/corpus/{corpus}/samples.json",
+    output:
+        "results/corpus/{corpus}/linear_{share}.safetensors",
+    log:
+        "results/logs/corpus/{corpus}_{share}.log",
+    benchmark:
+        "results/usage/corpus/{corpus}_{share}.tsv"
+    wildcard_constraints:
+        share=r"0\.[0-9]+|[0-9.]+e-[0-9]+",
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 4
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        data=corpus_data,
+        folder=subpath(output[0], parent=True),
+        revision=REVISIONS["pretrain"],
+    shell:
+        "boldly corpus"
+        " {params.data:q}"
+        " --share {wildcards.share:q}"
+        " --output {params.folder:q}"
+        " 2> {log:q}"
+
+
 rule pretrain_experiment:
     """Train an upstream experiment."""
     input:
         splits=pretrain_splits,
+        corpus=pretrain_corpus,
         shards=pretrain_shards,
         initial=initial_model,
     output:
@@ -47,6 +108,7 @@ rule pretrain_experiment:
     params:
         options=experiment_options("pretrain"),
         data=pretrain_data,
+        corpus=corpus_argument,
         processes=lambda wildcards, resources: resources.gpu // resources.nodes,
         initial=initial_argument,
         folder=lambda wildcards: f"results/models/upstream/{wildcards.experiment}",
@@ -59,6 +121,7 @@ rule pretrain_experiment:
         " --name {wildcards.experiment:q}"
         " --options {params.options:q}"
         " {params.data:q}"
+        " {params.corpus:q}"
         " {params.initial:q}"
         " --output {params.folder:q}"
         " 2> {log:q}"

@@ -1,6 +1,6 @@
 """shard: samples for training, as WebDataset tars.
 
-Input: time series, events and framewise displacement (downstream)
+Input: time series, trials and framewise displacement (downstream)
 Output: data/{role}/ds-{dataset}_sub-{subject}.tar, one sample per run (upstream) or per trial (downstream)
 """
 
@@ -14,9 +14,9 @@ rule shard_subject:
     """Write the samples of a subject."""
     input:
         confounds=run_files("confounds"),
-        events=run_files("events"),
         runs=ancient("results/index/{dataset}_runs.tsv"),
         labels=ancient("results/index/{dataset}_labels.json"),
+        trials=ancient("results/index/{dataset}_trials.tsv"),
         timeseries="results/parcellate/{dataset}/sub-{subject}_timeseries.safetensors",
     output:
         "data/{role}/ds-{dataset}_sub-{subject}.tar",
@@ -36,7 +36,8 @@ rule shard_subject:
         options=options("shard"),
         task=trial_options,
         window=SHORTEST_WINDOW,
-        rows=subject_rows,
+        rows=subject_rows("confounds"),
+        trials=subject_trials,
         labels=dataset_labels,
         revision=REVISIONS["shard"],
     shell:
@@ -46,6 +47,7 @@ rule shard_subject:
         " --subject {wildcards.subject:q}"
         " --role {wildcards.role:q}"
         " --labels {input.labels:q}"
+        " --trials {input.trials:q}"
         " {params.task:q}"
         " --window-frames {params.window:q}"
         " --options {params.options:q}"

@@ -27,13 +27,9 @@ from boldly.config.datasets import (
     UpstreamSplitOptions,
 )
 from boldly.config.preparation import (
-    ExclusionOptions,
     ExportOptions,
     IndexOptions,
-    ParcellateOptions,
-    PreprocessOptions,
     ShardOptions,
-    SignalExclusionOptions,
     SplitOptions,
 )
 from boldly.config.pretraining import (
@@ -48,6 +44,13 @@ from boldly.config.pretraining import (
 )
 from boldly.config.reading import apply_preset, load_config, resolve
 from boldly.config.sections import REVISIONS, STAGES, ExperimentName, Fraction, Name, S, Section, parse
+from boldly.config.signals import (
+    ExclusionOptions,
+    ParcellateOptions,
+    PreprocessOptions,
+    SignalExclusionOptions,
+    with_one_high_pass,
+)
 from boldly.config.study import Config, DeviceOptions, EvaluateOptions, FiguresOptions
 
 __all__ = [
@@ -101,4 +104,5 @@ __all__ = [
     "parse",
     "repeat_name",
     "resolve",
+    "with_one_high_pass",
 ]

@@ -44,6 +44,7 @@ ContractField = Literal[
     "detrend",
     "standardize",
     "order",
+    "mask",
 ]
 
 # What a probe chooses from unless the config says otherwise: see docs/decoders.md for what was tried.

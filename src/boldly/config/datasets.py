@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from boldly.config.sections import Fraction, Section
+from boldly.config.signals import ParcellateOptions, PreprocessOptions
 from boldly.files import is_url
 
 # The space of the images that the Human Connectome Project distributes.
@@ -22,11 +23,12 @@ HCP_SPACE = "MNI152NLin6Asym"
 
 
 class AtlasChoice(NamedTuple):
-    """What can be chosen of an atlas that is fetched; the default stands first."""
+    """What can be chosen of an atlas that is fetched, the default first, and the template that it is in."""
 
     dimensions: tuple[int, ...]
     resolutions_mm: tuple[int, ...]
     variants: tuple[str, ...]
+    template: str = "MNI152NLin6Asym"
 
 
 ATLASES = {
@@ -34,7 +36,7 @@ ATLASES = {
     "schaefer": AtlasChoice(
         (400, *range(100, 400, 100), *range(500, 1100, 100)), (2, 1), ("7networks", "17networks")
     ),
-    "aal": AtlasChoice((), (), ("3v2", "SPM12", "SPM8", "SPM5")),
+    "aal": AtlasChoice((), (), ("3v2", "SPM12", "SPM8", "SPM5"), "MNIColin27"),
     "harvard-oxford": AtlasChoice(
         (),
         (2, 1),
@@ -54,7 +56,9 @@ class AtlasOptions(Section):
         None, description="Image: 3-D labels (`*_dseg.nii.gz`) or 4-D maps (`*_probseg.nii.gz`)."
     )
     labels: str | None = Field(
-        None, description="Table of parcel names (columns index, name); default: the image's name with .tsv."
+        None,
+        description="Table of parcel names (columns index, name; tabs or commas); default: the image's name with "
+        ".tsv or .csv, or the table beside it that BIDS rules find (`tpl-X_atlas-Y_dseg.tsv`).",
     )
     name: str | None = Field(
         None,
@@ -72,6 +76,11 @@ class AtlasOptions(Section):
         description="schaefer: 7networks or 17networks; aal: 3v2, SPM12, SPM8 or SPM5; "
         "harvard-oxford: cort-maxprob-thr25, sub-prob and so on. Default: the first.",
     )
+    space: str | None = Field(
+        None,
+        description="Template that the atlas is in; default: the `tpl` or `space` entity of the image's name. A "
+        "warning says where the images of a dataset are in another one.",
+    )
     cache: str = Field("data/atlas", description="Folder of fetched atlases.")
     sha256: str | None = Field(
         None, pattern="^[0-9a-f]{64}$", description="Checksum that the image must have; default: any."
@@ -87,7 +96,7 @@ class AtlasOptions(Section):
         if choice is None:
             return content
         chosen = dict(content)
-        for field, values in zip(("dimension", "resolution_mm", "variant"), choice, strict=True):
+        for field, values in zip(("dimension", "resolution_mm", "variant"), choice[:3], strict=True):
             if values and chosen.get(field) is None:
                 chosen[field] = values[0]
         return chosen
@@ -106,7 +115,7 @@ class AtlasOptions(Section):
             raise ValueError(f"give the path of an image, or one of these as name: {', '.join(ATLASES)}")
         if self.labels is not None:
             raise ValueError("labels: the table of a fetched atlas comes with it; leave it out")
-        choices: tuple[tuple[Any, ...], ...] = ATLASES[self.name]
+        choices: tuple[tuple[Any, ...], ...] = ATLASES[self.name][:3]
         for (field, value), values in zip(fields.items(), choices, strict=True):
             if value is not None and value not in values:
                 allowed = ", ".join(map(str, sorted(values))) or f"nothing, {self.name} has no {field}"
@@ -117,6 +126,14 @@ class AtlasOptions(Section):
     def image(self) -> str:
         """Path of the image, wherever it comes from."""
         return self.path if self.path is not None else f"{self.cache}/{self.label}.nii.gz"
+
+    @property
+    def template(self) -> str | None:
+        """Template that the atlas is in; None where nothing tells."""
+        if self.space is not None or self.path is None:
+            return self.space or ATLASES[str(self.name)].template
+        found = re.search(r"(?:^|_)(?:tpl|space)-([A-Za-z0-9+]+)", Path(self.path).name)
+        return found[1] if found else None
 
     @property
     def label(self) -> str:
@@ -155,8 +172,30 @@ class TaskOptions(Section):
     onset_column: str = Field("onset", description="Column of onsets, s.")
     duration_column: str = Field("duration", description="Column of durations, s.")
     end_column: str | None = Field(None, description="Column of ends, s, in place of durations.")
-    delay_s: float = Field(
-        0.0, ge=0, description="Haemodynamic delay, s: frames with onset+delay <= t < end+delay."
+    delay_s: float | None = Field(
+        None,
+        ge=0,
+        description="Haemodynamic delay, s: frames with onset+delay <= t < end+delay. Default: 0, with a warning; "
+        "the response peaks 4 to 6 s after its cause.",
+    )
+    window_s: tuple[float, float] | None = Field(
+        None,
+        description="In place of `delay_s`, for brief events: frames with onset+begin <= t < onset+end, s, "
+        "whatever the duration: `[4, 10]`. Default: from onset to end.",
+    )
+    minimum_frames: int | None = Field(
+        None,
+        ge=1,
+        description="Frames that a trial must have; those that scrubbing takes or that lie outside the run do not "
+        "count. Default: 2, with `average` 1.",
+    )
+    average: bool = Field(
+        False, description="A trial is the mean of its frames, for decoders of single frames; it has no dynamics."
+    )
+    overlaps: Literal["error", "drop", "allow"] = Field(
+        "error",
+        description="What is done about trials of different states that share frames: stop, leave both out, or "
+        "keep both.",
     )
     merge_blocks: bool = Field(
         False, description="Join consecutive rows of one state into one trial (after renaming)."
@@ -168,7 +207,11 @@ class TaskOptions(Section):
         None,
         description="The states in label order, in this upper and lower case; default: those found, by alphabet.",
     )
-    minimum_s: float = Field(0.0, ge=0, description="Trials shorter than this are left out, s.")
+    minimum_s: float = Field(
+        0.0,
+        ge=0,
+        description="Trials that are shorter by their events are left out, s; for frames: `minimum_frames`.",
+    )
     rest: RestOptions | None = Field(None, description="Random blocks of rest runs as trials; default: none.")
 
     @model_validator(mode="after")
@@ -179,6 +222,28 @@ class TaskOptions(Section):
             except re.error as error:
                 raise ValueError(f"'{pattern}' is not a regular expression: {error}") from None
         return self
+
+    @model_validator(mode="after")
+    def _frames(self) -> Self:
+        if self.window_s is not None and self.delay_s is not None:
+            raise ValueError("window_s counts from the onset and holds the delay already: leave out delay_s")
+        if self.window_s is not None and not self.window_s[0] < self.window_s[1]:
+            raise ValueError(f"window_s {list(self.window_s)}: need begin < end")
+        if self.minimum_frames == 1 and not self.average:
+            raise ValueError("minimum_frames: a trial of one frame has no dynamics; set average, or ask for 2")
+        return self
+
+    @property
+    def fewest_frames(self) -> int:
+        """Frames that a trial must have inside the run, scrubbed ones not counted."""
+        return self.minimum_frames or (1 if self.average else 2)
+
+    def span_s(self, onset: float, duration: float) -> tuple[float, float]:
+        """Return from when to when (s) frames belong to a trial."""
+        if self.window_s is not None:
+            return onset + self.window_s[0], onset + self.window_s[1]
+        delay = self.delay_s or 0.0
+        return onset + delay, onset + duration + delay
 
     def is_rest(self, bids_task: str) -> bool:
         """Tell whether runs of a BIDS task are rest, of which random blocks are trials."""
@@ -248,8 +313,31 @@ class DatasetOptions(Section):
     resolution: str | None = Field(None, description="The `res` entity to use; default: any, if unambiguous.")
     tasks: list[str] | None = Field(None, description="Use only these BIDS tasks.")
     subjects: list[str] | None = Field(None, description="Use only these subjects.")
+    filters: dict[str, list[str | int | None]] = Field(
+        {},
+        description="Use only runs whose BIDS entities have these values: `{session: [pre], acquisition: [mb, "
+        "null]}`; null: without the entity; a number also finds its padded spelling.",
+    )
+    exclude_runs: dict[str, str] = Field(
+        {},
+        description="Runs that are left out, and why: `{sub-03_task-rest_run-2: asleep}`. A key with fewer "
+        "entities means all runs that have them. The reason stands in the run table.",
+    )
+    without_mask: Literal["error", "whole_image"] = Field(
+        "error",
+        description="A run without a brain mask is defective, or its whole image counts as brain: every parcel in "
+        "the grid then is covered, whether the scanner saw it or not.",
+    )
     task: str | TaskOptions | None = Field(
         None, description="How events become trials: a YAML file or the options themselves (downstream)."
+    )
+    preprocess: PreprocessOptions | None = Field(
+        None,
+        description="Options of section preprocess that are others for this dataset: `{strategy: [motion]}`; the "
+        "rest is that of the section, unless a preset is named.",
+    )
+    parcellate: ParcellateOptions | None = Field(
+        None, description="Options of section parcellate that are others for this dataset."
     )
     shards: str | None = Field(
         None,
@@ -294,6 +382,14 @@ class DatasetOptions(Section):
         places = [str(folder / "participants.tsv") for folder in folders]
         return next(filter(os.path.isfile, places), places[0] if places else None)
 
+    @field_validator("filters", mode="before")
+    @classmethod
+    def _lists(cls, content: Any) -> Any:
+        """Take a single value for a list of one."""
+        if not isinstance(content, dict):
+            return content
+        return {name: value if isinstance(value, list) else [value] for name, value in content.items()}
+
     @field_validator("split", mode="before")
     @classmethod
     def _split_of_role(cls, content: Any, info: ValidationInfo) -> Any:
@@ -315,6 +411,8 @@ class DatasetOptions(Section):
             raise ValueError("give either derivatives or shards")
         if self.role == "downstream" and self.is_remote:
             raise ValueError("shards at a web address are for pretraining; download these, and name their folder")
+        if self.shards is not None and (self.filters or self.exclude_runs):
+            raise ValueError("filters and exclude_runs choose runs of images; ready-made shards are taken whole")
         no_events = self.bids is None and self.layout != "hcp"
         if self.role == "downstream" and self.shards is None and (no_events or self.task is None):
             raise ValueError("a downstream dataset needs bids (events) and task (how events become trials)")

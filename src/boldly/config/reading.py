@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from boldly.config.datasets import TaskOptions
-from boldly.config.preparation import PreprocessOptions
 from boldly.config.sections import S, parse
+from boldly.config.signals import PreprocessOptions
 from boldly.config.study import Config
 from boldly.records import InputError, Problem
 
@@ -34,6 +34,10 @@ def resolve(config: Config, checkout: Path) -> Config:
     config = _expand_variables(config)
     datasets = dict(config.datasets)
     for name, options in datasets.items():
+        if options.preprocess is not None and options.preprocess.preset is not None:
+            # All options of a preset are the dataset's own, also those that it leaves as they are.
+            own = PreprocessOptions.model_validate(apply_preset(options.preprocess, checkout).model_dump())
+            options = datasets[name] = options.model_copy(update={"preprocess": own})
         if isinstance(options.task, str):
             path = _find(options.task, checkout)
             task = parse(TaskOptions, _read_yaml(path, f"datasets.{name}.task"), path)

@@ -15,13 +15,12 @@ from boldly.config.datasets import AtlasOptions, DatasetOptions
 from boldly.config.preparation import (
     ExportOptions,
     IndexOptions,
-    ParcellateOptions,
-    PreprocessOptions,
     ShardOptions,
     SplitOptions,
 )
 from boldly.config.pretraining import COMPONENTS, PretrainSection, repeat_name
 from boldly.config.sections import ExperimentName, Name, Section
+from boldly.config.signals import ParcellateOptions, PreprocessOptions, merged
 
 
 class EvaluateOptions(Section):
@@ -95,19 +94,46 @@ class Config(Section):
 
     def aroma_conflicts(self) -> list[str]:
         """Say what does not go together with the images that fMRIPrep smoothed and cleaned with ICA-AROMA."""
-        if not self.preprocess.takes_aroma_images:
-            return []
-        wrong = [
-            f"datasets.{name}: layout hcp has no ICA-AROMA images; drop ica_aroma from preprocess.strategy"
-            for name, options in self.datasets.items()
-            if options.layout == "hcp" and options.derivatives is not None
-        ]
-        if self.parcellate.smoothing_fwhm_mm is not None:
-            wrong.append(
-                "parcellate.smoothing_fwhm_mm: with preprocess.ica_aroma full the images are smoothed already; "
-                "set it to null"
-            )
+        wrong = []
+        for name, options in self.datasets.items():
+            if options.derivatives is None or not self.preprocess_of(name).takes_aroma_images:
+                continue
+            if options.layout == "hcp":
+                remedy = "drop ica_aroma from preprocess.strategy"
+                wrong.append(f"datasets.{name}: layout hcp has no ICA-AROMA images; {remedy}")
+            if self.parcellate_of(name).smoothing_fwhm_mm is not None:
+                reason = "with preprocess.ica_aroma full the images are smoothed already"
+                wrong.append(f"parcellate.smoothing_fwhm_mm: {reason}; set it to null (for {name})")
         return wrong
+
+    def preprocess_of(self, dataset: str) -> PreprocessOptions:
+        """Return the options of preprocess for a dataset: those of the study, with its own."""
+        return merged(self.preprocess, self.datasets[dataset].preprocess)
+
+    def parcellate_of(self, dataset: str) -> ParcellateOptions:
+        """Return the options of parcellate for a dataset: those of the study, with its own."""
+        return merged(self.parcellate, self.datasets[dataset].parcellate)
+
+    def warnings(self) -> list[str]:
+        """Say what is allowed and probably not meant, in a line for each."""
+        lines = []
+        for name, options in self.datasets.items():
+            if options.derivatives is None:
+                continue
+            high_pass_hz = self.parcellate_of(name).high_pass_hz
+            if self.preprocess_of(name).takes_cosines and high_pass_hz is not None:
+                lines.append(
+                    f"datasets.{name}: preprocess brings fMRIPrep's cosines (high_pass or compcor), which are the "
+                    f"high-pass filter; parcellate.high_pass_hz {high_pass_hz:g} is left out (set it to null)"
+                )
+            template = self.atlas.template if self.atlas is not None else None
+            if template not in (None, options.space):
+                lines.append(
+                    f"datasets.{name}: its images are in {options.space}, the atlas is in {template}: brain and "
+                    "parcels lie millimetres apart in places; take images and atlas of one template (fMRIPrep "
+                    f"--output-spaces {template}; TemplateFlow has many atlases in both)"
+                )
+        return lines
 
     @model_validator(mode="after")
     def _names_meet(self) -> Self:

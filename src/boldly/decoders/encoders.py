@@ -72,7 +72,7 @@ def signal_states(corpus: Corpus, longest: int) -> States:
     """Return the signals themselves as states of one layer, trials cut behind `longest` frames."""
     lengths = np.minimum(corpus.lengths, longest)
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    frames = np.arange(starts[-1]) + np.repeat(corpus.starts[:-1] - starts[:-1], lengths)
+    frames = np.arange(starts[-1]) + np.repeat(corpus.starts - starts[:-1], lengths)
     return States(corpus.frames[frames].astype(np.float32)[:, None], starts, corpus.t_r)
 
 

@@ -24,10 +24,13 @@ class Sample:
     mean, std : ndarray of float32, shape (P,)
         What scaling removed.
     meta : dict
-        dataset, subject, run_key, entities, t_r (s), n_volumes (frames of this sample), marked (parcel numbers),
-        missing (scrubbed frames inside its span); for a trial also number, count (trials of the run), first and
-        stop (frames of the run), label, label_name, labels (all names, in label order), onset and duration (s),
-        position (share of the run before it) and mean_fd_mm (over its frames; None where it is not known).
+        dataset, subject, run_key, entities, t_r (s), n_volumes (frames of this sample), marked (parcel numbers,
+        from 0), marked_names, missing (scrubbed frames inside its span), frames (numbers of its frames in the run,
+        see `spans_of`); for a trial also number, count (trials of the run), first and stop (frames of the run),
+        label, label_name, labels (all names, in label order), onset and duration (s), position (share of the run
+        before it) and mean_fd_mm (over its frames; None where it is not known). The duration is None where the
+        events do not tell it. Of a trial that is the mean of its frames, `averaged` tells how many they were, and
+        `frames` names the one in their middle.
     contract : Contract
         How the signals came about.
     """
@@ -38,6 +41,22 @@ class Sample:
     std: np.ndarray
     meta: dict[str, Any]
     contract: Contract
+
+
+def spans_of(numbers: np.ndarray) -> list[list[int]]:
+    """Write the numbers of frames as spans without a gap: ``[[first, stop], ...]`` with first <= number < stop."""
+    breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
+    return [[int(part[0]), int(part[-1]) + 1] for part in np.split(numbers, breaks) if len(part)]
+
+
+def frame_numbers(sample: Sample) -> np.ndarray:
+    """Return the number of each frame of a sample in its run, int32, shape (T,).
+
+    A sample that does not say it (shards of boldly before these numbers, and LfB's) is taken to have no gap.
+    """
+    first = int(sample.meta.get("first", 0))
+    spans = sample.meta.get("frames", [[first, first + len(sample.bold)]])
+    return np.concatenate([np.zeros(0, np.int32), *(np.arange(*span, dtype=np.int32) for span in spans)])
 
 
 def run_fingerprint(sample: Sample) -> str | None:

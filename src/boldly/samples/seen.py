@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,18 +53,34 @@ class Seen:
         }
 
 
-def seen_in(dataset: str, subjects: Iterable[str], paths: Iterable[Path | str]) -> Seen:
+def seen_in(
+    dataset: str,
+    subjects: Iterable[str],
+    paths: Iterable[Path | str],
+    fingerprints: Callable[[Path | str], list[str | None]] = read_fingerprints,
+) -> Seen:
     """Return what is seen in the shards of some subjects of a dataset; those at a web address are not read.
+
+    Parameters
+    ----------
+    dataset : str
+        Its name.
+    subjects : iterable of str
+        Labels.
+    paths : iterable of Path or str
+        Their shards.
+    fingerprints : callable, optional
+        What tells the fingerprint of the run of each sample of a shard; default: the shard is read.
 
     Raises
     ------
     InputError
         For damaged shards.
     """
-    found = [None if is_url(path) else read_fingerprints(path) for path in paths]
-    fingerprints = {fingerprint for shard in found for fingerprint in (shard or [])}
-    is_unknown = None in found or None in fingerprints
-    known = frozenset(fingerprint for fingerprint in fingerprints if fingerprint is not None)
+    found = [None if is_url(path) else fingerprints(path) for path in paths]
+    told = {fingerprint for shard in found for fingerprint in (shard or [])}
+    is_unknown = None in found or None in told
+    known = frozenset(fingerprint for fingerprint in told if fingerprint is not None)
     return Seen({dataset: frozenset(subjects)}, known, frozenset([dataset] if is_unknown else []))
 
 

@@ -134,6 +134,8 @@ def _decode(path: Path | str, key: str, members: Members) -> Sample:
         raise damaged(path, key, f"{shapes}: not the {contract.n_parcels} parcels of its contract")
     if len(bold) != meta["n_volumes"]:
         raise damaged(path, key, f"{len(bold)} frames, {meta['n_volumes']} in its JSON")
+    if "frames" in meta and sum(stop - first for first, stop in meta["frames"]) != len(bold):
+        raise damaged(path, key, f"{len(bold)} frames, not those that its JSON numbers")
     return Sample(key, bold, mean, std, meta, contract)
 
 

@@ -10,11 +10,15 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, overload
 
+import numpy as np
+
 from boldly.files import read_json, write_json
 from boldly.records import InputError, Problem
 
 By = Literal["subject", "run"]
 Units = tuple[str, ...]
+# Of the order in which shares of the training subjects grow: the same for all experiments.
+_SHARE_SEED = 1
 _REMEDY = "rerun split, or correct the file if it was edited by hand"
 
 
@@ -44,6 +48,12 @@ class UpstreamSplit:
     by: By = "subject"
     groups: Mapping[str, str] | None = None
     shared: Mapping[str, Units] | None = None
+
+    def share(self, fraction: float) -> Units:
+        """Choose training subjects, at least one, in their order; smaller shares lie in larger ones."""
+        order = np.random.default_rng(_SHARE_SEED).permutation(len(self.train))
+        count = max(1, round(fraction * len(self.train)))
+        return tuple(self.train[number] for number in sorted(order[:count]))
 
 
 @dataclass(frozen=True)

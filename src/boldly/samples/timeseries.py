@@ -35,7 +35,7 @@ class RunSeries:
     tsnr : ndarray of float32, shape (P,)
         Temporal signal-to-noise ratio of each parcel before cleaning; nan where it does not vary.
     meta : dict
-        t_r (s), entities, `marked` (numbers of parcels below min_coverage); must be JSON.
+        t_r (s), entities, `marked` (numbers of parcels below min_coverage, from 0), `marked_names`; must be JSON.
     """
 
     key: str

@@ -6,6 +6,7 @@ gathered with one index. Workers, ranks and restarts therefore see the same wind
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -74,10 +75,10 @@ class WindowOptions:
 
 @dataclass(frozen=True)
 class _Cut:
-    """Where B windows lie: run (number in the corpus), first frame and number of frames, each of shape (B,)."""
+    """Where B windows lie: sample (number in the corpus), first row of the corpus, length; each of shape (B,)."""
 
     run: Numbers
-    onset: Numbers
+    first: Numbers
     length: Numbers
 
 
@@ -109,12 +110,18 @@ def uniform(seed: int, index: int | Numbers, stream: int | Numbers) -> Floats:
     return np.asarray((state >> np.uint64(11)).astype(np.float64) * 2.0**-53)
 
 
+def _tensor(frames: NDArray[Any]) -> Tensor:
+    """Return frames as a tensor without copying them; frames of a mapped file must not be written to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
+        return torch.from_numpy(frames)
+
+
 class _Frames:
     """Copies windows out of a corpus, by way of memory used again: fresh memory costs more than the copy."""
 
     def __init__(self, corpus: Corpus) -> None:
-        self._starts = corpus.starts
-        self._source = torch.from_numpy(corpus.frames)
+        self._source = _tensor(corpus.frames)
         self._room = self._source.new_empty(0)
 
     def __call__(self, *cuts: _Cut) -> tuple[Tensor, list[Bools]]:
@@ -136,13 +143,12 @@ class _Frames:
         longest, n_parcels = frames.shape[1:]
         offset = np.arange(longest)
         valid = offset < cut.length[:, None]
-        first = self._starts[cut.run] + cut.onset
         if valid.all():
             # Each window is one stretch of memory: all windows there could be, as rows that overlap.
             shape = (len(self._source) - longest + 1, longest * n_parcels)
-            rows, index = self._source.as_strided(shape, (n_parcels, 1)), first
+            rows, index = self._source.as_strided(shape, (n_parcels, 1)), cut.first
         else:
-            rows, index = self._source, (first[:, None] + np.minimum(offset, cut.length[:, None] - 1)).ravel()
+            rows, index = self._source, (cut.first[:, None] + np.minimum(offset, cut.length[:, None] - 1)).ravel()
         if self._room.numel() < frames.numel():
             self._room = self._source.new_empty(frames.numel())
         room = self._room[: frames.numel()].view(len(index), -1)
@@ -174,6 +180,9 @@ class Windows(Dataset[Batch]):
     real); `masked` (B, L) or (B, P) bool if the options ask for masking; `split` (int, number of frames of A) and
     `follows` (B,) float32 if they ask for pairs.
 
+    No window bridges a gap that scrubbing left: each is cut from frames that follow one another, of which a run
+    may have several stretches (`Corpus.stretches`).
+
     Parameters
     ----------
     corpus : Corpus
@@ -198,24 +207,28 @@ class Windows(Dataset[Batch]):
         self.seed = seed
         self.count = count
         needed = 2 * options.shortest + options.largest_gap if options.pairs else options.shortest
-        usable = np.flatnonzero(corpus.lengths >= needed)
+        first, end, sample = corpus.stretches
+        usable = np.flatnonzero(end - first >= needed)
         if not len(usable):
+            longest = int((end - first).max(initial=0))
             raise InputError(
                 Problem(
-                    f"{len(corpus)} runs, the longest of {int(corpus.lengths.max(initial=0))} frames",
+                    f"{len(corpus)} runs, the longest of {longest} frames without a gap",
                     ", ".join(sorted(set(corpus.datasets))),
                     f"no run has the {needed} frames that the shortest windows need",
                     "lower pretrain.experiments.<name>.window_frames",
                 )
             )
         # In the order of datasets, so that "another run of the same dataset" is a number in a range.
-        names = np.array(corpus.datasets)[usable]
-        order = np.argsort(names, kind="stable")
-        self._usable: Numbers = usable[order]
-        _, first, size = np.unique(names[order], return_index=True, return_counts=True)
-        self._group_first = np.repeat(first, size)
-        self._group_size = np.repeat(size, size)
-        self._ends = np.cumsum(corpus.lengths[self._usable])
+        names = np.array(corpus.datasets)[sample[usable]]
+        usable = usable[np.argsort(names, kind="stable")]
+        self._first: Numbers = first[usable]
+        self._length: Numbers = (end - first)[usable]
+        self._run: Numbers = sample[usable]
+        self._group_first, self._group_size = _groups(np.sort(names))
+        # Those of one run, which are no "other run", stand side by side.
+        self._run_first, self._run_size = _groups(self._run)
+        self._ends = np.cumsum(self._length)
 
     def __len__(self) -> int:
         return self.count
@@ -240,7 +253,7 @@ class Windows(Dataset[Batch]):
 
     def runs(self, indices: Sequence[int]) -> Numbers:
         """Return the run that each window is cut from (of a pair: its A), as numbers in the corpus."""
-        return self._usable[self._draw_run(np.asarray(indices, np.int64))]
+        return self._run[self._draw_stretch(np.asarray(indices, np.int64))]
 
     def keys(self, indices: Sequence[int]) -> list[str]:
         """Return the keys of the samples that windows are cut from, sorted as in the corpus."""
@@ -250,8 +263,8 @@ class Windows(Dataset[Batch]):
         """Draw numbers in [0, 1) for several streams at once, shape (S, B)."""
         return uniform(self.seed, index, np.array(streams)[:, None])
 
-    def _draw_run(self, index: Numbers) -> Numbers:
-        """Draw places in the list of usable runs, in proportion to the frames of the runs."""
+    def _draw_stretch(self, index: Numbers) -> Numbers:
+        """Draw places in the list of usable stretches, in proportion to their frames."""
         return np.searchsorted(self._ends, _below(self._draw(index, _RUN)[0], self._ends[-1]), side="right")
 
     def _draw_lengths(self, index: Numbers, *streams: int) -> Numbers:
@@ -265,10 +278,11 @@ class Windows(Dataset[Batch]):
         return step * _below(drawn, last // step + 1)
 
     def _singles(self, index: Numbers) -> Batch:
-        run = self._usable[self._draw_run(index)]
-        available = self.corpus.lengths[run]
+        place = self._draw_stretch(index)
+        run, available = self._run[place], self._length[place]
         length = np.minimum(self._draw_lengths(index, _LENGTH)[0], available)
-        cut = _Cut(run, self._onset(self._draw(index, _ONSET)[0], available - length, length), length)
+        onset = self._onset(self._draw(index, _ONSET)[0], available - length, length)
+        cut = _Cut(run, self._first[place] + onset, length)
         frames, (valid,) = self._frames(cut)
         t_r = self.corpus.t_r[run]
         seconds = np.arange(frames.shape[1]) * t_r[:, None]
@@ -295,11 +309,10 @@ class Windows(Dataset[Batch]):
         options = self.options
         streams = (_ONSET, _FOLLOWS, _GAP, _OTHER_RUN, _OTHER_ONSET)
         onset, coin, drawn_gap, other_run, other_onset = self._draw(index, *streams)
-        place = self._draw_run(index)
-        run = self._usable[place]
+        place = self._draw_stretch(index)
         gap = 1 + _below(drawn_gap, options.largest_gap)
-        # Where a run is too short for both, they share what there is.
-        room = self.corpus.lengths[run] - gap
+        # Where a stretch is too short for both, they share what there is.
+        room = self._length[place] - gap
         wanted_a, wanted_b = self._draw_lengths(index, _LENGTH, _SECOND_LENGTH)
         shared = np.clip(room * wanted_a // (wanted_a + wanted_b), options.shortest, room - options.shortest)
         length_a = np.where(wanted_a + wanted_b > room, shared, wanted_a)
@@ -308,15 +321,18 @@ class Windows(Dataset[Batch]):
 
         follows = coin < 0.5
         # Another run of the dataset; a dataset with one run gives another place of that run.
-        others = self._group_size[place] - 1
-        step = 1 + _below(other_run, np.maximum(others, 1))
-        place_in_group = (place - self._group_first[place] + step) % self._group_size[place]
-        other = self._usable[self._group_first[place] + place_in_group]
-        run_b = np.where(follows, run, other)
-        length_b = np.minimum(length_b, self.corpus.lengths[run_b])
-        anywhere = self._onset(other_onset, self.corpus.lengths[run_b] - length_b, length_b)
+        own = self._run_size[place]
+        step = own + _below(other_run, np.maximum(self._group_size[place] - own, 1))
+        place_in_group = (self._run_first[place] - self._group_first[place] + step) % self._group_size[place]
+        place_b = np.where(follows, place, self._group_first[place] + place_in_group)
+        length_b = np.minimum(length_b, self._length[place_b])
+        anywhere = self._onset(other_onset, self._length[place_b] - length_b, length_b)
         onset_b = np.where(follows, onset_a + length_a + gap, anywhere)
-        return _Cut(run, onset_a, length_a), _Cut(run_b, onset_b, length_b), gap, follows
+        cut_a, cut_b = (
+            _Cut(self._run[where], self._first[where] + onset, length)
+            for where, onset, length in ((place, onset_a, length_a), (place_b, onset_b, length_b))
+        )
+        return cut_a, cut_b, gap, follows
 
     def _mask_frames(self, index: Numbers, batch: Batch) -> Bools:
         """Hide the wanted number of frames in spans of `mask_span`, at least one and never all."""
@@ -350,6 +366,13 @@ class Windows(Dataset[Batch]):
         return np.arange(n_frames) == 1 + _below(self._draw(index, _MASK)[0], length - 1)[:, None]
 
 
+def _groups(names: NDArray[Any]) -> tuple[Numbers, Numbers]:
+    """Return for each item of a list, in which equal ones stand together, the first like it and their number."""
+    first = np.flatnonzero(np.append(True, names[1:] != names[:-1]))
+    size = np.diff(np.append(first, len(names)))
+    return np.repeat(first, size), np.repeat(size, size)
+
+
 def _below(drawn: Floats, limit: int | Numbers) -> Numbers:
     """Turn numbers in [0, 1) into whole numbers in [0, limit)."""
     return (drawn * limit).astype(np.int64)
@@ -363,7 +386,8 @@ def _share(available: Numbers, fraction: float) -> Numbers:
 class Trials(Dataset[Batch]):
     """The trials of a decoder's training, in a new order each epoch, or in their own order for scoring.
 
-    Batches are as those of `Windows` with `labels` (B,) int64 and, where there are some, `offsets` (B, labels).
+    A trial keeps the clock of its run: where scrubbing left a gap, `seconds` leap over it. Batches are as those
+    of `Windows` with `labels` (B,) int64 and, where there are some, `offsets` (B, labels).
 
     Parameters
     ----------
@@ -415,9 +439,10 @@ class Trials(Dataset[Batch]):
             share = self.shortest_crop + (1 - self.shortest_crop) * uniform(self.seed, index, _LENGTH)
             length = np.maximum(np.rint(length * share).astype(np.int64), 1)
             onset = (uniform(self.seed, index, _ONSET) * (available - length + 1)).astype(np.int64)
-        frames, (valid,) = self._frames(_Cut(trial, onset, length))
+        cut = _Cut(trial, self.corpus.starts[trial] + onset, length)
+        frames, (valid,) = self._frames(cut)
         t_r = self.corpus.t_r[trial]
-        seconds = np.arange(frames.shape[1]) * t_r[:, None]
+        seconds = self._elapsed(cut, frames.shape[1]) * t_r[:, None]
         batch = _batch(frames, valid, seconds, t_r, self.corpus.marked[trial])
         batch["labels"] = torch.from_numpy(self.corpus.labels[trial])
         if self._offsets is not None:
@@ -427,6 +452,16 @@ class Trials(Dataset[Batch]):
     def keys(self, indices: Sequence[int]) -> list[str]:
         """Return the keys of the trials of some items, sorted as in the corpus."""
         return [self.corpus.keys[trial] for trial in sorted(set(self.runs(indices)))]
+
+    def _elapsed(self, cut: _Cut, longest: int) -> Numbers:
+        """Return the frames of the run that have passed since the first of each trial, shape (B, longest)."""
+        offset = np.arange(longest)
+        if self.corpus.numbers is None:
+            return offset[None]
+        last = cut.length[:, None] - 1
+        number = self.corpus.numbers[cut.first[:, None] + np.minimum(offset, last)]
+        # Behind its end a trial goes on frame by frame.
+        return number - number[:, :1] + np.maximum(offset - last, 0)
 
     def runs(self, indices: Sequence[int]) -> Numbers:
         """Return the trial of each item, as numbers in the corpus."""

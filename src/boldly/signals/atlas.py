@@ -11,12 +11,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from boldly.bids import sidecar
+from boldly.bids import entities, sidecar
 from boldly.config import AtlasOptions
-from boldly.files import read_json, read_tsv
+from boldly.files import read_json
 from boldly.provenance import file_sha256
 from boldly.records import InputError, Problem
 from boldly.signals.images import Grid, Volumes, open_volumes
+
+# What the columns of numbers and names are called: by boldly and BIDS, and by tables of TemplateFlow.
+_NUMBERS = ("index", "component")
+_TEXTS = ("name", "difumo_names", "label")
 
 
 @dataclass(frozen=True)
@@ -185,10 +189,9 @@ def _integers(volumes: Volumes) -> NDArray[np.int32]:
 
 
 def _names(options: AtlasOptions, kind: str, values: tuple[int, ...]) -> tuple[str, ...]:
-    default = Path(options.fetched[1]) if options.fetched else sidecar(Path(options.image)).with_suffix(".tsv")
-    if options.labels is None and not default.is_file():
+    path = Path(options.labels) if options.labels is not None else _table_of(options)
+    if path is None:
         return tuple(f"parcel-{value}" for value in values)
-    path = Path(options.labels) if options.labels is not None else default
 
     def problem(message: str, remedy: str) -> InputError:
         return InputError(Problem(str(path), "atlas.labels", message, remedy))
@@ -196,23 +199,60 @@ def _names(options: AtlasOptions, kind: str, values: tuple[int, ...]) -> tuple[s
     if not path.is_file():
         raise problem("no such file", "correct atlas.labels, or leave it out")
     try:
-        table = read_tsv(path, ("name",))
+        table = _read_table(path)
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        remedy = "write tab-separated text, UTF-8, with columns index and name"
+        remedy = "write tab- or comma-separated text, UTF-8, with columns index and name"
         raise problem(f"not a table: {error}", remedy) from None
-    if not {"index", "name"} <= set(table.columns):
+    numbers, texts = (_column(table, names) for names in (_NUMBERS, _TEXTS))
+    if numbers is None or texts is None:
         found = ", ".join(map(str, table.columns))
         raise problem(f"no columns index and name (found: {found})", "rename the columns")
-    index = pd.to_numeric(table["index"], errors="coerce")
+    index = pd.to_numeric(numbers, errors="coerce")
     if index.isna().any() or index.duplicated().any():
         raise problem("column index has cells that are no numbers, or the same number twice", "correct the table")
     if kind == "maps":
         if len(table) != len(values):
             raise problem(f"{len(table)} names for {len(values)} maps", "give one row for each map")
-        return tuple(table["name"].astype(str).to_numpy()[np.argsort(index.to_numpy(), kind="stable")])
-    known = dict(zip(index.astype(int), table["name"].astype(str), strict=True))
+        return tuple(texts.to_numpy()[np.argsort(index.to_numpy(), kind="stable")])
+    known = dict(zip(index.astype(int), texts, strict=True))
     missing = [value for value in values if value not in known]
     if missing:
         listed = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
         raise problem(f"no row for the labels {listed}", "add them to the table")
     return tuple(known[value] for value in values)
+
+
+def _table_of(options: AtlasOptions) -> Path | None:
+    """Find the table of names of an atlas: the one with the image's name, else one that applies to it.
+
+    As BIDS has it, that is a table in the same folder with the image's suffix and no entity that the image lacks
+    (``tpl-X_atlas-Y_dseg.tsv`` for ``tpl-X_res-02_atlas-Y_dseg.nii.gz``); of several the one with most entities.
+    """
+    if options.fetched:
+        return Path(options.fetched[1])
+    image = Path(options.image)
+    stem = sidecar(image).stem
+    own = [image.with_name(f"{stem}{ending}") for ending in (".tsv", ".csv")]
+    of_image = entities(stem).items()
+    others = [
+        path
+        for ending in (".tsv", ".csv")
+        for path in sorted(image.parent.glob(f"*_{stem.rpartition('_')[2]}{ending}"))
+        if entities(path.name) and entities(path.name).items() <= of_image
+    ]
+    others.sort(key=lambda path: -len(entities(path.name)))
+    return next((path for path in (*own, *others) if path.is_file()), None)
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """Read a table as text; with commas where its first line has no tab."""
+    first = path.read_text(encoding="utf-8-sig").partition("\n")[0]
+    separator = "\t" if "\t" in first or "," not in first else ","
+    return pd.read_csv(path, sep=separator, dtype="str", keep_default_na=False, encoding="utf-8-sig")
+
+
+def _column(table: pd.DataFrame, names: tuple[str, ...]) -> pd.Series | None:
+    """Return the first column with one of some names, in upper or lower case."""
+    spelled = {str(column).strip().lower(): column for column in table.columns}
+    found = next((spelled[name] for name in names if name in spelled), None)
+    return None if found is None else table[found].str.strip()

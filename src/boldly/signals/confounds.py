@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import re
 from collections.abc import Collection, Mapping
@@ -89,14 +90,14 @@ class Nuisance:
 def parts(options: PreprocessOptions) -> list[str]:
     """Return the parts of the regression in order; CompCor brings the cosines that fMRIPrep computed it with."""
     chosen: list[str] = list(dict.fromkeys(options.strategy))
-    if "compcor" in chosen and "high_pass" not in chosen:
+    if options.takes_cosines and "high_pass" not in chosen:
         chosen.append("high_pass")
     return chosen
 
 
 def needs_table(options: PreprocessOptions) -> bool:
     """Tell whether anything in the options comes from the confounds table."""
-    return bool(options.strategy) or bool(_quality_columns(options))
+    return bool(options.strategy) or bool(options.columns) or bool(_quality_columns(options))
 
 
 def regressor_columns(
@@ -116,7 +117,8 @@ def regressor_columns(
     Returns
     -------
     dict of str to list of str
-        From the part to names; those that fMRIPrep always spells alike are named also where the table lacks them.
+        From the part ("columns" for those that the options name) to names; those that fMRIPrep always spells
+        alike are named also where the table lacks them.
     """
     columns: dict[str, list[str]] = {}
     for part in parts(options):
@@ -131,6 +133,10 @@ def regressor_columns(
             case _:
                 suffixes = _SUFFIXES[getattr(options, part)]
                 columns[part] = [f"{name}{suffix}" for name in _BASES[part] for suffix in suffixes]
+    for pattern in options.columns:
+        # A pattern that nothing fits is named as what is missing.
+        found = [name for name in available if fnmatch.fnmatchcase(str(name), pattern)]
+        columns.setdefault("columns", []).extend(found or [pattern])
     return columns
 
 
@@ -161,7 +167,7 @@ def missing_columns(
         From the option to the missing columns (``a_comp_cor_*`` for a family of columns); empty if all are there.
     """
     columns = regressor_columns(available, options, meta or {})
-    needed = {f"strategy {part}": names for part, names in columns.items()}
+    needed = {part if part == "columns" else f"strategy {part}": names for part, names in columns.items()}
     needed |= {option: [column] for option, column in _quality_columns(options).items()}
     missing = {option: sorted(name for name in names if name not in available) for option, names in needed.items()}
     if "compcor" in options.strategy:
@@ -182,7 +188,9 @@ def missing_problem(
         remedy = "the table is from fMRIPrep 1.1 or older: run fMRIPrep 1.2 or newer"
     else:
         ways = [
-            f"drop {option.removeprefix('strategy ')} from preprocess.strategy"
+            "correct preprocess.columns"
+            if option == "columns"
+            else f"drop {option.removeprefix('strategy ')} from preprocess.strategy"
             if option.startswith("strategy ")
             else f"set preprocess.{option} to null"
             for option in missing
@@ -223,9 +231,9 @@ def nuisance(table: pd.DataFrame, meta: Mapping[str, Any], options: PreprocessOp
     """Select the regressors of a run as `nilearn.interfaces.fmriprep.load_confounds` does.
 
     The first value of derivatives, which is undefined, is taken from the second frame; regressors get zero mean
-    over the kept frames. Frames marked as before the steady state are never kept; with a threshold, neither are
-    frames over it, nor segments of fewer than 5 frames between them. ICA-AROMA is its noise components as
-    regressors ("basic"), or nothing more where the images are AROMA's ("full").
+    over the kept frames. Frames marked as before the steady state, and the first `dummy_volumes`, are never kept;
+    with a threshold, neither are frames over it, nor segments of fewer than 5 frames between them. ICA-AROMA is
+    its noise components as regressors ("basic"), or nothing more where the images are AROMA's ("full").
 
     Parameters
     ----------
@@ -244,6 +252,7 @@ def nuisance(table: pd.DataFrame, meta: Mapping[str, Any], options: PreprocessOp
     columns = regressor_columns(table.columns, options, meta)
     names = tuple(sorted({str(name) for chosen in columns.values() for name in chosen}))
     kept = ~(_before_steady_state(table) | _scrubbed(table, options))
+    kept[: options.dummy_volumes] = False
     values = table[list(names)].astype(np.float64)
     if not kept.any():
         return Nuisance(kept, np.zeros(values.shape), names)

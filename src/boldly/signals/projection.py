@@ -10,9 +10,10 @@ The maps are smoothed here, once per atlas, grid and kernel, instead of every vo
 zero and so is ``S M``: it is kept sparse, restricted to the voxels where a parcel has weight. The small matrix
 ``inverse(M'M)`` acts on parcels. Label means are the same without it, with ``M`` divided by the parcels' sizes.
 
-No brain mask takes part, as in nilearn's maskers without `mask_img`: masks differ from run to run, so that each
-run would need a matrix of its own, and fMRIPrep's images are not zero outside of them. A run's mask decides only
-how much of each parcel is covered (`Projection.coverage`).
+A brain mask D makes this ``inverse(M'DM) (S D M)' volume``, as in nilearn's maskers with `mask_img`: images are
+smoothed as they are, then only voxels inside the mask count. Masks differ from run to run, and so do the matrices.
+They are made of the cached one for a run at a time (`Projection.within`): parcels that the mask does not cut stay.
+A run's mask also says how much of each parcel is covered (`Projection.coverage`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from boldly.signals.images import Grid, Volumes
 logger = logging.getLogger(__name__)
 
 # Part of the cache's key: raised when matrices of the same input change.
-_FORMAT = 2
+_FORMAT = 3
 # Kernels end here, standard deviations; scipy's default, which nilearn uses.
 _TRUNCATE = 4.0
 # Volumes that are projected together: enough to use each weight often, few enough to start computing early.
@@ -84,7 +85,7 @@ class Projection:
     unmix : ndarray of float64, shape (P, P), or None
         Inverse of the maps' Gram matrix; None for labels.
     weights : csr_array of float32, shape (P, V)
-        Maps before smoothing, without negative weights; for the coverage.
+        Maps before smoothing.
     on_grid : ndarray of float64, shape (P,)
         Share of each parcel's weight in the atlas that lies within the grid.
     """
@@ -134,7 +135,9 @@ class Projection:
         return Extracted(signals if self.unmix is None else signals @ self.unmix, nonfinite, empty)
 
     def coverage(self, inside: NDArray[np.bool_] | None) -> NDArray[np.float32]:
-        """Return the share of each parcel's (unsmoothed) weight that lies in the grid and in a brain mask.
+        """Return the share of each parcel's weight that lies in the grid and in a brain mask.
+
+        Weights are those before smoothing; negative ones count as none.
 
         Parameters
         ----------
@@ -146,10 +149,50 @@ class Projection:
         ndarray of float32, shape (P,)
             From 0 to 1; 0 for a parcel without any weight.
         """
-        total = self.weights @ np.ones(len(self.voxels))
+        weights = self.weights
+        if (weights.data < 0).any():
+            weights = weights.maximum(0)
+        total = weights @ np.ones(len(self.voxels))
         within = np.ones(len(self.voxels)) if inside is None else inside[self.voxels].astype(np.float64)
-        share = np.divide(self.weights @ within, total, out=np.zeros_like(total), where=total > 0)
+        share = np.divide(weights @ within, total, out=np.zeros_like(total), where=total > 0)
         return np.clip(share * self.on_grid, 0, 1).astype(np.float32)
+
+    def within(self, inside: NDArray[np.bool_], fwhm_mm: float | None) -> Projection:
+        """Return the projection of the parts of the parcels that lie in a brain mask; for extraction alone.
+
+        Parameters
+        ----------
+        inside : ndarray of bool, shape (X * Y * Z,)
+            The brain mask.
+        fwhm_mm : float or None
+            The kernel that the projection was made with.
+
+        Returns
+        -------
+        Projection
+            Signals of parcels outside the mask are zero.
+        """
+        sigma = _sigma(fwhm_mm, self.grid)
+        before, inside_used = self.smoothed.tocsr(), inside[self.voxels]
+        plain: list[_Column] = []
+        smooth: list[_Column] = []
+        for parcel in range(self.weights.shape[0]):
+            column, kept = _row(self.weights, parcel, self.voxels), inside_used[_row_places(self.weights, parcel)]
+            if kept.all():
+                plain.append(column)
+                smooth.append(_row(before, parcel, self.voxels))
+                continue
+            column = _Column(column.voxels[kept], column.weights[kept])
+            if self.unmix is None and kept.any():
+                # The mean of a label's voxels: they have equal weights.
+                column = _Column(column.voxels, np.full(len(column.voxels), 1 / len(column.voxels)))
+            plain.append(column)
+            smooth.append(_smooth(column, self.grid.shape, sigma))
+        maps = _stack(plain, self.voxels)
+        unmix = None if self.unmix is None else _inverse_gram(maps)
+        return replace(
+            self, smoothed=_stack(smooth, self.voxels).tocsc(), unmix=unmix, weights=maps.astype(np.float32)
+        )
 
 
 def load_projection(atlas: Atlas, grid: Grid, fwhm_mm: float | None, cache: Path) -> Projection:
@@ -208,8 +251,7 @@ def projection_key(atlas: Atlas, grid: Grid, fwhm_mm: float | None) -> str:
 
 def build_projection(atlas: Atlas, grid: Grid, fwhm_mm: float | None) -> Projection:
     """Compute the projection of an atlas on a grid. See `load_projection`."""
-    # From full width at half maximum in mm to standard deviations in voxels.
-    sigma = (fwhm_mm or 0.0) / (np.sqrt(8 * np.log(2)) * grid.voxel_mm)
+    sigma = _sigma(fwhm_mm, grid)
     plain: list[_Column] = []
     smooth: list[_Column] = []
     on_grid = np.zeros(atlas.n_parcels)
@@ -234,7 +276,7 @@ def build_projection(atlas: Atlas, grid: Grid, fwhm_mm: float | None) -> Project
         voxels=voxels,
         smoothed=_stack(smooth, voxels).tocsc(),
         unmix=None if atlas.kind == "labels" else _inverse_gram(maps),
-        weights=_nonnegative(maps),
+        weights=maps.astype(np.float32),
         on_grid=on_grid,
     )
 
@@ -245,6 +287,22 @@ class _Column:
 
     voxels: NDArray[np.int32]
     weights: NDArray[np.float64]
+
+
+def _sigma(fwhm_mm: float | None, grid: Grid) -> NDArray[np.float64]:
+    """Return the standard deviations of a kernel in voxels, from its full width at half maximum in mm."""
+    return (fwhm_mm or 0.0) / (np.sqrt(8 * np.log(2)) * grid.voxel_mm)
+
+
+def _row_places(matrix: sparse.csr_array, parcel: int) -> NDArray[Any]:
+    """Return the columns in which a row has numbers."""
+    return matrix.indices[matrix.indptr[parcel] : matrix.indptr[parcel + 1]]
+
+
+def _row(matrix: sparse.csr_array, parcel: int, voxels: NDArray[np.int64]) -> _Column:
+    """Return a row of a matrix of parcels whose columns are `voxels`."""
+    weights = matrix.data[matrix.indptr[parcel] : matrix.indptr[parcel + 1]]
+    return _Column(voxels[_row_places(matrix, parcel)].astype(np.int32), weights.astype(np.float64))
 
 
 def _columns(atlas: Atlas, grid: Grid) -> Iterator[tuple[_Column, float]]:
@@ -327,13 +385,6 @@ def _stack(columns: list[_Column], voxels: NDArray[np.int64]) -> sparse.csr_arra
         positions[start:end] = np.searchsorted(voxels, column.voxels)
     weights = np.concatenate([column.weights for column in columns])
     return sparse.csr_array((weights, positions, starts.astype(index)), (len(columns), len(voxels)))
-
-
-def _nonnegative(maps: sparse.csr_array) -> sparse.csr_array:
-    weights = maps.astype(np.float32)
-    weights.data = np.maximum(weights.data, 0)
-    weights.eliminate_zeros()
-    return weights
 
 
 def _inverse_gram(maps: sparse.csr_array) -> NDArray[np.float64]:

@@ -1,284 +1,218 @@
-"""Events to trials: rows of an events table become labelled windows of a run."""
+"""Events to trials: what becomes of each row of an events table, and which frames it gets."""
 
 from __future__ import annotations
 
-import hashlib
+import difflib
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import count, groupby
 
-import numpy as np
 import pandas as pd
 
-from boldly import hcp
-from boldly.config import RestOptions, TaskOptions
-from boldly.records import InputError, Problem, Trial
+from boldly import bids
+from boldly.config import TaskOptions
+from boldly.records import Event, InputError, Problem, Status, Trial
 
 # Share of a frame by which float rounding of seconds / t_r may miss a whole number.
 _ROUNDING = 1e-6
-_FEWEST_FRAMES = 2
+_DECIMALS = 6
 
 
 @dataclass(frozen=True)
 class RunEvents:
-    """The events of a run and what is needed to place them: its key, BIDS task, t_r (s) and number of frames."""
+    """The events of a run and what places them.
+
+    Attributes
+    ----------
+    events : DataFrame
+        From `boldly.signals.events.events_of_run`.
+    run_key, bids_task : str
+        Key and BIDS task of the run.
+    t_r : float
+        Repetition time, s.
+    n_volumes : int
+        Frames of the run.
+    start_time : float, default=0
+        Time of frame 0, s.
+    """
 
     events: pd.DataFrame
     run_key: str
     bids_task: str
     t_r: float
     n_volumes: int
+    start_time: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Block:
+    """Rows that make one trial, the frames that lie in it, inside the run or not, and what becomes of it."""
+
     name: str
     onset: float
     end: float
+    rows: list[int]
+    first: int = 0
+    stop: int = 0
+    number: int | None = None
+    status: Status = "ok"
+    reason: str = ""
 
     @property
     def duration(self) -> float:
         return self.end - self.onset
 
-
-def events_of_run(
-    path: Path | None, task: TaskOptions, *, run_key: str, bids_task: str, t_r: float, n_volumes: int
-) -> pd.DataFrame:
-    """Return the events of a run: those of its file, or for a rest run random blocks.
-
-    Parameters
-    ----------
-    path : Path or None
-        Where they are (`read_events`); not looked at for rest.
-    task : TaskOptions
-        How events become trials.
-    run_key, bids_task : str
-        Key and BIDS task of the run.
-    t_r : float
-        Repetition time, s.
-    n_volumes : int
-        Frames of the run.
-
-    Raises
-    ------
-    InputError
-        As `read_events`, and for a task run without a file.
-    """
-    if task.rest is not None and task.is_rest(bids_task):
-        duration_s = n_volumes * t_r - task.delay_s
-        return rest_blocks(task.rest, run_key=run_key, duration_s=duration_s, column=task.column)
-    if path is None:
-        remedy = "add the events table to the BIDS folder and rerun index, or exclude the run"
-        raise InputError(Problem("run table", run_key, "no events table in the run table", remedy))
-    return read_events(path, task)
+    def inside(self, n_volumes: int) -> range:
+        return range(max(self.first, 0), min(self.stop, n_volumes))
 
 
-def rest_blocks(rest: RestOptions, *, run_key: str, duration_s: float, column: str) -> pd.DataFrame:
-    """Draw blocks of rest, of random length, at random places, without overlap.
-
-    Lengths are uniform; all places that leave room for the other blocks are as likely. Nothing but the arguments
-    decides, so that a run has the same blocks whatever other runs there are.
-
-    Parameters
-    ----------
-    rest : RestOptions
-        Number and lengths of blocks, seed, name of the state.
-    run_key : str
-        Key of the run.
-    duration_s : float
-        Length of the run less the haemodynamic delay, s.
-    column : str
-        Name of the column of states.
-
-    Returns
-    -------
-    DataFrame
-        Columns onset, duration (s, whole ms) and `column`, by onset; fewer blocks where they do not all fit.
-    """
-    digest = hashlib.sha256(f"{rest.seed} {run_key}".encode()).digest()
-    rng = np.random.default_rng(int.from_bytes(digest[:16], "big"))
-    lengths_ms = np.round(1000 * rng.uniform(*rest.length_s, rest.blocks))
-    lengths_ms = lengths_ms[np.cumsum(lengths_ms) <= 1000 * duration_s]
-    room_ms = max(1000 * duration_s - lengths_ms.sum(), 0.0)
-    before_ms = np.floor(np.sort(rng.uniform(0, room_ms, len(lengths_ms))))
-    onsets_ms = before_ms + np.cumsum(lengths_ms) - lengths_ms
-    return pd.DataFrame({"onset": onsets_ms / 1000, "duration": lengths_ms / 1000, column: rest.state})
-
-
-def read_events(path: Path, task: TaskOptions | None = None) -> pd.DataFrame:
-    """Read the events of a run.
-
-    Parameters
-    ----------
-    path : Path
-        A BIDS ``*_events.tsv``, the same with commas (``*_events.csv``), or a folder of EVs as the Human
-        Connectome Project has them (`boldly.hcp.read_events`).
-    task : TaskOptions, optional
-        Names of the columns; default: those of BIDS.
-
-    Returns
-    -------
-    DataFrame
-        Sorted by onset. `onset` and `duration` are float64 (s; a duration of ``n/a`` is nan), all other columns
-        text, ``n/a`` missing. ``attrs["path"]`` is the file.
-
-    Raises
-    ------
-    InputError
-        For a file that is missing, empty or not a table, a missing column, an onset that is no number, a
-        duration that is negative or no number.
-    """
-    task = task or TaskOptions()
-    events = hcp.read_events(path, task.column) if path.is_dir() else _read_table(path, task)
-    events = events.sort_values("onset", kind="stable", ignore_index=True)
-    events.attrs["path"] = str(path)
-    return events
-
-
-def _read_table(path: Path, task: TaskOptions) -> pd.DataFrame:
-    separator = "," if path.suffix == ".csv" else "\t"
-    try:
-        events = pd.read_csv(path, sep=separator, dtype="str", na_values=["n/a", ""], keep_default_na=False)
-    except FileNotFoundError:
-        raise _unreadable(path, "no such file") from None
-    except pd.errors.EmptyDataError:
-        raise _unreadable(path, "the events table is empty") from None
-    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
-        raise _unreadable(path, f"not a readable events table: {error}") from None
-    last = task.end_column or task.duration_column
-    missing = [name for name in (task.onset_column, last) if name not in events]
-    if missing:
-        raise _unreadable(path, f"the events table has no column {', '.join(missing)} (found: {_found(events)})")
-    onset, end = _seconds(events, task.onset_column, path), _seconds(events, last, path)
-    if onset.isna().any():
-        raise _unreadable(path, f"row {int(onset.isna().argmax()) + 1}: {task.onset_column} is n/a")
-    duration = end - onset if task.end_column else end
-    if (duration < 0).any():
-        row = int((duration < 0).argmax())
-        raise _unreadable(path, f"row {row + 1}: {last} is {events[last].iloc[row]!r}")
-    return events.assign(onset=onset, duration=duration)
-
-
-def _seconds(events: pd.DataFrame, name: str, path: Path) -> pd.Series:
-    numbers = pd.to_numeric(events[name], errors="coerce").astype(np.float64)
-    wrong = ~np.isfinite(numbers) & events[name].notna()
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise _unreadable(path, f"row {row + 1}: {name} is {events[name].iloc[row]!r}")
-    return numbers
-
-
-def label_names(runs: Iterable[RunEvents], task: TaskOptions) -> list[str]:
-    """Return the names of the states in label order.
-
-    Parameters
-    ----------
-    runs : iterable of RunEvents
-        All runs of the dataset.
-    task : TaskOptions
-        With `labels`, these are returned; otherwise the states with at least one trial, in alphabetical order.
-
-    Raises
-    ------
-    InputError
-        As `trials_of_run`.
-    """
-    if task.labels is not None:
-        return list(task.labels)
-    return sorted(states(runs, task))
-
-
-def states(runs: Iterable[RunEvents], task: TaskOptions) -> set[str]:
-    """Return the names of the states that have at least one trial."""
-    return {
-        block.name
-        for run in runs
-        for block, _, _ in _placed(run.events, task, run.run_key, run.bids_task, run.t_r, run.n_volumes)
-    }
-
-
-def trials_of_run(
-    events: pd.DataFrame,
-    task: TaskOptions,
-    *,
-    run_key: str,
-    bids_task: str,
-    labels: Sequence[str],
-    t_r: float,
-    n_volumes: int,
-) -> list[Trial]:
-    """Turn the events of a run into trials.
+def place(run: RunEvents, task: TaskOptions) -> list[Event]:
+    """Tell for each row of the events of a run which trial it becomes, with which frames, or why it becomes none.
 
     The steps: rows whose state is ``n/a`` or whose original name matches `task.drop` are left out; names change by
     `task.rename` and `task.prefix_task`, and take the upper and lower case of `task.labels`; with
     `task.merge_blocks` consecutive rows of one state become one trial from the first onset to the last end - a row
     that was left out between them ends the block, and the last block of a run is like any other; trials shorter
     than `task.minimum_s` are left out (by their duration in the table, also where the run ends before them).
-    Blocks of rest (`task.rest`) are neither renamed nor merged. Frame i, at ``i * t_r``, belongs to a trial where
-    ``onset + delay <= i * t_r < end + delay``. Trials with fewer than two frames inside the run are left out.
+    Blocks of rest (`task.rest`) are neither renamed nor merged. Frame i, at t = ``start_time + i * t_r``, belongs
+    to a trial where ``onset + delay <= t < end + delay``, or with `task.window_s` where
+    ``onset + begin <= t < onset + end``. Trials with fewer than `task.fewest_frames` frames inside the run are
+    left out. What happens to trials of different states that share frames is said by `task.overlaps`.
 
     Parameters
     ----------
-    events : DataFrame
-        From `events_of_run`.
+    run : RunEvents
+        The events.
     task : TaskOptions
         How events become trials.
-    run_key, bids_task : str
-        Key and BIDS task of the run.
+
+    Returns
+    -------
+    list of Event
+        One for each row, in order of onset; the trials are numbered from 0. Rows of status "error" need a decision
+        (`problems_of`).
+
+    Raises
+    ------
+    InputError
+        For a missing column, and for a state without a duration where the duration decides.
+    """
+    names = _names(run, task)
+    blocks = _blocks(run, task, [name for name, _ in names])
+    for block in blocks:
+        _place(block, run, task)
+    _mark_overlaps([block for block in blocks if block.status == "ok"], run.n_volumes, task)
+    numbers = count()
+    for block in blocks:
+        block.number = next(numbers) if block.status == "ok" else None
+    of_row = {row: block for block in blocks for row in block.rows}
+    columns = (run.events[name].tolist() for name in (task.column, "onset", "duration"))
+    subject = bids.entities(run.run_key).get("sub", "")
+    return [
+        _event(run, subject, row, of_row.get(number), names[number][1])
+        for number, row in enumerate(zip(*columns, strict=True))
+    ]
+
+
+def problems_of(run: RunEvents, events: Sequence[Event], task: TaskOptions) -> list[Problem]:
+    """Return what has to be decided about the events of a run: states outside the labels, trials that overlap."""
+    problems = []
+    unknown = sorted({event.label for event in events if event.reason.startswith("unknown")})
+    if unknown:
+        hints = [
+            f"'{name}' resembles '{near}'" for name in unknown for near in resembling(name, task.labels or [])
+        ]
+        message = f"states outside the labels: {', '.join(unknown)} (labels: {', '.join(task.labels or [])})"
+        remedy = "add them to the task's labels, or leave them out with drop, or map them with rename"
+        problems.append(_problem(run, message, f"{remedy} ({'; '.join(hints)})" if hints else remedy))
+    shared = [event for event in events if event.status == "error" and event.reason.startswith("overlap")]
+    if shared:
+        first = shared[0]
+        message = (
+            f"{len(shared)} events share frames with events of another state, the first: '{first.label}' at "
+            f"{first.onset:g} s {first.reason.partition(': ')[2]}"
+        )
+        remedy = "leave one of the states out with the task's drop, or set the task's overlaps to drop or allow"
+        problems.append(_problem(run, message, remedy))
+    return problems
+
+
+def resembling(name: str, others: Iterable[str]) -> list[str]:
+    """Return the one of other names that a name may be a misspelling of; an empty list where there is none."""
+    plain = {_plain(other): other for other in others if other != name}
+    return [plain[near] for near in difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.75)]
+
+
+def spelled_alike(name: str, others: Iterable[str]) -> list[str]:
+    """Return the other names that differ from a name by case, blanks, hyphens or underscores alone."""
+    return [other for other in others if other != name and _plain(other) == _plain(name)]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]", "", name).casefold()
+
+
+def trials_of(events: Iterable[Event], labels: Sequence[str]) -> list[Trial]:
+    """Return the trials of a run from its events (`place`), with numbers for the states.
+
+    Parameters
+    ----------
+    events : iterable of Event
+        Events of one run, in order of onset.
     labels : sequence of str
-        Names of the states in label order.
-    t_r : float
-        Repetition time, s.
-    n_volumes : int
-        Frames of the run.
+        Names of the states in label order; all states of the trials are among them.
 
     Returns
     -------
     list of Trial
         In order of onset, numbered from 0.
-
-    Raises
-    ------
-    InputError
-        For a missing column, a state outside `labels`, a state without a duration.
     """
     numbers = {name: number for number, name in enumerate(labels)}
-    placed = list(_placed(events, task, run_key, bids_task, t_r, n_volumes))
-    unknown = sorted({block.name for block, _, _ in placed} - set(numbers))
-    if unknown:
-        raise _problem(
-            events,
-            run_key,
-            f"states outside the labels: {', '.join(unknown)} (labels: {', '.join(labels)})",
-            "add them to the task's labels, or leave them out with drop, or map them with rename",
-        )
-    return [
-        Trial(
-            run_key=run_key,
-            number=number,
-            onset=block.onset,
-            duration=block.duration,
-            label=numbers[block.name],
-            label_name=block.name,
-            first=first,
-            stop=stop,
-        )
-        for number, (block, first, stop) in enumerate(placed)
-    ]
+    kept = sorted((event for event in events if event.trial is not None), key=lambda event: event.trial or 0)
+    return [_trial(list(rows), numbers) for _, rows in groupby(kept, key=lambda event: event.trial)]
 
 
-def _placed(
-    events: pd.DataFrame, task: TaskOptions, run_key: str, bids_task: str, t_r: float, n_volumes: int
-) -> Iterator[tuple[_Block, int, int]]:
-    for block in _blocks(events, task, run_key, bids_task):
-        if block.duration < task.minimum_s - _ROUNDING:
-            continue
-        first = max(_first_frame(block.onset + task.delay_s, t_r), 0)
-        stop = min(_first_frame(block.end + task.delay_s, t_r), n_volumes)
-        if stop - first >= _FEWEST_FRAMES:
-            yield block, first, stop
+def _trial(rows: Sequence[Event], numbers: dict[str, int]) -> Trial:
+    first = rows[0]
+    # The end of a block is that of its last row, unless an earlier one lasts longer.
+    duration = max(row.onset + row.duration for row in rows) - first.onset if len(rows) > 1 else first.duration
+    return Trial(
+        run_key=first.key,
+        number=first.trial or 0,
+        onset=first.onset,
+        duration=round(duration, _DECIMALS),
+        label=numbers[first.label],
+        label_name=first.label,
+        first=first.first or 0,
+        stop=first.stop or 0,
+    )
+
+
+def _place(block: _Block, run: RunEvents, task: TaskOptions) -> None:
+    """Find the frames of a block, and why it is left out or cut."""
+    begin, end = task.span_s(block.onset, block.duration)
+    block.first = _first_frame(begin - run.start_time, run.t_r)
+    block.stop = _first_frame(end - run.start_time, run.t_r)
+    whole, inside, fewest = block.stop - block.first, len(block.inside(run.n_volumes)), task.fewest_frames
+    block.status = "excluded"
+    if block.duration == 0 and task.window_s is None:
+        block.reason = "no duration: 0 s, so no frame; give window_s for brief events"
+    elif block.duration < task.minimum_s - _ROUNDING:
+        block.reason = f"too short: {block.duration:g} s, minimum_s is {task.minimum_s:g} s"
+    elif whole < fewest:
+        block.reason = f"too few frames: {whole} of at least {fewest}"
+    elif not inside:
+        end_s = run.start_time + run.n_volumes * run.t_r
+        block.reason = f"outside the run: frames from {begin:g} to {end:g} s, the run lasts until {end_s:g} s"
+    elif inside < fewest:
+        block.reason = f"cut by the end of the run: {inside} of {whole} frames, at least {fewest} needed"
+    elif task.labels is not None and block.name not in task.labels:
+        block.status, block.reason = "error", "unknown: not among the labels"
+    else:
+        block.status = "ok"
+        block.reason = f"cut by the end of the run: {inside} of {whole} frames" if inside < whole else ""
 
 
 def _first_frame(seconds: float, t_r: float) -> int:
@@ -286,46 +220,70 @@ def _first_frame(seconds: float, t_r: float) -> int:
     return math.ceil(seconds / t_r - _ROUNDING)
 
 
-def _blocks(events: pd.DataFrame, task: TaskOptions, run_key: str, bids_task: str) -> list[_Block]:
-    merge = task.merge_blocks and not task.is_rest(bids_task)
+def _mark_overlaps(blocks: Sequence[_Block], n_volumes: int, task: TaskOptions) -> None:
+    if task.overlaps == "allow":
+        return
+    found: dict[int, _Block] = {}
+    current: list[_Block] = []
+    for block in sorted(blocks, key=lambda block: block.first):
+        inside = block.inside(n_volumes)
+        current = [other for other in current if other.inside(n_volumes).stop > inside.start]
+        for other in current:
+            if other.name != block.name:
+                found.setdefault(id(block), other)
+                found.setdefault(id(other), block)
+        current.append(block)
+    for block in blocks:
+        if partner := found.get(id(block)):
+            block.status = "error" if task.overlaps == "error" else "excluded"
+            block.reason = f"overlap: shares frames with '{partner.name}' at {partner.onset:g} s"
+
+
+def _blocks(run: RunEvents, task: TaskOptions, names: Sequence[str | None]) -> list[_Block]:
+    merge = task.merge_blocks and not task.is_rest(run.bids_task)
     blocks: list[_Block] = []
     previous: str | None = None
-    for name, onset, duration in zip(
-        _states(events, task, run_key, bids_task), events["onset"], events["duration"], strict=True
-    ):
-        if name is not None and math.isnan(duration):
-            raise _problem(
-                events,
-                run_key,
-                f"the row of '{name}' at {onset:g} s has no duration",
-                "give it one in the events table, or leave the state out with the task's drop",
+    rows = zip(names, run.events["onset"].tolist(), run.events["duration"].tolist(), strict=True)
+    for row, (name, onset, duration) in enumerate(rows):
+        if name is not None and math.isnan(duration) and (task.window_s is None or merge):
+            raise InputError(
+                _problem(
+                    run,
+                    f"the row of '{name}' at {onset:g} s has no duration",
+                    "give it one in the events table, leave the state out with the task's drop, or take a window "
+                    "after the onset with window_s",
+                )
             )
         if name is not None and name == previous and merge:
             last = blocks[-1]
-            blocks[-1] = _Block(name, last.onset, max(last.end, onset + duration))
+            last.end = max(last.end, onset + duration)
+            last.rows.append(row)
         elif name is not None:
-            blocks.append(_Block(name, float(onset), float(onset + duration)))
+            blocks.append(_Block(name, onset, onset + duration, [row]))
         previous = name
     return blocks
 
 
-def _states(events: pd.DataFrame, task: TaskOptions, run_key: str, bids_task: str) -> list[str | None]:
-    """Return the final name of the state of each row; None for rows that are left out."""
-    if task.column not in events:
-        raise _problem(
-            events,
-            run_key,
-            f"the events table has no column '{task.column}' (found: {_found(events)})",
-            "name the column of the states in the task's column",
-        )
-    names = events[task.column].astype("object")
-    if task.is_rest(bids_task):
-        return list(names)
-    return [None if _is_dropped(name, task) else _renamed(name.strip(), task, bids_task) for name in names]
+def _names(run: RunEvents, task: TaskOptions) -> list[tuple[str | None, str]]:
+    """Return the final name of the state of each row, or None and why the row is left out."""
+    if task.column not in run.events:
+        found = ", ".join(str(name) for name in run.events.columns)
+        message = f"the events table has no column '{task.column}' (found: {found})"
+        raise InputError(_problem(run, message, "name the column of the states in the task's column"))
+    names = run.events[task.column].astype("object")
+    if task.is_rest(run.bids_task):
+        return [(str(name), "") for name in names]
+    # A state stands in many rows.
+    known = {name: _name(name, task, run.bids_task) for name in set(names[names.notna()])}
+    return [known.get(name, (None, "no state: n/a")) for name in names]
 
 
-def _is_dropped(name: object, task: TaskOptions) -> bool:
-    return not isinstance(name, str) or any(re.search(pattern, name) for pattern in task.drop)
+def _name(name: object, task: TaskOptions, bids_task: str) -> tuple[str | None, str]:
+    if not isinstance(name, str):
+        return None, "no state: not text"
+    if pattern := next((pattern for pattern in task.drop if re.search(pattern, name)), None):
+        return None, f"dropped: matches '{pattern}'"
+    return _renamed(name.strip(), task, bids_task), ""
 
 
 def _renamed(name: str, task: TaskOptions, bids_task: str) -> str:
@@ -336,14 +294,27 @@ def _renamed(name: str, task: TaskOptions, bids_task: str) -> str:
     return name if name in labels else next((label for label in labels if label.lower() == name.lower()), name)
 
 
-def _found(events: pd.DataFrame) -> str:
-    return ", ".join(str(name) for name in events.columns)
+def _event(
+    run: RunEvents, subject: str, row: tuple[object, float, float], block: _Block | None, reason: str
+) -> Event:
+    original, onset, duration = row
+    inside = block.inside(run.n_volumes) if block is not None else range(0)
+    return Event(
+        key=run.run_key,
+        subject=subject,
+        event=original if isinstance(original, str) else "",
+        label=block.name if block is not None else "",
+        onset=round(onset, _DECIMALS),
+        duration=round(duration, _DECIMALS),
+        trial=block.number if block is not None else None,
+        first=inside.start if len(inside) else None,
+        stop=inside.stop if len(inside) else None,
+        n_frames=len(inside),
+        t_r=run.t_r,
+        status=block.status if block is not None else "excluded",
+        reason=block.reason if block is not None else reason,
+    )
 
 
-def _problem(events: pd.DataFrame, run_key: str, message: str, remedy: str) -> InputError:
-    return InputError(Problem(events.attrs.get("path", "events"), run_key, message, remedy))
-
-
-def _unreadable(path: Path, message: str) -> InputError:
-    remedy = "correct the events table (columns onset, duration in seconds, tab-separated), or exclude the run"
-    return InputError(Problem(str(path), "", message, remedy))
+def _problem(run: RunEvents, message: str, remedy: str) -> Problem:
+    return Problem(run.events.attrs.get("path", "events"), run.run_key, message, remedy)

@@ -125,7 +125,7 @@ def _sidecar(run: RunSeries, contract: Contract, columns: list[str]) -> dict[str
     scrubbed = np.setdiff1d(np.arange(run.meta["n_volumes"]), run.frames)
     return {
         "SamplingFrequency": round(1 / run.meta["t_r"], 9),
-        "StartTime": 0.0,
+        **({"StartTime": run.meta["start_time"]} if "start_time" in run.meta else {}),
         "RepetitionTime": run.meta["t_r"],
         "Units": _UNITS[contract.standardize],
         "Atlas": contract.atlas,

@@ -14,9 +14,10 @@ from safetensors import SafetensorError, safe_open
 
 from boldly.files import read_json, read_tsv
 from boldly.provenance import Contract
-from boldly.records import InputError, Problem, read_choices, read_comparisons, read_runs, read_scores
+from boldly.records import InputError, Problem, read_choices, read_comparisons, read_runs, read_scores, read_trials
 from boldly.samples.shards import Sample, read_shard
 from boldly.samples.timeseries import read_timeseries
+from boldly.signals.states import summary
 
 Rows = list[tuple[str, str]]
 
@@ -28,7 +29,7 @@ _MEASURED = {"loss": "validation_loss", "validation": "validation_accuracy", "te
 _MOST_CHOICES = 3
 _KINDS = (
     "a shard (.tar), a time series file (.safetensors), a model folder, "
-    "or a table of runs, scores, comparisons or choices (.tsv)"
+    "or a table of runs, trials, scores, comparisons or choices (.tsv)"
 )
 
 
@@ -93,7 +94,7 @@ def _shard(path: Path) -> Rows:
         ("frames", f"{_span(frames)} each, {sum(frames):,} in all"),
         ("t_r", _seconds(sample.meta["t_r"] for sample in samples)),
         ("signals", f"{first.bold.shape[1]:,} parcels, {first.bold.dtype}, {_range(samples)}"),
-        ("marked", _marked([sample.meta.get("marked", []) for sample in samples])),
+        ("marked", _marked([sample.meta for sample in samples])),
     ]
     if labels:
         rows.append(("states", _listed(f"{name} ({count})" for name, count in sorted(labels.items()))))
@@ -112,7 +113,7 @@ def _timeseries(path: Path) -> Rows:
         ("t_r", _seconds(item.meta["t_r"] for item in series if "t_r" in item.meta)),
         ("signals", f"{series[0].data.shape[1]:,} parcels, {series[0].data.dtype}"),
         ("coverage", f"{min(float(item.coverage.min()) for item in series):.2f} in the worst parcel"),
-        ("marked", _marked([item.meta.get("marked", []) for item in series])),
+        ("marked", _marked([item.meta for item in series])),
     ]
     return rows + _contract(contract)
 
@@ -150,12 +151,14 @@ def _table(path: Path) -> Rows:
             return _scores(path)
         if {"experiment", "baseline", "difference", "p_holm"} <= columns:
             return _comparisons(path)
+        if {"event", "label", "trial", "n_frames"} <= columns:
+            return _trials(path)
         if {"experiment", "choice", "validation_loss", "test_accuracy"} <= columns:
             return _choices(path)
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, TypeError) as error:
         raise InputError(Problem(str(path), "", f"not a readable table: {error}", f"give {_KINDS}")) from None
     found = ", ".join(sorted(columns)[:_MOST_LISTED])
-    message = f"a table neither of runs nor of scores, comparisons or choices (columns: {found})"
+    message = f"a table neither of runs or trials nor of scores, comparisons or choices (columns: {found})"
     raise InputError(Problem(str(path), "", message, f"give {_KINDS}"))
 
 
@@ -175,6 +178,17 @@ def _runs(path: Path) -> Rows:
     ]
     reasons = Counter(item.reason for item in runs if item.reason)
     return rows + [("reason", f"{count} x {reason}") for reason, count in reasons.most_common()]
+
+
+def _trials(path: Path) -> Rows:
+    events = read_trials(path)
+    if not events:
+        return [("trials table", "no events")]
+    dataset = path.name.removesuffix("_trials.tsv")
+    return [
+        ("trials table", _count(len(events), "event")),
+        *(("", line) for line in summary(dataset, events, None)),
+    ]
 
 
 def _scores(path: Path) -> Rows:
@@ -305,11 +319,16 @@ def _listed(items: Iterable[str]) -> str:
     return ", ".join(different[:_MOST_LISTED]) + (f", and {rest} more" if rest > 0 else "") or "none"
 
 
-def _marked(marked: Sequence[Sequence[int]]) -> str:
-    numbers = sorted({number for numbers in marked for number in numbers})
+def _marked(metas: Sequence[dict[str, Any]]) -> str:
+    """Name the parcels that are marked in some sample; by their number from 0 where shards have no names."""
+    names: dict[int, str] = {}
+    for meta in metas:
+        numbers = meta.get("marked", [])
+        names |= dict(zip(numbers, meta.get("marked_names") or map(str, numbers), strict=True))
+    numbers = sorted(names)
     if not numbers:
         return "no parcel"
-    return f"{_count(len(numbers), 'parcel')} in some sample: {_listed(map(str, numbers))}"
+    return f"{_count(len(numbers), 'parcel')} in some sample: {_listed(names[number] for number in numbers)}"
 
 
 def _range(samples: Sequence[Sample]) -> str:

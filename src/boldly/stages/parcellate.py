@@ -5,13 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from boldly.config import AtlasOptions, ParcellateOptions, PreprocessOptions, SignalExclusionOptions
+from boldly import bids
+from boldly.config import (
+    AtlasOptions,
+    ParcellateOptions,
+    PreprocessOptions,
+    SignalExclusionOptions,
+    with_one_high_pass,
+)
 from boldly.files import atomic_path, write_tsv
 from boldly.provenance import Contract
 from boldly.records import InputError, Problem, Run, read_runs, read_table
@@ -24,6 +31,7 @@ from boldly.signals.projection import Projection, load_projection
 
 logger = logging.getLogger(__name__)
 _DECIMALS = 4
+_MOST_LISTED = 10
 
 
 def run(
@@ -38,13 +46,14 @@ def run(
     cache: Path,
     output: Path,
     quality: Path,
+    on_error: Literal["stop", "exclude"] = "stop",
 ) -> None:
     """Extract and clean the parcels' signals of all usable runs of a subject.
 
-    Per run: read the image in blocks, smooth and extract in one product (`boldly.signals.projection`), detrend,
-    filter, regress the nuisances out and scale (`boldly.signals.cleaning`). Parcels with less than
-    `options.min_coverage` of their weight in the run's brain mask, and those that do not vary in time, are marked
-    and written as zeros.
+    Per run: read the image in blocks, smooth and extract in one product (`boldly.signals.projection`), from voxels
+    inside the run's brain mask (`options.mask`), detrend, filter, regress the nuisances out and scale
+    (`boldly.signals.cleaning`). Parcels with less than `options.min_coverage` of their weight in the mask, and
+    those that do not vary in time, are marked and written as zeros.
 
     Parameters
     ----------
@@ -57,7 +66,7 @@ def run(
     atlas : AtlasOptions
         The parcels.
     options : ParcellateOptions
-        Smoothing, filters, scaling.
+        Smoothing, filters, scaling. There is no Butterworth high-pass where cosines are regressed out.
     preprocess : PreprocessOptions
         How the regressors came about; for the contract.
     cache : Path
@@ -68,12 +77,17 @@ def run(
         Output: one row per run with its status and, where it is excluded, the reason; the median and the lowest
         temporal signal-to-noise ratio of its parcels before cleaning (those that are marked left out), the median
         coverage of all parcels, and the number marked. Excluded runs have no time series.
+    on_error : {"stop", "exclude"}
+        What a defective run does: stop the stage, or get a row with status "error" and the reason.
 
     Raises
     ------
     InputError
-        With the problems of all runs.
+        With the problems of all runs, unless `on_error` is "exclude".
     """
+    if with_one_high_pass(options, preprocess) != options:
+        logger.warning("cosines are regressed out: no Butterworth high-pass filter beside them")
+        options = with_one_high_pass(options, preprocess)
     table = read_runs(runs, subject=subject)
     if not table:
         message = f"no run of subject {subject}"
@@ -87,6 +101,7 @@ def run(
 
     series: list[RunSeries] = []
     problems: list[Problem] = []
+    defective: dict[str, str] = {}
     for record in usable:
         logger.info("%s: %d volumes", record.key, record.n_volumes)
         try:
@@ -96,13 +111,17 @@ def run(
             series.append(_parcellate(record, kept, confounds, parcels, options, cache))
         except InputError as error:
             problems += error.problems
-    if problems:
+            defective[record.key] = " ".join("; ".join(problem.message for problem in error.problems).split())
+    if problems and on_error == "stop":
         raise InputError(problems)
+    for problem in problems:
+        logger.warning("excluded: %s", problem)
     measured = quality_table(series, options.exclude)
     for key, reason in zip(measured["key"], measured["reason"], strict=True):
         if reason:
             logger.warning("%s: excluded: %s", key, reason)
     kept_series = [item for item, status in zip(series, measured["status"], strict=True) if status == "ok"]
+    measured = _with_defective(measured, defective)
     measured["reason"] = measured["reason"].replace("", None)
     # Both or none: half a result would look like a whole one.
     with atomic_path(output) as first, atomic_path(quality) as second:
@@ -146,6 +165,16 @@ def quality_table(series: Sequence[RunSeries], exclude: SignalExclusionOptions) 
     return pd.DataFrame(rows, columns=columns)
 
 
+def _with_defective(measured: pd.DataFrame, reasons: dict[str, str]) -> pd.DataFrame:
+    """Add a row for each run of which nothing can be measured; from its key to the reason."""
+    if not reasons:
+        return measured
+    rows = pd.DataFrame({"key": list(reasons), "status": "error", "reason": list(reasons.values())})
+    n_marked = measured["n_marked"].astype("Int64")
+    whole = pd.concat([measured.assign(n_marked=n_marked), rows.astype({"key": "str"})])
+    return whole.sort_values("key", ignore_index=True)
+
+
 def _parcellate(
     record: Run,
     kept: NDArray[np.bool_],
@@ -160,8 +189,11 @@ def _parcellate(
         message = f"the image has {volumes.n_volumes} volumes, its nuisance table {len(kept)} frames"
         raise InputError(Problem(record.bold, record.key, message, "exclude the run, or run fMRIPrep on it again"))
     projection = load_projection(atlas, volumes.grid, options.smoothing_fwhm_mm, cache)
-    coverage = _coverage(record, projection)
+    inside = read_mask(record.mask, projection.grid, record.key) if record.mask else None
+    coverage = _coverage(record, projection, inside)
     uncovered = (coverage < options.min_coverage) | (coverage == 0)
+    if options.mask and inside is not None:
+        projection = projection.within(inside, options.smoothing_fwhm_mm)
     extracted = projection.extract(volumes)
     _check_empty(record, extracted.empty & kept)
     try:
@@ -174,18 +206,19 @@ def _parcellate(
     if extracted.nonfinite:
         logger.warning("%s: %d voxel values are not finite, taken as zero", record.key, extracted.nonfinite)
     if marked.any():
-        counts = (marked.sum(), len(marked), uncovered.sum(), options.min_coverage)
-        logger.warning("%s: %d of %d parcels are zeros, %d of them covered by less than %g", record.key, *counts)
+        counts = (marked.sum(), len(marked), uncovered.sum(), options.min_coverage, _listed(atlas, marked))
+        message = "%s: %d of %d parcels are zeros, %d of them covered by less than %g: %s"
+        logger.warning(message, record.key, *counts)
     meta: dict[str, Any] = {
         "t_r": record.t_r,
+        "start_time": record.start_time,
         "dataset": record.dataset,
         "subject": record.subject,
         "run_key": record.key,
-        "entities": {
-            name: getattr(record, name) for name in ("session", "task", "acquisition", "direction", "run")
-        },
+        "entities": {name: getattr(record, name) for name in bids.RUN_ENTITIES if name != "subject"},
         "n_volumes": volumes.n_volumes,
         "marked": np.flatnonzero(marked).tolist(),
+        "marked_names": [atlas.names[number] for number in np.flatnonzero(marked)],
         "uncovered": np.flatnonzero(uncovered).tolist(),
         "constant": np.flatnonzero(cleaned.constant).tolist(),
         "nonfinite_values": extracted.nonfinite,
@@ -200,6 +233,12 @@ def _parcellate(
         tsnr=cleaned.tsnr.astype(np.float32),
         meta=meta,
     )
+
+
+def _listed(atlas: Atlas, chosen: NDArray[np.bool_]) -> str:
+    """Name some parcels, few in number."""
+    names = [atlas.names[number] for number in np.flatnonzero(chosen)]
+    return ", ".join(names[:_MOST_LISTED]) + (", ..." if len(names) > _MOST_LISTED else "")
 
 
 def _check_empty(record: Run, empty: NDArray[np.bool_]) -> None:
@@ -223,9 +262,8 @@ def _check_signal(record: Run, cleaned: Cleaned, marked: NDArray[np.bool_]) -> N
         raise InputError(Problem(record.bold, record.key, message, "correct scl_slope, or exclude the run"))
 
 
-def _coverage(record: Run, projection: Projection) -> NDArray[np.float32]:
+def _coverage(record: Run, projection: Projection, inside: NDArray[np.bool_] | None) -> NDArray[np.float32]:
     """Return how much of each parcel lies in the run's brain mask; without a mask, in its grid."""
-    inside = read_mask(record.mask, projection.grid, record.key) if record.mask else None
     coverage = projection.coverage(inside)
     if not coverage.any():
         message = "no parcel of the atlas lies within the brain mask"
@@ -259,4 +297,5 @@ def _contract(
         low_pass_hz=options.low_pass_hz,
         detrend=options.detrend,
         standardize=options.standardize,
+        mask=options.mask,
     )

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -31,9 +32,9 @@ class Quality:
     key : str
         Run key.
     status : str
-        "ok" or "excluded".
+        "ok", "excluded" or "error".
     reason : str
-        The rules that exclude it, with numbers.
+        The rules that exclude it, with numbers, or what is wrong with it.
     mean_fd_mm, max_fd_mm, mean_std_dvars : float
         Over all frames that have a value; nan without the column.
     scrubbed_fraction : float
@@ -56,7 +57,15 @@ class Quality:
     degrees_of_freedom: int
 
 
-def run(*, runs: Path, subject: str, options: PreprocessOptions, nuisance: Path, qc: Path) -> None:
+def run(
+    *,
+    runs: Path,
+    subject: str,
+    options: PreprocessOptions,
+    nuisance: Path,
+    qc: Path,
+    on_error: Literal["stop", "exclude"] = "stop",
+) -> None:
     """Write the nuisance regressors and the quality table of a subject.
 
     Parameters
@@ -71,11 +80,13 @@ def run(*, runs: Path, subject: str, options: PreprocessOptions, nuisance: Path,
         Output (`boldly.signals.confounds.read_nuisance`): frames and regressors of the runs that are not excluded.
     qc : Path
         Output: one row for each usable run of the run table.
+    on_error : {"stop", "exclude"}
+        What a defective run does: stop the stage, or get a row with status "error" and the reason.
 
     Raises
     ------
     InputError
-        With every problem of the subject's confounds tables.
+        With every problem of the subject's confounds tables, unless `on_error` is "exclude".
     """
     records = read_runs(runs, subject=subject, usable=True)
     problems: list[Problem] = []
@@ -85,7 +96,9 @@ def run(*, runs: Path, subject: str, options: PreprocessOptions, nuisance: Path,
         try:
             table, regressors = _read(record, options)
         except InputError as error:
-            problems += [dataclasses.replace(problem, entity=record.key) for problem in error.problems]
+            found = [dataclasses.replace(problem, entity=record.key) for problem in error.problems]
+            problems += found
+            rows.append(_defective(record, found))
             continue
         row = quality(record.key, table, regressors, options.exclude)
         rows.append(row)
@@ -94,8 +107,10 @@ def run(*, runs: Path, subject: str, options: PreprocessOptions, nuisance: Path,
             kept[record.key] = dataclasses.replace(regressors, displacement_mm=movement)
         else:
             _LOG.warning("%s: excluded: %s", record.key, row.reason)
-    if problems:
+    if problems and on_error == "stop":
         raise InputError(problems)
+    for problem in problems:
+        _LOG.warning("excluded: %s", problem)
     # Both or none: half a result would look like a whole one.
     with atomic_path(nuisance) as first, atomic_path(qc) as second:
         confounds.write_nuisance(first, kept)
@@ -148,6 +163,13 @@ def quality(key: str, table: pd.DataFrame, regressors: Nuisance, exclude: Exclus
         n_regressors=len(regressors.names),
         degrees_of_freedom=freedom,
     )
+
+
+def _defective(record: Run, problems: Sequence[Problem]) -> Quality:
+    """Return the row of a run of which nothing can be measured."""
+    reason = " ".join("; ".join(problem.message for problem in problems).split())
+    unknown = math.nan
+    return Quality(record.key, "error", reason, unknown, unknown, unknown, unknown, record.n_volumes, 0, 0)
 
 
 def _read(record: Run, options: PreprocessOptions) -> tuple[pd.DataFrame, Nuisance]:

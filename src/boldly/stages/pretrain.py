@@ -36,6 +36,7 @@ from boldly.provenance import Contract, check_same, environment, file_sha256
 from boldly.records import InputError, Problem
 from boldly.samples import remote
 from boldly.samples.corpus import Corpus, load_corpus
+from boldly.samples.packed import LooseShards, PackedShards, Shards, open_packed
 from boldly.samples.seen import MANIFEST, Seen, read_seen, seen_in
 from boldly.samples.shards import subject_shards
 from boldly.samples.splits import UpstreamSplit, read_split
@@ -44,8 +45,8 @@ from boldly.samples.windows import Windows
 from boldly.training.checkpoints import CheckpointFolder
 from boldly.training.components import hidden_basis, signal_basis, unexplained
 from boldly.training.continuity import check_continuity
-from boldly.training.forecasts import fit_dynamics
 from boldly.training.history import write_history
+from boldly.training.linear import LinearFits, fit_dynamics, linear_name, made_of, read_linear
 from boldly.training.loop import Fit, fit
 from boldly.training.processes import join_processes, share_batch
 from boldly.training.validation import UpstreamValidation, choose_coupling
@@ -54,8 +55,6 @@ logger = logging.getLogger(__name__)
 
 # Validation windows are drawn with another seed than those of the training.
 _VALIDATION_SEED = 1 << 32
-# Of the order in which shares of the training subjects grow.
-_SHARE_SEED = 1
 # Validation windows of one length: few, so that many lengths are seen.
 _VALIDATION_BATCH = 32
 
@@ -72,6 +71,7 @@ def run(
     data: Data,
     output: Path,
     initial: Path | None = None,
+    corpus: Path | None = None,
 ) -> None:
     """Pretrain a network.
 
@@ -95,6 +95,9 @@ def run(
         manifest.json.
     initial : Path, optional
         Folder of the weights to start from (see `boldly.models.initial.initialise`); None: untrained.
+    corpus : Path, optional
+        Folder of the same runs packed into one file (`boldly corpus`): processes map it, and find linear fits
+        there. None: each process reads the shards into its memory.
 
     Raises
     ------
@@ -109,8 +112,10 @@ def run(
     """
     splits = [(read_split(split, "upstream"), shards) for split, shards in data]
     used = [item for item in splits if options.datasets is None or item[0].dataset in options.datasets]
-    training = [path for split, shards in used for path in _paths(split, _share(split, options), shards)]
+    share = options.subjects_fraction
+    training = [path for split, shards in used for path in _paths(split, split.share(share), shards)]
     validation = [path for split, shards in used for path in _paths(split, split.validation, shards)]
+    source = open_packed(corpus) if corpus is not None else LooseShards()
     checkpoints = CheckpointFolder(output / "checkpoints")
     processes = join_processes()
     about: dict[str, Any] = {}
@@ -119,33 +124,34 @@ def run(
         about = {
             # What is kept in the end has no say in the training: it may change on the way.
             "options": options.model_dump(mode="json", exclude={"keep_untrained"}),
-            "training": _identities(training),
-            "validation": _identities(validation),
+            "training": source.identities(training),
+            "validation": source.identities(validation),
             "run_tables": _run_tables(used),
             "initial": {path.name: file_sha256(path) for path in _weights(initial)},
         }
         checkpoints.claim(about)
-        about |= _seen(used, options, initial).to_manifest()
+        about |= _seen(used, options, initial, source).to_manifest()
     # Nobody looks for checkpoints before they are known to be those of this experiment.
     processes.wait_for_everyone()
     if options.framework == "components":
         if processes.is_main_process:
             _fit_components(name, options, training, validation, output, about)
         return
-    windows = _windows(training, options)
+    windows = _windows(training, options, source)
     done = checkpoints.steps()
     # What the first shards tell about forecasts is kept: a training that goes on starts with those at hand.
     is_known = not validation or (checkpoints.path / _COMPARISONS).exists()
-    corpus = _corpus(windows, done[-1] * options.batch_size if done and is_known else 0)
+    linear = _linear(source, training, validation, options)
+    runs = _corpus(windows, done[-1] * options.batch_size if done and is_known else 0)
     if processes.is_main_process:
         _check_continuity(windows, done[-1] * options.batch_size if done else 0, used)
-    contract = corpus.contract
+    contract = runs.contract
     config = pretraining_config(options, contract.n_parcels)
     objective = build_objective(build_network(config, options.seed))
-    validate = _validation(validation, options, corpus, checkpoints)
+    validate = _validation(validation, options, runs, checkpoints, source, linear)
     # Checkpoints hold what a fit would give.
     if not done:
-        objective.start(partial(_dynamics, name, corpus, validate))
+        objective.start(partial(_dynamics, name, runs, linear, validate))
     if initial is not None:
         initialise(objective.network, initial)
     if options.compile:
@@ -153,7 +159,7 @@ def run(
         # In place: weights keep their names. Windows have many lengths, one program does for all.
         objective.compile(dynamic=True)
     # Streamed, it is a group of shards that must not stay in memory.
-    del corpus
+    del runs
     try:
         outcome = fit(
             objective,
@@ -240,24 +246,17 @@ def _paths(split: UpstreamSplit, subjects: tuple[str, ...], shards: Path | str) 
     return [path for subject in subjects for path in subject_shards(shards, split.dataset, subject)]
 
 
-def _seen(used: list[tuple[UpstreamSplit, Path | str]], options: PretrainOptions, initial: Path | None) -> Seen:
+def _seen(
+    used: list[tuple[UpstreamSplit, Path | str]], options: PretrainOptions, initial: Path | None, source: Shards
+) -> Seen:
     """Return the people and runs that train, or choose the weights, here or in the model that it starts from."""
     seen = Seen()
     if initial is not None and (initial / CONTRACT).exists():
         seen = read_seen(initial) or Seen(unknown=frozenset([str(initial)]))
     for split, shards in used:
-        people = (*_share(split, options), *split.validation)
-        seen |= seen_in(split.dataset, people, _paths(split, people, shards))
+        people = (*split.share(options.subjects_fraction), *split.validation)
+        seen |= seen_in(split.dataset, people, _paths(split, people, shards), source.fingerprints)
     return seen
-
-
-def _identities(paths: list[Path | str]) -> dict[str, str]:
-    """Return what shards are known by: the checksum of a file, the size of one at a web address."""
-    told = remote.sizes([str(path) for path in paths if is_url(path)])
-    return {
-        remote.name_of(path): f"streamed, {told[str(path)]} bytes" if is_url(path) else file_sha256(path)
-        for path in paths
-    }
 
 
 def _run_tables(used: list[tuple[UpstreamSplit, Path | str]]) -> dict[str, str]:
@@ -266,12 +265,12 @@ def _run_tables(used: list[tuple[UpstreamSplit, Path | str]]) -> dict[str, str]:
     return {remote.shown(url): hashlib.sha256(remote.fetch(url)).hexdigest() for url in urls}
 
 
-def _windows(paths: list[Path | str], options: PretrainOptions) -> Windows | StreamedWindows:
-    """Return the windows of the training, of a corpus in memory or of groups of shards."""
+def _windows(paths: list[Path | str], options: PretrainOptions, source: Shards) -> Windows | StreamedWindows:
+    """Return the windows of the training, of one corpus or of groups of shards."""
     wanted = window_options(options, options.batch_size)
     count = options.steps * options.batch_size
     if options.stream_shards is None:
-        return Windows(load_corpus(paths), wanted, options.seed, count)
+        return Windows(source.corpus(paths), wanted, options.seed, count)
     turns = -(-options.steps // options.stream_steps) * options.stream_shards
     if turns < len(paths):
         message = "%d of %d shards at most have their turn in %d steps: raise stream_shards, or lower stream_steps"
@@ -295,6 +294,16 @@ def _group(windows: Windows | StreamedWindows, number: int) -> Windows:
     return windows.at([min(number, len(windows) - 1)]) if isinstance(windows, StreamedWindows) else windows
 
 
+def _linear(
+    source: Shards, training: list[Path | str], validation: list[Path | str], options: PretrainOptions
+) -> LinearFits | None:
+    """Return the linear fits beside a packed corpus; None where there is none: then they are made when needed."""
+    if not isinstance(source, PackedShards) or options.stream_shards is not None:
+        return None
+    shards = made_of(source.identities(training), source.identities(validation))
+    return read_linear(source.folder / linear_name(options.subjects_fraction), shards)
+
+
 def _check_continuity(
     windows: Windows | StreamedWindows, number: int, used: list[tuple[UpstreamSplit, Path | str]]
 ) -> None:
@@ -307,13 +316,6 @@ def _check_continuity(
     )
 
 
-def _share(split: UpstreamSplit, options: PretrainOptions) -> tuple[str, ...]:
-    """Choose training subjects, at least one; they do not depend on the experiment, so that shares are nested."""
-    order = np.random.default_rng(_SHARE_SEED).permutation(len(split.train))
-    count = max(1, round(options.subjects_fraction * len(split.train)))
-    return tuple(split.train[number] for number in sorted(order[:count]))
-
-
 def _weights(initial: Path | None) -> list[Path]:
     if initial is None:
         return []
@@ -321,12 +323,17 @@ def _weights(initial: Path | None) -> list[Path]:
 
 
 def _validation(
-    paths: list[Path | str], options: PretrainOptions, training: Corpus, checkpoints: CheckpointFolder
+    paths: list[Path | str],
+    options: PretrainOptions,
+    training: Corpus,
+    checkpoints: CheckpointFolder,
+    source: Shards,
+    linear: LinearFits | None,
 ) -> UpstreamValidation | None:
     """Return the validation on the held-out subjects; None where no subject is held out."""
     if not paths:
         return None
-    corpus = load_corpus(paths)
+    corpus = source.corpus(paths)
     check_same(training.contract, corpus.contract, remote.shown(paths[0]), corpus.keys[0])
     windows = Windows(
         corpus,
@@ -335,12 +342,17 @@ def _validation(
         options.validation_windows,
     )
     cache = checkpoints.path / _COMPARISONS
-    return UpstreamValidation(windows, _VALIDATION_BATCH, training=training, cache=cache, calibrate=True)
+    fitted = linear.forecasts if linear else None
+    return UpstreamValidation(
+        windows, _VALIDATION_BATCH, training=training, fitted=fitted, cache=cache, calibrate=True
+    )
 
 
-def _dynamics(name: str, corpus: Corpus, validate: UpstreamValidation | None) -> tuple[float, NDArray]:
+def _dynamics(
+    name: str, corpus: Corpus, linear: LinearFits | None, validate: UpstreamValidation | None
+) -> tuple[float, NDArray]:
     """Fit the autoregression of the training runs, as far as it holds for the validation subjects."""
-    dynamics, share = fit_dynamics(corpus), 1.0
+    dynamics, share = linear.dynamics if linear else fit_dynamics(corpus), 1.0
     if validate is not None:
         share, dynamics = choose_coupling(dynamics, validate.windows)
     logger.info("%s: starts from a VAR with %.0f %% of the coupling between parcels", name, 100 * share)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,17 +18,16 @@ from boldly import bids
 from boldly.config import ShardOptions, TaskOptions
 from boldly.files import read_json
 from boldly.provenance import Contract
-from boldly.records import InputError, Problem, Run, Trial, read_runs
+from boldly.records import Event, InputError, Problem, Run, Trial, read_runs, read_trials
+from boldly.samples.sample import spans_of
 from boldly.samples.shards import Sample, write_shard
 from boldly.samples.timeseries import RunSeries, read_timeseries
 from boldly.signals import resampling
 from boldly.signals.confounds import read_confounds
-from boldly.signals.trials import events_of_run, trials_of_run
+from boldly.signals.trials import trials_of
 
 logger = logging.getLogger(__name__)
 
-# Trials of which scrubbing leaves fewer frames are dropped: one frame has no dynamics.
-_FEWEST_FRAMES = 2
 _DECIMALS = 6
 
 
@@ -41,6 +42,7 @@ def run(
     options: ShardOptions,
     window_frames: int,
     output: Path,
+    trials: Path | None = None,
 ) -> None:
     """Write the shard of a subject.
 
@@ -61,9 +63,11 @@ def run(
     options : ShardOptions
         How samples are stored.
     window_frames : int
-        Runs with fewer frames left are left out (upstream).
+        Runs without that many frames in a row are left out (upstream).
     output : Path
         The tar. It is written without samples when the subject has none.
+    trials : Path, optional
+        Table of trials of the dataset, from index (downstream).
 
     Raises
     ------
@@ -72,10 +76,7 @@ def run(
     """
     series, contract = read_timeseries(timeseries)
     table = {item.key: item for item in read_runs(runs, subject=subject)}
-    if role == "downstream" and task is None:
-        remedy = "give datasets.<name>.task, or --task on the command line"
-        raise InputError(Problem(str(runs), f"sub-{subject}", "no options that turn events into trials", remedy))
-    names = _label_names(labels) if role == "downstream" else []
+    placed = _placed(trials, labels, task, subject) if role == "downstream" else None
     samples: list[Sample] = []
     problems: list[Problem] = []
     for item in sorted(series, key=lambda item: item.key):
@@ -83,8 +84,8 @@ def run(
             recorded = _record(item, table, timeseries, runs)
             _check_range(item, options, timeseries)
             item, record = _at_t_r(item, recorded, contract, options.t_r_s)
-            if task is not None and role == "downstream":
-                samples += _trial_samples(item, record, recorded, contract, task, names, options)
+            if placed is not None:
+                samples += _trial_samples(item, record, recorded, contract, placed, options)
             else:
                 samples += _run_samples(item, record, contract, window_frames, options)
         except InputError as error:
@@ -96,6 +97,42 @@ def run(
         samples = [replace(sample, contract=contract) for sample in samples]
     write_shard(output, samples)
     logger.info("sub-%s: %d samples of %d runs", subject, len(samples), len(series))
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """The trials of a subject by run, the repetition time (s) of each run's frames, and what is done with them."""
+
+    trials: dict[str, list[Trial]]
+    t_r: dict[str, float]
+    names: list[str]
+    task: TaskOptions
+    path: Path
+
+    def of(self, record: Run) -> list[Trial]:
+        """Return the trials of a run, which must be placed in frames of its repetition time."""
+        t_r = self.t_r.get(record.key, record.t_r)
+        if not resampling.is_same(t_r, record.t_r):
+            message = f"trials in frames of {t_r:g} s, signals in frames of {record.t_r:g} s"
+            raise InputError(Problem(str(self.path), record.key, message, "rerun index with the same shard.t_r_s"))
+        return self.trials.get(record.key, [])
+
+
+def _placed(path: Path | None, labels: Path, task: TaskOptions | None, subject: str) -> _Placed:
+    if path is None or task is None:
+        message = "no table of trials, or no options that turn events into trials"
+        remedy = "give --trials and --task on the command line"
+        raise InputError(Problem(str(path or labels), f"sub-{subject}", message, remedy))
+    names = _label_names(labels)
+    events = [event for event in read_trials(path, subject=subject) if event.trial is not None]
+    if unknown := sorted({event.label for event in events} - set(names)):
+        message = f"states that are not in {labels}: {', '.join(unknown)}"
+        raise InputError(Problem(str(path), f"sub-{subject}", message, "delete both and rerun index"))
+    by_run: dict[str, list[Event]] = defaultdict(list)
+    for event in events:
+        by_run[event.key].append(event)
+    found = {key: trials_of(rows, names) for key, rows in by_run.items()}
+    return _Placed(found, {event.key: event.t_r for event in events}, names, task, path)
 
 
 def _label_names(path: Path) -> list[str]:
@@ -160,8 +197,10 @@ def _nearest_frames(recorded: Run, t_r: float) -> NDArray[np.int64]:
 def _run_samples(
     item: RunSeries, record: Run, contract: Contract, window_frames: int, options: ShardOptions
 ) -> Iterator[Sample]:
-    if len(item.data) < window_frames:
-        logger.info("%s: left out, %d frames where windows need %d", item.key, len(item.data), window_frames)
+    longest = max((stop - first for first, stop in spans_of(item.frames)), default=0)
+    if longest < window_frames:
+        reason = "%s: left out, %d frames without a gap where windows need %d"
+        logger.info(reason, item.key, longest, window_frames)
         return
     meta = {**_run_meta(item, record), **_span_meta(item, slice(None), record.n_volumes)}
     yield Sample(item.key, item.data.astype(options.dtype), item.mean, item.std, meta, contract)
@@ -172,19 +211,19 @@ def _trial_samples(
     record: Run,
     recorded: Run,
     contract: Contract,
-    task: TaskOptions,
-    names: list[str],
+    placed: _Placed,
     options: ShardOptions,
 ) -> Iterator[Sample]:
     """Yield the trials of a run, cut from the frames that scrubbing left."""
-    trials = _trials(record, task, names)
+    trials, fewest = placed.of(record), placed.task.fewest_frames
     movement = _movement(recorded)[_nearest_frames(recorded, record.t_r)]
-    dropped = 0
+    dropped = []
     for trial in trials:
         rows = slice(*np.searchsorted(item.frames, [trial.first, trial.stop]).tolist())
-        if rows.stop - rows.start < _FEWEST_FRAMES:
-            dropped += 1
+        if rows.stop - rows.start < fewest:
+            dropped.append(trial.number)
             continue
+        frames = item.data[rows]
         meta = {
             **_run_meta(item, record),
             **_span_meta(item, rows, trial.stop - trial.first),
@@ -194,28 +233,21 @@ def _trial_samples(
             "stop": trial.stop,
             "label": trial.label,
             "label_name": trial.label_name,
-            "labels": names,
+            "labels": placed.names,
             "onset": trial.onset,
-            "duration": trial.duration,
+            "duration": None if math.isnan(trial.duration) else trial.duration,
             "position": round(trial.first / record.n_volumes, _DECIMALS),
             "mean_fd_mm": _mean(movement[item.frames[rows]]),
         }
+        if placed.task.average:
+            middle = int(item.frames[rows][len(frames) // 2])
+            meta |= {"n_volumes": 1, "averaged": len(frames), "frames": [[middle, middle + 1]]}
+            frames = frames.mean(axis=0, keepdims=True, dtype=np.float64)
         key = bids.sample_key(item.key, trial.number)
-        yield Sample(key, item.data[rows].astype(options.dtype), item.mean, item.std, meta, contract)
+        yield Sample(key, frames.astype(options.dtype), item.mean, item.std, meta, contract)
     if dropped:
-        reason = f"scrubbing left fewer than {_FEWEST_FRAMES} frames of them"
-        logger.info("%s: %d of %d trials left out, %s", item.key, dropped, len(trials), reason)
-
-
-def _trials(record: Run, task: TaskOptions, names: list[str]) -> list[Trial]:
-    known: dict[str, Any] = {
-        "run_key": record.key,
-        "bids_task": record.task,
-        "t_r": record.t_r,
-        "n_volumes": record.n_volumes,
-    }
-    events = events_of_run(Path(record.events) if record.events else None, task, **known)
-    return trials_of_run(events, task, labels=names, **known)
+        reason = f"scrubbing left fewer than {fewest} frames of them: numbers {', '.join(map(str, dropped))}"
+        logger.info("%s: %d of %d trials left out, %s", item.key, len(dropped), len(trials), reason)
 
 
 def _movement(record: Run) -> NDArray[np.float64]:
@@ -240,10 +272,11 @@ def _run_meta(item: RunSeries, record: Run) -> dict[str, Any]:
         "entities": entities,
         "t_r": record.t_r,
         "marked": item.meta.get("marked", []),
+        "marked_names": item.meta.get("marked_names", []),
     }
 
 
 def _span_meta(item: RunSeries, rows: slice, recorded: int) -> dict[str, Any]:
-    """Return the frames that a sample has, and how many scrubbing took out of its span."""
-    kept = len(item.frames[rows])
-    return {"n_volumes": kept, "missing": recorded - kept}
+    """Return which frames a sample has, and how many scrubbing took out of its span."""
+    kept = item.frames[rows]
+    return {"n_volumes": len(kept), "missing": recorded - len(kept), "frames": spans_of(kept)}

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from boldly.records import InputError, Problem
 from boldly.samples.remote import shown
+from boldly.samples.sample import frame_numbers
 from boldly.samples.shards import read_shard
 from boldly.samples.windows import Windows
 
@@ -109,7 +110,9 @@ def _compare(
             if sample.key in keys:
                 frames = sample.bold.astype(np.float32)
                 means[sample.key] = frames.mean(axis=0)
-                whole.add(frames - means[sample.key])
+                gaps = np.flatnonzero(np.diff(frame_numbers(sample)) != 1) + 1
+                for stretch in np.split(frames - means[sample.key], gaps):
+                    whole.add(stretch)
     for key, frames in zip(keys, _cut(windows, numbers), strict=True):
         cut.add(frames - means[key])
     expected, (found, error) = whole.autocorrelation()[0], cut.autocorrelation()

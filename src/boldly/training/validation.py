@@ -17,7 +17,8 @@ from boldly.models.network import Outputs, real_frames, window_l1
 from boldly.models.objective import SHARES, Objective, Row, Sums, Targets
 from boldly.samples.corpus import Corpus
 from boldly.samples.windows import Batch, Trials, Windows
-from boldly.training.forecasts import NAMES, Dynamics, Forecasts, Group, fit_forecasts, forecast
+from boldly.training.forecasts import forecast
+from boldly.training.linear import NAMES, Dynamics, Forecasts, Group, fit_forecasts
 from boldly.training.processes import Processes
 
 # Trials are short; so many fit any machine.
@@ -38,7 +39,7 @@ class UpstreamValidation:
 
     A row has `loss`, its parts (`l1`, `order_loss`, `order_accuracy`), and the errors of comparisons: `l1_zero`
     (predicting zero) and, where the objective has to do with time, `l1_last_frame`, `l1_ar1`, `l1_var` (see
-    `boldly.training.forecasts`). `skill` is ``1 - l1 / l1_zero``, `skill_ar1` is ``1 - l1 / l1_ar1``, and so on.
+    `boldly.training.linear`). `skill` is ``1 - l1 / l1_zero``, `skill_ar1` is ``1 - l1 / l1_ar1``, and so on.
     All errors and skills stand there for each dataset as well, as ``<column>_<dataset>``, and for each repetition
     time of a dataset that has several, as ``<column>_<dataset>_<t_r>s``. A number is the mean over windows, each
     weighted alike.
@@ -56,6 +57,8 @@ class UpstreamValidation:
         Windows per forward pass.
     training : Corpus, optional
         Runs of the training subjects, to fit the forecasts to; None: predicting zero is all there is to beat.
+    fitted : Forecasts, optional
+        Forecasts of the training subjects that were fitted before; None: they are fitted to `training`.
     cache : Path, optional
         JSON that keeps the errors of the comparisons, so that a training that goes on need not fit again.
     calibrate : bool, default=False
@@ -68,12 +71,14 @@ class UpstreamValidation:
         batch_size: int,
         *,
         training: Corpus | None = None,
+        fitted: Forecasts | None = None,
         cache: Path | None = None,
         calibrate: bool = False,
     ) -> None:
         self.windows = windows
         self.batch_size = batch_size
         self.training = training
+        self.fitted = fitted
         self.cache = cache
         self.calibrate = calibrate
         corpus, runs = windows.corpus, windows.runs(range(len(windows)))
@@ -102,7 +107,7 @@ class UpstreamValidation:
         """Return the errors of the predictions that need no training, summed over the windows of each group."""
         fitted: Forecasts = {}
         if self.training is not None and objective.has_forecasts:
-            fitted = fit_forecasts(self.training, self.groups)
+            fitted = self.fitted or fit_forecasts(self.training, self.groups)
 
         def errors(batch: Batch, group: Tensor) -> Outputs:
             found = objective.naive(**batch)
@@ -148,7 +153,7 @@ class UpstreamValidation:
             rows = (group == number).nonzero().squeeze(1)
             frames, counted, marked = inputs[rows], targets.frames[rows], targets.marked[rows]
             for name, coefficients in fitted[self.groups[number]].items():
-                there = coefficients.to(inputs.device) if coefficients is not None else None
+                there = None if coefficients is None else torch.as_tensor(coefficients, device=inputs.device)
                 said = forecast(frames, targets.seen[rows], there, split=split)
                 errors[f"l1_{name}"][rows] = window_l1(said, frames, counted, marked)
         return errors

@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +23,7 @@ from boldly.stages.adapt.upstream import UpstreamModel
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["MANIFEST", "UpstreamModel", "run"]
+__all__ = ["MANIFEST", "Adaptation", "UpstreamModel", "run", "run_several"]
 
 _RECORD = "fit.json"
 
@@ -35,6 +35,23 @@ class Experiment(Protocol):
 
     def fit(self, draw: Draw, seed: int, folder: Path) -> dict[str, Any]:
         """Train a decoder on a draw, write it to a folder, and return what there is to say of it."""
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """A downstream experiment: what to train, and where it goes.
+
+    Attributes
+    ----------
+    name, options, output, models, members
+        As the parameters of `run`.
+    """
+
+    name: str
+    options: AdaptOptions
+    output: Path
+    models: tuple[UpstreamModel, ...] = ()
+    members: tuple[Path, ...] = ()
 
 
 def run(
@@ -77,17 +94,52 @@ def run(
     InputError
         For damaged shards, a model whose contract differs from that of the shards, or one that does not fit.
     """
+    run_several([Adaptation(name, options, output, tuple(models), tuple(members))], dataset, split, shards)
+
+
+def run_several(experiments: Sequence[Adaptation], dataset: str, split: Path, shards: Path) -> None:
+    """Do what `run` does for several experiments on one dataset, which is read once.
+
+    A probe takes seconds, and a process of its own would take as many to start.
+
+    Parameters
+    ----------
+    experiments : sequence of Adaptation
+        In the order in which they are trained.
+    dataset, split, shards
+        As those of `run`.
+
+    Raises
+    ------
+    InputError
+        As `run`; all models that do not fit are named before anything is trained.
+    """
     parts = read_split(split, "downstream")
     paths = _paths(parts, dataset, shards)
     corpus = load_corpus(paths)
-    _check(models, corpus, options)
-    experiment = _experiment(f"{name} on {dataset}", options, corpus, parts, models, output, members)
+    problems: list[Problem] = []
+    for experiment in experiments:
+        try:
+            _check(experiment.models, corpus, experiment.options)
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    trials = {path.name: file_sha256(path) for path in paths}
+    for experiment in experiments:
+        _run(experiment, dataset, corpus, parts, trials)
+
+
+def _run(wanted: Adaptation, dataset: str, corpus: Corpus, parts: DownstreamSplit, trials: dict[str, str]) -> None:
+    """Train the decoders of an experiment; `trials` are the checksums of the shards."""
+    name, options, output = wanted.name, wanted.options, wanted.output
+    experiment = _experiment(wanted, dataset, corpus, parts)
     signature = {
         "revision": REVISIONS["adapt"],
         "options": options.model_dump(mode="json"),
-        "trials": {path.name: file_sha256(path) for path in paths},
-        "models": [{**model.record, "sha256": file_sha256(model.weights)} for model in models],
-        "members": {folder.name: file_sha256(folder / MANIFEST) for folder in members},
+        "trials": trials,
+        "models": [{**model.record, "sha256": file_sha256(model.weights)} for model in wanted.models],
+        "members": {folder.name: file_sha256(folder / MANIFEST) for folder in wanted.members},
     }
     # A seed after the other: a probe encodes the trials once for each.
     jobs = [(draw, seed) for seed in experiment.seeds for draw in parts.draws]
@@ -118,24 +170,18 @@ def _paths(split: DownstreamSplit, dataset: str, shards: Path) -> list[Path]:
     return [path for subject in sorted(units) for path in subject_shards(shards, dataset, subject)]
 
 
-def _experiment(
-    name: str,
-    options: AdaptOptions,
-    corpus: Corpus,
-    split: DownstreamSplit,
-    models: list[UpstreamModel],
-    output: Path,
-    members: Sequence[Path],
-) -> Experiment:
+def _experiment(wanted: Adaptation, dataset: str, corpus: Corpus, split: DownstreamSplit) -> Experiment:
+    options, models, output = wanted.options, list(wanted.models), wanted.output
     if options.members is not None:
         from boldly.stages.adapt.ensembles import EnsembleExperiment
 
-        return EnsembleExperiment(options, corpus, split, members, output)
+        return EnsembleExperiment(options, corpus, split, wanted.members, output)
     # What trains networks takes seconds to import: not for a baseline in closed form.
     if options.is_probe:
         from boldly.stages.adapt.probes import ProbeExperiment
 
         return ProbeExperiment(options, corpus, split, models, output)
+    name = f"{wanted.name} on {dataset}"
     if options.is_fine_tuned:
         from boldly.stages.adapt.finetuning import FineTuningExperiment
 
@@ -145,7 +191,7 @@ def _experiment(
     return NetworkExperiment(name, options, corpus, split, models, output)
 
 
-def _check(models: list[UpstreamModel], corpus: Corpus, options: AdaptOptions) -> None:
+def _check(models: Sequence[UpstreamModel], corpus: Corpus, options: AdaptOptions) -> None:
     """Refuse upstream models that the trials do not fit."""
     if options.upstream and not models:
         raise ValueError("a network needs the folder of an upstream model")

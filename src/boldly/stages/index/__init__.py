@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
@@ -19,13 +17,15 @@ from tqdm import tqdm
 from boldly import bids
 from boldly.config import AtlasOptions, DatasetOptions, IndexOptions, PreprocessOptions, TaskOptions
 from boldly.files import atomic_path, write_json, write_tsv
-from boldly.records import InputError, Problem, Run, write_runs
-from boldly.signals import trials
+from boldly.records import Event, InputError, Problem, Run, write_runs, write_trials
+from boldly.signals.states import summary
 from boldly.stages.index.checks import Checked, check_atlas, check_run
+from boldly.stages.index.choice import choose
+from boldly.stages.index.events import place_events
 from boldly.stages.index.ready import survey_remote, survey_shards
-from boldly.stages.index.survey import RunFiles, survey
+from boldly.stages.index.survey import RunFiles, check_variants, survey
 from boldly.stages.index.survey_hcp import survey_hcp
-from boldly.stages.index.times import RepetitionTimes
+from boldly.stages.index.times import Times
 
 _LOG = logging.getLogger(__name__)
 # For checks of a slow file system; they are used when the first checks last so many times their processor time.
@@ -44,8 +44,10 @@ def run(
     atlas: AtlasOptions | None,
     runs: Path,
     labels: Path,
-) -> None:
-    """Write the run table of a dataset and the names of its states.
+    trials: Path | None = None,
+    t_r_s: float | None = None,
+) -> str:
+    """Write the run table of a dataset, the table of its trials and the names of its states.
 
     Parameters
     ----------
@@ -65,6 +67,16 @@ def run(
         Output, a run table (`boldly.records.read_runs`). ``<dataset>_problems.tsv`` beside it holds what is wrong.
     labels : Path
         Output, ``{"labels": [names in label order]}``; an empty list for upstream.
+    trials : Path, optional
+        Output, what became of each event (`boldly.records.read_trials`); without rows for upstream. Default:
+        ``<dataset>_trials.tsv`` beside the run table.
+    t_r_s : float, optional
+        Repetition time that stage shard brings all runs to, s, in whose frames trials are placed.
+
+    Returns
+    -------
+    str
+        What the trials are, in lines for the terminal; empty without events.
 
     Raises
     ------
@@ -72,18 +84,20 @@ def run(
         With every problem of the dataset: of the dataset as a whole in any case, of single runs unless
         `options.on_error` is "exclude"; and when not one run is usable.
     """
+    trials = trials or runs.with_name(bids.trials_name(dataset))
     fewest = max(window_frames, options.minimum_volumes)
     problems_path = runs.with_name(f"{dataset}_problems.tsv")
     try:
         if dataset_options.shards is not None:
             ready = survey_remote if dataset_options.is_remote else survey_shards
-            rows, names, problems = ready(dataset, dataset_options, fewest)
+            rows, events, names, problems = ready(dataset, dataset_options, fewest)
             own: list[Problem] = []
         elif atlas is None:
             message, remedy = "its signals are read from images, and there is no atlas", "give atlas in the config"
             raise InputError(Problem(str(dataset_options.derivatives), dataset, message, remedy))
         else:
-            rows, names, problems, own = _index_images(dataset, dataset_options, preprocess, atlas, fewest)
+            found = _index_images(dataset, dataset_options, preprocess, atlas, fewest, t_r_s)
+            rows, events, names, problems, own = found
     except InputError as error:
         _write_problems(problems_path, error.problems)
         raise
@@ -95,34 +109,60 @@ def run(
     if stopping:
         raise InputError(stopping)
     _summarize(dataset, rows)
-    # Both or none: half a result would look like a whole one.
-    with atomic_path(runs) as first, atomic_path(labels) as second:
+    # All or none: half a result would look like a whole one.
+    with atomic_path(runs) as first, atomic_path(labels) as second, atomic_path(trials) as third:
         write_runs(first, rows)
         write_json(second, {"labels": names})
+        write_trials(third, events)
+    task = dataset_options.task if isinstance(dataset_options.task, TaskOptions) else None
+    return "\n".join(summary(dataset, events, task)) if events else ""
 
 
 def _index_images(
-    dataset: str, options: DatasetOptions, preprocess: PreprocessOptions, atlas: AtlasOptions, fewest: int
-) -> tuple[list[Run], list[str], list[Problem], list[Problem]]:
-    """Return rows, label names, problems of the dataset and problems of its runs."""
+    dataset: str,
+    options: DatasetOptions,
+    preprocess: PreprocessOptions,
+    atlas: AtlasOptions,
+    fewest: int,
+    t_r_s: float | None,
+) -> tuple[list[Run], list[Event], list[str], list[Problem], list[Problem]]:
+    """Return rows, events, label names, problems of the dataset and problems of its runs."""
     if options.layout == "hcp":
         files, problems = survey_hcp(dataset, options)
     else:
         files, problems = survey(dataset, options, aroma=preprocess.takes_aroma_images)
+    files, excluded, wrong = choose(dataset, options, files)
+    problems += wrong
+    check_variants(dataset, files)
     roots = [Path(root) for root in (options.derivatives, options.bids) if root is not None]
-    check = partial(check_run, times=RepetitionTimes(roots), preprocess=preprocess, fewest_volumes=fewest)
+    times = Times(roots)
+    check = partial(
+        check_run,
+        times=times,
+        preprocess=preprocess,
+        fewest_volumes=fewest,
+        needs_mask=options.without_mask == "error",
+        excluded=excluded,
+    )
     found = tqdm(_check_all(check, files), desc=f"{dataset}: runs", total=len(files), unit="run", disable=None)
     checked = list(found)
+    if times.assumed:
+        _LOG.warning(
+            "%s%s: slice timing was corrected, and no StartTime says to which moment: taken as the middle of the "
+            "slice times, as fMRIPrep before 21 does it; write StartTime into the sidecars if it was not",
+            *(min(times.assumed), f" and {more} more" if (more := len(times.assumed) - 1) else ""),
+        )
     try:
         outside = check_atlas(atlas, [item for item in checked if not item.excluded])
     except InputError as error:
         problems, outside = problems + error.problems, {}
     checked = [_with(item, outside.get(item.files.key)) for item in checked]
+    events: list[Event] = []
     names: list[str] = []
     if options.role == "downstream" and isinstance(options.task, TaskOptions):
-        checked, names = _check_events(dataset, checked, options.task)
+        checked, events, names = place_events(dataset, checked, options.task, t_r_s)
     rows = [_row(dataset, options, item) for item in checked]
-    return rows, names, problems, [problem for item in checked for problem in item.problems]
+    return rows, events, names, problems, [problem for item in checked for problem in item.problems]
 
 
 def _check_all(check: Callable[[RunFiles], Checked], files: Sequence[RunFiles]) -> Iterator[Checked]:
@@ -143,59 +183,12 @@ def _with(item: Checked, problem: Problem | None) -> Checked:
     return item if problem is None else dataclasses.replace(item, problems=(*item.problems, problem))
 
 
-def _check_events(dataset: str, checked: Sequence[Checked], task: TaskOptions) -> tuple[list[Checked], list[str]]:
-    """Make the trials of all runs once, to find the labels and what is wrong with the events."""
-    result, names, loaded = [], set(), {}
-    for item in tqdm(checked, desc=f"{dataset}: events", unit="run", disable=None):
-        key = item.files.key
-        bids_task = item.files.found.get("task", "")
-        has_events = item.files.events is not None or task.is_rest(bids_task)
-        if has_events and item.header is not None and not item.excluded:
-            # Without a plausible t_r the states still can be checked.
-            t_r = 1.0 if math.isnan(item.t_r) else item.t_r
-            known: dict[str, Any] = {"t_r": t_r, "n_volumes": item.header.n_volumes}
-            try:
-                table = trials.events_of_run(item.files.events, task, run_key=key, bids_task=bids_task, **known)
-                loaded[key] = trials.RunEvents(table, key, bids_task, **known)
-                found = trials.states([loaded[key]], task)
-                names |= set() if item.problems else found
-            except InputError as error:
-                loaded.pop(key, None)
-                wrong = tuple(dataclasses.replace(problem, entity=key) for problem in error.problems)
-                item = dataclasses.replace(item, problems=(*item.problems, *wrong))
-        result.append(item)
-    labels = list(task.labels) if task.labels is not None else sorted(names)
-    if absent := [name for name in labels if name not in names]:
-        _LOG.warning("%s: no trial of %s", dataset, ", ".join(absent))
-    return [_with_trials(item, loaded.get(item.files.key), task, labels) for item in result], labels
-
-
-def _with_trials(item: Checked, run: trials.RunEvents | None, task: TaskOptions, labels: Sequence[str]) -> Checked:
-    if run is None or (item.problems and task.labels is None):
-        return item
-    try:
-        found = trials.trials_of_run(
-            run.events,
-            task,
-            run_key=run.run_key,
-            bids_task=run.bids_task,
-            labels=labels,
-            t_r=run.t_r,
-            n_volumes=run.n_volumes,
-        )
-    except InputError as error:
-        return dataclasses.replace(item, problems=(*item.problems, *error.problems))
-    if not found and not item.problems:
-        return dataclasses.replace(item, excluded="no trial of two frames or more")
-    return item
-
-
 def _row(dataset: str, options: DatasetOptions, item: Checked) -> Run:
     files = item.files
     reason = item.excluded or "; ".join(problem.message for problem in item.problems)
     return Run(
         dataset=dataset,
-        **{name: files.found.get(short, "") for name, short in bids.RUN_ENTITIES.items()},
+        **bids.run_fields(files.found),
         space=options.space,
         key=files.key,
         **{
@@ -209,6 +202,7 @@ def _row(dataset: str, options: DatasetOptions, item: Checked) -> Run:
         },
         t_r=item.t_r,
         n_volumes=item.header.n_volumes if item.header else 0,
+        start_time=item.start_time,
         status="excluded" if item.excluded else "error" if item.problems else "ok",
         reason=" ".join(reason.split()),
     )
@@ -239,6 +233,7 @@ def _summarize(dataset: str, rows: Sequence[Run]) -> None:
     subjects = len({row.subject for row in rows if row.status == "ok"})
     left_out = "".join(f", {counts[status]} {status}" for status in ("excluded", "error") if counts[status])
     _LOG.info("%s: %d runs of %d subjects%s", dataset, counts["ok"], subjects, left_out)
-    for row in rows:
-        if row.status == "ok" and row.bold and not row.mask:
-            _LOG.warning("%s: no brain mask beside the image, the whole image counts as brain", row.key)
+    bare = [row.key for row in rows if row.status == "ok" and row.bold and not row.mask]
+    if bare:
+        message = "%s: no brain mask beside the images of %d runs, the first %s: the whole image counts as brain"
+        _LOG.warning(message, dataset, len(bare), bare[0])

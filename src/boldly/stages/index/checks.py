@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,11 @@ from boldly import bids, hcp
 from boldly.config import AtlasOptions, PreprocessOptions
 from boldly.records import InputError, Problem
 from boldly.signals import confounds
-from boldly.signals.atlas import open_atlas
+from boldly.signals.atlas import load_atlas
 from boldly.signals.headers import Header, HeaderError, check_source, is_sound_on, read_header
 from boldly.signals.images import Grid, open_volumes, read_mask
 from boldly.stages.index.survey import RunFiles
-from boldly.stages.index.times import RepetitionTimes
+from boldly.stages.index.times import Times
 
 _MAPS_PER_BLOCK = 8
 
@@ -36,6 +37,8 @@ class Checked:
         Of the image; None when it is defective.
     t_r : float
         Repetition time, s, 5 decimals; nan when unknown.
+    start_time : float
+        Time of frame 0, s, 5 decimals.
     excluded : str
         The rule that excludes it, with numbers; empty for none.
     problems : tuple of Problem
@@ -47,16 +50,26 @@ class Checked:
     t_r: float
     excluded: str
     problems: tuple[Problem, ...]
+    start_time: float = 0.0
 
 
 def check_run(
-    files: RunFiles, times: RepetitionTimes, preprocess: PreprocessOptions, fewest_volumes: int
+    files: RunFiles,
+    times: Times,
+    preprocess: PreprocessOptions,
+    fewest_volumes: int,
+    *,
+    needs_mask: bool = True,
+    excluded: Mapping[str, str] = MappingProxyType({}),
 ) -> Checked:
     """Check the image, the repetition time, the mask's grid and the confounds table of a run.
 
-    A run that a rule excludes is not checked further. Nothing but headers is read, and the confounds table is
-    counted, not parsed, so that 12,000 runs take minutes.
+    A run that a rule excludes, or the config by name (`excluded`: from key to reason), is not checked further. A
+    run without a brain mask is defective where `needs_mask` says so. Nothing but headers is read, and the
+    confounds table is counted, not parsed, so that 12,000 runs take minutes.
     """
+    if files.key in excluded:
+        return Checked(files, None, math.nan, f"excluded in the config: {excluded[files.key]}", ())
     problems = list(files.problems)
     if files.image is None:
         return Checked(files, None, math.nan, "", tuple(problems))
@@ -71,13 +84,14 @@ def check_run(
     except HeaderError as error:
         problems.append(Problem(str(files.source), files.key, str(error), error.remedy))
     t_r, wrong = times.of(files, files.image, header)
+    start_time, misplaced = times.start(files, files.image, t_r, header.n_volumes)
     if header.n_volumes < fewest_volumes:
-        excluded = f"{header.n_volumes} volumes, fewer than {fewest_volumes}"
-        return Checked(files, header, t_r, excluded, ())
-    problems += wrong
-    problems += _check_mask(files, header.grid)
+        too_few = f"{header.n_volumes} volumes, fewer than {fewest_volumes}"
+        return Checked(files, header, t_r, too_few, ())
+    problems += wrong + misplaced
+    problems += _check_mask(files, header.grid, needs_mask=needs_mask)
     problems += _check_confounds(files, header.n_volumes, t_r, preprocess)
-    return Checked(files, header, t_r, "", tuple(problems))
+    return Checked(files, header, t_r, "", tuple(problems), start_time)
 
 
 def check_atlas(atlas: AtlasOptions, runs: Sequence[Checked]) -> dict[str, Problem]:
@@ -94,7 +108,7 @@ def check_atlas(atlas: AtlasOptions, runs: Sequence[Checked]) -> dict[str, Probl
     Raises
     ------
     InputError
-        For an atlas that cannot be read.
+        For an atlas, or a table of names, that cannot be read.
     """
     groups: dict[tuple[Any, ...], list[tuple[Checked, Grid]]] = {}
     for run in runs:
@@ -102,7 +116,7 @@ def check_atlas(atlas: AtlasOptions, runs: Sequence[Checked]) -> dict[str, Probl
             grid = run.header.grid
             groups.setdefault((grid.shape, np.round(grid.affine, 3).tobytes()), []).append((run, grid))
     problems: dict[str, Problem] = {}
-    volumes, _ = open_atlas(atlas)
+    volumes = load_atlas(atlas).volumes
     blocks = volumes.blocks(_MAPS_PER_BLOCK)
     support = np.zeros(volumes.grid.n_voxels, bool)
     for group in groups.values():
@@ -143,8 +157,17 @@ def _hits(one: Grid, chosen: NDArray[np.bool_], other: Grid, target: NDArray[np.
     return bool(target[np.ravel_multi_index(tuple(moved[:, within]), other.shape, order="F")].any())
 
 
-def _check_mask(files: RunFiles, grid: Grid) -> list[Problem]:
-    if files.mask is None or is_sound_on(files.mask, grid):
+def _check_mask(files: RunFiles, grid: Grid, *, needs_mask: bool) -> list[Problem]:
+    if files.mask is None:
+        if not needs_mask or any("brain mask" in problem.message for problem in files.problems):
+            return []
+        message = "no brain mask beside the image"
+        remedy = (
+            "copy the mask that fMRIPrep wrote beside it, exclude the run, or let the whole image count as brain "
+            "(datasets.<name>.without_mask: whole_image)"
+        )
+        return [Problem(str(files.image), files.key, message, remedy)]
+    if is_sound_on(files.mask, grid):
         return []
     try:
         mask = open_volumes(files.mask, files.key)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from tqdm import tqdm
 
 from boldly import bids
 from boldly.config import DatasetOptions
-from boldly.records import InputError, Problem, Run, read_runs
+from boldly.records import Event, InputError, Problem, Run, read_runs
 from boldly.samples import remote
 from boldly.samples.sample import Sample
 from boldly.samples.shards import read_shard
@@ -28,11 +30,12 @@ class _Record:
     n_volumes: int
     label: int | None
     label_name: str
+    trial: Event | None
 
 
 def survey_shards(
     dataset: str, options: DatasetOptions, fewest_volumes: int
-) -> tuple[list[Run], list[str], list[Problem]]:
+) -> tuple[list[Run], list[Event], list[str], list[Problem]]:
     """Read every shard of a dataset once.
 
     Tars are named ``ds-<dataset>_sub-<subject>[_..].tar``: one for each subject, or, as LfB writes them, one for
@@ -42,6 +45,8 @@ def survey_shards(
     -------
     runs : list of Run
         Without paths of images; those of upstream that are shorter than `fewest_volumes` are excluded.
+    events : list of Event
+        The trials; empty for upstream.
     labels : list of str
         Names of the states in label order; empty for upstream.
     problems : list of Problem
@@ -75,18 +80,19 @@ def survey_shards(
     if options.tasks is not None:
         records = [record for record in records if bids.entities(record.run_key).get("task") in options.tasks]
     labels, wrong = _labels(records, str(folder), dataset)
-    return _runs(dataset, records, fewest_volumes), labels, problems + wrong
+    events = [record.trial for record in records if record.trial is not None]
+    return _runs(dataset, records, fewest_volumes), events, labels, problems + wrong
 
 
 def survey_remote(
     dataset: str, options: DatasetOptions, fewest_volumes: int
-) -> tuple[list[Run], list[str], list[Problem]]:
+) -> tuple[list[Run], list[Event], list[str], list[Problem]]:
     """Read the run table beside shards at a web address; of the tars, ask only whether they are there.
 
     Returns
     -------
-    runs, labels, problems
-        As `survey_shards`; no labels.
+    runs, events, labels, problems
+        As `survey_shards`; neither events nor labels.
 
     Raises
     ------
@@ -113,7 +119,7 @@ def survey_remote(
         remote.sizes([remote.join(folder, bids.shard_name(dataset, subject)) for subject in subjects])
     except InputError as error:
         problems += error.problems
-    return runs, [], problems
+    return runs, [], [], problems
 
 
 def _fetched_runs(url: str) -> list[Run]:
@@ -172,6 +178,26 @@ def _record(sample: Sample) -> _Record:
         n_volumes=int(meta["n_volumes"]),
         label=meta.get("label"),
         label_name=str(meta.get("label_name", "")),
+        trial=_trial(meta) if "label" in meta else None,
+    )
+
+
+def _trial(meta: Mapping[str, Any]) -> Event:
+    """Return the trial of a sample; shards of LfB know no times."""
+    onset, duration = (math.nan if meta.get(name) is None else float(meta[name]) for name in ("onset", "duration"))
+    name = str(meta.get("label_name", meta["label"]))
+    return Event(
+        key=meta["run_key"],
+        subject=str(meta["subject"]),
+        event=name,
+        label=name,
+        onset=onset,
+        duration=duration,
+        trial=int(meta.get("number", 0)),
+        first=meta.get("first"),
+        stop=meta.get("stop"),
+        n_frames=int(meta["n_volumes"]),
+        t_r=float(meta["t_r"]),
     )
 
 
@@ -204,7 +230,7 @@ def _runs(dataset: str, records: Iterable[_Record], fewest_volumes: int) -> list
         runs.append(
             Run(
                 dataset=dataset,
-                **{name: found.get(short, "") for name, short in bids.RUN_ENTITIES.items()},
+                **bids.run_fields(found),
                 space=samples[0].space,
                 key=key,
                 bold="",

@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
 from boldly import bids, hcp
 from boldly.config import DatasetOptions, TaskOptions
 from boldly.records import InputError, Problem
 
-# Entities that name a product, not the recording it was made from.
-_OF_PRODUCT = {"space", "cohort", "res", "den", "hemi", "desc", "label"}
+_OF_GRID = ("space", "cohort", "res")
 _NO_AROMA = "no ICA-AROMA image (*_desc-smoothAROMAnonaggr_bold.nii.gz)"
 _AROMA_REMEDY = (
     "run fMRIPrep 20.2 to 23.0 with --use-aroma (23.1 and newer no longer run it), or drop ica_aroma from "
@@ -54,12 +53,21 @@ class RunFiles:
 
 
 @dataclasses.dataclass
-class _Candidates:
-    images: list[Path] = dataclasses.field(default_factory=list)
-    not_aroma: list[Path] = dataclasses.field(default_factory=list)
+class _Beside:
+    """Files of a subject that may be about any of its images."""
+
     masks: list[Path] = dataclasses.field(default_factory=list)
     confounds: list[Path] = dataclasses.field(default_factory=list)
     events: list[Path] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class _Candidates:
+    """Images of one run."""
+
+    beside: _Beside
+    images: list[Path] = dataclasses.field(default_factory=list)
+    not_aroma: list[Path] = dataclasses.field(default_factory=list)
 
 
 def survey(dataset: str, options: DatasetOptions, *, aroma: bool = False) -> tuple[list[RunFiles], list[Problem]]:
@@ -82,21 +90,24 @@ def survey(dataset: str, options: DatasetOptions, *, aroma: bool = False) -> tup
     folders = _subject_folders(derivatives, dataset)
     wanted = None if options.subjects is None else {name.removeprefix("sub-") for name in options.subjects}
     chosen = [folder for folder in folders if wanted is None or folder.name.removeprefix("sub-") in wanted]
-    candidates: dict[tuple[str, ...], _Candidates] = defaultdict(_Candidates)
+    candidates: dict[tuple[str, ...], _Candidates] = {}
     tasks: set[str] = set()
     for folder in chosen:
         tasks |= _collect(bids.functional_files(folder), options.tasks, candidates, aroma=aroma)
+    candidates = _without_echoes(candidates)
     lacking = [files for files in candidates.values() if files.not_aroma and not files.images]
     candidates = {identity: files for identity, files in candidates.items() if files.images}
     if lacking and not candidates:
         raise InputError(Problem(str(derivatives), dataset, _NO_AROMA, _AROMA_REMEDY))
     if options.role == "downstream":
-        _collect_events(Path(str(options.bids)), dataset, candidates)
+        events = events_tables(Path(str(options.bids)), dataset, {identity[0] for identity in candidates})
+        for identity, files in candidates.items():
+            files.beside.events = events[identity[0]]
     problems = _absent(dataset, options, candidates, tasks, derivatives)
     problems += _wrong_space(dataset, options, candidates, derivatives)
     if problems and not any(_in_space(files, options.space) for files in candidates.values()):
         raise InputError(problems)
-    runs = [_resolve(dataset, options, files) for files in candidates.values()]
+    runs = [_resolve(dataset, options, files, candidates) for files in candidates.values()]
     if bids.fmriprep_version(derivatives) == _SHEARS:
         _add_sources(dataset, options, runs)
     runs += [_without_aroma(dataset, files.not_aroma[0]) for files in lacking]
@@ -120,11 +131,6 @@ def _add_sources(dataset: str, options: DatasetOptions, runs: list[RunFiles]) ->
         return
     for run in runs:
         run.source = bids.source_image(Path(options.bids), run.found)
-
-
-def applies(found: dict[str, str], image: dict[str, str]) -> bool:
-    """Tell whether a file with these entities is about an image: it has no entity that the image contradicts."""
-    return all(_same(key, value, image.get(key, "")) for key, value in found.items())
 
 
 def _subject_folders(derivatives: Path, dataset: str) -> list[Path]:
@@ -152,10 +158,11 @@ def _collect(
 ) -> set[str]:
     """Sort a subject's files into the runs; return all tasks that have an image."""
     seen = set()
+    beside = _Beside()
     for path in paths:
         found = bids.entities(path.name)
-        # Single echoes and phase images stand beside the combined magnitude image that is meant.
-        if "echo" in found or found.get("part", "mag") != "mag":
+        # Phase images stand beside the magnitude image that is meant.
+        if found.get("part", "mag") != "mag":
             continue
         is_plain = bids.is_preproc_bold(path.name)
         is_image = bids.is_aroma_bold(path.name) if aroma else is_plain
@@ -163,32 +170,71 @@ def _collect(
             seen.add(found.get("task", ""))
         if tasks is not None and found.get("task") not in tasks:
             continue
-        files = into[bids.run_identity(found)]
-        if is_image:
-            files.images.append(path)
-        elif is_plain:
-            files.not_aroma.append(path)
+        if is_image or is_plain:
+            files = into.setdefault(bids.run_identity(found), _Candidates(beside))
+            (files.images if is_image else files.not_aroma).append(path)
         elif bids.is_brain_mask(path.name):
-            files.masks.append(path)
+            beside.masks.append(path)
         elif bids.is_confounds_table(path.name):
-            files.confounds.append(path)
+            beside.confounds.append(path)
     return seen
 
 
-def _collect_events(raw: Path, dataset: str, candidates: dict[tuple[str, ...], _Candidates]) -> None:
+def _without_echoes(candidates: dict[tuple[str, ...], _Candidates]) -> dict[tuple[str, ...], _Candidates]:
+    """Leave out single echoes that stand beside the image that was combined from them."""
+    place = list(bids.RUN_ENTITIES).index("echo")
+    return {
+        identity: files
+        for identity, files in candidates.items()
+        if not identity[place] or (*identity[:place], "", *identity[place + 1 :]) not in candidates
+    }
+
+
+def events_tables(raw: Path, dataset: str, subjects: Iterable[str]) -> dict[str, list[Path]]:
+    """Return the events tables that may be about runs of each subject, from all levels of a BIDS folder.
+
+    Raises
+    ------
+    InputError
+        Without the folder.
+    """
     if not raw.is_dir():
-        raise InputError(
-            Problem(
-                str(raw), dataset, "no such folder, so there are no events", f"correct datasets.{dataset}.bids"
+        message, remedy = "no such folder, so there are no events", f"correct datasets.{dataset}.bids"
+        raise InputError(Problem(str(raw), dataset, message, remedy))
+    of_all = [path for path in bids.files_in(raw) if bids.is_events_table(path.name)]
+    return {
+        subject: [
+            *of_all,
+            *(path for path in bids.inherited_files(raw, subject) if bids.is_events_table(path.name)),
+        ]
+        for subject in subjects
+    }
+
+
+def check_variants(dataset: str, runs: Sequence[RunFiles]) -> None:
+    """Note single echoes of one recording as problems; warn of several reconstructions of one."""
+    variants: dict[tuple[str, ...], list[RunFiles]] = defaultdict(list)
+    for run in runs:
+        one = {key: value for key, value in run.found.items() if key not in ("rec", "echo", "part")}
+        variants[bids.run_identity(one)].append(run)
+    several = [found for found in variants.values() if len(found) > 1]
+    for found in several:
+        names = ", ".join(sorted({f"echo-{run.found['echo']}" for run in found if "echo" in run.found}))
+        for run in found if "," in names else ():
+            message = f"single echoes of one recording ({names}), and no image combined from them"
+            remedy = (
+                f"choose one with datasets.{dataset}.filters (echo: 2), or run fMRIPrep on all echoes together"
             )
+            run.problems.append(Problem(str(run.image), run.key, message, remedy))
+    if twice := [
+        found for found in several if len({(r.found.get("rec"), r.found.get("part")) for r in found}) > 1
+    ]:
+        keys = " and ".join(run.key for run in twice[0])
+        _LOG.warning(
+            "%s: %d recordings are there in several reconstructions, and each is used as a run of its own: %s; "
+            "choose with datasets.%s.filters (reconstruction: ...)",
+            *(dataset, len(twice), keys, dataset),
         )
-    for subject in sorted({identity[0] for identity in candidates}):
-        for path in bids.functional_files(raw / f"sub-{subject}"):
-            if not bids.is_events_table(path.name):
-                continue
-            files = candidates.get(bids.run_identity(bids.entities(path.name)))
-            if files is not None:
-                files.events.append(path)
 
 
 def _absent(
@@ -247,30 +293,34 @@ def _in_space(files: _Candidates, space: str) -> list[Path]:
     return [path for path in files.images if _entity(path, "space") == space]
 
 
-def _resolve(dataset: str, options: DatasetOptions, files: _Candidates) -> RunFiles:
+def _resolve(
+    dataset: str, options: DatasetOptions, files: _Candidates, others: Container[tuple[str, ...]]
+) -> RunFiles:
     run = RunFiles(bids.entities(files.images[0].name), "")
     run.key = bids.run_key(dataset, run.found)
     run.image = _image(dataset, options, files, run)
     if run.image is None:
         return run
     run.found = bids.entities(run.image.name)
-    same_grid = [p for p in files.masks if all(_entity(p, e) == _entity(run.image, e) for e in ("space", "res"))]
-    if not same_grid and bids.is_aroma_bold(run.image.name):
+    masks = [p for p in files.beside.masks if all(_entity(p, e) == _entity(run.image, e) for e in _OF_GRID)]
+    if not masks and bids.is_aroma_bold(run.image.name):
         # fMRIPrep leaves the resolution, always 2 mm, out of the names of these images, not of their masks.
-        same_grid = [p for p in files.masks if (_entity(p, "space"), _entity(p, "res")) == (options.space, "2")]
-    run.mask = _only(same_grid, run, "brain masks")
-    run.confounds = _only(files.confounds, run, "confounds tables")
+        masks = [p for p in files.beside.masks if (_entity(p, "space"), _entity(p, "res")) == (options.space, "2")]
+    run.mask = only(masks, run, "brain masks", others)
+    run.confounds = only(files.beside.confounds, run, "confounds tables", others)
     if options.role == "downstream":
-        run.events = _only(files.events, run, "events tables")
+        n_problems = len(run.problems)
+        run.events = only(files.beside.events, run, "events tables", others)
         is_rest = isinstance(options.task, TaskOptions) and options.task.is_rest(run.found.get("task", ""))
-        if run.events is None and not files.events and not is_rest:
+        if run.events is None and len(run.problems) == n_problems and not is_rest:
             folder = Path(str(options.bids)) / f"sub-{run.found['sub']}"
             run.problems.append(
                 Problem(
                     str(folder),
                     run.key,
                     f"no events table ({bids.run_prefix(run.found)}_events.tsv)",
-                    f"add it, or leave the task out with datasets.{dataset}.tasks, {_EXCLUDE}",
+                    f"add it (there, or at the top for all subjects), leave the task out with "
+                    f"datasets.{dataset}.tasks, {_EXCLUDE}",
                 )
             )
     return run
@@ -300,7 +350,7 @@ def _image(dataset: str, options: DatasetOptions, files: _Candidates, run: RunFi
             return None
         chosen = in_space
     else:
-        chosen = [path for path in in_space if _same("res", _entity(path, "res"), options.resolution)]
+        chosen = [path for path in in_space if bids.is_same("res", _entity(path, "res"), options.resolution)]
         if not chosen:
             problem(
                 in_space[0].parent,
@@ -318,28 +368,22 @@ def _image(dataset: str, options: DatasetOptions, files: _Candidates, run: RunFi
     return chosen[0]
 
 
-def _only(paths: list[Path], run: RunFiles, what: str) -> Path | None:
-    """Return the file that is about the image; of several the one with most of its entities, spelled alike."""
-    shared = {key: value for key, value in run.found.items() if key not in _OF_PRODUCT}
-    fitting = [(path, _of_recording(path)) for path in paths]
-    fitting = [(path, found) for path, found in fitting if applies(found, shared)]
-    # fMRIPrep 20.0 renamed *_regressors.tsv to *_timeseries.tsv; a folder may hold both after an update.
-    ranks = {path: (len(found), found == shared, "_regressors" not in path.name) for path, found in fitting}
-    best = [path for path, rank in ranks.items() if rank == max(ranks.values())]
+def only(
+    paths: Iterable[Path], run: RunFiles, what: str, others: Container[tuple[str, ...]] = frozenset()
+) -> Path | None:
+    """Return the file that is about the image; where several are equally so, none, and note it.
+
+    A file with the very entities of another run (`others`: identities) is about that one, even where this run has
+    the same and more: the table of `task-rest` is not that of `task-rest_run-2`.
+    """
+    own = bids.run_identity(run.found)
+    identities = ((path, bids.identity_of(path.name)) for path in paths)
+    free = [path for path, identity in identities if identity == own or identity not in others]
+    best = bids.best_match(free, run.found)
     if len(best) > 1:
         names = ", ".join(path.name for path in best)
         run.problems.append(Problem(str(best[0]), run.key, f"several {what}: {names}", "remove all but one"))
     return best[0] if len(best) == 1 else None
-
-
-def _of_recording(path: Path) -> dict[str, str]:
-    return {key: value for key, value in bids.entities(path.name).items() if key not in _OF_PRODUCT}
-
-
-def _same(key: str, one: str, other: str) -> bool:
-    if key in ("run", "res") and one.isdigit() and other.isdigit():
-        return int(one) == int(other)
-    return one == other
 
 
 def _entity(path: Path, key: str) -> str:

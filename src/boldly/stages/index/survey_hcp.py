@@ -6,13 +6,12 @@ The layout is an option, not a guess, so that a mistyped folder is reported as w
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from pathlib import Path
 
 from boldly import bids, hcp
 from boldly.config import DatasetOptions, TaskOptions
 from boldly.records import InputError, Problem
-from boldly.stages.index.survey import RunFiles
+from boldly.stages.index.survey import RunFiles, events_tables, only
 
 _EXCLUDE = "or exclude the run (index.on_error: exclude)"
 
@@ -48,7 +47,7 @@ def survey_hcp(dataset: str, options: DatasetOptions) -> tuple[list[RunFiles], l
     subjects = {found["sub"] for _, found in run_folders}
     problems = _absent(dataset, options, subjects, tasks)
     has_tables = options.bids is not None and options.role == "downstream"
-    tables = _tables(Path(str(options.bids)), dataset, subjects) if has_tables else None
+    tables = events_tables(Path(str(options.bids)), dataset, subjects) if has_tables else None
     runs = [
         _files(run, found, dataset, options, tables)
         for run, found in run_folders
@@ -73,25 +72,12 @@ def _absent(dataset: str, options: DatasetOptions, subjects: set[str], tasks: se
     ]
 
 
-def _tables(raw: Path, dataset: str, subjects: set[str]) -> dict[tuple[str, ...], list[Path]]:
-    """Return the events tables of a BIDS folder by run."""
-    if not raw.is_dir():
-        message, remedy = "no such folder, so there are no events", f"correct datasets.{dataset}.bids, or drop it"
-        raise InputError(Problem(str(raw), dataset, message, remedy))
-    tables: dict[tuple[str, ...], list[Path]] = defaultdict(list)
-    for subject in sorted(subjects):
-        for path in bids.functional_files(raw / f"sub-{subject}"):
-            if bids.is_events_table(path.name):
-                tables[bids.run_identity(bids.entities(path.name))].append(path)
-    return tables
-
-
 def _files(
     folder: Path,
     found: dict[str, str],
     dataset: str,
     options: DatasetOptions,
-    tables: dict[tuple[str, ...], list[Path]] | None,
+    tables: dict[str, list[Path]] | None,
 ) -> RunFiles:
     run = RunFiles(found, bids.run_key(dataset, found))
     image = hcp.image(folder, options.image_suffix)
@@ -111,9 +97,7 @@ def _files(
     return run
 
 
-def _events(
-    folder: Path, run: RunFiles, dataset: str, tables: dict[tuple[str, ...], list[Path]] | None
-) -> Path | None:
+def _events(folder: Path, run: RunFiles, dataset: str, tables: dict[str, list[Path]] | None) -> Path | None:
     """Return where the events of a run are, or note why there is not exactly one place."""
 
     def problem(where: Path, message: str) -> None:
@@ -126,10 +110,7 @@ def _events(
             return events
         problem(events, "no folder of events")
         return None
-    there = tables.get(bids.run_identity(run.found), [])
-    if len(there) != 1:
-        names = ", ".join(path.name for path in there)
-        absent = f"no events table ({bids.run_prefix(run.found)}_events.tsv)"
-        problem(folder, f"several events tables: {names}" if there else absent)
-        return None
-    return there[0]
+    found = only(tables[run.found["sub"]], run, "events tables")
+    if found is None and not run.problems:
+        problem(folder, f"no events table ({bids.run_prefix(run.found)}_events.tsv)")
+    return found

@@ -1,16 +1,16 @@
-"""The repetition time of a run: from JSON sidecars, checked against the image header."""
+"""When the frames of a run were recorded: from JSON sidecars, checked against the image header."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from boldly import bids
 from boldly.records import Problem
 from boldly.signals.headers import Header
-from boldly.stages.index.survey import RunFiles, applies
+from boldly.stages.index.survey import RunFiles
 
 _LARGEST_DIFFERENCE_S = 1e-3
 _PLAUSIBLE_S = (0.1, 20.0)
@@ -25,19 +25,25 @@ class _SidecarError(ValueError):
         super().__init__(message)
 
 
-class RepetitionTimes:
-    """Finds repetition times; remembers which sidecars a folder holds.
+class Times:
+    """Finds repetition times and the time of frame 0; remembers which sidecars a folder holds.
 
     Parameters
     ----------
     roots : iterable of Path
         Dataset folders in which sidecars are looked for: the derivatives, then the raw data.
+
+    Attributes
+    ----------
+    assumed : set of str
+        Keys of the runs whose slice timing was corrected to a moment that no sidecar names.
     """
 
     def __init__(self, roots: Iterable[Path]) -> None:
         self._roots = tuple(roots)
+        self.assumed: set[str] = set()
         self._read: dict[Path, object] = {}
-        self._listed: dict[Path, list[tuple[Path, dict[str, str]]]] = {}
+        self._listed: dict[Path, list[Path]] = {}
 
     def of(self, run: RunFiles, image: Path, header: Header) -> tuple[float, list[Problem]]:
         """Return the repetition time of a run and what is wrong with it.
@@ -76,8 +82,50 @@ class RepetitionTimes:
             return t_r, problem(source or image, message, "correct the wrong one")
         return t_r, []
 
+    def start(self, run: RunFiles, image: Path, t_r: float, n_volumes: int) -> tuple[float, list[Problem]]:
+        """Return the time of frame 0 on the clock of the events (s, 5 decimals) and what is wrong with it.
+
+        It is ``StartTime`` of the image's sidecar, which fMRIPrep 21 and newer write where they correct slice
+        timing. fMRIPrep before corrects to the middle of the slice times and says no more than
+        ``SliceTimingCorrected``: then the start is the middle of the raw sidecar's ``SliceTiming``, half a
+        repetition time where there is none. Without a correction it is 0, the onset of the first volume.
+        """
+        try:
+            stated, source = self._value(image, "StartTime", self._roots[:1])
+            corrected, _ = self._value(image, "SliceTimingCorrected", self._roots[:1])
+            if stated is None and corrected is True and not math.isnan(t_r):
+                self.assumed.add(run.key)
+                return round(self._middle(image, t_r), _DECIMALS), []
+        except _SidecarError:
+            # The repetition time comes from the same files and reports it.
+            return 0.0, []
+        if stated is None:
+            return 0.0, []
+        duration_s = math.inf if math.isnan(t_r) else n_volumes * t_r
+        if isinstance(stated, bool) or not isinstance(stated, int | float) or not 0 <= stated < duration_s:
+            message = f"StartTime is {stated!r}, no number of seconds from 0 to the end of the run"
+            return 0.0, [Problem(str(source), run.key, message, "correct the file, or exclude the run")]
+        return round(float(stated), _DECIMALS), []
+
+    def _middle(self, image: Path, t_r: float) -> float:
+        slices, _ = self._value(image, "SliceTiming", self._roots[1:])
+        try:
+            middle = (min(slices) + max(slices)) / 2  # type: ignore[call-overload]
+        except (TypeError, ValueError):
+            return t_r / 2
+        return middle if 0 <= middle < t_r else t_r / 2
+
     def _stated(self, image: Path) -> tuple[float | None, Path | None]:
-        for path in self._sidecars(image):
+        value, path = self._value(image, "RepetitionTime", self._roots)
+        if value is None or path is None:
+            return None, None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise _SidecarError(path, f"RepetitionTime is {value!r}, not a positive number of seconds")
+        return float(value), path
+
+    def _value(self, image: Path, field: str, roots: Sequence[Path]) -> tuple[object, Path | None]:
+        """Return the field of the most specific sidecar that has it, and this sidecar."""
+        for path in self._sidecars(image, roots):
             try:
                 if path not in self._read:
                     self._read[path] = json.loads(path.read_bytes())
@@ -86,28 +134,20 @@ class RepetitionTimes:
             except (OSError, ValueError) as error:
                 raise _SidecarError(path, f"the sidecar is not readable JSON: {error}") from None
             content = self._read[path]
-            value = content.get("RepetitionTime") if isinstance(content, dict) else None
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-                raise _SidecarError(path, f"RepetitionTime is {value!r}, not a positive number of seconds")
-            return float(value), path
+            if isinstance(content, dict) and content.get(field) is not None:
+                return content[field], path
         return None, None
 
-    def _sidecars(self, image: Path) -> Iterable[Path]:
+    def _sidecars(self, image: Path, roots: Sequence[Path]) -> Iterable[Path]:
         yield bids.sidecar(image)
         found = bids.entities(image.name)
         parts = [f"{key}-{found[key]}" for key in ("sub", "ses") if key in found] + ["func"]
-        for root in self._roots:
+        for root in roots:
             for depth in range(len(parts), -1, -1):
-                fitting = [item for item in self._list(root.joinpath(*parts[:depth])) if applies(item[1], found)]
-                yield from (path for path, _ in sorted(fitting, key=lambda item: -len(item[1])))
+                for paths in bids.matches(self._list(root.joinpath(*parts[:depth])), found):
+                    yield from paths
 
-    def _list(self, folder: Path) -> list[tuple[Path, dict[str, str]]]:
+    def _list(self, folder: Path) -> list[Path]:
         if folder not in self._listed:
-            # The echoes of a run share its repetition time.
-            self._listed[folder] = [
-                (path, {k: v for k, v in bids.entities(path.name).items() if k not in ("echo", "part")})
-                for path in sorted(folder.glob("*bold.json"))
-            ]
+            self._listed[folder] = [path for path in bids.files_in(folder) if path.name.endswith("bold.json")]
         return self._listed[folder]

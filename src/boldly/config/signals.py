@@ -1,0 +1,125 @@
+"""Sections preprocess and parcellate: from images to the signals of parcels."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import (
+    Field,
+)
+
+from boldly.config.sections import Fraction, S, Section
+
+
+class ExclusionOptions(Section):
+    """Runs over a threshold are excluded, the reason stands in the tables."""
+
+    mean_fd_mm: float | None = Field(None, gt=0, description="Mean framewise displacement, mm.")
+    maximum_fd_mm: float | None = Field(None, gt=0, description="Largest framewise displacement, mm.")
+    scrubbed_fraction: Fraction | None = Field(None, description="Share of scrubbed frames.")
+    degrees_of_freedom: int = Field(10, ge=1, description="Fewest frames left after regressors and scrubbing.")
+
+
+class PreprocessOptions(Section):
+    """Nuisance regressors, in the terms of `nilearn.interfaces.fmriprep.load_confounds`."""
+
+    preset: str | None = Field(
+        None,
+        description="Strategy to start from: a name in config/confounds, or the path of a file of your own; "
+        "options beside it count more.",
+    )
+    strategy: list[Literal["motion", "wm_csf", "global_signal", "compcor", "high_pass", "ica_aroma"]] = Field(
+        ["motion", "wm_csf", "global_signal"], description="Parts of the regression; empty: none."
+    )
+    motion: Literal["basic", "power2", "derivatives", "full"] = Field("basic", description="6, 12, 12 or 24.")
+    wm_csf: Literal["basic", "power2", "derivatives", "full"] = Field("basic", description="2, 4, 4 or 8.")
+    global_signal: Literal["basic", "power2", "derivatives", "full"] = Field("basic", description="1, 2, 2 or 4.")
+    compcor: Literal["anat_combined", "anat_separated", "temporal", "temporal_anat_combined"] = Field(
+        "anat_combined", description="Kind of components."
+    )
+    n_compcor: int | Literal["all"] = Field(6, description="Components per mask.")
+    ica_aroma: Literal["basic", "full"] = Field(
+        "basic", description="basic: regress the noise components out; full: take fMRIPrep's AROMA images."
+    )
+    columns: list[str] = Field(
+        [],
+        description="Further columns of the confounds table to regress out, by name or pattern: `rmsd`, "
+        "`edge_comp_*`.",
+    )
+    dummy_volumes: int = Field(
+        0, ge=0, description="First frames that do not count, beside those that fMRIPrep marks as not yet steady."
+    )
+    fd_threshold_mm: float | None = Field(None, gt=0, description="Scrub frames that move more, mm.")
+    std_dvars_threshold: float | None = Field(None, gt=0, description="Scrub frames with larger std DVARS.")
+    exclude: ExclusionOptions = Field(ExclusionOptions(), description="Thresholds for whole runs.")
+
+    @property
+    def takes_aroma_images(self) -> bool:
+        """Whether the images are those that fMRIPrep smoothed and cleaned with ICA-AROMA."""
+        return "ica_aroma" in self.strategy and self.ica_aroma == "full"
+
+    @property
+    def takes_cosines(self) -> bool:
+        """Whether fMRIPrep's cosines, a high-pass filter, are regressed out: CompCor was computed with them."""
+        return "high_pass" in self.strategy or "compcor" in self.strategy
+
+    def regression(self) -> dict[str, Any]:
+        """Return what of it changes a run's signals, for contracts; what is not in use is left out of it."""
+        unused = {"preset", "exclude"} | (set() if self.takes_aroma_images else {"ica_aroma"})
+        # Contracts of versions without these options stay as they are.
+        unused |= {name for name in ("columns", "dummy_volumes") if not getattr(self, name)}
+        return self.model_dump(mode="json", exclude=unused)
+
+
+class SignalExclusionOptions(Section):
+    """Runs whose signals are below a threshold are excluded, the reason stands in the tables."""
+
+    median_tsnr: float | None = Field(
+        None, gt=0, description="Least median temporal signal-to-noise ratio of the parcels that are not marked."
+    )
+    median_coverage: Fraction | None = Field(None, description="Least median coverage of all parcels.")
+
+
+class ParcellateOptions(Section):
+    """Order of operations as in nilearn's maskers: smooth, extract, detrend, filter with regression, scale."""
+
+    smoothing_fwhm_mm: float | None = Field(3.0, gt=0, description="Gaussian kernel, mm FWHM; null: none.")
+    mask: bool = Field(
+        True,
+        description="Only voxels inside the run's brain mask count (after smoothing), as with nilearn's "
+        "`mask_img`; false: all voxels of a parcel, also those beside the brain.",
+    )
+    detrend: bool = Field(True, description="Remove a linear trend.")
+    high_pass_hz: float | None = Field(0.008, gt=0, description="Butterworth high-pass, Hz; null: none.")
+    low_pass_hz: float | None = Field(None, gt=0, description="Butterworth low-pass, Hz; null: none.")
+    standardize: Literal["zscore", "psc", "none"] = Field("zscore", description="Scaling over time.")
+    min_coverage: Fraction = Field(0.5, description="Parcels with less of their weight in the mask are marked.")
+    exclude: SignalExclusionOptions = Field(SignalExclusionOptions(), description="Thresholds for whole runs.")
+
+
+def merged(study: S, own: S | None) -> S:
+    """Return the options of a study with those that a dataset has for itself.
+
+    Options of options (`exclude`) are put together in the same way. A `preset` of the dataset is a start of its
+    own: nothing is left of the study's options then.
+    """
+    if own is None:
+        return study
+    if getattr(own, "preset", None) is not None:
+        return own
+    update = {}
+    for name in own.model_fields_set:
+        before, value = getattr(study, name), getattr(own, name)
+        update[name] = merged(before, value) if isinstance(value, Section) else value
+    return study.model_copy(update=update)
+
+
+def with_one_high_pass(parcellate: ParcellateOptions, preprocess: PreprocessOptions) -> ParcellateOptions:
+    """Drop the Butterworth high-pass filter where fMRIPrep's cosines are regressed out: both would filter twice.
+
+    The cosines stay: CompCor's components were computed with them, and each is counted among the degrees of
+    freedom that are lost.
+    """
+    if parcellate.high_pass_hz is None or not preprocess.takes_cosines:
+        return parcellate
+    return parcellate.model_copy(update={"high_pass_hz": None})

@@ -1,0 +1,98 @@
+"""Fingerprints of input files, by which a rerun notices what was changed: names, sizes and times, no content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from boldly import bids, hcp
+from boldly.config import DatasetOptions
+
+# What index reads in folders of BIDS and of fMRIPrep: a figure or a surface beside them changes nothing.
+_TEXTS = ("_bold.json", "_events.tsv", "_events.csv", "dataset_description.json")
+_CONFOUNDS = "desc-confounds_"
+_IMAGES = ("_bold.nii.gz", "_bold.nii", "_mask.nii.gz", "_mask.nii")
+_HCP_READ = (".nii.gz", hcp.MOVEMENT)
+
+
+def of_dataset(options: DatasetOptions) -> str:
+    """Return a checksum of all files that index reads of a dataset; it does not open a single one.
+
+    Parameters
+    ----------
+    options : DatasetOptions
+        `derivatives`, `bids`, `layout` and `space` are used. Of ready-made shards nothing is looked at.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits, of names, sizes and times of change, through links. Files may come, go or change.
+    """
+    if options.derivatives is None:
+        return _checksum(())
+    derivatives = Path(options.derivatives)
+    if options.layout == "hcp":
+        listed = _hcp_files(derivatives)
+    else:
+        listed = _bids_files(derivatives, f"_space-{options.space}_")
+    raw = _bids_files(Path(options.bids), None) if options.bids else ()
+    return _checksum([*listed, *raw])
+
+
+def of_files(paths: Iterable[Path | str]) -> str:
+    """Return a checksum of names, sizes and times of change of files, as 16 hexadecimal digits."""
+    return _checksum((str(path), _state(path)) for path in paths)
+
+
+def _checksum(items: Iterable[object]) -> str:
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(repr(item).encode())
+    return digest.hexdigest()[:16]
+
+
+def _state(path: Path | str | os.DirEntry[str]) -> tuple[int, int] | None:
+    """Return size and time of change (ns) of a file, of the one that a link names; None where there is none."""
+    try:
+        found = path.stat() if isinstance(path, os.DirEntry) else os.stat(path)
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def _bids_files(root: Path, space: str | None) -> Iterator[object]:
+    """Yield the files that are read at each level of a BIDS folder, with images where a space is named."""
+    yield from _read_in(root, space)
+    for subject in bids.subject_folders(root):
+        for folder in (subject, *sorted(subject.glob("ses-*"))):
+            yield from _read_in(folder, space)
+            yield from _read_in(folder / "func", space)
+
+
+def _read_in(folder: Path, space: str | None) -> Iterator[object]:
+    for entry in _entries(folder):
+        name = entry.name
+        if name.endswith(_TEXTS) or _CONFOUNDS in name:
+            yield str(folder), name, _state(entry)
+        elif space is not None and name.endswith(_IMAGES):
+            # Of images in other spaces the names are told when a run has none in this one.
+            yield str(folder), name, _state(entry) if space in name else None
+
+
+def _hcp_files(root: Path) -> Iterator[object]:
+    for subject in hcp.subject_folders(root):
+        for folder in (subject / "MNINonLinear", *hcp.run_folders(subject)):
+            read = [entry for entry in _entries(folder) if entry.name.endswith(_HCP_READ)]
+            for entry in (*read, *_entries(hcp.events_folder(folder))):
+                yield str(folder), entry.name, _state(entry)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Return what is in a folder, by name; nothing where there is no such folder."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except OSError:
+        return []

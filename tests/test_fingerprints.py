@@ -1,0 +1,77 @@
+"""Fingerprints of datasets: what index reads is noticed when it changes, and nothing else is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from boldly import fingerprints
+from boldly.config import DatasetOptions
+from tests import hcp_tree
+
+
+def test_the_same_files_have_the_same_fingerprint(study):
+    options = study.dataset_options()
+    assert fingerprints.of_dataset(options) == fingerprints.of_dataset(options)
+
+
+@pytest.mark.parametrize("role", ["bold", "mask", "sidecar", "confounds", "confounds_json", "events"])
+def test_a_changed_file_is_noticed_also_one_that_got_older(study, role):
+    options, path = study.dataset_options(), getattr(study.run("02"), role)
+    before = fingerprints.of_dataset(options)
+    os.utime(path, (1e9, 1e9))
+    older = fingerprints.of_dataset(options)
+    path.write_bytes(path.read_bytes() + b" ")
+    os.utime(path, (1e9, 1e9))
+    longer = fingerprints.of_dataset(options)
+    path.unlink()
+    assert len({before, older, longer, fingerprints.of_dataset(options)}) == 4
+
+
+@pytest.mark.parametrize("name", ["task-blocks_bold.json", "task-blocks_events.tsv", "sub-01/sub-01_bold.json"])
+def test_files_that_runs_inherit_are_noticed(study, name):
+    options = study.dataset_options()
+    before = fingerprints.of_dataset(options)
+    (study.bids / name).write_text("{}")
+    assert fingerprints.of_dataset(options) != before
+
+
+def test_what_index_does_not_read_changes_nothing(study):
+    options, folder = study.dataset_options(), study.run().bold.parent
+    other_space = folder / "sub-01_task-blocks_run-1_space-T1w_desc-preproc_bold.nii.gz"
+    other_space.write_text("x")
+    before = fingerprints.of_dataset(options)
+    other_space.write_text("longer")
+    (folder / "sub-01_task-blocks_run-1_hemi-L_space-fsaverage_bold.func.gii").write_text("x")
+    (study.bids / "sub-01" / "func" / "sub-01_task-blocks_run-1_bold.nii.gz").write_text("x")
+    assert fingerprints.of_dataset(options) == before
+
+
+def test_a_link_stands_for_the_file_that_it_names(study, tmp_path):
+    options, path = study.dataset_options(), study.run().bold
+    kept = path.rename(tmp_path / "kept.nii.gz")
+    path.symlink_to(kept)
+    before = fingerprints.of_dataset(options)
+    os.utime(kept, (1e9, 1e9))
+    assert fingerprints.of_dataset(options) != before
+    kept.unlink()
+    assert fingerprints.of_dataset(options) != before
+
+
+def test_files_are_known_by_name_size_and_time(tmp_path: Path):
+    path = tmp_path / "a.tsv"
+    absent = fingerprints.of_files([path])
+    path.write_text("1")
+    assert absent != fingerprints.of_files([path]) != fingerprints.of_files([path, path])
+
+
+@pytest.mark.parametrize("name", ["tfMRI_MOTOR_LR.nii.gz", "Movement_Regressors.txt", "EVs/lf.txt"])
+def test_files_of_hcp_are_noticed(tmp_path: Path, name: str):
+    hcp_tree.write_tree(tmp_path, subjects=["100307"])
+    options = DatasetOptions(role="upstream", layout="hcp", derivatives=str(tmp_path))
+    before = fingerprints.of_dataset(options)
+    assert before == fingerprints.of_dataset(options)
+    os.utime(next(tmp_path.rglob(f"tfMRI_MOTOR_LR/{name}")), (1e9, 1e9))
+    assert fingerprints.of_dataset(options) != before
