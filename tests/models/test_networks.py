@@ -13,13 +13,14 @@ from boldly.samples.windows import Trials, WindowOptions, Windows
 from tests.training import synthetic
 
 P = 16
-FRAMEWORKS = ("autoencoding", "csm", "sequence_bert", "network_bert")
+FRAMEWORKS = ("autoencoding", "csm", "sequence_bert", "network_bert", "masked_autoencoding")
 DECODERS = (*FRAMEWORKS, "linear", "mean_mlp")
 MASKING: dict[str, Any] = {
     "autoencoding": "frames",
     "csm": "none",
     "sequence_bert": "frames",
     "network_bert": "parcels",
+    "masked_autoencoding": "blocks",
 }
 
 
@@ -34,12 +35,29 @@ def build_network(config, seed) -> Any:
 
 
 def sizes(framework, labels=()):
-    return NetworkConfig(framework, P, width=16, layers=2, heads=4, dropout=0.0, window_frames=20, labels=labels)
+    groups = 3 if framework == "masked_autoencoding" else 0  # no divisor of P: groups of several sizes
+    return NetworkConfig(
+        framework,
+        P,
+        width=16,
+        layers=2,
+        heads=4,
+        dropout=0.0,
+        window_frames=20,
+        labels=labels,
+        parcel_groups=groups,
+    )
 
 
 def windows(framework, *, longest=20, run_frames=60):
     options = WindowOptions(
-        8, longest, batch_size=8, pairs="bert" in framework, masking=MASKING[framework], mask_fraction=0.4
+        8,
+        longest,
+        batch_size=8,
+        pairs="bert" in framework,
+        masking=MASKING[framework],
+        mask_fraction=0.4,
+        parcel_groups=3,
     )
     return Windows(synthetic.corpus([run_frames] * 4, n_parcels=P), options, seed=1, count=8000)
 
@@ -56,7 +74,7 @@ def pad(batch, n_frames):
         "inputs": torch.full((B, n_frames, P), 7.0),
         "seconds": torch.full((B, n_frames), 3.0),
         "valid": torch.zeros(B, n_frames, dtype=torch.bool),
-        "masked": torch.zeros(B, n_frames, dtype=torch.bool),
+        "masked": torch.zeros(B, n_frames, *batch.get("masked", torch.empty(0, 0)).shape[2:], dtype=torch.bool),
     }
     batch = {**batch, "valid": batch.get("valid", torch.ones(B, L, dtype=torch.bool))}
     for name, values in extra.items():
@@ -73,6 +91,35 @@ def test_gradient_reaches_every_parameter_of_a_pretraining_network(framework):
     assert all(torch.isfinite(p.grad).all() for p in network.parameters())
 
 
+@pytest.mark.parametrize("framework", ["sequence_bert", "network_bert"])
+def test_masked_modeling_reads_single_windows_too(framework):
+    network = build_network(dataclasses.replace(sizes(framework), pairs=False), seed=0)
+    source = WindowOptions(8, 20, batch_size=8, masking=MASKING[framework])
+    batch = Windows(synthetic.corpus([60] * 4, n_parcels=P), source, seed=1, count=8).__getitems__(range(8))
+    losses = build_objective(network)(**batch)
+    losses["loss"].backward()
+    torch.testing.assert_close(losses["window_loss"], losses["l1"])
+    assert [name for name, p in network.named_parameters() if p.grad is None] == []
+
+
+def test_what_is_hidden_has_no_say_in_masked_autoencoding():
+    objective = build_objective(build_network(sizes("masked_autoencoding"), seed=0).eval())
+    batch = windows("masked_autoencoding").__getitems__(range(8))
+    call = {name: value for name, value in batch.items() if name != "masked"}
+    hidden = batch["masked"][..., torch.arange(P) % 3]
+    changed = torch.where(hidden, 100.0, batch["inputs"])
+    said = [
+        objective.network(**{**call, "inputs": inputs}, masked=batch["masked"])
+        for inputs in (batch["inputs"], changed)
+    ]
+    torch.testing.assert_close(said[0][hidden], said[1][hidden])
+    # And what is visible has one.
+    other = objective.network(
+        **{**call, "inputs": torch.where(hidden, batch["inputs"], 1.0)}, masked=batch["masked"]
+    )
+    assert (other - said[0])[hidden].abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("framework", DECODERS)
 def test_gradient_reaches_every_parameter_of_a_decoder(framework):
     network = build_network(sizes(framework, ("a", "b", "c")), seed=0)
@@ -83,7 +130,14 @@ def test_gradient_reaches_every_parameter_of_a_decoder(framework):
 
 
 @pytest.mark.parametrize(
-    ("framework", "n_steps"), [("autoencoding", 60), ("csm", 60), ("sequence_bert", 200), ("network_bert", 60)]
+    ("framework", "n_steps"),
+    [
+        ("autoencoding", 60),
+        ("csm", 60),
+        ("sequence_bert", 200),
+        ("network_bert", 60),
+        ("masked_autoencoding", 200),
+    ],
 )
 def test_training_lowers_the_loss(framework, n_steps):
     network, source = build_network(sizes(framework), seed=0), windows(framework)
@@ -241,7 +295,7 @@ def test_any_time_and_any_length_has_a_place(framework):
     batch["seconds"] = batch["seconds"] * 40 + 0.123
     assert torch.isfinite(objective(**batch)["loss"])
     assert batch["seconds"].max() > 300
-    longer = WindowOptions(90, 90, 4, pairs="bert" in framework, masking=MASKING[framework])
+    longer = WindowOptions(90, 90, 4, pairs="bert" in framework, masking=MASKING[framework], parcel_groups=3)
     corpus = synthetic.corpus([200] * 3, n_parcels=P)
     assert torch.isfinite(objective(**Windows(corpus, longer, 1, 4).__getitems__(range(4)))["loss"])
 

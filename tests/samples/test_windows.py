@@ -7,7 +7,7 @@ import torch
 from boldly.config import PretrainOptions
 from boldly.models.build import window_options
 from boldly.records import InputError
-from boldly.samples.windows import Trials, WindowOptions, Windows, uniform
+from boldly.samples.windows import Trials, WindowOptions, Windows, group_of_parcels, uniform
 from tests.training import synthetic
 
 SINGLE = WindowOptions(shortest=5, longest=12, batch_size=8)
@@ -163,20 +163,52 @@ def test_masked_parcels_are_the_wanted_share_of_the_unmarked(corpus):
     assert len(torch.unique(masked, dim=0)) > 30
 
 
+def test_masked_blocks_are_groups_at_all_times_or_for_a_while(corpus):
+    options = dataclasses.replace(
+        SINGLE, shortest=20, longest=20, masking="blocks", mask_fraction=0.75, mask_span=5, parcel_groups=4
+    )
+    batch = Windows(corpus, options, seed=3, count=64).__getitems__(range(64))
+    masked = batch["masked"]
+    assert masked.shape == (64, 20, 4)
+    # Three quarters of 20 frames x 4 groups: all windows have as many visible tokens.
+    assert (masked.flatten(1).sum(dim=1) == 60).all()
+    assert batch["n_visible"] == 20
+    whole = masked.all(dim=1).sum(dim=1)
+    assert (whole[::2] == 3).all()
+    # A group of 20 frames has 4 or 5 blocks: few are hidden as a whole by chance.
+    assert whole[1::2].float().mean() < 2
+    borders = (masked[1::2, 1:] != masked[1::2, :-1]).sum(dim=(1, 2)).float().mean()
+    # At most 4 borders in each of 4 groups; single frames would have 0.375 x 19 in each.
+    assert borders < 12
+
+
+def test_more_groups_than_parcels_are_refused(corpus):
+    options = dataclasses.replace(SINGLE, masking="blocks", parcel_groups=17)
+    with pytest.raises(InputError, match="16 parcels cannot be parted into 17 groups"):
+        Windows(corpus, options, seed=3, count=8)
+
+
+def test_every_so_many_parcels_are_of_one_group():
+    assert group_of_parcels(7, 3).tolist() == [0, 1, 2, 0, 1, 2, 0]
+
+
 @pytest.mark.parametrize("fraction", [0.01, 0.99])
 def test_something_is_masked_but_never_everything(corpus, fraction):
-    for masking in ("frames", "parcels"):
+    for masking in ("frames", "parcels", "blocks"):
         options = dataclasses.replace(SINGLE, masking=masking, mask_fraction=fraction)
-        masked = Windows(corpus, options, seed=3, count=8).__getitems__(range(8))["masked"]
+        masked = Windows(corpus, options, seed=3, count=8).__getitems__(range(8))["masked"].flatten(1)
         assert masked.any(dim=1).all()
         assert not masked.all(dim=1).any()
 
 
 def test_each_framework_says_what_it_wants_to_see():
-    def wanted(framework):
-        return window_options(PretrainOptions(framework=framework, mask_fraction=0.3), 4)
+    def wanted(framework, **options):
+        return window_options(PretrainOptions(framework=framework, mask_fraction=0.3, **options), 4)
 
     assert not wanted("csm").pairs
+    assert not wanted("network_bert").pairs
+    assert wanted("network_bert", pairs=True).pairs
+    assert wanted("masked_autoencoding").masking == "blocks"
     assert wanted("sequence_bert").masking == "frames"
     assert wanted("network_bert").masking == "parcels"
     assert wanted("network_bert").mask_fraction == 0.3

@@ -35,7 +35,9 @@ def data(tmp_path_factory):
     return synthetic.upstream_study(tmp_path_factory.mktemp("upstream"), n_subjects=4)
 
 
-@pytest.mark.parametrize("framework", ["autoencoding", "csm", "sequence_bert", "network_bert"])
+@pytest.mark.parametrize(
+    "framework", ["autoencoding", "csm", "sequence_bert", "network_bert", "masked_autoencoding"]
+)
 def test_each_framework_leaves_a_complete_folder(data, tmp_path, framework):
     # Eight steps need not make anything better.
     pretrain.run(name="toy", options=options(framework, keep_untrained=True), data=data, output=tmp_path)
@@ -101,6 +103,16 @@ def test_shards_of_another_contract_are_refused(data, tmp_path):
     with pytest.raises(InputError, match="space: 'toy' != 'elsewhere'"):
         pretrain.run(name="toy", options=options(), data=[(data[0][0], folder)], output=tmp_path / "out")
     assert not (tmp_path / "out" / "model.safetensors").exists()
+    for name, more in {"memory": {}, "streamed": {"stream_shards": 2, "stream_steps": 4}}.items():
+        allowed = options(allow_mismatch=["space"], keep_untrained=True, **more)
+        pretrain.run(name="toy", options=allowed, data=[(data[0][0], folder)], output=tmp_path / name)
+        # Subject 00 is the first.
+        assert load_contract(tmp_path / name).space == "toy"
+    linear = PretrainOptions(framework="components", width=8, allow_mismatch=["space"])
+    pretrain.run(name="components", options=linear, data=[(data[0][0], folder)], output=tmp_path / "linear")
+    other = linear.model_copy(update={"allow_mismatch": ["confounds"]})
+    with pytest.raises(InputError, match="space: 'toy' != 'elsewhere'"):
+        pretrain.run(name="components", options=other, data=[(data[0][0], folder)], output=tmp_path / "other")
 
 
 def _other_space(sample):

@@ -44,13 +44,15 @@ class Basis:
     variance: Floats
 
 
-def fit_basis(blocks: Iterable[NDArray[np.floating]]) -> Basis:
+def fit_basis(blocks: Iterable[NDArray[np.floating]], most: int = MOST_COMPONENTS) -> Basis:
     """Fit the components to hidden states that come block by block.
 
     Parameters
     ----------
     blocks : iterable of ndarray, shape (frames, layers, W)
         Hidden states, in any number of blocks; only sums of products are kept.
+    most : int, default=64
+        Components that are kept.
     """
     count, total, products = 0, np.zeros(0), np.zeros(0)
     for block in blocks:
@@ -63,7 +65,7 @@ def fit_basis(blocks: Iterable[NDArray[np.floating]]) -> Basis:
     mean = total / count
     covariance = products / count - mean[:, :, None] * mean[:, None, :]
     variance, components = np.linalg.eigh(covariance)
-    keep = min(MOST_COMPONENTS, mean.shape[1])
+    keep = min(most, mean.shape[1])
     components, variance = components[:, :, ::-1][:, :, :keep], variance[:, ::-1][:, :keep]
     # The sign of an eigenvector is arbitrary: the same data give the same bytes.
     largest = np.take_along_axis(components, np.abs(components).argmax(axis=1, keepdims=True), axis=1)

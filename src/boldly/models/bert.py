@@ -1,4 +1,4 @@
-"""Masked modeling: hidden frames (Sequence-BERT) or hidden parcels (Network-BERT) of two windows are filled in."""
+"""Masked modeling: hidden frames (Sequence-BERT) or hidden parcels (Network-BERT) of windows are filled in."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _NEAREST_S, _FARTHEST_S = 2.0, 100.0
 
 
 class MaskedNetwork(Network):
-    """BERT layers that read CLS, SEP, A and B; what lies where is told by seconds and segments, not by place.
+    """BERT layers that read CLS and a window, or CLS, SEP, A and B; seconds and segments tell what lies where.
 
     Sequence-BERT hides spans of frames behind a learned vector; Network-BERT hides parcels over all time behind a
-    learned value per parcel. Whether B follows A is read from CLS. Attention falls with the seconds between two
-    frames, as it does with their distance in Press et al. 2022 (ALiBi): each head has a time constant of its own;
-    neighbours are found at once.
+    learned value per parcel. Of pairs, whether B follows A is read from CLS. Attention falls with the seconds
+    between two frames, as it does with their distance in Press et al. 2022 (ALiBi): each head has a time constant
+    of its own; neighbours are found at once.
     """
 
     def __init__(self, sizes: NetworkConfig) -> None:
@@ -44,8 +44,9 @@ class MaskedNetwork(Network):
         self.cls_vector = nn.Parameter(torch.randn(sizes.width) * 0.02)
         if sizes.labels:
             return
-        self.sep_vector = nn.Parameter(torch.randn(sizes.width) * 0.02)
-        self.follows_head = nn.Linear(sizes.width, 1)
+        if sizes.pairs:
+            self.sep_vector = nn.Parameter(torch.randn(sizes.width) * 0.02)
+            self.follows_head = nn.Linear(sizes.width, 1)
         hidden_size = sizes.n_parcels if sizes.framework == "network_bert" else sizes.width
         self.mask_vector = nn.Parameter(torch.randn(hidden_size) * 0.02)
 
@@ -65,16 +66,16 @@ class MaskedNetwork(Network):
         valid: Tensor | None = None,
         *,
         masked: Tensor,
-        split: int,
-    ) -> tuple[Tensor, Tensor]:
-        """Return the predicted frames (B, L, P) and the logit of "B follows A" (B,)."""
+        split: int | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the predicted frames (B, L, P) and, of pairs, the logit of "B follows A" (B,)."""
         if self.sizes.framework == "network_bert":
             inputs = torch.where(masked[:, None], self.mask_vector, inputs)
             frames = self.embedder(inputs, seconds, t_r, marked)
         else:
             frames = self.embedder(inputs, seconds, t_r, marked, masked=masked, mask_vector=self.mask_vector)
-        hidden, cls = self._read(frames, seconds, valid, split)
-        return self.predict_frames(hidden[-1]), self.follows_head(cls).squeeze(-1)
+        hidden, cls = self._read(frames, seconds, valid, frames.shape[1] if split is None else split)
+        return self.predict_frames(hidden[-1]), None if split is None else self.follows_head(cls).squeeze(-1)
 
     def _read(
         self, frames: Tensor, seconds: Tensor, valid: Tensor | None, split: int
@@ -117,28 +118,30 @@ class MaskedNetwork(Network):
 
 
 class MaskedModeling(Objective):
-    """The L1 of what is hidden plus a tenth of the binary cross-entropy of the order of the windows."""
+    """The L1 of what is hidden; of pairs, plus a tenth of the binary cross-entropy of the order of the windows."""
 
     network: MaskedNetwork
 
     @classmethod
     def view(cls, options: PretrainOptions, batch_size: int) -> WindowOptions:
-        """Return pairs of windows."""
-        return replace(super().view(options, batch_size), pairs=True)
+        """Return windows, or pairs of them."""
+        return replace(super().view(options, batch_size), pairs=options.pairs)
 
     def forward(
         self,
         inputs: Tensor,
         marked: Tensor,
-        follows: Tensor,
         masked: Tensor,
         valid: Tensor | None = None,
+        follows: Tensor | None = None,
         **batch: Any,
     ) -> Outputs:
         """Return the loss and its parts."""
         filled_in, logit = self.network(inputs=inputs, marked=marked, masked=masked, valid=valid, **batch)
         targets = self.targets(inputs, marked, valid, masked=masked)
         l1 = window_l1(filled_in, inputs, targets.frames, targets.marked)
+        if follows is None:
+            return {"loss": l1.mean(), "window_loss": l1, "l1": l1}
         order = functional.binary_cross_entropy_with_logits(logit.float(), follows, reduction="none")
         loss = l1 + _ORDER_WEIGHT * order
         return {
@@ -155,7 +158,7 @@ class FrameModeling(MaskedModeling):
 
     @classmethod
     def view(cls, options: PretrainOptions, batch_size: int) -> WindowOptions:
-        """Return pairs of windows with hidden frames."""
+        """Return windows with hidden frames."""
         return replace(super().view(options, batch_size), masking="frames", mask_span=options.mask_span)
 
     def targets(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Targets:
@@ -170,7 +173,7 @@ class ParcelModeling(MaskedModeling):
 
     @classmethod
     def view(cls, options: PretrainOptions, batch_size: int) -> WindowOptions:
-        """Return pairs of windows with hidden parcels."""
+        """Return windows with hidden parcels."""
         return replace(super().view(options, batch_size), masking="parcels")
 
     def targets(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Targets:

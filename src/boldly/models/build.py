@@ -34,6 +34,11 @@ FRAMEWORKS: dict[str, dict[str, tuple[str, str, str]]] = {
         "csm": ("boldly.models.csm", "CausalNetwork", "CausalModeling"),
         "sequence_bert": ("boldly.models.bert", "MaskedNetwork", "FrameModeling"),
         "network_bert": ("boldly.models.bert", "MaskedNetwork", "ParcelModeling"),
+        "masked_autoencoding": (
+            "boldly.models.masked_autoencoding",
+            "MaskedAutoencodingNetwork",
+            "MaskedAutoencoding",
+        ),
         "components": ("boldly.models.components", "ComponentsNetwork", ""),
         "linear": ("boldly.models.baselines", "LinearBaseline", ""),
         "mean_mlp": ("boldly.models.baselines", "MeanMlp", ""),
@@ -102,6 +107,8 @@ def pretraining_config(options: PretrainOptions, n_parcels: int) -> NetworkConfi
         variant=options.variant,
         embedding_layers=options.embedding_layers,
         horizons_s=tuple(options.horizons_s) if (options.framework, options.variant) == ("csm", "boldly") else (),
+        pairs=options.pairs or options.variant == "lfb",
+        parcel_groups=options.parcel_groups if options.framework == "masked_autoencoding" else 0,
     )
 
 

@@ -8,18 +8,31 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Outputs = dict[str, Tensor]
-NetworkName = Literal["autoencoding", "csm", "sequence_bert", "network_bert", "components", "linear", "mean_mlp"]
+NetworkName = Literal[
+    "autoencoding",
+    "csm",
+    "sequence_bert",
+    "network_bert",
+    "masked_autoencoding",
+    "components",
+    "linear",
+    "mean_mlp",
+]
 
 # Periods of the time embedding, s: from below the shortest repetition times to twice the longest windows in use.
 _SHORTEST_PERIOD_S = 1.0
 _LONGEST_PERIOD_S = 600.0
 _N_PERIODS = 16
+# Of the embedding of time, where that of signals starts from their components: time is not to drown them.
+_QUIET_TIME = 0.2
 
 
 @dataclass(frozen=True)
@@ -46,6 +59,10 @@ class NetworkConfig:
         Layers of embedder and unembedder; only lfb can have more than one.
     horizons_s : tuple of float
         How far ahead CSM predicts beside the next frame, s.
+    parcel_groups : int
+        Groups of parcels that a frame is parted into (masked_autoencoding).
+    pairs : bool
+        Whether the BERT frameworks are pretrained on pairs of windows and told their order.
     horizons : tuple of int
         The same in frames, in models from before it was seconds; empty in others.
     """
@@ -61,6 +78,8 @@ class NetworkConfig:
     variant: str = "boldly"
     embedding_layers: int = 1
     horizons_s: tuple[float, ...] = ()
+    parcel_groups: int = 0
+    pairs: bool = True
     horizons: tuple[int, ...] = ()
 
 
@@ -251,6 +270,26 @@ class Network(nn.Module):
         if self.head is None:
             return self.predict(**batch)
         return classified(self.head(self.encode(**batch), batch.get("valid")), labels)
+
+    def start_embedding(self, components: NDArray[np.floating]) -> None:
+        """Let the first units of the embedding be components of the signals; the others are left to training.
+
+        Single frames are mostly noise. To find out by gradient steps what parcels have in common takes most of a
+        short training, and Sequence-BERT, whose hidden frames are said by others alone, does not find it at all.
+
+        Parameters
+        ----------
+        components : ndarray, shape (P, K)
+            Orthonormal columns; those beyond the width are not used.
+        """
+        projection = self.embedder.projection
+        leading = torch.as_tensor(components).T[: projection.out_features]
+        with torch.no_grad():
+            projection.weight.zero_()
+            projection.weight[: len(leading)] = leading
+            projection.bias.zero_()
+            for parameter in self.embedder.time.projection.parameters():
+                parameter.mul_(_QUIET_TIME)
 
     def encode(
         self, inputs: Tensor, seconds: Tensor, t_r: Tensor, marked: Tensor, valid: Tensor | None = None

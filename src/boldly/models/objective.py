@@ -59,6 +59,8 @@ class Objective(nn.Module):
         processes are there when they are needed.
     """
 
+    # Share that is masked where the config does not say.
+    mask_fraction = 0.2
     # Whether AR(1), VAR and the last frame are forecasts of what `targets` asks for.
     has_forecasts = True
 
@@ -70,7 +72,8 @@ class Objective(nn.Module):
     def view(cls, options: PretrainOptions, batch_size: int) -> WindowOptions:
         """Return which windows are cut, of one length for each `batch_size` of them; here plain ones."""
         shortest, longest = options.window_frames
-        return WindowOptions(shortest, longest, batch_size, mask_fraction=options.mask_fraction)
+        fraction = cls.mask_fraction if options.mask_fraction is None else options.mask_fraction
+        return WindowOptions(shortest, longest, batch_size, mask_fraction=fraction)
 
     def targets(self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, **batch: Any) -> Targets:
         """Return which values of a batch `l1` is about, and which frames a forecast of them may use."""

@@ -46,13 +46,15 @@ class WindowOptions:
         Consecutive windows that share a length, so that batches need no padding.
     pairs : bool
         Two windows A and B per item, B the continuation of A or from another run.
-    masking : {"none", "frames", "parcels", "one_frame", "coin"}
-        What is hidden: spans of frames, parcels over all time, one frame but the first, or all frames of a batch
-        by the toss of a coin.
+    masking : {"none", "frames", "parcels", "blocks", "one_frame", "coin"}
+        What is hidden: spans of frames, parcels over all time, blocks of groups of parcels and frames, one frame
+        but the first, or all frames of a batch by the toss of a coin.
     mask_fraction : float
         Share that is hidden.
     mask_span : int
         Length of the hidden spans, frames.
+    parcel_groups : int
+        Groups of parcels that blocks are made of (see `group_of_parcels`).
     largest_gap : int
         Most frames left out between A and a B that follows it (fewest: 1).
     stepped_onsets : bool
@@ -65,9 +67,10 @@ class WindowOptions:
     longest: int
     batch_size: int
     pairs: bool = False
-    masking: Literal["none", "frames", "parcels", "one_frame", "coin"] = "none"
+    masking: Literal["none", "frames", "parcels", "blocks", "one_frame", "coin"] = "none"
     mask_fraction: float = 0.2
     mask_span: int = 4
+    parcel_groups: int = 8
     largest_gap: int = 4
     stepped_onsets: bool = False
     restart_clock: bool = False
@@ -197,7 +200,7 @@ class Windows(Dataset[Batch]):
     Raises
     ------
     InputError
-        If no run is long enough.
+        If no run is long enough, and for more groups of parcels than parcels.
     """
 
     def __init__(self, corpus: Corpus, options: WindowOptions, seed: int, count: int) -> None:
@@ -219,6 +222,11 @@ class Windows(Dataset[Batch]):
                     "lower pretrain.experiments.<name>.window_frames",
                 )
             )
+        n_parcels = corpus.frames.shape[1]
+        if options.masking == "blocks" and options.parcel_groups > n_parcels:
+            message = f"{n_parcels} parcels cannot be parted into {options.parcel_groups} groups"
+            where = "pretrain.experiments.<name>.parcel_groups"
+            raise InputError(Problem(where, ", ".join(sorted(set(corpus.datasets))), message, "lower it"))
         # In the order of datasets, so that "another run of the same dataset" is a number in a range.
         names = np.array(corpus.datasets)[sample[usable]]
         usable = usable[np.argsort(names, kind="stable")]
@@ -244,6 +252,9 @@ class Windows(Dataset[Batch]):
             batch["masked"] = torch.from_numpy(self._mask_frames(index, batch))
         elif self.options.masking == "parcels":
             batch["masked"] = torch.from_numpy(self._mask_parcels(index, batch["marked"].numpy()))
+        elif self.options.masking == "blocks":
+            masked, batch["n_visible"] = self._mask_blocks(index, batch)
+            batch["masked"] = torch.from_numpy(masked)
         elif self.options.masking == "one_frame":
             batch["masked"] = torch.from_numpy(self._mask_one_frame(index, batch))
         elif self.options.masking == "coin":
@@ -359,11 +370,42 @@ class Windows(Dataset[Batch]):
         # No two scores are equal: the highest of those chosen says which they are, without an order of all.
         return score <= np.take_along_axis(np.sort(score, axis=1), chosen[:, None] - 1, axis=1)
 
+    def _mask_blocks(self, index: Numbers, batch: Batch) -> tuple[Bools, int]:
+        """Hide the wanted number of tokens, each a group of parcels in a frame; return the most that stay visible.
+
+        In every other window groups are hidden at all times, in the others blocks of one group and `mask_span`
+        frames: the first asks for what parcels have in common, the second for how it goes on.
+        """
+        options = self.options
+        n_frames, n_groups = batch["inputs"].shape[1], options.parcel_groups
+        valid = batch["valid"].numpy() if "valid" in batch else np.ones((len(index), n_frames), bool)
+        numbers = index[:, None] * n_groups + np.arange(n_groups)  # (B, G)
+        phase = _below(uniform(self.seed, numbers, _PHASE), options.mask_span)
+        span = (valid.cumsum(axis=1)[..., None] - 1 + phase[:, None]) // options.mask_span  # (B, L, G)
+        span[index % 2 == 0] = 0
+        score = uniform(self.seed, numbers[:, None] * _MOST_SPANS + span, _MASK)
+        score = np.where(valid[..., None], score, np.inf).reshape(len(index), -1)
+        there = valid.sum(axis=1) * n_groups
+        chosen = _share(there, options.mask_fraction)
+        order = np.argsort(score, axis=1, kind="stable")
+        hidden = np.zeros(score.shape, bool)
+        np.put_along_axis(hidden, order, np.arange(score.shape[1]) < chosen[:, None], axis=1)
+        return hidden.reshape(-1, n_frames, n_groups), int((there - chosen).max())
+
     def _mask_one_frame(self, index: Numbers, batch: Batch) -> Bools:
         """Hide one real frame, not the first."""
         n_frames = batch["inputs"].shape[1]
         length = batch["valid"].numpy().sum(axis=1) if "valid" in batch else np.full(len(index), n_frames)
         return np.arange(n_frames) == 1 + _below(self._draw(index, _MASK)[0], length - 1)[:, None]
+
+
+def group_of_parcels(n_parcels: int, n_groups: int) -> Numbers:
+    """Return the group of each parcel (P,): every `n_groups`-th parcel is in the same one.
+
+    Atlases list the parcels of a network one after the other. Each group therefore has some of most networks, and
+    what is hidden of a network is said by its other parcels as well as by other networks.
+    """
+    return np.arange(n_parcels) % n_groups
 
 
 def _groups(names: NDArray[Any]) -> tuple[Numbers, Numbers]:

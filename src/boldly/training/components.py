@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,8 @@ _WINDOWS, _BATCH = 1024, 64
 _SEED = 1
 # Frames whose products are summed at once, in double precision.
 _FRAMES = 4096
+# Components that embeddings start from, as a share of the parcels, and frames that they are fitted to.
+_LEADING, _MOST_FRAMES = 0.25, 1 << 17
 
 
 def hidden_basis(network: nn.Module, corpus: Corpus, window_frames: tuple[int, int]) -> Basis:
@@ -56,7 +58,7 @@ def hidden_basis(network: nn.Module, corpus: Corpus, window_frames: tuple[int, i
 
 
 def signal_basis(
-    paths: Iterable[Path | str], like: Contract | None = None
+    paths: Iterable[Path | str], like: Contract | None = None, *, allow_mismatch: Collection[str] = ()
 ) -> tuple[Basis, NDArray[np.float64], Contract]:
     """Return the principal components of runs, read one shard at a time, and the covariance of their parcels.
 
@@ -66,6 +68,8 @@ def signal_basis(
         Shards.
     like : Contract, optional
         What the contract of all shards must be; default: that of the first.
+    allow_mismatch : collection of str
+        Contract fields in which shards may differ.
 
     Returns
     -------
@@ -87,9 +91,9 @@ def signal_basis(
 
     def blocks() -> Iterator[NDArray[np.float64]]:
         for path in paths:
-            corpus = load_corpus([path])
+            corpus = load_corpus([path], allow_mismatch=allow_mismatch)
             if contracts:
-                check_same(contracts[0], corpus.contract, shown(path), corpus.keys[0])
+                check_same(contracts[0], corpus.contract, shown(path), corpus.keys[0], allow_mismatch)
             contracts[:] = contracts or [corpus.contract]
             for first in range(0, len(corpus.frames), _FRAMES):
                 block = corpus.frames[first : first + _FRAMES].astype(np.float64)
@@ -102,6 +106,28 @@ def signal_basis(
         raise InputError(Problem("no shards", "", "there is nothing to fit components to", "see the run tables"))
     basis = fit_basis(blocks())
     return basis, total[0] / sum(counts), contracts[0]
+
+
+def leading_components(corpus: Corpus, share: float = _LEADING) -> NDArray[np.float32]:
+    """Return the directions in which the frames of runs vary most, what networks start their embedding from.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Runs. Of many frames some are looked at, evenly spread.
+    share : float, default=0.25
+        Number of components as a share of the number of parcels.
+
+    Returns
+    -------
+    ndarray of float32, shape (P, K)
+        Orthonormal columns, in the order of falling variance; at least one.
+    """
+    step = -(-len(corpus.frames) // _MOST_FRAMES)
+    chosen = corpus.frames[::step]
+    blocks = (chosen[first : first + _FRAMES, None] for first in range(0, len(chosen), _FRAMES))
+    count = max(1, round(share * chosen.shape[1]))
+    return fit_basis(blocks, most=count).components[0]
 
 
 def unexplained(covariance: NDArray[np.float64], components: NDArray[np.floating]) -> float:

@@ -215,7 +215,7 @@ def fit(
             if step % max(1, options.steps // _ROWS) == 0 or step == last:
                 losses.check()
                 history.add("train", {"step": step, "loss": losses.take_mean(), "learning_rate": rates[0] * share})
-            if validate and (step % options.evaluate_every == 0 or step == last):
+            if validate and (step % options.validation_steps == 0 or step == last):
                 evaluate(step)
             stop = _agreed(bool(asked), step, accelerator)
             # A training that made nothing better is refused; with a checkpoint of its end that can be overruled.

@@ -32,8 +32,9 @@ _FRAMEWORKS = {
     "csm": "#0072B2",
     "sequence_bert": "#009E73",
     "network_bert": "#CC79A7",
+    "masked_autoencoding": "#56B4E9",
 }
-_OTHERS = ("#56B4E9", "#8C564B", "#B8A600", "#5D3A9B", "#3F3F3F")
+_OTHERS = ("#8C564B", "#B8A600", "#5D3A9B", "#3F3F3F")
 
 # From near white to blue, lightness falling evenly; readable without colour vision and on grey paper.
 BLUES: Colormap = LinearSegmentedColormap.from_list("blues", ["#F5F8FC", "#9CC3E3", "#2F7ABF", "#08306B"])
@@ -45,6 +46,7 @@ _SPELLINGS = {
     "sequence bert": "Sequence-BERT",
     "network bert": "Network-BERT",
     "autoencoding": "Autoencoding",
+    "masked Autoencoding": "Masked autoencoding",
     "csm": "CSM",
     "mlp": "MLP",
     "lda": "LDA",
