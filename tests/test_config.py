@@ -702,6 +702,29 @@ def warnings_of(tmp_path: Path, **sections: Any) -> list[str]:
     return load_config(write(tmp_path / "config.yaml", content), CHECKOUT).warnings()
 
 
+def test_a_task_without_a_delay_is_warned_about(tmp_path: Path) -> None:
+    def said(**task: Any) -> list[str]:
+        where = {"bids": "b", "derivatives": "d"}
+        return warnings_of(tmp_path, datasets={"a": {"role": "downstream", "task": task, **where}})
+
+    assert any("datasets.a.task: without delay_s" in line for line in said(column="state"))
+    for task in ({"delay_s": 0}, {"delay_s": 5}, {"window_s": [4, 10]}):
+        assert not any("delay_s" in line for line in said(**task))
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ({"window_s": [4, 10], "delay_s": 5}, "leave out delay_s"),
+        ({"window_s": [10, 4]}, "need begin < end"),
+        ({"minimum_frames": 1}, "a trial of one frame has no dynamics"),
+    ],
+)
+def test_options_of_trials_that_contradict_each_other_are_refused(task: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse(TaskOptions, task, "task")
+
+
 def test_datasets_may_have_options_of_their_own(tmp_path: Path) -> None:
     own = {
         "preprocess": {"strategy": ["motion"], "exclude": {"mean_fd_mm": 0.3}},
@@ -766,3 +789,25 @@ def test_an_atlas_in_another_template_than_the_images_is_named(
 ) -> None:
     lines = warnings_of(tmp_path, atlas=atlas)
     assert [f"the atlas is in {template}" in line for line in lines] == [True] * (template is not None)
+
+
+def test_what_baselines_look_at_meets_the_same_runs_as_the_networks(tmp_path: Path) -> None:
+    experiments = {"a": {"framework": "csm", "allow_mismatch": ["space"]}, "b": {"framework": "csm"}}
+    content = {**SMALLEST, "pretrain": {"experiments": experiments}}
+    found = load_config(write(tmp_path / "config.yaml", content), CHECKOUT).pretrain.experiments
+    assert found["components"].allow_mismatch == ["space"]
+
+
+@pytest.mark.parametrize(("steps", "every"), [(5, 1), (300, 30), (10_000, 1000), (300_000, 1000)])
+def test_short_trainings_are_validated_more_than_once(steps: int, every: int) -> None:
+    assert PretrainOptions(framework="csm", steps=steps).validation_steps == every
+    assert PretrainOptions(framework="csm", steps=steps, evaluate_every=7).validation_steps == 7
+
+
+def test_a_single_test_unit_is_warned_about(tmp_path: Path) -> None:
+    def lines(**split: Any) -> list[str]:
+        return warnings_of(tmp_path, datasets={"a": {**TASK, "split": split}})
+
+    (line,) = lines(test=1, train=[2])
+    assert "a single test unit" in line
+    assert lines(test=4) == lines(test="leave_one_out") == []

@@ -15,7 +15,17 @@ from matplotlib.text import Text
 
 from boldly.config import Config, FiguresOptions, parse
 from boldly.files import read_tsv, write_tsv
-from boldly.records import Comparison, InputError, Run, Score, write_comparisons, write_runs, write_scores
+from boldly.records import (
+    Comparison,
+    Event,
+    InputError,
+    Run,
+    Score,
+    write_comparisons,
+    write_runs,
+    write_scores,
+    write_trials,
+)
 from boldly.samples.timeseries import write_timeseries
 from boldly.signals.confounds import Nuisance, write_nuisance
 from boldly.stages import figures
@@ -41,6 +51,21 @@ def run_table(folder: Path, dataset: str, n_subjects: int, n_runs: int, n_exclud
         runs.append(Run(*head, key, *files, 2.0, 180, status, reason))  # type: ignore[arg-type]
     write_runs(folder / f"{dataset}_runs.tsv", runs)
     return folder / f"{dataset}_runs.tsv"
+
+
+def trials(folder: Path, dataset: str, n_people: int) -> Path:
+    """A table of trials: six of two states, one of a third that the first person alone has, one event without."""
+    events = []
+    for number in range(n_people):
+        key = f"ds-{dataset}_sub-{number + 1:02d}_task-a"
+        names = ["face", "house"] * 6 + (["huose"] if number == 0 else [])
+        for trial, name in enumerate(names):
+            place = (10.0 * trial, 5.0, trial, 5 * trial, 5 * trial + 5, 5, 2.0)
+            events.append(Event(key, f"{number + 1:02d}", name, name, *place))
+        nothing = (500.0, 0.0, None, None, None, 0, 2.0, "excluded", "no duration: 0 s")
+        events.append(Event(key, f"{number + 1:02d}", "press", "press", *nothing))  # type: ignore[arg-type]
+    write_trials(folder / f"{dataset}_trials.tsv", events)
+    return folder / f"{dataset}_trials.tsv"
 
 
 def qc_folder(folder: Path, runs: Path, limit_mm: float = 0.4) -> Path:
@@ -190,6 +215,8 @@ def inputs(name: str, folder: Path) -> list[Path]:
         return [*runs, *(qc_folder(folder / path.stem, path) for path in runs)]
     if name == "upstream_losses":
         return [path for family in FAMILIES for path in history(folder, family, parts="bert" in family)]
+    if name == "downstream_trials":
+        return [trials(folder, "one", 5), trials(folder, "two", 40)]
     if name == "downstream_confusion":
         return [predictions(folder, "one", 6)]
     if name == "downstream_comparisons":
@@ -528,6 +555,18 @@ def test_confusion_shows_the_best_decoder(tmp_path):
     )
     assert set(table["experiment"]) == {"csm"}
     assert table.groupby(["dataset", "true"])["share"].sum().to_numpy() == pytest.approx(1)
+
+
+def test_trials_are_counted_by_state_and_person_and_rare_states_stand_out(tmp_path):
+    table = draw("downstream_trials", [trials(tmp_path, "one", 5)], tmp_path)
+    assert table.groupby("state")["trials"].sum().to_dict() == {"face": 30, "house": 30, "huose": 1}
+    drawn = picture("downstream_trials", [trials(tmp_path, "one", 5)])
+    assert "events that are no trials: 5 no duration" in words(drawn)
+    colours = {label.get_text().split()[0]: label.get_color() for label in drawn.axes[0].get_yticklabels()}
+    assert colours == {"face": style.INK, "house": style.INK, "huose": style.ALERT}
+    nothing = tmp_path / "none_trials.tsv"
+    write_trials(nothing, [])
+    assert draw("downstream_trials", [nothing], tmp_path).empty
 
 
 def test_names_keep_their_colour_and_differ():

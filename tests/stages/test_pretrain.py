@@ -17,7 +17,8 @@ from boldly.samples.packed import LooseShards
 from boldly.samples.shards import read_shard, write_shard
 from boldly.stages import pretrain
 from boldly.training.checkpoints import CheckpointFolder
-from boldly.training.validation import Processes, UpstreamValidation
+from boldly.training.processes import Processes
+from boldly.training.validation import UpstreamValidation
 from tests.training import launcher, synthetic
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -102,6 +103,16 @@ def test_shards_of_another_contract_are_refused(data, tmp_path):
     with pytest.raises(InputError, match="space: 'toy' != 'elsewhere'"):
         pretrain.run(name="toy", options=options(), data=[(data[0][0], folder)], output=tmp_path / "out")
     assert not (tmp_path / "out" / "model.safetensors").exists()
+    for name, more in {"memory": {}, "streamed": {"stream_shards": 2, "stream_steps": 4}}.items():
+        allowed = options(allow_mismatch=["space"], keep_untrained=True, **more)
+        pretrain.run(name="toy", options=allowed, data=[(data[0][0], folder)], output=tmp_path / name)
+        # Subject 00 is the first.
+        assert load_contract(tmp_path / name).space == "toy"
+    linear = PretrainOptions(framework="components", width=8, allow_mismatch=["space"])
+    pretrain.run(name="components", options=linear, data=[(data[0][0], folder)], output=tmp_path / "linear")
+    other = linear.model_copy(update={"allow_mismatch": ["confounds"]})
+    with pytest.raises(InputError, match="space: 'toy' != 'elsewhere'"):
+        pretrain.run(name="components", options=other, data=[(data[0][0], folder)], output=tmp_path / "other")
 
 
 def _other_space(sample):

@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 
@@ -46,9 +45,13 @@ SHORTEST_WINDOW = min((options.window_frames[0] for options in PRETRAIN.values()
 
 
 def shares_shards(options):
-    """Whether all its shards are files, read once for all experiments; not if they are streamed."""
+    """Whether all its shards are files, read once for all experiments.
+
+    Not if they are streamed, nor if contracts may differ: other experiments would not be told of that.
+    """
     datasets = options.datasets or UPSTREAM
-    return options.stream_shards is None and not any(CONFIG.datasets[name].is_remote for name in datasets)
+    is_remote = any(CONFIG.datasets[name].is_remote for name in datasets)
+    return options.stream_shards is None and not options.allow_mismatch and not is_remote
 
 
 def corpus_name(datasets):
@@ -219,7 +222,9 @@ def _trials_by_subject(table, modified):
     with open(table, "rb") as rows:
         next(rows)
         for row in rows:
-            sums.setdefault(row.split(b"\t", 2)[1].decode(), hashlib.sha256()).update(row)
+            # A name that holds a line break goes on in a line of its own, without a subject.
+            subject = (row.split(b"\t", 2) + [b""])[1].decode()
+            sums.setdefault(subject, hashlib.sha256()).update(row)
     return {subject: rows.hexdigest()[:16] for subject, rows in sums.items()}
 
 
@@ -493,6 +498,8 @@ def figure_files():
         names += ["quality", "excluded", "carpet"]
     if PRETRAIN:
         names.append("upstream_losses")
+    if DOWNSTREAM:
+        names.append("downstream_trials")
     if DOWNSTREAM and ADAPT:
         names += ["downstream_accuracy", "downstream_curves", "downstream_comparisons", "downstream_confusion"]
     return expand("results/figures/{figure}.png", figure=names)

@@ -177,6 +177,38 @@ rule figure_upstream_losses:
         " 2> {log:q}"
 
 
+rule figure_downstream_trials:
+    """Trials of each state and person, and what was left out."""
+    input:
+        expand("results/index/{dataset}_trials.tsv", dataset=DOWNSTREAM),
+    output:
+        png=report(
+            "results/figures/downstream_trials.png",
+            caption="../report/downstream_trials.rst",
+            category="Data",
+        ),
+        others=multiext("results/figures/downstream_trials", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/downstream_trials.log",
+    benchmark:
+        "results/usage/figures/downstream_trials.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        options=options("figures"),
+        revision=REVISIONS["figures"],
+    shell:
+        "boldly figures"
+        " --figure downstream_trials"
+        " --tables {input:q}"
+        " --options {params.options:q}"
+        " --output {output.png:q}"
+        " 2> {log:q}"
+
+
 rule figure_downstream:
     """Decoding accuracy by number of training subjects: heat map (figure 5) or curves."""
     input:

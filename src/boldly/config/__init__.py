@@ -10,7 +10,6 @@ from boldly.config.adaptation import (
     AdaptSection,
     Baseline,
     ClassifierName,
-    ContractField,
     LayerChoice,
     ProbeBaseline,
     ReadOut,
@@ -45,6 +44,7 @@ from boldly.config.pretraining import (
 from boldly.config.reading import apply_preset, load_config, resolve
 from boldly.config.sections import REVISIONS, STAGES, ExperimentName, Fraction, Name, S, Section, parse
 from boldly.config.signals import (
+    ContractField,
     ExclusionOptions,
     ParcellateOptions,
     PreprocessOptions,

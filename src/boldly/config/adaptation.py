@@ -12,6 +12,7 @@ from pydantic import (
 
 from boldly.config.pretraining import COMPONENTS, OptimiserOptions, Variant
 from boldly.config.sections import ExperimentName, Name, Section
+from boldly.config.signals import ContractField
 
 ReadOut = Literal["mean", "slices", "covariance", "power", "tangent", "correlation"]
 
@@ -30,21 +31,6 @@ Baseline = Literal[
     "connectivity",
     "tangent",
     "components",
-]
-
-# What a user may wave through where a model meets data; the number of parcels must fit.
-ContractField = Literal[
-    "atlas",
-    "atlas_sha256",
-    "space",
-    "confounds",
-    "smoothing_fwhm_mm",
-    "high_pass_hz",
-    "low_pass_hz",
-    "detrend",
-    "standardize",
-    "order",
-    "mask",
 ]
 
 # What a probe chooses from unless the config says otherwise: see docs/decoders.md for what was tried.

@@ -12,6 +12,7 @@ from pydantic import (
 )
 
 from boldly.config.sections import ExperimentName, Fraction, Name, Section
+from boldly.config.signals import ContractField
 
 Framework = Literal["autoencoding", "csm", "sequence_bert", "network_bert", "masked_autoencoding"]
 
@@ -45,9 +46,16 @@ class OptimiserOptions(Section):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Arithmetic; auto: bfloat16 on a GPU that has it, else float32."
     )
-    evaluate_every: int = Field(1000, ge=1, description="Steps between validations.")
+    evaluate_every: int | None = Field(
+        None, ge=1, description="Steps between validations; default: a tenth of all steps, 1,000 at most."
+    )
     checkpoint_every: int = Field(1000, ge=1, description="Steps between checkpoints.")
     seed: int = Field(1234, description="Seed of weights, windows and dropout.")
+
+    @property
+    def validation_steps(self) -> int:
+        """Steps between validations: a short training that is validated but once may have overfitted by then."""
+        return self.evaluate_every or min(1000, max(1, self.steps // 10))
 
 
 class PretrainOptions(OptimiserOptions):
@@ -104,7 +112,7 @@ class PretrainOptions(OptimiserOptions):
     stream_shards: int | None = Field(
         None,
         ge=1,
-        description="Read this many shards at a time, the next ones in the background; null: all stay in memory.",
+        description="Read this many shards at a time, the next ones in the background; null: all are packed into one file, which processes map.",
     )
     stream_steps: int = Field(100, ge=1, description="Steps on these shards before the next (stream_shards).")
     deepspeed: str | None = Field(None, description="DeepSpeed JSON (config/deepspeed); null: none.")
@@ -118,6 +126,11 @@ class PretrainOptions(OptimiserOptions):
         gt=0,
         le=1,
         description="Share of each dataset's training subjects; smaller shares lie in larger ones.",
+    )
+    allow_mismatch: list[ContractField] = Field(
+        [],
+        description="Fields in which the contracts of the runs may differ: `[confounds]` where datasets have "
+        "strategies of their own. The model has the contract of the first run.",
     )
     initialise: str | None = Field(
         None,
@@ -204,8 +217,11 @@ class PretrainSection(Section):
             for seed in repeats if isinstance(repeats, list) else ():
                 experiments.setdefault(repeat_name(name, seed), {**given, "seed": seed, "repeats": []})
         if experiments:
-            # What baselines look at.
-            experiments.setdefault(COMPONENTS, {"framework": "components", "width": 64})
+            # What baselines look at: it meets the same runs.
+            given = [options for options in experiments.values() if isinstance(options, dict)]
+            allowed = sorted({field for options in given for field in options.get("allow_mismatch") or ()})
+            linear = {"framework": "components", "width": 64, "allow_mismatch": allowed}
+            experiments.setdefault(COMPONENTS, linear)
         return {**content, "experiments": experiments}
 
 

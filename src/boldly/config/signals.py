@@ -10,6 +10,21 @@ from pydantic import (
 
 from boldly.config.sections import Fraction, S, Section
 
+# In what a user may let contracts differ, where data meet or a model meets data; the number of parcels must fit.
+ContractField = Literal[
+    "atlas",
+    "atlas_sha256",
+    "space",
+    "confounds",
+    "smoothing_fwhm_mm",
+    "high_pass_hz",
+    "low_pass_hz",
+    "detrend",
+    "standardize",
+    "order",
+    "mask",
+]
+
 
 class ExclusionOptions(Section):
     """Runs over a threshold are excluded, the reason stands in the tables."""

@@ -11,7 +11,7 @@ from pydantic import (
 )
 
 from boldly.config.adaptation import PROBE_BASELINES, AdaptOptions, AdaptSection
-from boldly.config.datasets import AtlasOptions, DatasetOptions
+from boldly.config.datasets import AtlasOptions, DatasetOptions, TaskOptions
 from boldly.config.preparation import (
     ExportOptions,
     IndexOptions,
@@ -118,8 +118,20 @@ class Config(Section):
         """Say what is allowed and probably not meant, in a line for each."""
         lines = []
         for name, options in self.datasets.items():
+            split = options.split or self.split.downstream
+            if options.role == "downstream" and getattr(split, "test", None) == 1:
+                lines.append(
+                    f"datasets.{name}: a single test unit (split.test: 1): nothing tells how much scores vary "
+                    "between units; `test: leave_one_out` tests each in turn"
+                )
             if options.derivatives is None:
                 continue
+            task = options.task
+            if isinstance(task, TaskOptions) and task.delay_s is None and task.window_s is None:
+                lines.append(
+                    f"datasets.{name}.task: without delay_s frames are taken from the onset on, before the "
+                    "response has begun; 4 to 6 s are usual (0: none is meant), or give window_s"
+                )
             high_pass_hz = self.parcellate_of(name).high_pass_hz
             if self.preprocess_of(name).takes_cosines and high_pass_hz is not None:
                 lines.append(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -69,11 +69,20 @@ class ShardRecord:
 
 
 class LooseShards:
-    """Shards as they lie in folders or at web addresses: what is asked of them is read from them."""
+    """Shards as they lie in folders or at web addresses: what is asked of them is read from them.
+
+    Parameters
+    ----------
+    allow_mismatch : collection of str
+        Contract fields in which shards may differ.
+    """
+
+    def __init__(self, allow_mismatch: Collection[str] = ()) -> None:
+        self._allow_mismatch = allow_mismatch
 
     def corpus(self, paths: Sequence[Path | str]) -> Corpus:
         """Return the runs of shards, in memory."""
-        return load_corpus(paths)
+        return load_corpus(paths, allow_mismatch=self._allow_mismatch)
 
     def identities(self, paths: Sequence[Path | str]) -> dict[str, str]:
         """Return what shards are known by: the checksum of a file, the size of one at a web address."""

@@ -7,8 +7,9 @@ function of (seed, i), and a training that goes on reads the group that it stopp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,9 @@ class StreamedWindows(Dataset[Batch]):
     group_windows : int
         Windows cut from a group, a multiple of the batch size.
     load : callable, optional
-        Shards to corpus.
+        Shards to corpus; default: `load_corpus`.
+    allow_mismatch : collection of str
+        Contract fields in which shards may differ.
 
     Notes
     -----
@@ -57,7 +60,8 @@ class StreamedWindows(Dataset[Batch]):
         *,
         group_shards: int,
         group_windows: int,
-        load: Callable[[Sequence[Path | str]], Corpus] = lambda shards: load_corpus(shards, threads=_THREADS),
+        load: Callable[[Sequence[Path | str]], Corpus] | None = None,
+        allow_mismatch: Collection[str] = (),
     ) -> None:
         self.shards = tuple(shards)
         self.options = options
@@ -65,7 +69,8 @@ class StreamedWindows(Dataset[Batch]):
         self.count = count
         self.group_shards = min(group_shards, len(self.shards))
         self.group_windows = group_windows
-        self._load = load
+        self._load = load or partial(load_corpus, allow_mismatch=allow_mismatch, threads=_THREADS)
+        self._allow_mismatch = allow_mismatch
         self._contract: Contract | None = None
         self._reader = ThreadPoolExecutor(1, "shards")
         self._groups: dict[tuple[int, ...], Future[Windows]] = {}
@@ -124,5 +129,5 @@ class StreamedWindows(Dataset[Batch]):
         shards = [self.shards[number] for number in group]
         corpus = self._load(shards)
         self._contract = self._contract or corpus.contract
-        check_same(self._contract, corpus.contract, shown(shards[0]), corpus.keys[0])
+        check_same(self._contract, corpus.contract, shown(shards[0]), corpus.keys[0], self._allow_mismatch)
         return Windows(corpus, self.options, self.seed, self.count)

@@ -248,7 +248,9 @@ def _contract(contract: Contract) -> Rows:
         if value is not None
     ]
     smoothing = f"smoothed {contract.smoothing_fwhm_mm:g} mm" if contract.smoothing_fwhm_mm else "not smoothed"
-    treated = [smoothing, *(["detrended"] if contract.detrend else []), *band, f"scaled: {contract.standardize}"]
+    place = ["inside the brain mask"] if contract.mask else []
+    trend = ["detrended"] if contract.detrend else []
+    treated = [smoothing, *place, *trend, *band, f"scaled: {contract.standardize}"]
     return [
         ("contract", f"{contract.sha256[:12]}, written by version {contract.version}"),
         ("  atlas", f"{contract.atlas}, {contract.n_parcels:,} parcels, checksum {checksum}"),

@@ -215,7 +215,11 @@ def _parcellate(
         "dataset": record.dataset,
         "subject": record.subject,
         "run_key": record.key,
-        "entities": {name: getattr(record, name) for name in bids.RUN_ENTITIES if name != "subject"},
+        "entities": {
+            name: getattr(record, name)
+            for name in bids.RUN_ENTITIES
+            if name != "subject" and getattr(record, name)
+        },
         "n_volumes": volumes.n_volumes,
         "marked": np.flatnonzero(marked).tolist(),
         "marked_names": [atlas.names[number] for number in np.flatnonzero(marked)],

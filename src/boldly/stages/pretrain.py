@@ -47,7 +47,8 @@ from boldly.training.components import hidden_basis, leading_components, signal_
 from boldly.training.continuity import check_continuity
 from boldly.training.history import write_history
 from boldly.training.linear import LinearFits, fit_dynamics, linear_name, made_of, read_linear
-from boldly.training.loop import Fit, fit, join_processes, share_batch
+from boldly.training.loop import Fit, fit
+from boldly.training.processes import join_processes, share_batch
 from boldly.training.validation import UpstreamValidation, choose_coupling
 
 logger = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ def run(
     share = options.subjects_fraction
     training = [path for split, shards in used for path in _paths(split, split.share(share), shards)]
     validation = [path for split, shards in used for path in _paths(split, split.validation, shards)]
-    source = open_packed(corpus) if corpus is not None else LooseShards()
+    source = open_packed(corpus) if corpus is not None else LooseShards(options.allow_mismatch)
     checkpoints = CheckpointFolder(output / "checkpoints")
     processes = join_processes()
     about: dict[str, Any] = {}
@@ -186,7 +187,9 @@ def run(
     _tell_of_linear_forecasts(name, outcome)
     _write_manifest(output, name, about, options, outcome.step, outcome.seconds)
     # The corpus of a streamed training is gone by now; a group of its shards stands for it.
-    kept = windows.corpus if isinstance(windows, Windows) else load_corpus(training[: options.stream_shards])
+    first = training[: options.stream_shards]
+    allowed = options.allow_mismatch
+    kept = windows.corpus if isinstance(windows, Windows) else load_corpus(first, allow_mismatch=allowed)
     _save(output, config, outcome.weights, contract, kept, options)
     checkpoints.delete()
     logger.info("%s: weights of step %d of %d, %.0f s", name, outcome.step, options.steps, outcome.seconds)
@@ -225,11 +228,12 @@ def _fit_components(
 ) -> None:
     """Write the principal components of the training runs as a network: linear pretraining, without any step."""
     started = time.monotonic()
-    basis, covariance, contract = signal_basis(training)
+    allowed = options.allow_mismatch
+    basis, covariance, contract = signal_basis(training, allow_mismatch=allowed)
     components = basis.components[0][:, : options.width]
     shares = {"train": unexplained(covariance, components)}
     if validation:
-        shares["eval"] = unexplained(signal_basis(validation, contract)[1], components)
+        shares["eval"] = unexplained(signal_basis(validation, contract, allow_mismatch=allowed)[1], components)
     for part in ("train", "eval"):
         rows = [{"step": 0, "loss": shares[part]}] if part in shares else []
         write_history(output / f"{part}_history.csv", rows)
@@ -283,6 +287,7 @@ def _windows(paths: list[Path | str], options: PretrainOptions, source: Shards) 
         count,
         group_shards=options.stream_shards,
         group_windows=options.stream_steps * options.batch_size,
+        allow_mismatch=options.allow_mismatch,
     )
 
 
@@ -335,7 +340,8 @@ def _validation(
     if not paths:
         return None
     corpus = source.corpus(paths)
-    check_same(training.contract, corpus.contract, remote.shown(paths[0]), corpus.keys[0])
+    where = remote.shown(paths[0])
+    check_same(training.contract, corpus.contract, where, corpus.keys[0], options.allow_mismatch)
     windows = Windows(
         corpus,
         window_options(options, _VALIDATION_BATCH),

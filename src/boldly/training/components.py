@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +58,7 @@ def hidden_basis(network: nn.Module, corpus: Corpus, window_frames: tuple[int, i
 
 
 def signal_basis(
-    paths: Iterable[Path | str], like: Contract | None = None
+    paths: Iterable[Path | str], like: Contract | None = None, *, allow_mismatch: Collection[str] = ()
 ) -> tuple[Basis, NDArray[np.float64], Contract]:
     """Return the principal components of runs, read one shard at a time, and the covariance of their parcels.
 
@@ -68,6 +68,8 @@ def signal_basis(
         Shards.
     like : Contract, optional
         What the contract of all shards must be; default: that of the first.
+    allow_mismatch : collection of str
+        Contract fields in which shards may differ.
 
     Returns
     -------
@@ -89,9 +91,9 @@ def signal_basis(
 
     def blocks() -> Iterator[NDArray[np.float64]]:
         for path in paths:
-            corpus = load_corpus([path])
+            corpus = load_corpus([path], allow_mismatch=allow_mismatch)
             if contracts:
-                check_same(contracts[0], corpus.contract, shown(path), corpus.keys[0])
+                check_same(contracts[0], corpus.contract, shown(path), corpus.keys[0], allow_mismatch)
             contracts[:] = contracts or [corpus.contract]
             for first in range(0, len(corpus.frames), _FRAMES):
                 block = corpus.frames[first : first + _FRAMES].astype(np.float64)

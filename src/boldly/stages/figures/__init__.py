@@ -16,6 +16,7 @@ from boldly.stages.figures.downstream_accuracy import downstream_accuracy
 from boldly.stages.figures.downstream_comparisons import downstream_comparisons
 from boldly.stages.figures.downstream_confusion import downstream_confusion
 from boldly.stages.figures.downstream_curves import downstream_curves
+from boldly.stages.figures.downstream_trials import downstream_trials
 from boldly.stages.figures.excluded import excluded
 from boldly.stages.figures.quality import quality
 from boldly.stages.figures.upstream_data import upstream_data
@@ -26,6 +27,7 @@ FIGURES: dict[str, Callable[..., tuple[Figure, pd.DataFrame]]] = {
     "quality": quality,
     "excluded": excluded,
     "carpet": carpet,
+    "downstream_trials": downstream_trials,
     "upstream_losses": upstream_losses,
     "downstream_accuracy": downstream_accuracy,
     "downstream_curves": downstream_curves,

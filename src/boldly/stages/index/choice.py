@@ -10,13 +10,7 @@ from boldly.records import Problem
 from boldly.stages.index.survey import RunFiles
 
 # Names that BIDS writes out, beside those of a run's entities, to what stands in file names.
-_NAMES = {
-    **bids.RUN_ENTITIES,
-    "ceagent": "ce",
-    "reconstruction": "rec",
-    "resolution": "res",
-    "description": "desc",
-}
+_NAMES = {**bids.RUN_ENTITIES, "resolution": "res"}
 
 
 def choose(
