@@ -112,7 +112,10 @@ class PretrainOptions(OptimiserOptions):
     stream_shards: int | None = Field(
         None,
         ge=1,
-        description="Read this many shards at a time, the next ones in the background; null: all are packed into one file, which processes map.",
+        description=(
+            "Read this many shards at a time, the next ones in the background; null: all are packed into one "
+            "file, which processes map."
+        ),
     )
     stream_steps: int = Field(100, ge=1, description="Steps on these shards before the next (stream_shards).")
     deepspeed: str | None = Field(None, description="DeepSpeed JSON (config/deepspeed); null: none.")
