@@ -88,7 +88,7 @@ class PretrainOptions(OptimiserOptions):
         None,
         gt=0,
         lt=1,
-        description="Share masked (the BERT frameworks: null is 0.2; masked_autoencoding: null is 0.75).",
+        description="Share masked (the BERT frameworks: null is 0.2; masked_autoencoding: null is 0.5).",
     )
     mask_span: int = Field(
         4, ge=1, description="Length of the masked spans, frames (sequence_bert, masked_autoencoding)."
