@@ -18,7 +18,15 @@ from boldly.models.basis import Basis, fit_basis
 WORDS: tuple[ReadOut, ...] = get_args(ReadOut)
 # Features of a layer with 40 components: means; eight parts; 8 x 9 / 2 covariances and four times 8 x 8 with lags;
 # 32 x 33 / 2 covariances; 40 x 39 / 2 pairs.
-SIZES = {"mean": 40, "slices": 320, "covariance": 36 + 4 * 64, "power": 528, "tangent": 528, "correlation": 780}
+SIZES = {
+    "mean": 40,
+    "slices": 320,
+    "leading": 64,
+    "covariance": 36 + 4 * 64,
+    "power": 528,
+    "tangent": 528,
+    "correlation": 780,
+}
 
 
 def states_of(trials: list[np.ndarray], t_r: float | list[float] = 2.0) -> States:
@@ -97,6 +105,12 @@ def test_slices_tell_the_order_of_what_happens() -> None:
     (block,) = read_out(states_of([ramp, ramp[::-1]]), plain(1), ["slices"], [0])
     np.testing.assert_allclose(block[0], 0.5 + 2 * np.arange(8))
     np.testing.assert_allclose(block[1], block[0][::-1])
+
+
+def test_leading_are_the_slices_of_eight_components() -> None:
+    states = states_of(noise([20, 33]))
+    leading, slices = read_out(states, plain(40), ["leading", "slices"], [0])
+    np.testing.assert_array_equal(leading.reshape(2, 8, 8), slices.reshape(2, 8, 40)[:, :, :8])
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 5, 7, 9, 13])

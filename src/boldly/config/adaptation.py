@@ -14,7 +14,7 @@ from boldly.config.pretraining import COMPONENTS, OptimiserOptions, Variant
 from boldly.config.sections import ExperimentName, Name, Section
 from boldly.config.signals import ContractField
 
-ReadOut = Literal["mean", "slices", "covariance", "power", "tangent", "correlation"]
+ReadOut = Literal["mean", "slices", "leading", "covariance", "power", "tangent", "correlation"]
 
 ClassifierName = Literal["logistic", "lda", "ridge", "mlp"]
 
@@ -65,7 +65,8 @@ PROBE_BASELINES: dict[str, ProbeBaseline] = {
     "covariance_lda": ProbeBaseline("components", ["power", "covariance"], "lda"),
     "connectivity": ProbeBaseline("signal", ["correlation"], "logistic"),
     "tangent": ProbeBaseline("components", ["tangent"], "logistic"),
-    "components": ProbeBaseline("components", _READ_OUTS, "logistic"),
+    # How many components are worth reading differs between data sets; networks choose their width by learning.
+    "components": ProbeBaseline("components", [*_READ_OUTS, "leading+covariance"], "logistic"),
 }
 
 

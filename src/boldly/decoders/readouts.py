@@ -5,6 +5,7 @@ block of features:
 
 - ``mean``: the mean over time.
 - ``slices``: means in eight parts of the trial, which know what comes first and what comes later.
+- ``leading``: the slices of the first eight components alone, where the others hold mostly noise.
 - ``covariance``: covariances of eight components with themselves, now and up to four seconds later, as signed
   square roots: what runs ahead of what.
 - ``power``: the covariance of 32 components, as signed square roots.
@@ -34,7 +35,8 @@ from boldly.models.basis import Basis
 Floats = NDArray[np.float32]
 
 _SLICES = 8
-_LAGGED_COMPONENTS, _LAGS_S = 8, (0.0, 1.0, 2.0, 3.0, 4.0)
+_LEADING = 8
+_LAGS_S = (0.0, 1.0, 2.0, 3.0, 4.0)
 _COMPONENTS = 32
 # Share of a sphere of the same trace in each covariance: trials have fewer frames than a covariance has numbers.
 _SHRINKAGE = 0.1
@@ -91,6 +93,10 @@ def _slices(projected: NDArray, states: States, variance: Floats) -> NDArray:
     return np.concatenate(parts, axis=1)
 
 
+def _leading(projected: NDArray, states: States, variance: Floats) -> NDArray:
+    return _slices(projected[:, :_LEADING], states, variance)
+
+
 def _means(values: NDArray, first: NDArray, stop: NDArray) -> NDArray:
     """Return the means of stretches of frames, each summed by itself: no trial has a say in those of others."""
     edges = np.stack([first, stop], axis=1).ravel()
@@ -100,7 +106,7 @@ def _means(values: NDArray, first: NDArray, stop: NDArray) -> NDArray:
 
 
 def _covariance(projected: NDArray, states: States, variance: Floats) -> NDArray:
-    values = projected[:, :_LAGGED_COMPONENTS]
+    values = projected[:, :_LEADING]
     upper = np.triu_indices(values.shape[1])
     features = []
     for trial, (start, stop) in enumerate(zip(states.starts[:-1], states.starts[1:], strict=True)):
@@ -175,6 +181,7 @@ def _correlation(projected: NDArray, states: States, variance: Floats) -> NDArra
 _READ_OUTS: dict[ReadOut, Callable[[NDArray, States, Floats], NDArray]] = {
     "mean": _mean,
     "slices": _slices,
+    "leading": _leading,
     "covariance": _covariance,
     "power": _power,
     "tangent": _tangent,
