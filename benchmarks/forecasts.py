@@ -38,7 +38,8 @@ from boldly.samples.timeseries import read_timeseries
 from boldly.samples.windows import Windows
 from boldly.training.linear import fit_dynamics
 from boldly.training.loop import fit
-from boldly.training.validation import Processes, UpstreamValidation, choose_coupling
+from boldly.training.processes import Processes
+from boldly.training.validation import UpstreamValidation, choose_coupling
 
 TABLE = Path("results/benchmarks/forecasts.tsv")
 TEST_WINDOWS = 128  # of each test unit

@@ -133,3 +133,13 @@ def test_processes_may_replace_the_same_folder_at_the_same_time(tmp_path: Path) 
     assert len({item.read_text() for item in path.iterdir()}) == 1
     assert len(list(path.iterdir())) == 20
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_colleagues_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
+    command = (
+        "import os; os.umask(0o027); import numpy as np; from boldly.files import atomic_path; "
+        "from safetensors.numpy import save_file\n"
+        "with atomic_path('x.safetensors') as path: save_file({'a': np.zeros(1)}, path)"
+    )
+    subprocess.run([sys.executable, "-c", command], cwd=tmp_path, check=True)
+    assert (tmp_path / "x.safetensors").stat().st_mode & 0o777 == 0o640

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -35,8 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
         cannot be read or written.
     """
     args = _parser().parse_args(arguments)
+    # Processes that train together would all say the same.
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
+        level=level, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
     )
     try:
         args.command(args)
@@ -170,7 +173,7 @@ def _pretrain(args: argparse.Namespace) -> None:
 
 
 def _launch(args: argparse.Namespace) -> None:
-    from boldly.training.distributed import launch
+    from boldly.training.launch import launch
 
     launch(args.arguments, nodes=args.nodes, processes=args.processes)
 

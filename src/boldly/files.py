@@ -24,6 +24,9 @@ _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 _TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR}
 _NODE = platform.node().replace(".", "_")
 _STALE_S = 86_400
+# Read once, while there is one thread: it cannot be read without being set.
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)
 
 
 @contextmanager
@@ -56,6 +59,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     temporary = _sibling(path)
     try:
         yield temporary
+        if temporary.is_file():
+            # safetensors and tempfile leave what they write to the owner alone, whatever the umask says.
+            temporary.chmod(0o666 & ~_UMASK)
         _take_place(temporary, path)
     except OSError as error:
         name = str(error.filename or temporary)

@@ -17,7 +17,8 @@ from boldly.samples.packed import LooseShards
 from boldly.samples.shards import read_shard, write_shard
 from boldly.stages import pretrain
 from boldly.training.checkpoints import CheckpointFolder
-from boldly.training.validation import Processes, UpstreamValidation
+from boldly.training.processes import Processes
+from boldly.training.validation import UpstreamValidation
 from tests.training import launcher, synthetic
 
 CHECKOUT = Path(__file__).resolve().parents[2]

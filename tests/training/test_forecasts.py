@@ -13,7 +13,8 @@ from boldly.samples.windows import Windows
 from boldly.training import linear
 from boldly.training.forecasts import forecast
 from boldly.training.linear import fit_dynamics
-from boldly.training.validation import Processes, UpstreamValidation, choose_coupling
+from boldly.training.processes import Processes
+from boldly.training.validation import UpstreamValidation, choose_coupling
 from tests.training import synthetic
 
 P = 6

@@ -10,8 +10,9 @@ from boldly.models.build import build_network, build_objective, pretraining_conf
 from boldly.records import InputError
 from boldly.samples.windows import Windows
 from boldly.training.checkpoints import CheckpointFolder
-from boldly.training.loop import Interrupted, adamw, fit, share_batch
-from boldly.training.validation import Processes, UpstreamValidation
+from boldly.training.loop import Interrupted, adamw, fit
+from boldly.training.processes import Processes, share_batch
+from boldly.training.validation import UpstreamValidation
 from tests.training import synthetic
 
 

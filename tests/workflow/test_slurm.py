@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
-from tests.workflow.conftest import CHECKOUT, Snakemake
+from boldly.config import PretrainOptions
+from tests.training import launcher, synthetic
+from tests.workflow.conftest import CHECKOUT, Snakemake, command
 
 KIT = Path(os.environ.get("SLURM_KIT", CHECKOUT.parent / "shared/slurm"))
 
@@ -64,6 +68,54 @@ def test_the_chain_runs_as_slurm_jobs(study: Path, snakemake: Snakemake, cluster
             trains = rule in ("pretrain_experiment", "adapt_probes", "adapt_experiment")
             assert partition == ("gpu" if trains else "cpu")
             assert ("gres/gpu=1" in resources) == trains
+
+
+def test_two_nodes_of_two_processes_agree_with_one(cluster: dict[str, str], tmp_path: Path) -> None:
+    data = synthetic.upstream_study(tmp_path / "data", n_subjects=4)
+    options = PretrainOptions.model_validate(
+        {"framework": "csm", "layers": 1, "width": 16, "heads": 2, "steps": 8, "batch_size": 8, "dropout": 0.0}
+        | {"learning_rate": 1e-3, "evaluate_every": 4, "validation_windows": 16, "window_frames": (6, 12)}
+    )
+    for nodes in (1, 2):
+        script = tmp_path / f"{nodes}.sh"
+        launch = [command("boldly"), "launch", "--nodes", str(nodes), "--processes", str(nodes)]
+        launch += launcher.pretrain(data, tmp_path / str(nodes), options)
+        script.write_text(f"#!/bin/sh\nexec {shlex.join(launch)}\n")
+        asked = ["--partition", "gpu", "--account", "default", "--mem", "4000", "--cpus-per-task", "2"]
+        asked += ["--nodes", str(nodes), "--ntasks-per-node", "1", "--gpus-per-node", str(nodes)]
+        log = tmp_path / f"{nodes}.log"
+        done = subprocess.run(["sbatch", "--wait", "--parsable", *asked, "--output", log, script], check=False)
+        assert done.returncode == 0, log.read_text()[-4000:]
+    one, four = (load_file(tmp_path / name / "model.safetensors") for name in ("1", "2"))
+    # The same global batch in another order of summation; AdamW enlarges rounding, hence not 1e-7.
+    assert max(float((one[name] - four[name]).abs().max()) for name in one) < 1e-4
+
+
+def test_an_experiment_trains_on_two_nodes(study: Path, snakemake: Snakemake, cluster: dict[str, str]) -> None:
+    """After the test of the chain: nothing but the training is left to be done."""
+    run = snakemake(
+        study,
+        "--profile",
+        "slurm",
+        "--config",
+        "devices={csm: {nodes: 2, gpus: 2}}",
+        "--slurm-init-seconds-before-status-checks",
+        "2",
+        "--slurm-status-command",
+        "squeue",
+        "--force",
+        "results/models/upstream/csm/model.safetensors",
+        **cluster,
+    )
+    assert run.returncode == 0, run.stderr[-4000:]
+    (log, *_) = sorted(
+        (study / "results/logs/slurm/rule_pretrain_experiment").glob("csm/*.log"),
+        key=lambda path: int(path.stem),
+        reverse=True,
+    )
+    _, state, resources, _ = accounting()[log.stem]
+    assert state == "COMPLETED"
+    assert {"node=2", "gres/gpu=4", "cpu=16"} <= set(resources.split(","))
 
 
 # How often each rule runs at least: demo01 has 4 subjects, demomdtb 6.

@@ -124,6 +124,26 @@ def test_changing_adapt_never_reruns_parcellate(done: Path, snakemake: Snakemake
         assert f"rule {rule}" not in plan
 
 
+def test_an_experiment_on_a_share_packs_nothing_again_and_trains_no_other(
+    done: Path, snakemake: Snakemake, tmp_path: Path
+) -> None:
+    config = tmp_path / "shares.yaml"
+    half = "half: {framework: csm, layers: 1, width: 16, heads: 2, steps: 20, subjects_fraction: 0.5}"
+    new = f"  experiments:\n    {half}\n"
+    config.write_text(TINY.read_text().replace("  experiments:\n", new, 1))
+    dry = snakemake(done, "--cores", "2", "--dry-run", "pretrain", config=config)
+    plan = dry.stdout + dry.stderr
+    assert "results/corpus/all/linear_0.5.safetensors" in plan
+    assert (plan.count("rule pretrain_share:"), plan.count("rule pretrain_experiment:")) == (1, 1)
+    assert "rule pretrain_corpus" not in plan
+    # What streams reads its shards by itself.
+    config.write_text(config.read_text().replace("subjects_fraction: 0.5", "stream_shards: 1"))
+    dry = snakemake(done, "--cores", "2", "--dry-run", "pretrain", config=config)
+    plan = dry.stdout + dry.stderr
+    assert (plan.count("rule pretrain_share:"), plan.count("rule pretrain_experiment:")) == (0, 1)
+    assert "results/corpus" not in plan
+
+
 def test_jobs_ask_for_more_with_more_gpus_and_nodes(done: Path, snakemake: Snakemake) -> None:
     asked = {}
     for name, gpus, nodes in (("cpu", 0, 1), ("one", 1, 1), ("eight", 8, 1), ("nodes", 8, 4)):

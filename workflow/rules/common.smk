@@ -222,7 +222,9 @@ def _trials_by_subject(table, modified):
     with open(table, "rb") as rows:
         next(rows)
         for row in rows:
-            sums.setdefault(row.split(b"\t", 2)[1].decode(), hashlib.sha256()).update(row)
+            # A name that holds a line break goes on in a line of its own, without a subject.
+            subject = (row.split(b"\t", 2) + [b""])[1].decode()
+            sums.setdefault(subject, hashlib.sha256()).update(row)
     return {subject: rows.hexdigest()[:16] for subject, rows in sums.items()}
 
 

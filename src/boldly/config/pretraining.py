@@ -88,7 +88,7 @@ class PretrainOptions(OptimiserOptions):
         None,
         gt=0,
         lt=1,
-        description="Share masked (the BERT frameworks: null is 0.2; masked_autoencoding: null is 0.75).",
+        description="Share masked (the BERT frameworks: null is 0.2; masked_autoencoding: null is 0.5).",
     )
     mask_span: int = Field(
         4, ge=1, description="Length of the masked spans, frames (sequence_bert, masked_autoencoding)."
@@ -112,7 +112,8 @@ class PretrainOptions(OptimiserOptions):
     stream_shards: int | None = Field(
         None,
         ge=1,
-        description="Read this many shards at a time, the next ones in the background; null: all stay in memory.",
+        description="Read this many shards at a time, the next ones in the background; null: all are packed into "
+        "one file, which processes map.",
     )
     stream_steps: int = Field(100, ge=1, description="Steps on these shards before the next (stream_shards).")
     deepspeed: str | None = Field(None, description="DeepSpeed JSON (config/deepspeed); null: none.")

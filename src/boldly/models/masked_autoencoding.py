@@ -1,4 +1,4 @@
-"""Masked autoencoding: most of a window is left out, and what is left is all that the encoder sees."""
+"""Masked autoencoding: much of a window is left out, and what is left is all that the encoder sees."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ class MaskedAutoencoding(Objective):
 
     network: MaskedAutoencodingNetwork
     has_forecasts = False
-    mask_fraction = 0.75
+    mask_fraction = 0.5
 
     @classmethod
     def view(cls, options: PretrainOptions, batch_size: int) -> WindowOptions:

@@ -47,7 +47,8 @@ from boldly.training.components import hidden_basis, leading_components, signal_
 from boldly.training.continuity import check_continuity
 from boldly.training.history import write_history
 from boldly.training.linear import LinearFits, fit_dynamics, linear_name, made_of, read_linear
-from boldly.training.loop import Fit, fit, join_processes, share_batch
+from boldly.training.loop import Fit, fit
+from boldly.training.processes import join_processes, share_batch
 from boldly.training.validation import UpstreamValidation, choose_coupling
 
 logger = logging.getLogger(__name__)

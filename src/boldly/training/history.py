@@ -16,8 +16,8 @@ from torch import Tensor
 from boldly.files import atomic_path
 from boldly.models.objective import Row
 from boldly.records import InputError, Problem
+from boldly.training.processes import Processes
 from boldly.training.trackers import Tracker
-from boldly.training.validation import Processes
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -14,20 +13,25 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator, PartialState
-from accelerate.utils import DeepSpeedPlugin
+from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import DataLoader
 
 from boldly.config import OptimiserOptions
-from boldly.files import read_json
 from boldly.models.objective import Objective, Row, Weights
-from boldly.records import InputError, Problem
 from boldly.samples.windows import Batch
 from boldly.training.checkpoints import CheckpointFolder
 from boldly.training.history import History, Losses, Progress
+from boldly.training.processes import (
+    Processes,
+    build_accelerator,
+    compute_in,
+    join_processes,
+    precision_of,
+    share_batch,
+)
 from boldly.training.trackers import open_trackers
-from boldly.training.validation import Processes, Validate, to_device
+from boldly.training.validation import Validate, to_device
 
 logger = logging.getLogger(__name__)
 
@@ -88,33 +92,6 @@ class Interrupted(SystemExit):
         super().__init__(128 + number)
 
 
-@dataclass(frozen=True)
-class Shares:
-    """How the windows of a step are shared: by processes, and by each of them in turns.
-
-    Attributes
-    ----------
-    batch : int
-        Windows of a step (`batch_size`).
-    device_batch : int
-        Windows that a process computes at once (`device_batch_size`).
-    turns : int
-        So often it does so in a step, adding up gradients.
-    """
-
-    batch: int
-    device_batch: int
-    turns: int
-
-    def numbers(self, first_step: int, last_step: int, rank: int) -> Iterator[range]:
-        """Yield the numbers of the windows of a process, turn by turn."""
-        part = self.device_batch * self.turns
-        for step in range(first_step, last_step):
-            for turn in range(self.turns):
-                start = step * self.batch + rank * part + turn * self.device_batch
-                yield range(start, start + self.device_batch)
-
-
 def fit(
     objective: Objective,
     windows: Source,
@@ -167,11 +144,11 @@ def fit(
     started, last = time.monotonic(), last_step or options.steps
     state = join_processes()
     shares = share_batch(options, state.num_processes, name)
-    accelerator = _accelerator(options, shares, deepspeed)
+    accelerator = build_accelerator(options, shares, deepspeed)
     device, first = accelerator.device, accelerator.is_main_process
     processes = Processes(state.process_index, state.num_processes, partial(accelerator.reduce, reduction="sum"))
 
-    _compute_in(precision_of(options), objective, device)
+    compute_in(precision_of(options), objective, device)
     optimiser = adamw(objective, options, fused=deepspeed is None)
     rates = [group["lr"] for group in optimiser.param_groups]
     model, optimiser = accelerator.prepare(objective, optimiser)
@@ -260,89 +237,6 @@ def fit(
         eval_rows=progress.eval_rows,
         seconds=time.monotonic() - started,
     )
-
-
-def join_processes() -> PartialState:
-    """Meet the processes that torchrun started, over NCCL on GPUs, gloo on CPUs; without torchrun there is one."""
-    if not torch.cuda.is_available():
-        # DeepSpeed, which Accelerate imports where it is installed, else says that it found no GPU.
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    return PartialState(cpu=not torch.cuda.is_available())
-
-
-def share_batch(options: OptimiserOptions, processes: int, name: str) -> Shares:
-    """Share the windows of a step.
-
-    Raises
-    ------
-    InputError
-        If the processes, or the turns of each, cannot have the same number of windows.
-    """
-    where, whole = f"pretrain.experiments.{name}", options.batch_size
-    if whole % processes:
-        message = f"{whole} windows cannot be shared evenly by {processes} processes"
-        raise InputError(Problem(f"{where}.batch_size", name, message, f"choose a multiple of {processes}"))
-    part = whole // processes
-    device_batch = min(options.device_batch_size or part, part)
-    if part % device_batch:
-        message = f"the {part} windows of a process cannot be taken evenly by {device_batch}"
-        remedy = f"choose a number that divides {part}"
-        raise InputError(Problem(f"{where}.device_batch_size", name, message, remedy))
-    return Shares(whole, device_batch, part // device_batch)
-
-
-def _accelerator(options: OptimiserOptions, shares: Shares, deepspeed: str | None) -> Accelerator:
-    """Return what shares the training among processes: DDP, or DeepSpeed."""
-    # Accelerate scales the loss of float16; casting is done by `_compute_in`, alike for all ways to share.
-    scales = precision_of(options) == "float16" and deepspeed is None and torch.cuda.is_available()
-    plugin = None
-    if deepspeed:
-        if "LOCAL_RANK" not in os.environ:
-            message, remedy = "one process has nobody to share with", "start it with torchrun (boldly launch)"
-            raise InputError(Problem(deepspeed, "deepspeed", message, f"{remedy}, or set deepspeed to null"))
-        plugin = DeepSpeedPlugin(hf_ds_config=_deepspeed_config(deepspeed, options, shares))
-    return Accelerator(
-        mixed_precision="fp16" if scales else "no",
-        gradient_accumulation_steps=shares.turns,
-        deepspeed_plugin=plugin,
-    )
-
-
-def _deepspeed_config(path: str, options: OptimiserOptions, shares: Shares) -> dict[str, Any]:
-    """Read a DeepSpeed JSON; batches and clipping are those of the experiment.
-
-    It has no precision of its own: DeepSpeed's half precision casts all weights, buffers and inputs. The linear
-    start of a forecast and the seconds would lose digits, and a validation, which does not go through its engine,
-    would meet weights of another type.
-    """
-    content: dict[str, Any] = read_json(Path(path))
-    for section in ("bf16", "fp16"):
-        content.pop(section, None)
-    content |= {
-        "train_batch_size": shares.batch,
-        "train_micro_batch_size_per_gpu": shares.device_batch,
-        "gradient_accumulation_steps": shares.turns,
-        "gradient_clipping": options.gradient_clip,
-    }
-    if precision_of(options) == "float16":
-        # Brings the scaling of the loss that float16 needs.
-        content.setdefault("torch_autocast", {"enabled": True, "dtype": "float16"})
-    return content
-
-
-def _compute_in(precision: str, objective: Objective, device: torch.device) -> None:
-    """Let an objective compute in a precision, training and validating: only what products read is cast."""
-    if precision != "float32":
-        cast = torch.autocast(device.type, getattr(torch, precision))
-        objective.forward = cast(objective.forward)
-
-
-def precision_of(options: OptimiserOptions) -> str:
-    """Return the arithmetic of a training on this machine: float32, bfloat16 or float16."""
-    if options.precision != "auto":
-        return options.precision
-    has_bfloat16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return "bfloat16" if has_bfloat16 else "float32"
 
 
 def adamw(objective: Objective, options: OptimiserOptions, *, fused: bool = True) -> torch.optim.Optimizer:

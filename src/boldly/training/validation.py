@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,26 +19,10 @@ from boldly.samples.corpus import Corpus
 from boldly.samples.windows import Batch, Trials, Windows
 from boldly.training.forecasts import forecast
 from boldly.training.linear import NAMES, Dynamics, Forecasts, Group, fit_forecasts
+from boldly.training.processes import Processes
 
 # Trials are short; so many fit any machine.
 TRIALS_PER_BATCH = 256
-
-
-@dataclass(frozen=True)
-class Processes:
-    """The processes of a training, as one of them sees them.
-
-    Attributes
-    ----------
-    rank, count : int
-        Number of this process, and how many there are.
-    total : callable
-        Tensor to its sum over all processes; all of them must call it.
-    """
-
-    rank: int = 0
-    count: int = 1
-    total: Callable[[Tensor], Tensor] = lambda tensor: tensor
 
 
 # What a validation is: an objective in evaluation mode to a row with `loss` and `criterion` (smaller is better).

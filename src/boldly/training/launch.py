@@ -69,7 +69,7 @@ def launch_command(
         again = ["launch", "--nodes", str(nodes), "--processes", str(processes), *arguments]
         # Overlap: this may run in a job step itself, which holds all that the job has.
         srun = [shutil.which("srun") or "srun", "--overlap", "--nodes", str(nodes), "--ntasks", str(nodes)]
-        srun += ["--ntasks-per-node", "1", "--cpu-bind", "none", "--kill-on-bad-exit", "1"]
+        srun += ["--ntasks-per-node", "1", "--cpu-bind", "none", "--kill-on-bad-exit=1"]
         return [*srun, sys.executable, "-m", "boldly", *again]
     first = next(node_names(environment["SLURM_JOB_NODELIST"]))
     port = _FIRST_PORT + int(environment["SLURM_JOB_ID"]) % _PORTS
