@@ -806,7 +806,7 @@ def test_short_trainings_are_validated_more_than_once(steps: int, every: int) ->
 
 def test_a_single_test_unit_is_warned_about(tmp_path: Path) -> None:
     def lines(**split: Any) -> list[str]:
-        return warnings_of(tmp_path, datasets={"a": {**TASK, "split": split}})
+        return warnings_of(tmp_path, datasets={"a": {**TASK, "task": {"delay_s": 5.0}, "split": split}})
 
     (line,) = lines(test=1, train=[2])
     assert "a single test unit" in line
