@@ -152,3 +152,13 @@ def test_a_network_stays_as_it_was_and_gives_the_same_components_again(framework
     assert np.isfinite(one.components).all()
     np.testing.assert_array_equal(one.components, other.components)
     assert not any(torch.is_inference(parameter) for parameter in network.parameters())
+
+
+def test_leading_components_look_at_the_chosen_runs_alone() -> None:
+    whole = synthetic.corpus([60, 80, 70], n_parcels=12)
+    chosen = whole.select([0, 2])
+    # The frames of all stay: those that were not chosen are other people's.
+    frames = whole.frames.copy()
+    frames[60:140] = 100.0
+    changed = dataclasses.replace(chosen, frames=frames)
+    np.testing.assert_array_equal(leading_components(changed), leading_components(chosen))

@@ -123,10 +123,13 @@ def leading_components(corpus: Corpus, share: float = _LEADING) -> NDArray[np.fl
     ndarray of float32, shape (P, K)
         Orthonormal columns, in the order of falling variance; at least one.
     """
-    step = -(-len(corpus.frames) // _MOST_FRAMES)
-    chosen = corpus.frames[::step]
-    blocks = (chosen[first : first + _FRAMES, None] for first in range(0, len(chosen), _FRAMES))
-    count = max(1, round(share * chosen.shape[1]))
+    # A corpus may be some samples of many: `frames` are those of all.
+    ends = np.cumsum(corpus.lengths)
+    wanted = np.arange(0, ends[-1], -(-ends[-1] // _MOST_FRAMES))
+    sample = np.searchsorted(ends, wanted, side="right")
+    rows = corpus.starts[sample] + wanted - (ends - corpus.lengths)[sample]
+    blocks = (corpus.frames[rows[first : first + _FRAMES], None] for first in range(0, len(rows), _FRAMES))
+    count = max(1, round(share * corpus.frames.shape[1]))
     return fit_basis(blocks, most=count).components[0]
 
 
