@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from boldly.records import InputError
@@ -38,6 +40,10 @@ def test_weights_and_biases_works_offline(tmp_path, monkeypatch):
     runs = list((tmp_path / "wandb").glob("offline-run-*"))
     assert len(runs) == 1
     (records,) = runs[0].glob("*.wandb")
+    # A process of its own writes them, and a busy machine makes it late.
+    deadline = time.monotonic() + 60
+    while b"train/loss" not in records.read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.2)
     assert b"train/loss" in records.read_bytes()
 
 
