@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import get_args
 
@@ -164,6 +165,23 @@ def test_lags_are_seconds() -> None:
     at_two, at_four = slice(7, 11), slice(15, 19)
     for place in (slice(0, 3), at_two, at_four):
         np.testing.assert_allclose(features[0][place], features[1][place], atol=0.12)
+
+
+def test_lags_do_not_bridge_what_scrubbing_took() -> None:
+    (whole,) = noise([40], width=8)
+    numbers = np.concatenate([np.arange(12), np.arange(15, 40)]).astype(np.int32)
+    gapped = dataclasses.replace(states_of([whole[numbers]], t_r=1.0), numbers=numbers)
+    (found,) = read_out(gapped, plain(8), ["covariance"], [0])
+    frames = whole - whole[numbers].mean(axis=0)
+    there = set(numbers.tolist())
+    pairs = [(frame, frame + 2) for frame in there if frame + 2 in there]
+    expected = np.mean([np.outer(frames[one], frames[other]) for one, other in pairs], axis=0)
+    # Behind the covariance without a lag and that of one second.
+    lagged = found[0, 36 + 64 : 36 + 128].reshape(8, 8)
+    np.testing.assert_allclose(np.sign(lagged) * lagged**2, expected, atol=1e-5)
+    complete = dataclasses.replace(states_of([whole], t_r=1.0), numbers=np.arange(40, dtype=np.int32))
+    (same,) = read_out(complete, plain(8), ["covariance"], [0])
+    np.testing.assert_array_equal(same, read_out(states_of([whole], t_r=1.0), plain(8), ["covariance"], [0])[0])
 
 
 def test_tangent_does_not_see_a_constant() -> None:

@@ -38,11 +38,14 @@ class States:
         Trial r is ``values[starts[r]:starts[r + 1]]``.
     t_r : ndarray of float64, shape (R,)
         Repetition times, s.
+    numbers : ndarray of int32, shape (N,), optional
+        Which frame of its run each is; None: no trial lacks a frame that scrubbing took.
     """
 
     values: Floats
     starts: NDArray[np.int64]
     t_r: NDArray[np.float64]
+    numbers: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.t_r)
@@ -61,7 +64,8 @@ class States:
         """Return the states of some trials, copied."""
         frames = np.repeat(chosen, self.lengths)
         starts = np.concatenate([[0], np.cumsum(self.lengths[chosen])]).astype(np.int64)
-        return States(self.values[frames], starts, self.t_r[chosen])
+        numbers = None if self.numbers is None else self.numbers[frames]
+        return States(self.values[frames], starts, self.t_r[chosen], numbers)
 
     def basis(self) -> Basis:
         """Return the principal components of these very states."""
@@ -70,10 +74,20 @@ class States:
 
 def signal_states(corpus: Corpus, longest: int) -> States:
     """Return the signals themselves as states of one layer, trials cut behind `longest` frames."""
+    starts, frames = _cut(corpus, longest)
+    values = corpus.frames[frames].astype(np.float32)[:, None]
+    return States(values, starts, corpus.t_r, _numbers(corpus, frames))
+
+
+def _cut(corpus: Corpus, longest: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return where trials start once they are cut, (R + 1,), and the rows of the corpus that are left, (N,)."""
     lengths = np.minimum(corpus.lengths, longest)
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    frames = np.arange(starts[-1]) + np.repeat(corpus.starts - starts[:-1], lengths)
-    return States(corpus.frames[frames].astype(np.float32)[:, None], starts, corpus.t_r)
+    return starts, np.arange(starts[-1]) + np.repeat(corpus.starts - starts[:-1], lengths)
+
+
+def _numbers(corpus: Corpus, frames: NDArray[np.int64]) -> NDArray[np.int32] | None:
+    return None if corpus.numbers is None else corpus.numbers[frames]
 
 
 def identity(n_parcels: int) -> Basis:
@@ -103,7 +117,7 @@ def network_states(network: nn.Module, corpus: Corpus, longest: int) -> States:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device).eval()
     trials = Trials(corpus, longest)
-    starts = np.concatenate([[0], np.cumsum(np.minimum(corpus.lengths, longest))]).astype(np.int64)
+    starts, frames = _cut(corpus, longest)
     values: Floats | None = None
     with torch.inference_mode():
         for first in range(0, len(trials), TRIALS_PER_BATCH):
@@ -117,4 +131,4 @@ def network_states(network: nn.Module, corpus: Corpus, longest: int) -> States:
             values[starts[first] : starts[last]] = real.float().cpu().numpy()
     if values is None:
         raise ValueError("no trials to encode")
-    return States(values, starts, corpus.t_r)
+    return States(values, starts, corpus.t_r, _numbers(corpus, frames))

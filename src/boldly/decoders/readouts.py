@@ -114,11 +114,28 @@ def _covariance(projected: NDArray, states: States, variance: Floats) -> NDArray
         parts = []
         for lag_s in _LAGS_S:
             lag = min(round(lag_s / states.t_r[trial]), len(frames) - 1)
-            product = frames[: len(frames) - lag].T @ frames[lag:] / (len(frames) - lag)
+            now, later = _pairs(states, slice(start, stop), lag)
+            product = frames[now].T @ frames[later] / max(1, len(now))
             parts.append(product[upper] if lag_s == 0 else product.ravel())
         features.append(np.concatenate(parts))
     table = np.stack(features)
     return np.sign(table) * np.sqrt(np.abs(table))
+
+
+def _pairs(states: States, trial: slice, lag: int) -> tuple[NDArray, NDArray]:
+    """Return which frames of a trial have one that comes `lag` frames later, and which these are.
+
+    Where scrubbing took frames, the next one that is there is not the next one in time.
+    """
+    if states.numbers is None:
+        first = np.arange(trial.stop - trial.start - lag)
+        return first, first + lag
+    numbers = states.numbers[trial]
+    later = np.searchsorted(numbers, numbers + lag)
+    there = np.flatnonzero(
+        (later < len(numbers)) & (numbers[np.minimum(later, len(numbers) - 1)] == numbers + lag)
+    )
+    return there, later[there]
 
 
 def _power(projected: NDArray, states: States, variance: Floats) -> NDArray:
