@@ -283,6 +283,20 @@ def test_members_that_cannot_be_combined_are_named(experiments: dict[str, Any], 
         Config.model_validate(content)
 
 
+def test_the_length_of_a_pretraining_can_be_chosen_by_what_it_is_for() -> None:
+    """The example of docs/decoders.md."""
+    page = Path(__file__).resolve().parents[1] / "docs" / "decoders.md"
+    example = page.read_text().split("## Choosing upstream weights")[1].split("```yaml\n")[1].split("```")[0]
+    config = parse(Config, {**SMALLEST, **yaml.safe_load(example)}, "docs/decoders.md")
+    best = config.adapt.experiments["best"]
+    assert (best.members, best.combine) == (["short", "middle", "long"], "best")
+    steps = [
+        config.pretrain.experiments[config.adapt.experiments[name].upstream[0]].steps
+        for name in best.members or ()
+    ]
+    assert steps == [10_000, 30_000, 100_000]
+
+
 def test_experiments_of_the_config_win_over_those_that_are_added() -> None:
     experiments = {
         "net": {"pretrained": "csm"},
@@ -420,6 +434,7 @@ def test_upstream_models_of_downstream_experiments(tmp_path: Path) -> None:
         ({"members": ["a"]}, "at least 2 items"),
         ({"members": ["a", "b"], "pretrained": "c"}, "exactly one of"),
         ({"pretrained": "a", "read_outs": ["mean+median"]}, "no read-out median .there are: mean, slices"),
+        ({"pretrained": "a", "read_outs": ["attentive"]}, "attentive pooling: method network with freeze"),
         ({"pretrained": "a", "read_outs": []}, "at least 1 item"),
         ({"pretrained": "a", "penalties": [0]}, "greater than 0"),
         ({"pretrained": "a", "classifiers": ["svm"]}, "logistic"),

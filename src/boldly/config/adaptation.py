@@ -195,7 +195,12 @@ class AdaptOptions(OptimiserOptions):
         parted = tuple(tuple(item.split("+")) for item in self.read_outs)
         known = get_args(ReadOut)
         if wrong := sorted({word for words in parted for word in words} - set(known)):
-            raise ValueError(f"read_outs: no read-out {', '.join(wrong)} (there are: {', '.join(known)})")
+            hint = (
+                "; attentive pooling: method network with freeze [embedder, decoder]"
+                if "attentive" in wrong
+                else ""
+            )
+            raise ValueError(f"read_outs: no read-out {', '.join(wrong)} (there are: {', '.join(known)}{hint})")
         return parted  # type: ignore[return-value]
 
 
