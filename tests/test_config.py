@@ -66,8 +66,8 @@ def test_all_that_is_wrong_is_reported_at_once() -> None:
             "parcelate": {},
         }
     )
-    assert found["atlas.pth"] == "unknown key"
-    assert found["parcelate"] == "unknown key"
+    assert found["atlas.pth"] == "unknown key (or is 'path' meant?)"
+    assert found["parcelate"] == "unknown key (or is 'parcellate' meant?)"
     assert "float16" in found["shard.dtype"]
     # Names of datasets are parts of file names, where - and _ have a meaning.
     assert any(field.startswith("datasets.my-data") for field in found)
@@ -196,7 +196,7 @@ def test_a_grid_becomes_an_experiment_for_each_combination() -> None:
 def test_a_wrong_option_of_a_grid_is_reported_where_it_is() -> None:
     grid = {"options": {"framework": "csm"}, "vary": {"layer": [2]}}
     found = problems({**SMALLEST, "pretrain": {"grids": {"size": grid}}})
-    assert found == {"pretrain.experiments.size_layer-2.layer": "unknown key"}
+    assert found == {"pretrain.experiments.size_layer-2.layer": "unknown key (or is 'layers' meant?)"}
 
 
 def test_experiments_may_start_from_each_other_but_not_in_circles() -> None:
@@ -453,6 +453,23 @@ def test_what_is_a_probe() -> None:
     assert not any(AdaptOptions.model_validate(options).is_probe for options in trained)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "expected"),
+    [
+        ({**TASK, "task": {"dealy_s": 3}}, "datasets.a.task.dealy_s: unknown key (or is 'delay_s' meant?)"),
+        ({**TASK, "task": {"delay_s": "late"}}, "datasets.a.task.delay_s: Input should be a valid number"),
+        ({**TASK, "task": 3}, "datasets.a.task: Input should be a valid string"),
+    ],
+)
+def test_a_mistake_in_the_task_is_named_where_it_is(dataset: dict[str, Any], expected: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse(Config, {**SMALLEST, "datasets": {"a": dataset}}, "mine.yaml")
+    text = str(caught.value)
+    assert expected in text
+    assert "file: mine.yaml" in text
+    assert "function-after" not in text
+
+
 def test_values_do_not_change_after_reading() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         ShardOptions().dtype = "float32"  # type: ignore[misc]
@@ -662,7 +679,7 @@ def test_a_dataset_has_the_split_options_of_its_role() -> None:
     wrong = {"rest": {**rest, "split": {"train": [1]}}, "task": {**TASK, "split": {"trains": [1]}}}
     assert problems({**SMALLEST, "datasets": wrong}) == {
         "datasets.rest.split.train": "unknown key",
-        "datasets.task.split.trains": "unknown key",
+        "datasets.task.split.trains": "unknown key (or is 'train' meant?)",
     }
 
 

@@ -17,7 +17,8 @@ from boldly.samples.shards import subject_shards
 CHECKOUT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
 
 try:
-    CONFIG = settings.resolve(settings.parse(settings.Config, config, "config"), CHECKOUT)
+    CONFIG_FILES = ", ".join(map(str, workflow.configfiles)) or "config"
+    CONFIG = settings.resolve(settings.parse(settings.Config, config, CONFIG_FILES), CHECKOUT)
 except records.InputError as error:
     raise WorkflowError("\n".join(f"- {problem}" for problem in error.problems)) from None
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
@@ -75,12 +77,42 @@ def parse(model: type[S], content: Any, where: str) -> S:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        problems = []
-        for item in error.errors():
-            field = ".".join(str(part) for part in item["loc"]) or "config"
-            if item["type"] == "extra_forbidden":
-                message, remedy = "unknown key", "remove it or correct its spelling (config/README.md lists all)"
-            else:
-                message, remedy = item["msg"].removeprefix("Value error, "), "see config/README.md"
-            problems.append(Problem(where, field, message, remedy))
-        raise InputError(problems) from None
+        raise InputError(_problems(error, where)) from None
+
+
+# How pydantic calls the alternatives of a field that may be several things.
+_ALTERNATIVE = re.compile(r".*\[|(str|int|float|bool|[A-Z]\w*Options)$")
+
+
+def _problems(error: ValidationError, where: str) -> list[Problem]:
+    """Put what pydantic found into words; of a field that may be several things, what is wrong inside of it."""
+    fields = [tuple(part for part in item["loc"] if not _is_alternative(part)) for item in error.errors()]
+    problems = []
+    for field, item in zip(fields, error.errors(), strict=True):
+        if any(len(other) > len(field) and other[: len(field)] == field for other in fields):
+            # It is no text where it is a table with a mistake.
+            continue
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(field[-1]), _known_keys(), n=1)
+            # A key of another section is spelled correctly.
+            meant = f" (or is '{near[0]}' meant?)" if near and near[0] != field[-1] else ""
+            message = f"unknown key{meant}"
+            remedy = "remove it or correct its spelling (config/README.md lists all)"
+        else:
+            message, remedy = item["msg"].removeprefix("Value error, "), "see config/README.md"
+        problems.append(Problem(where, ".".join(map(str, field)) or "config", message, remedy))
+    return problems
+
+
+def _is_alternative(part: int | str) -> bool:
+    return isinstance(part, str) and _ALTERNATIVE.match(part) is not None
+
+
+def _known_keys() -> list[str]:
+    """Return the names of all options of all sections."""
+    sections, names = [Section], set()
+    while sections:
+        section = sections.pop()
+        sections += section.__subclasses__()
+        names |= set(section.model_fields)
+    return sorted(names)
