@@ -152,7 +152,11 @@ def _draw(
     norm = Normalize(low, high)
     for row in decoders.to_dict("records"):
         _cell(axes, (sizes.index(row["n"]), places[names.index(row["experiment"])]), row, norm)
-    axes.set(xlim=(-0.5, max(len(sizes), 1) - 0.5), ylim=(_span(named) - 0.5, -0.5), xlabel="labelled units")
+    axes.set(
+        xlim=(-0.5, max(len(sizes), 1) - 0.5),
+        ylim=(_span(named) - 0.5, -0.5),
+        xlabel="labelled units\n● best, ○ may be as good",
+    )
     axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     axes.set_yticks(places, [style.wrapped(style.spelled(name), 26) for name in names], fontsize=6)
     axes.tick_params(length=0)

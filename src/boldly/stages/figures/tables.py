@@ -21,7 +21,7 @@ _COMPARISON_COLUMNS = (
     *("difference", "ci_low", "ci_high", "p_holm"),
 )
 DRAWN_SCORES = ["dataset", "experiment", "kind", "n", "value", "ci_low", "ci_high", "n_trials"]
-REFERENCES = {"chance": "chance", "ceiling_mean_signal": "best mean-signal", "ceiling_any": "best possible"}
+REFERENCES = {"chance": "chance", "ceiling_mean_signal": "best possible on means", "ceiling_any": "best possible"}
 _TEXT = ("dataset", "subject", "key", "status", "reason", "session", "run")
 
 
