@@ -268,10 +268,12 @@ def pretrain_datasets(experiment):
 
 
 def devices(wildcards):
-    """What an upstream experiment trains on; there is nothing to train for principal components."""
+    """What an upstream experiment trains on."""
+    found = CONFIG.devices.get(wildcards.experiment) or CONFIG.devices.get("default") or settings.DeviceOptions()
     if PRETRAIN[wildcards.experiment].framework == "components":
-        return settings.DeviceOptions()
-    return CONFIG.devices.get(wildcards.experiment) or CONFIG.devices.get("default") or settings.DeviceOptions()
+        # There is nothing to train, but many sites refuse a job without a GPU in the partition of trainings.
+        return settings.DeviceOptions(gpus=min(1, found.gpus))
+    return found
 
 
 def on_nodes(value):
