@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from boldly.config import AdaptOptions, PretrainOptions
+from boldly.config import AdaptOptions
 from boldly.decoders.apply import predict_fits
 from boldly.decoders.encoders import network_states
 from boldly.decoders.probe import FeatureCache, Probe
@@ -19,7 +19,7 @@ from boldly.models.basis import load_basis
 from boldly.models.build import load_encoder
 from boldly.records import InputError
 from boldly.samples.corpus import Corpus, load_corpus
-from boldly.stages import adapt, pretrain
+from boldly.stages import adapt
 from tests.training import synthetic
 
 Study = tuple[Path, Path]
@@ -37,21 +37,9 @@ def corpus(study: Study) -> Corpus:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[adapt.UpstreamModel]:
-    folder = tmp_path_factory.mktemp("model")
-    data = synthetic.upstream_study(folder / "data", n_subjects=3)
-    values: dict[str, object] = {
-        "layers": 1,
-        "width": 16,
-        "heads": 2,
-        "steps": 2,
-        "batch_size": 4,
-        "validation_windows": 8,
-    }
-    values |= {"window_frames": (6, 12), "keep_untrained": True}
-    for framework in ("csm", "autoencoding", "components"):
-        chosen = PretrainOptions.model_validate({"framework": framework, **values})
-        pretrain.run(name=framework, options=chosen, data=data, output=folder / framework)
-    return [adapt.UpstreamModel(name, 1234, folder / name) for name in ("csm", "autoencoding", "components")]
+    names = ("csm", "autoencoding", "components")
+    folders = synthetic.pretrained_models(tmp_path_factory.mktemp("model"), [(name, 1234) for name in names])
+    return [adapt.UpstreamModel(name, 1234, folder) for name, folder in zip(names, folders, strict=True)]
 
 
 def fitted(

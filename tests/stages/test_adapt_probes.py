@@ -37,24 +37,12 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    folder = tmp_path_factory.mktemp("model")
-    data = synthetic.upstream_study(folder / "data", n_subjects=3)
-    values: dict[str, Any] = {
-        "layers": 1,
-        "width": 16,
-        "heads": 2,
-        "steps": 2,
-        "batch_size": 4,
-        "validation_windows": 8,
+    experiments = [("csm", 1234), ("csm", 7), ("network_bert", 1234), ("components", 1234)]
+    folders = synthetic.pretrained_models(tmp_path_factory.mktemp("model"), experiments)
+    return {
+        folder.name: adapt.UpstreamModel(framework, seed, folder)
+        for (framework, seed), folder in zip(experiments, folders, strict=True)
     }
-    values |= {"window_frames": (6, 12), "keep_untrained": True}
-    found = {}
-    for framework, seed in (("csm", 1234), ("csm", 7), ("network_bert", 1234), ("components", 1234)):
-        name = f"{framework}-{seed}"
-        chosen = PretrainOptions.model_validate({"framework": framework, "seed": seed, **values})
-        pretrain.run(name=name, options=chosen, data=data, output=folder / name)
-        found[name] = adapt.UpstreamModel(framework, seed, folder / name)
-    return found
 
 
 def run(study: Study, output: Path, *models: adapt.UpstreamModel, **options: Any) -> list[dict[str, Any]]:

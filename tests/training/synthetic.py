@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from boldly.bids import shard_name
+from boldly.config import PretrainOptions
 from boldly.files import write_json
 from boldly.provenance import Contract
 from boldly.samples.corpus import Corpus
 from boldly.samples.shards import Sample, write_shard
+from boldly.stages import pretrain
 
 N_NETWORKS = 6
 CONTRACT = Contract("toy", "0" * 64, 16, "toy", {"strategy": []}, None, None, None, True, "zscore")
@@ -130,3 +133,18 @@ def downstream_study(
     split = folder / "task.json"
     write_json(split, {"dataset": "task", "role": "downstream", "by": "subject", "seed": 1, "draws": parts})
     return split, folder / "task"
+
+
+def pretrained_models(folder: Path, experiments: Sequence[tuple[str, int]]) -> list[Path]:
+    """Pretrain small networks of these frameworks and seeds for two steps; return their folders."""
+    data = upstream_study(folder / "data", n_subjects=3)
+    values = {"layers": 1, "width": 16, "heads": 2, "steps": 2, "batch_size": 4, "validation_windows": 8}
+    folders = []
+    for framework, seed in experiments:
+        own = {"framework": framework, "seed": seed, "window_frames": (6, 12), "keep_untrained": True}
+        output = folder / f"{framework}-{seed}"
+        pretrain.run(
+            name=output.name, options=PretrainOptions.model_validate({**values, **own}), data=data, output=output
+        )
+        folders.append(output)
+    return folders

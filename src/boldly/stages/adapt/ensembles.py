@@ -13,12 +13,13 @@ import numpy as np
 
 from boldly.config import AdaptOptions
 from boldly.decoders.encoders import ENCODERS, MANIFEST
-from boldly.decoders.probe import CONTRACT, Probe
+from boldly.decoders.probe import Probe
 from boldly.decoders.selection import HeldOut, mixture, mixture_weights
-from boldly.files import atomic_path, read_json
+from boldly.files import read_json
 from boldly.records import InputError, Problem
 from boldly.samples.corpus import Corpus
 from boldly.samples.splits import DownstreamSplit, Draw
+from boldly.stages.adapt.probes import describe_fit, write_probe
 from boldly.stages.adapt.upstream import link_files
 
 
@@ -67,14 +68,8 @@ class EnsembleExperiment:
             if weight > 0
         )
         probe = Probe(members, self._corpus.label_names, max(probe.longest for probe in probes))
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(folder / CONTRACT) as temporary:
-            temporary.write_text(self._corpus.contract.to_json() + "\n", encoding="utf-8")
-        probe.save(folder)
-        about: dict[str, Any] = {"choice": str(probe), "seconds": round(time.monotonic() - started, 2)}
-        if held_out is not None:
-            about |= {"validation_loss": held_out.loss, "validation_accuracy": held_out.accuracy}
-        return about
+        write_probe(folder, probe, self._corpus.contract)
+        return describe_fit(probe, held_out, started)
 
     def _weights(self, left_out: list[HeldOut | None]) -> tuple[np.ndarray, HeldOut | None]:
         """Return what each member counts, and what they say together of trials left out."""

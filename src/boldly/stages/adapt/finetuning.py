@@ -25,16 +25,11 @@ from boldly.decoders.probe import Member, Probe
 from boldly.decoders.readouts import Floats
 from boldly.decoders.selection import Bools, folds, left_out_logits
 from boldly.models.build import (
-    WEIGHTS,
-    build_network,
     decoder_config,
     layers_from_head,
     load_config,
-    load_weights,
-    part_of,
     save_network,
     silence,
-    transfer,
 )
 from boldly.models.network import NetworkConfig
 from boldly.models.objective import Decoding, Row
@@ -42,6 +37,7 @@ from boldly.records import InputError, Problem
 from boldly.samples.corpus import Corpus
 from boldly.samples.splits import DownstreamSplit, Draw
 from boldly.samples.windows import Trials
+from boldly.stages.adapt.networks import starting_network
 from boldly.stages.adapt.probes import ProbeExperiment
 from boldly.stages.adapt.upstream import UpstreamModel
 from boldly.training.history import write_history
@@ -153,7 +149,7 @@ class FineTuningExperiment:
             self._options,
             self._config,
             member,
-            partial(self._start, seed),
+            partial(starting_network, self._config, seed, self._models[seed], self._options.freeze),
             seed,
         )(*self._parts(member, draw, seed))
         write_history(folder / "train_history.csv", list(tuned.train_rows))
@@ -176,16 +172,6 @@ class FineTuningExperiment:
             known.select(np.isin(self._owners[chosen], units)) for units in (draw.train, draw.validation)
         )
         return trains, validates
-
-    def _start(self, seed: int) -> nn.Module:
-        """Build a network with the pretrained weights."""
-        network = build_network(self._config, seed)
-        model = self._models[seed]
-        transfer(network, load_weights(model.folder), str(model.folder / WEIGHTS))
-        for name, parameter in network.named_parameters():
-            if part_of(name) in self._options.freeze:
-                parameter.requires_grad_(False)
-        return network
 
 
 class _Tuning:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from boldly.models.build import (
     save_network,
     transfer,
 )
+from boldly.models.network import NetworkConfig
 from boldly.models.objective import Decoding
 from boldly.samples.corpus import Corpus
 from boldly.samples.splits import DownstreamSplit, Draw
@@ -78,15 +80,24 @@ class NetworkExperiment:
 
     def _start(self, seed: int) -> nn.Module:
         """Build a decoder with the weights that it starts from."""
-        network = build_network(self._config, seed)
+        model = None
         if self._options.pretrained is not None:
             model = self._models.get(seed) or next(iter(self._models.values()))
-            transfer(network, load_weights(model.folder), str(model.folder / WEIGHTS))
-        for name, parameter in network.named_parameters():
-            if part_of(name) in self._options.freeze:
-                parameter.requires_grad_(False)
-        return network
+        return starting_network(self._config, seed, model, self._options.freeze)
 
     def _choose(self, units: tuple[str, ...]) -> Corpus:
         owners = self._corpus.subjects if self._split.by == "subject" else self._corpus.runs
         return self._corpus.select(np.isin(np.array(owners), units))
+
+
+def starting_network(
+    config: NetworkConfig, seed: int, model: UpstreamModel | None, freeze: Collection[str]
+) -> nn.Module:
+    """Build a decoder with the weights of an upstream model, if there is one; frozen parts are not trained."""
+    network = build_network(config, seed)
+    if model is not None:
+        transfer(network, load_weights(model.folder), str(model.folder / WEIGHTS))
+    for name, parameter in network.named_parameters():
+        if part_of(name) in freeze:
+            parameter.requires_grad_(False)
+    return network

@@ -18,6 +18,7 @@ from boldly.decoders.readouts import Floats
 from boldly.decoders.selection import Bools, HeldOut, folds
 from boldly.files import atomic_path
 from boldly.models.basis import Basis, load_basis
+from boldly.provenance import Contract
 from boldly.samples.corpus import Corpus
 from boldly.samples.splits import DownstreamSplit, Draw
 from boldly.stages.adapt.upstream import UpstreamModel, keep
@@ -63,15 +64,10 @@ class ProbeExperiment:
         started = time.monotonic()
         member, held_out = self._member(self._encoder(seed), draw)
         probe = Probe((member,), self._corpus.label_names, self._options.window_frames)
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(folder / CONTRACT) as temporary:
-            temporary.write_text(self._corpus.contract.to_json() + "\n", encoding="utf-8")
-        probe.save(folder)
-        about: dict[str, Any] = {"choice": str(probe), "seconds": round(time.monotonic() - started, 2)}
+        write_probe(folder, probe, self._corpus.contract)
         if held_out is not None:
             held_out.save(folder)
-            about |= {"validation_loss": held_out.loss, "validation_accuracy": held_out.accuracy}
-        return about
+        return describe_fit(probe, held_out, started)
 
     def _member(self, encoded: _Encoded, draw: Draw) -> tuple[Member, HeldOut | None]:
         """Fit the part of one encoder; choices are made on validation units, else inside the training units."""
@@ -152,6 +148,22 @@ class ProbeExperiment:
         config = replace(load_config(model.folder), labels=())
         weights = build_network(config, seed).state_dict()
         save_network(self._output / ENCODERS / name, config, weights, self._corpus.contract)
+
+
+def write_probe(folder: Path, probe: Probe, contract: Contract) -> None:
+    """Write a decoder, and the contract of the trials that it is for, to the folder of a fit."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(folder / CONTRACT) as temporary:
+        temporary.write_text(contract.to_json() + "\n", encoding="utf-8")
+    probe.save(folder)
+
+
+def describe_fit(probe: Probe, held_out: HeldOut | None, started: float) -> dict[str, Any]:
+    """Return what the manifest says of a fit: choice, seconds since `time.monotonic()`, and its validation."""
+    about: dict[str, Any] = {"choice": str(probe), "seconds": round(time.monotonic() - started, 2)}
+    if held_out is not None:
+        about |= {"validation_loss": held_out.loss, "validation_accuracy": held_out.accuracy}
+    return about
 
 
 def _choices(options: AdaptOptions) -> Choices:
