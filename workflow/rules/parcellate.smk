@@ -12,7 +12,7 @@ rule parcellate:
     input:
         [
             lambda wildcards, d=dataset: expand(
-                "results/parcellate/{dataset}/sub-{subject}_timeseries.safetensors",
+                layout.TIMESERIES,
                 dataset=d,
                 subject=subjects(d),
             )
@@ -25,13 +25,13 @@ rule parcellate_subject:
     input:
         bold=run_files("bold"),
         mask=run_files("mask"),
-        runs=ancient("results/index/{dataset}_runs.tsv"),
-        nuisance="results/preprocess/{dataset}/sub-{subject}_nuisance.tsv",
-        qc="results/preprocess/{dataset}/sub-{subject}_qc.tsv",
+        runs=ancient(layout.RUNS),
+        nuisance=layout.NUISANCE,
+        qc=layout.QC,
         atlas=atlas_files(),
     output:
-        timeseries="results/parcellate/{dataset}/sub-{subject}_timeseries.safetensors",
-        quality="results/parcellate/{dataset}/sub-{subject}_quality.tsv",
+        timeseries=layout.TIMESERIES,
+        quality=layout.QUALITY,
     log:
         "results/logs/parcellate/{dataset}_sub-{subject}.log",
     benchmark:
@@ -46,7 +46,7 @@ rule parcellate_subject:
         atlas=options("atlas"),
         options=dataset_section("parcellate"),
         preprocess=dataset_section("preprocess"),
-        cache="results/parcellate/cache",
+        cache=layout.PROJECTIONS,
         rows=subject_rows("bold", "mask"),
         on_error=CONFIG.index.on_error,
         revision=REVISIONS["parcellate"],

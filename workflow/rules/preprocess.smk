@@ -11,7 +11,7 @@ rule preprocess:
     input:
         [
             lambda wildcards, d=dataset: expand(
-                "results/preprocess/{dataset}/sub-{subject}_qc.tsv",
+                layout.QC,
                 dataset=d,
                 subject=subjects(d),
             )
@@ -23,10 +23,10 @@ rule preprocess_subject:
     """Write regressors and quality of a subject's runs."""
     input:
         confounds=run_tables,
-        runs=ancient("results/index/{dataset}_runs.tsv"),
+        runs=ancient(layout.RUNS),
     output:
-        nuisance="results/preprocess/{dataset}/sub-{subject}_nuisance.tsv",
-        qc="results/preprocess/{dataset}/sub-{subject}_qc.tsv",
+        nuisance=layout.NUISANCE,
+        qc=layout.QC,
     log:
         "results/logs/preprocess/{dataset}_sub-{subject}.log",
     benchmark:
