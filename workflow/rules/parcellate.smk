@@ -12,7 +12,7 @@ rule parcellate:
     input:
         [
             lambda wildcards, d=dataset: expand(
-                layout.TIMESERIES,
+                "results/parcellate/{dataset}/sub-{subject}_timeseries.safetensors",
                 dataset=d,
                 subject=subjects(d),
             )
@@ -25,13 +25,13 @@ rule parcellate_subject:
     input:
         bold=run_files("bold"),
         mask=run_files("mask"),
-        runs=ancient(layout.RUNS),
-        nuisance=layout.NUISANCE,
-        qc=layout.QC,
+        runs=ancient("results/index/{dataset}_runs.tsv"),
+        nuisance="results/preprocess/{dataset}/sub-{subject}_nuisance.tsv",
+        qc="results/preprocess/{dataset}/sub-{subject}_qc.tsv",
         atlas=atlas_files(),
     output:
-        timeseries=layout.TIMESERIES,
-        quality=layout.QUALITY,
+        timeseries="results/parcellate/{dataset}/sub-{subject}_timeseries.safetensors",
+        quality="results/parcellate/{dataset}/sub-{subject}_quality.tsv",
     log:
         "results/logs/parcellate/{dataset}_sub-{subject}.log",
     benchmark:
@@ -46,7 +46,7 @@ rule parcellate_subject:
         atlas=options("atlas"),
         options=dataset_section("parcellate"),
         preprocess=dataset_section("preprocess"),
-        cache=layout.PROJECTIONS,
+        cache="results/parcellate/cache",
         rows=subject_rows("bold", "mask"),
         on_error=CONFIG.index.on_error,
         revision=REVISIONS["parcellate"],

@@ -11,7 +11,7 @@ rule preprocess:
     input:
         [
             lambda wildcards, d=dataset: expand(
-                layout.QC,
+                "results/preprocess/{dataset}/sub-{subject}_qc.tsv",
                 dataset=d,
                 subject=subjects(d),
             )
@@ -23,10 +23,10 @@ rule preprocess_subject:
     """Write regressors and quality of a subject's runs."""
     input:
         confounds=run_tables,
-        runs=ancient(layout.RUNS),
+        runs=ancient("results/index/{dataset}_runs.tsv"),
     output:
-        nuisance=layout.NUISANCE,
-        qc=layout.QC,
+        nuisance="results/preprocess/{dataset}/sub-{subject}_nuisance.tsv",
+        qc="results/preprocess/{dataset}/sub-{subject}_qc.tsv",
     log:
         "results/logs/preprocess/{dataset}_sub-{subject}.log",
     benchmark:

@@ -14,10 +14,10 @@ rule shard_subject:
     """Write the samples of a subject."""
     input:
         confounds=run_files("confounds"),
-        runs=ancient(layout.RUNS),
-        labels=ancient(layout.LABELS),
-        trials=ancient(layout.TRIALS),
-        timeseries=layout.TIMESERIES,
+        runs=ancient("results/index/{dataset}_runs.tsv"),
+        labels=ancient("results/index/{dataset}_labels.json"),
+        trials=ancient("results/index/{dataset}_trials.tsv"),
+        timeseries="results/parcellate/{dataset}/sub-{subject}_timeseries.safetensors",
     output:
         "data/{role}/ds-{dataset}_sub-{subject}.tar",
     log:
