@@ -22,6 +22,7 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/scheduler.smk"
+include: "workflow/rules/messages.smk"
 include: "workflow/rules/common.smk"
 
 
@@ -43,3 +44,4 @@ include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/adapt.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/repeat.smk"
