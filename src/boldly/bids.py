@@ -174,6 +174,11 @@ def is_preproc_bold(name: str) -> bool:
     return entities(name).get("desc") == "preproc" and name.endswith(("_bold.nii.gz", "_bold.nii"))
 
 
+def is_denoised_bold(name: str, suffix: str) -> bool:
+    """Tell whether a name is that of a run's image with a certain end (``_desc-denoised_bold``), in any space."""
+    return name.endswith((f"{suffix}.nii.gz", f"{suffix}.nii")) and "task" in entities(name)
+
+
 def is_aroma_bold(name: str) -> bool:
     """Tell whether a name is that of a BOLD image smoothed and cleaned with ICA-AROMA (fMRIPrep before 23.1)."""
     return entities(name).get("desc") == "smoothAROMAnonaggr" and name.endswith(("_bold.nii.gz", "_bold.nii"))
@@ -187,6 +192,28 @@ def is_brain_mask(name: str) -> bool:
 def is_confounds_table(name: str) -> bool:
     """Tell whether a name is that of a confounds table, as fMRIPrep before 20.0 or after spells it."""
     return entities(name).get("desc") == "confounds" and name.endswith(("_timeseries.tsv", "_regressors.tsv"))
+
+
+def kind_of_image(image: Path) -> str:
+    """Return what tells a BOLD image from the one that fMRIPrep or HCP preprocessed; empty for that one.
+
+    Examples
+    --------
+    >>> kind_of_image(Path("sub-01_task-rest_space-T1w_desc-denoised_bold.nii.gz"))
+    'desc-denoised'
+    """
+    found = entities(image.name)
+    if "sub" not in found:
+        stem, run = sidecar(image).stem, image.parent.name
+        return stem.removeprefix(run).strip("_") if stem.startswith(run) else ""
+    desc = found.get("desc", "preproc")
+    # The contract tells of ICA-AROMA among the confounds.
+    return "" if desc in ("preproc", "smoothAROMAnonaggr") else f"desc-{desc}"
+
+
+def censored_frames(image: Path) -> Path:
+    """Return where XCP-D writes which frames it took for outliers: a row for each recorded frame."""
+    return image.with_name(f"{run_prefix(entities(image.name))}_outliers.tsv")
 
 
 def is_events_table(name: str) -> bool:

@@ -308,7 +308,16 @@ class DatasetOptions(Section):
         "MNI152NLin2009cAsym", description=f"The `space` entity to use; layout hcp: always {HCP_SPACE}."
     )
     image_suffix: str = Field(
-        "", description="What follows the run in an image's name, layout hcp: `_hp2000_clean`."
+        "",
+        description="End of the images' names, for images that another program denoised: `_desc-denoised_bold` "
+        "(XCP-D), `_desc-optcomDenoised_bold` (tedana); confounds are then regressed out of them only where the "
+        "dataset's own `preprocess` names a strategy. Layout hcp: what follows the run, `_hp2000_clean`. Default: "
+        "fMRIPrep's `_desc-preproc_bold`, or HCP's images.",
+    )
+    fmriprep: str | None = Field(
+        None,
+        description="fMRIPrep folder with brain masks and confounds tables, where `derivatives` holds denoised "
+        "images alone (`image_suffix`).",
     )
     resolution: str | None = Field(None, description="The `res` entity to use; default: any, if unambiguous.")
     tasks: list[str] | None = Field(None, description="Use only these BIDS tasks.")
@@ -362,6 +371,11 @@ class DatasetOptions(Section):
     )
 
     @property
+    def is_denoised(self) -> bool:
+        """Whether the images are those of a program that has removed confounds from them."""
+        return bool(self.image_suffix) and (self.layout == "fmriprep" or "clean" in self.image_suffix)
+
+    @property
     def is_remote(self) -> bool:
         """Whether the shards stay at a web address."""
         return self.shards is not None and is_url(self.shards)
@@ -381,6 +395,11 @@ class DatasetOptions(Section):
         folders += Path(self.derivatives).parents if self.derivatives else []
         places = [str(folder / "participants.tsv") for folder in folders]
         return next(filter(os.path.isfile, places), places[0] if places else None)
+
+    @field_validator("image_suffix")
+    @classmethod
+    def _without_ending(cls, suffix: str) -> str:
+        return re.sub(r"(\.dtseries)?\.nii(\.gz)?$", "", suffix)
 
     @field_validator("filters", mode="before")
     @classmethod
@@ -420,6 +439,9 @@ class DatasetOptions(Section):
             raise ValueError(
                 f"images of layout hcp are in {HCP_SPACE}, of one resolution: drop space and resolution"
             )
-        if self.layout != "hcp" and self.image_suffix:
-            raise ValueError("image_suffix is for layout hcp; choose fMRIPrep's images with space and resolution")
+        if self.fmriprep is not None and (self.layout == "hcp" or not self.image_suffix):
+            raise ValueError(
+                "fmriprep: only for denoised images that lie apart from fMRIPrep's (with image_suffix); images of "
+                "fMRIPrep itself are in derivatives"
+            )
         return self

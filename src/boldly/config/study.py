@@ -107,8 +107,14 @@ class Config(Section):
         return wrong
 
     def preprocess_of(self, dataset: str) -> PreprocessOptions:
-        """Return the options of preprocess for a dataset: those of the study, with its own."""
-        return merged(self.preprocess, self.datasets[dataset].preprocess)
+        """Return the options of preprocess for a dataset: those of the study, with its own.
+
+        The regression of the study is for images that nothing was removed from: denoised ones have only their own.
+        """
+        options, study = self.datasets[dataset], self.preprocess
+        if options.is_denoised:
+            study = study.model_copy(update={"strategy": [], "columns": []})
+        return merged(study, options.preprocess)
 
     def parcellate_of(self, dataset: str) -> ParcellateOptions:
         """Return the options of parcellate for a dataset: those of the study, with its own."""
@@ -137,6 +143,12 @@ class Config(Section):
                 lines.append(
                     f"datasets.{name}: preprocess brings fMRIPrep's cosines (high_pass or compcor), which are the "
                     f"high-pass filter; parcellate.high_pass_hz {high_pass_hz:g} is left out (set it to null)"
+                )
+            smoothing_mm = self.parcellate_of(name).smoothing_fwhm_mm
+            if "smooth" in options.image_suffix.lower() and smoothing_mm is not None:
+                lines.append(
+                    f"datasets.{name}: its images are smoothed already ({options.image_suffix}), and "
+                    f"parcellate.smoothing_fwhm_mm {smoothing_mm:g} smooths them again (null: none)"
                 )
             template = self.atlas.template if self.atlas is not None else None
             if template not in (None, options.space):

@@ -290,6 +290,12 @@ def _contract(
         raise InputError(
             Problem(str(runs), f"sub-{subject}", message, "set datasets.<name>.space and rerun index")
         )
+    kinds = sorted({bids.kind_of_image(Path(record.bold)) for record in records if record.bold})
+    if len(kinds) > 1:
+        message = f"images of different kinds: {', '.join(kind or 'preprocessed' for kind in kinds)}"
+        raise InputError(
+            Problem(str(runs), f"sub-{subject}", message, "set datasets.<name>.image_suffix and rerun index")
+        )
     return Contract(
         atlas=atlas.name,
         atlas_sha256=atlas.sha256,
@@ -302,4 +308,5 @@ def _contract(
         detrend=options.detrend,
         standardize=options.standardize,
         mask=options.mask,
+        images=kinds[0] if kinds else "",
     )

@@ -134,8 +134,8 @@ def _index_images(
     files, excluded, wrong = choose(dataset, options, files)
     problems += wrong
     check_variants(dataset, files)
-    roots = [Path(root) for root in (options.derivatives, options.bids) if root is not None]
-    times = Times(roots)
+    made = [Path(root) for root in (options.derivatives, options.fmriprep) if root is not None]
+    times = Times(made, [Path(options.bids)] if options.bids is not None else [])
     check = partial(
         check_run,
         times=times,

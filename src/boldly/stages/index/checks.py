@@ -23,6 +23,10 @@ from boldly.stages.index.survey import RunFiles
 from boldly.stages.index.times import Times
 
 _MAPS_PER_BLOCK = 8
+_CENSORED = (
+    "run XCP-D in a mode that interpolates frames and keeps them all (abcd, hbcd), and scrub here with "
+    "preprocess.fd_threshold_mm; or exclude the run"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +94,7 @@ def check_run(
         return Checked(files, header, t_r, too_few, ())
     problems += wrong + misplaced
     problems += _check_mask(files, header.grid, needs_mask=needs_mask)
-    problems += _check_confounds(files, header.n_volumes, t_r, preprocess)
+    problems += _check_confounds(files, header.n_volumes, t_r, preprocess) or _check_censored(files, header)
     return Checked(files, header, t_r, "", tuple(problems), start_time)
 
 
@@ -162,8 +166,11 @@ def _check_mask(files: RunFiles, grid: Grid, *, needs_mask: bool) -> list[Proble
         if not needs_mask or any("brain mask" in problem.message for problem in files.problems):
             return []
         message = "no brain mask beside the image"
+        way = "copy the mask that fMRIPrep wrote beside it"
+        if files.image is not None and bids.kind_of_image(files.image):
+            way = "name the fMRIPrep folder that has it (datasets.<name>.fmriprep)"
         remedy = (
-            "copy the mask that fMRIPrep wrote beside it, exclude the run, or let the whole image count as brain "
+            f"{way}, exclude the run, or let the whole image count as brain "
             "(datasets.<name>.without_mask: whole_image)"
         )
         return [Problem(str(files.image), files.key, message, remedy)]
@@ -185,7 +192,7 @@ def _check_confounds(files: RunFiles, n_volumes: int, t_r: float, options: Prepr
         if not confounds.needs_table(options) or any("confounds" in p.message for p in files.problems):
             return []
         image = files.image.name if files.image else ""
-        is_bids = bids.is_preproc_bold(image) or bids.is_aroma_bold(image)
+        is_bids = image.startswith("sub-")
         name = f"{bids.run_prefix(files.found)}_desc-confounds_timeseries.tsv" if is_bids else hcp.MOVEMENT
         message = f"no confounds table ({name})"
         remedy = "copy it beside the image, or set preprocess.strategy to [], or exclude the run"
@@ -209,12 +216,27 @@ def _check_confounds(files: RunFiles, n_volumes: int, t_r: float, options: Prepr
     problems = []
     if n_rows != n_volumes:
         message = f"the confounds table has {n_rows} rows, the image {n_volumes} volumes"
-        problems.append(problem(message, "run fMRIPrep again on the run, or exclude it"))
+        is_cut = files.image is not None and bids.kind_of_image(files.image) and n_rows > n_volumes
+        problems.append(problem(message, _CENSORED if is_cut else "run fMRIPrep again on the run, or exclude it"))
     duration_s = 0.0 if math.isnan(t_r) else n_volumes * t_r
     missing = confounds.missing_columns(columns, options, meta=meta, duration_s=duration_s)
     if missing:
         problems.append(confounds.missing_problem(missing, columns, str(table), files.key))
     return problems
+
+
+def _check_censored(files: RunFiles, header: Header) -> list[Problem]:
+    """Refuse an image that XCP-D left frames out of: nothing in it tells when the others were recorded."""
+    if files.image is None or not bids.kind_of_image(files.image):
+        return []
+    try:
+        _, recorded = _count_rows(bids.censored_frames(files.image))
+    except (OSError, UnicodeDecodeError):
+        return []
+    if recorded == header.n_volumes:
+        return []
+    message = f"the image has {header.n_volumes} of {recorded} frames: XCP-D took the others out"
+    return [Problem(str(files.image), files.key, message, _CENSORED)]
 
 
 def _count_rows(path: Path) -> tuple[list[str], int]:

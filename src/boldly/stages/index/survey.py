@@ -88,12 +88,19 @@ def survey(dataset: str, options: DatasetOptions, *, aroma: bool = False) -> tup
     """
     derivatives = Path(str(options.derivatives))
     folders = _subject_folders(derivatives, dataset)
+    if options.fmriprep is not None and not Path(options.fmriprep).is_dir():
+        raise InputError(
+            Problem(options.fmriprep, dataset, "no such folder", f"correct datasets.{dataset}.fmriprep")
+        )
     wanted = None if options.subjects is None else {name.removeprefix("sub-") for name in options.subjects}
     chosen = [folder for folder in folders if wanted is None or folder.name.removeprefix("sub-") in wanted]
     candidates: dict[tuple[str, ...], _Candidates] = {}
     tasks: set[str] = set()
     for folder in chosen:
-        tasks |= _collect(bids.functional_files(folder), options.tasks, candidates, aroma=aroma)
+        paths = bids.functional_files(folder)
+        if options.fmriprep is not None:
+            paths += bids.functional_files(Path(options.fmriprep) / folder.name)
+        tasks |= _collect(paths, options, candidates, aroma=aroma)
     candidates = _without_echoes(candidates)
     lacking = [files for files in candidates.values() if files.not_aroma and not files.images]
     candidates = {identity: files for identity, files in candidates.items() if files.images}
@@ -151,7 +158,7 @@ def _subject_folders(derivatives: Path, dataset: str) -> list[Path]:
 
 def _collect(
     paths: Iterable[Path],
-    tasks: Sequence[str] | None,
+    options: DatasetOptions,
     into: dict[tuple[str, ...], _Candidates],
     *,
     aroma: bool,
@@ -164,11 +171,11 @@ def _collect(
         # Phase images stand beside the magnitude image that is meant.
         if found.get("part", "mag") != "mag":
             continue
-        is_plain = bids.is_preproc_bold(path.name)
+        is_plain = _is_plain(path.name, options)
         is_image = bids.is_aroma_bold(path.name) if aroma else is_plain
         if is_image:
             seen.add(found.get("task", ""))
-        if tasks is not None and found.get("task") not in tasks:
+        if options.tasks is not None and found.get("task") not in options.tasks:
             continue
         if is_image or is_plain:
             files = into.setdefault(bids.run_identity(found), _Candidates(beside))
@@ -178,6 +185,13 @@ def _collect(
         elif bids.is_confounds_table(path.name):
             beside.confounds.append(path)
     return seen
+
+
+def _is_plain(name: str, options: DatasetOptions) -> bool:
+    """Tell whether a file is an image of the kind that the options name."""
+    if options.image_suffix:
+        return bids.is_denoised_bold(name, options.image_suffix)
+    return bids.is_preproc_bold(name)
 
 
 def _without_echoes(candidates: dict[tuple[str, ...], _Candidates]) -> dict[tuple[str, ...], _Candidates]:
@@ -266,14 +280,11 @@ def _absent(
             )
         )
     if not candidates and not problems:
-        problems.append(
-            Problem(
-                where,
-                dataset,
-                "no derivatives: not a single *_desc-preproc_bold.nii.gz in sub-*/[ses-*/]func",
-                f"correct datasets.{dataset}.derivatives (images of fMRIPrep 1.2 or newer are read)",
-            )
-        )
+        end = options.image_suffix or "_desc-preproc_bold"
+        message = f"no derivatives: not a single *{end}.nii.gz in sub-*/[ses-*/]func"
+        remedy = f"correct datasets.{dataset}.derivatives"
+        remedy += " or .image_suffix" if options.image_suffix else " (images of fMRIPrep 1.2 or newer are read)"
+        problems.append(Problem(where, dataset, message, remedy))
     return problems
 
 

@@ -30,8 +30,8 @@ class Times:
 
     Parameters
     ----------
-    roots : iterable of Path
-        Dataset folders in which sidecars are looked for: the derivatives, then the raw data.
+    derivatives, raw : iterable of Path
+        Dataset folders in which sidecars are looked for, the derivatives first.
 
     Attributes
     ----------
@@ -39,8 +39,8 @@ class Times:
         Keys of the runs whose slice timing was corrected to a moment that no sidecar names.
     """
 
-    def __init__(self, roots: Iterable[Path]) -> None:
-        self._roots = tuple(roots)
+    def __init__(self, derivatives: Iterable[Path], raw: Iterable[Path]) -> None:
+        self._made, self._raw = tuple(derivatives), tuple(raw)
         self.assumed: set[str] = set()
         self._read: dict[Path, object] = {}
         self._listed: dict[Path, list[Path]] = {}
@@ -91,8 +91,8 @@ class Times:
         repetition time where there is none. Without a correction it is 0, the onset of the first volume.
         """
         try:
-            stated, source = self._value(image, "StartTime", self._roots[:1])
-            corrected, _ = self._value(image, "SliceTimingCorrected", self._roots[:1])
+            stated, source = self._value(image, "StartTime", self._made)
+            corrected, _ = self._value(image, "SliceTimingCorrected", self._made)
             if stated is None and corrected is True and not math.isnan(t_r):
                 self.assumed.add(run.key)
                 return round(self._middle(image, t_r), _DECIMALS), []
@@ -108,7 +108,7 @@ class Times:
         return round(float(stated), _DECIMALS), []
 
     def _middle(self, image: Path, t_r: float) -> float:
-        slices, _ = self._value(image, "SliceTiming", self._roots[1:])
+        slices, _ = self._value(image, "SliceTiming", self._raw)
         try:
             middle = (min(slices) + max(slices)) / 2  # type: ignore[call-overload]
         except (TypeError, ValueError):
@@ -116,7 +116,7 @@ class Times:
         return middle if 0 <= middle < t_r else t_r / 2
 
     def _stated(self, image: Path) -> tuple[float | None, Path | None]:
-        value, path = self._value(image, "RepetitionTime", self._roots)
+        value, path = self._value(image, "RepetitionTime", (*self._made, *self._raw))
         if value is None or path is None:
             return None, None
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
