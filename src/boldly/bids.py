@@ -26,6 +26,7 @@ RUN_ENTITIES = {
     "part": "part",
     "chunk": "chunk",
 }
+_CIFTI = ".dtseries.nii"
 # Entities that name a product, not the recording it was made from.
 _OF_PRODUCT = {"space", "cohort", "res", "den", "hemi", "desc", "label", "atlas", "seg", "scale"}
 # Entities whose values are numbers: "01" is 1.
@@ -176,7 +177,17 @@ def is_preproc_bold(name: str) -> bool:
 
 def is_denoised_bold(name: str, suffix: str) -> bool:
     """Tell whether a name is that of a run's image with a certain end (``_desc-denoised_bold``), in any space."""
-    return name.endswith((f"{suffix}.nii.gz", f"{suffix}.nii")) and "task" in entities(name)
+    return name.endswith((f"{suffix}.nii.gz", f"{suffix}.nii", f"{suffix}{_CIFTI}")) and "task" in entities(name)
+
+
+def is_cifti(name: str) -> bool:
+    """Tell whether a name is that of a time series on surfaces."""
+    return name.endswith(_CIFTI)
+
+
+def is_cifti_bold(name: str) -> bool:
+    """Tell whether a name is that of a preprocessed time series on surfaces, as fMRIPrep spells it."""
+    return name.endswith(f"_bold{_CIFTI}") and entities(name).get("desc", "preproc") == "preproc"
 
 
 def is_aroma_bold(name: str) -> bool:
@@ -224,7 +235,7 @@ def is_events_table(name: str) -> bool:
 def sidecar(image: Path) -> Path:
     """Return the JSON file beside an image or table."""
     name = image.name
-    for suffix in (".nii.gz", ".nii", ".tsv"):
+    for suffix in (".nii.gz", ".dtseries.nii", ".dlabel.nii", ".nii", ".tsv"):
         name = name.removesuffix(suffix)
     return image.with_name(f"{name}.json")
 

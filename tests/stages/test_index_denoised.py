@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import pandas as pd
@@ -19,7 +20,7 @@ def apart(study: Study, suffix: str) -> Path:
     """Write a folder with denoised images alone, half as bright as those of fMRIPrep."""
     root = study.bids / "derivatives" / "denoised"
     for files in study.files.values():
-        image = nib.load(files.bold)
+        image: Any = nib.load(files.bold)
         made = root / files.bold.relative_to(study.derivatives).with_name(
             files.bold.name.replace("_desc-preproc_bold", suffix)
         )
@@ -111,7 +112,7 @@ def test_without_the_folder_of_fmriprep_masks_are_missed_by_name(study, tmp_path
 def test_an_image_that_xcp_d_left_frames_out_of_is_refused(study, tmp_path, has_confounds):
     root = apart(study, "_desc-denoised_bold")
     image = next(root.rglob("sub-01*run-1*_bold.nii.gz"))
-    whole = nib.load(image)
+    whole: Any = nib.load(image)
     nib.save(whole.slicer[..., :30], image)
     outliers = pd.DataFrame({"framewise_displacement": [1] * 10 + [0] * 30})
     outliers.to_csv(image.with_name("sub-01_task-blocks_run-1_outliers.tsv"), sep="\t", index=False)

@@ -11,7 +11,7 @@ from pydantic import (
 )
 
 from boldly.config.adaptation import PROBE_BASELINES, AdaptOptions, AdaptSection
-from boldly.config.datasets import AtlasOptions, DatasetOptions, TaskOptions
+from boldly.config.datasets import SURFACES, AtlasOptions, DatasetOptions, TaskOptions
 from boldly.config.preparation import (
     ExportOptions,
     IndexOptions,
@@ -88,9 +88,34 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _smoothed_once(self) -> Self:
-        if wrong := self.aroma_conflicts():
+        if wrong := self.aroma_conflicts() + self._surface_conflicts():
             raise ValueError("; ".join(wrong))
         return self
+
+    def _surface_conflicts(self) -> list[str]:
+        """Say where images on surfaces (CIFTI) meet an atlas of voxels, or the other way round, or a kernel."""
+        wrong = []
+        for name, options in self.datasets.items():
+            if options.derivatives is None or self.atlas is None:
+                continue
+            if options.is_cifti and not self.atlas.is_parcellation:
+                wrong.append(
+                    f"datasets.{name}: its images are on surfaces (space {options.space}), the atlas "
+                    f"{self.atlas.path or self.atlas.name} is a volume; give a parcellation of surfaces as "
+                    "atlas.path (*.dlabel.nii), or take the images of a volume space"
+                )
+            elif self.atlas.is_parcellation and not options.is_cifti:
+                wrong.append(
+                    f"datasets.{name}: the atlas {self.atlas.path} is a parcellation of surfaces, the images are "
+                    f"volumes in {options.space}; set space to {SURFACES} (fMRIPrep --cifti-output), or give an "
+                    "atlas of voxels"
+                )
+            elif options.is_cifti and self.parcellate_of(name).smoothing_fwhm_mm is not None:
+                wrong.append(
+                    f"parcellate.smoothing_fwhm_mm: images on surfaces ({name}) are not smoothed here; set it to "
+                    "null, and smooth before where it is needed (wb_command -cifti-smoothing)"
+                )
+        return wrong
 
     def aroma_conflicts(self) -> list[str]:
         """Say what does not go together with the images that fMRIPrep smoothed and cleaned with ICA-AROMA."""

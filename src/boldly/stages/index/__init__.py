@@ -141,7 +141,7 @@ def _index_images(
         times=times,
         preprocess=preprocess,
         fewest_volumes=fewest,
-        needs_mask=options.without_mask == "error",
+        needs_mask=options.without_mask == "error" and not options.is_cifti,
         excluded=excluded,
     )
     found = tqdm(_check_all(check, files), desc=f"{dataset}: runs", total=len(files), unit="run", disable=None)
@@ -233,7 +233,8 @@ def _summarize(dataset: str, rows: Sequence[Run]) -> None:
     subjects = len({row.subject for row in rows if row.status == "ok"})
     left_out = "".join(f", {counts[status]} {status}" for status in ("excluded", "error") if counts[status])
     _LOG.info("%s: %d runs of %d subjects%s", dataset, counts["ok"], subjects, left_out)
-    bare = [row.key for row in rows if row.status == "ok" and row.bold and not row.mask]
+    masked = [row for row in rows if row.status == "ok" and row.bold and not bids.is_cifti(row.bold)]
+    bare = [row.key for row in masked if not row.mask]
     if bare:
         message = "%s: no brain mask beside the images of %d runs, the first %s: the whole image counts as brain"
         _LOG.warning(message, dataset, len(bare), bare[0])

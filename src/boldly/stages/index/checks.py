@@ -16,13 +16,15 @@ from boldly import bids, hcp
 from boldly.config import AtlasOptions, PreprocessOptions
 from boldly.records import InputError, Problem
 from boldly.signals import confounds
-from boldly.signals.atlas import load_atlas
+from boldly.signals.atlas import load_atlas, load_parcellation
+from boldly.signals.grayordinates import Parcellation, is_series, open_series
 from boldly.signals.headers import Header, HeaderError, check_source, is_sound_on, read_header
 from boldly.signals.images import Grid, open_volumes, read_mask
 from boldly.stages.index.survey import RunFiles
 from boldly.stages.index.times import Times
 
 _MAPS_PER_BLOCK = 8
+_UNKNOWN = Problem("", "", "", "")
 _CENSORED = (
     "run XCP-D in a mode that interpolates frames and keeps them all (abcd, hbcd), and scrub here with "
     "preprocess.fd_threshold_mm; or exclude the run"
@@ -78,7 +80,7 @@ def check_run(
     if files.image is None:
         return Checked(files, None, math.nan, "", tuple(problems))
     try:
-        header = read_header(files.image)
+        header = _header(files.image)
     except HeaderError as error:
         problems.append(Problem(str(files.image), files.key, str(error), error.remedy))
         return Checked(files, None, math.nan, "", tuple(problems))
@@ -93,7 +95,8 @@ def check_run(
         too_few = f"{header.n_volumes} volumes, fewer than {fewest_volumes}"
         return Checked(files, header, t_r, too_few, ())
     problems += wrong + misplaced
-    problems += _check_mask(files, header.grid, needs_mask=needs_mask)
+    if header.grid is not None:
+        problems += _check_mask(files, header.grid, needs_mask=needs_mask)
     problems += _check_confounds(files, header.n_volumes, t_r, preprocess) or _check_censored(files, header)
     return Checked(files, header, t_r, "", tuple(problems), start_time)
 
@@ -114,9 +117,11 @@ def check_atlas(atlas: AtlasOptions, runs: Sequence[Checked]) -> dict[str, Probl
     InputError
         For an atlas, or a table of names, that cannot be read.
     """
+    if atlas.is_parcellation:
+        return _check_parcellation(load_parcellation(atlas), runs)
     groups: dict[tuple[Any, ...], list[tuple[Checked, Grid]]] = {}
     for run in runs:
-        if run.header is not None:
+        if run.header is not None and run.header.grid is not None:
             grid = run.header.grid
             groups.setdefault((grid.shape, np.round(grid.affine, 3).tobytes()), []).append((run, grid))
     problems: dict[str, Problem] = {}
@@ -137,6 +142,34 @@ def check_atlas(atlas: AtlasOptions, runs: Sequence[Checked]) -> dict[str, Probl
                 break
             support |= (np.nan_to_num(block) * volumes.slope + volumes.inter != 0).any(axis=0)
     return problems
+
+
+def _check_parcellation(parcellation: Parcellation, runs: Sequence[Checked]) -> dict[str, Problem]:
+    """Find the runs on surfaces that the parcellation does not fit, looking once at each set of grayordinates."""
+    problems: dict[str, Problem] = {}
+    known: list[tuple[Any, Problem | None]] = []
+    for run in runs:
+        if run.header is None or run.header.axis is None:
+            continue
+        axis, key = run.header.axis, run.files.key
+        problem = next((found for other, found in known if other == axis), _UNKNOWN)
+        if problem is _UNKNOWN:
+            try:
+                parcellation.on(axis)
+                problem = None
+            except InputError as error:
+                problem = error.problems[0]
+            known.append((axis, problem))
+        if problem is not None:
+            problems[key] = dataclasses.replace(problem, entity=key)
+    return problems
+
+
+def _header(image: Path) -> Header:
+    if not is_series(image):
+        return read_header(image)
+    series = open_series(image)
+    return Header(None, series.n_volumes, series.t_r, series.axis)
 
 
 def _inside(run: Checked | None, grid: Grid, problems: dict[str, Problem]) -> NDArray[np.bool_]:

@@ -190,8 +190,8 @@ def _collect(
 def _is_plain(name: str, options: DatasetOptions) -> bool:
     """Tell whether a file is an image of the kind that the options name."""
     if options.image_suffix:
-        return bids.is_denoised_bold(name, options.image_suffix)
-    return bids.is_preproc_bold(name)
+        return bids.is_cifti(name) == options.is_cifti and bids.is_denoised_bold(name, options.image_suffix)
+    return bids.is_cifti_bold(name) if options.is_cifti else bids.is_preproc_bold(name)
 
 
 def _without_echoes(candidates: dict[tuple[str, ...], _Candidates]) -> dict[tuple[str, ...], _Candidates]:
@@ -280,9 +280,11 @@ def _absent(
             )
         )
     if not candidates and not problems:
-        end = options.image_suffix or "_desc-preproc_bold"
-        message = f"no derivatives: not a single *{end}.nii.gz in sub-*/[ses-*/]func"
+        end = options.image_suffix or ("_bold" if options.is_cifti else "_desc-preproc_bold")
+        end += ".dtseries.nii" if options.is_cifti else ".nii.gz"
+        message = f"no derivatives: not a single *{end} in sub-*/[ses-*/]func"
         remedy = f"correct datasets.{dataset}.derivatives"
+        remedy += ", or run fMRIPrep with --cifti-output" if options.is_cifti else ""
         remedy += " or .image_suffix" if options.image_suffix else " (images of fMRIPrep 1.2 or newer are read)"
         problems.append(Problem(where, dataset, message, remedy))
     return problems
@@ -352,8 +354,9 @@ def _image(dataset: str, options: DatasetOptions, files: _Candidates, run: RunFi
             f"run fMRIPrep with --output-spaces {options.space}, {_EXCLUDE}",
         )
         return None
-    resolutions = sorted({_entity(path, "res") for path in in_space})
-    found = ", ".join(repr(name) if name else "'' (no res entity)" for name in resolutions)
+    key = "den" if options.is_cifti else "res"
+    resolutions = sorted({_entity(path, key) for path in in_space})
+    found = ", ".join(repr(name) if name else f"'' (no {key} entity)" for name in resolutions)
     field = f"datasets.{dataset}.resolution"
     if options.resolution is None:
         if len(resolutions) > 1:
@@ -361,7 +364,7 @@ def _image(dataset: str, options: DatasetOptions, files: _Candidates, run: RunFi
             return None
         chosen = in_space
     else:
-        chosen = [path for path in in_space if bids.is_same("res", _entity(path, "res"), options.resolution)]
+        chosen = [path for path in in_space if bids.is_same(key, _entity(path, key), options.resolution)]
         if not chosen:
             problem(
                 in_space[0].parent,

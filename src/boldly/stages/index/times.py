@@ -17,6 +17,8 @@ _PLAUSIBLE_S = (0.1, 20.0)
 # Written by software that does not know the repetition time.
 _PLACEHOLDERS_S = (0.0, 1.0)
 _DECIMALS = 5
+# fMRIPrep before 21 spells those of CIFTI files with the image's whole name.
+_SIDECARS = ("bold.json", "bold.dtseries.json")
 
 
 class _SidecarError(ValueError):
@@ -149,5 +151,5 @@ class Times:
 
     def _list(self, folder: Path) -> list[Path]:
         if folder not in self._listed:
-            self._listed[folder] = [path for path in bids.files_in(folder) if path.name.endswith("bold.json")]
+            self._listed[folder] = [path for path in bids.files_in(folder) if path.name.endswith(_SIDECARS)]
         return self._listed[folder]
