@@ -11,13 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
 from tqdm import tqdm
 
 from boldly import bids
 from boldly.config import AtlasOptions, DatasetOptions, IndexOptions, PreprocessOptions, TaskOptions
-from boldly.files import atomic_path, write_json, write_tsv
-from boldly.records import Event, InputError, Problem, Run, write_runs, write_trials
+from boldly.files import atomic_path, write_json
+from boldly.records import Event, InputError, Problem, Run, write_problems, write_runs, write_trials
 from boldly.signals.states import summary
 from boldly.stages.index.checks import Checked, check_atlas, check_run
 from boldly.stages.index.choice import choose
@@ -99,13 +98,13 @@ def run(
             found = _index_images(dataset, dataset_options, preprocess, atlas, fewest, t_r_s)
             rows, events, names, problems, own = found
     except InputError as error:
-        _write_problems(problems_path, error.problems)
+        write_problems(problems_path, error.problems)
         raise
-    _write_problems(problems_path, [*problems, *own])
+    write_problems(problems_path, [*problems, *own])
     stopping = problems if options.on_error == "exclude" else [*problems, *own]
     if not stopping and not any(row.status == "ok" for row in rows):
         stopping = [_nothing_left(dataset, rows, runs), *own]
-        _write_problems(problems_path, stopping)
+        write_problems(problems_path, stopping)
     if stopping:
         raise InputError(stopping)
     _summarize(dataset, rows)
@@ -217,15 +216,6 @@ def _nothing_left(dataset: str, rows: Sequence[Run], runs: Path) -> Problem:
         f"not one of {len(rows)} runs is usable: {words}",
         "see the reasons, and correct the config",
     )
-
-
-def _write_problems(path: Path, problems: Sequence[Problem]) -> None:
-    """Write the table of problems; without problems, remove that of an earlier attempt."""
-    if not problems:
-        path.unlink(missing_ok=True)
-        return
-    rows = [dataclasses.astuple(problem) for problem in problems]
-    write_tsv(path, pd.DataFrame(rows, columns=["file", "entity", "message", "way_out"]))
 
 
 def _summarize(dataset: str, rows: Sequence[Run]) -> None:
