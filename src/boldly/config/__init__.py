@@ -51,11 +51,12 @@ from boldly.config.signals import (
     SignalExclusionOptions,
     with_one_high_pass,
 )
-from boldly.config.study import Config, DeviceOptions, EvaluateOptions, FiguresOptions
+from boldly.config.study import FEW_UNITS, Config, DeviceOptions, EvaluateOptions, FiguresOptions
 
 __all__ = [
     "ATLASES",
     "COMPONENTS",
+    "FEW_UNITS",
     "HCP_SPACE",
     "PROBE_BASELINES",
     "REVISIONS",

@@ -22,6 +22,10 @@ from boldly.config.pretraining import COMPONENTS, PretrainSection, repeat_name
 from boldly.config.sections import ExperimentName, Name, Section
 from boldly.config.signals import ParcellateOptions, PreprocessOptions, merged
 
+# Numbers of test units of which an interval is of no use, and how many standard errors a 0.95 interval over them
+# reaches to each side: Student's t of 0.975 with one and two degrees of freedom.
+FEW_UNITS = {2: 12.7, 3: 4.3}
+
 
 class EvaluateOptions(Section):
     """Scores and their intervals."""
@@ -150,10 +154,17 @@ class Config(Section):
         lines = []
         for name, options in self.datasets.items():
             split = options.split or self.split.downstream
-            if options.role == "downstream" and getattr(split, "test", None) == 1:
+            few = getattr(split, "test", None) if options.role == "downstream" else None
+            if few == 1:
                 lines.append(
                     f"datasets.{name}: a single test unit (split.test: 1): nothing tells how much scores vary "
                     "between units; `test: leave_one_out` tests each in turn"
+                )
+            elif few in FEW_UNITS:
+                lines.append(
+                    f"datasets.{name}: {few} test units (split.test: {few}): an interval over them reaches "
+                    f"{FEW_UNITS[few]} standard errors to each side and says next to nothing; "
+                    "`test: leave_one_out` tests each unit in turn"
                 )
             if options.derivatives is None:
                 continue
