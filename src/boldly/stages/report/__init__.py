@@ -18,7 +18,7 @@ from boldly.config import Config
 from boldly.files import atomic_path, read_json
 from boldly.records import InputError, Problem
 from boldly.stages.report import figures, gather, guards, references, study
-from boldly.stages.report.methods import Methods, filters, methods
+from boldly.stages.report.methods import Methods, counted, enumerated, filters, methods
 from boldly.stages.report.tables import Table
 
 logger = logging.getLogger(__name__)
@@ -132,6 +132,7 @@ def _content(
         "warnings": guards.warnings(scores, splits, manifests, downstream, about),
         "controls": guards.controls(scores),
         "description": figures.from_template(CAPTIONS / "workflow.rst", config) if config else None,
+        "asked": _asked(config) if config else "",
         "config_text": _config_text(config) if config else "",
         "tables": tables,
         "figures": pictures,
@@ -146,6 +147,18 @@ def _of_interest(config: Record | None, runs: Iterable[str]) -> list[str]:
     decoded = [name for name, one in config["datasets"].items() if one["role"] == "downstream"] if config else []
     names = [name for name in every if name in decoded] or every
     return names if len(names) <= 4 else [*names[:3], f"{len(names) - 3} more"]
+
+
+def _asked(config: Record) -> str:
+    """Say in a sentence what the config asks for."""
+    kinds = [one["role"] for one in config["datasets"].values()]
+    parts = [
+        f"{counted(kinds.count('upstream'), 'dataset')} to pretrain on",
+        f"{counted(kinds.count('downstream'), 'dataset')} to decode",
+        counted(len(config["pretrain"]["experiments"]), "pretraining"),
+    ]
+    number = len(config["adapt"]["experiments"])
+    return f"The config asks for {enumerated([*parts, counted(number, 'decoder')])}, baselines and controls included."
 
 
 def _config_text(config: Record) -> str:

@@ -22,10 +22,12 @@ _VIEWER_BYTES = 8_000_000
 # Wider ones are made smaller where all together are too large: twice the width of the page on a fine screen.
 _WIDTHS = (2000, 1400, 1000)
 
-_CATEGORIES = {"upstream_losses": "training", "upstream_data": "data", "quality": "data", "excluded": "data"}
+_CATEGORIES = {"upstream_losses": "training", "upstream_data": "data", "quality": "data"}
 _CATEGORIES |= {"carpet": "data", "downstream_trials": "data"}
+# Pictures of what the page shows as a table.
+_TABLES = ("excluded",)
 # In the order in which they are read; others follow by name.
-_ORDER = ("upstream_data", "quality", "excluded", "carpet", "downstream_trials", "upstream_losses")
+_ORDER = ("upstream_data", "quality", "carpet", "downstream_trials", "upstream_losses")
 _ORDER += ("downstream_accuracy", "downstream_curves", "downstream_comparisons", "downstream_confusion")
 
 
@@ -69,7 +71,9 @@ def pictures(folder: Path, captions: Path, config: dict[str, Any] | None) -> lis
     config : dict or None
         The config; without it captions cannot say parameters, and only titles are given.
     """
-    paths = sorted(folder.glob("*.png"), key=lambda path: (_rank(path.stem), path.stem))
+    paths = sorted(
+        (path for path in folder.glob("*.png") if path.stem not in _TABLES), key=lambda path: (_rank(path.stem), path.stem)
+    )
     contents = _fitting([path.read_bytes() for path in paths])
     return [
         _picture(path, content, caption(path.stem, captions, config))

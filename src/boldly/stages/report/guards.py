@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pandas as pd
@@ -48,28 +48,33 @@ def warnings(
             )
         if split.get("shared"):
             lines.append(f"{split['dataset']}: people whom another dataset tests were let into the pretraining.")
-    mismatched = [(name, one) for name, one in manifests.items()]
-    mismatched += [(f"{name} ({dataset})", one) for (dataset, name), one in downstream.items()]
-    for name, manifest in mismatched:
-        if allowed := manifest.get("options", {}).get("allow_mismatch"):
-            lines.append(f"{name}: data and model may differ in {', '.join(allowed)} (allow_mismatch).")
-    for name, manifest in manifests.items():
-        if unknown := manifest.get("without_fingerprints"):
-            lines.append(
-                f"{name}: {len(unknown)} of its training runs have no fingerprint, so nothing can tell whether they are "
-                "among the test runs."
-            )
+    everyone = {**manifests, **{f"{name} ({dataset})": one for (dataset, name), one in downstream.items()}}
+    for text, names in _by_value(everyone, lambda one: one.get("options", {}).get("allow_mismatch")).items():
+        lines.append(f"{names}: data and model may differ in {text} (allow_mismatch).")
+    for text, names in _by_value(manifests, lambda one: one.get("without_fingerprints")).items():
+        lines.append(
+            f"{names}: some runs of {text} that pretrained have no fingerprint, so nothing can tell whether they are "
+            "among the runs that are tested under another name."
+        )
     if study is not None:
         lines += [f"{text}." if not text.endswith(".") else text for text in study["warnings"]]
         if study["config"]["evaluate"]["allow_pretrained_test_runs"]:
             lines.append("Networks that were pretrained on test runs are scored (evaluate.allow_pretrained_test_runs).")
-    everyone = [*manifests.values(), *downstream.values()]
-    commits = {str(one.get("environment", {}).get("git_commit")) for one in everyone}
+    commits = {str(one.get("environment", {}).get("git_commit")) for one in everyone.values()}
     if any(commit.endswith("-dirty") for commit in commits):
         lines.append("Some models were trained with code that differs from its commit (git_commit ends in -dirty).")
     if len(commits) > 1:
         lines.append(f"The models were trained with {len(commits)} versions of the code (see the versions below).")
     return lines
+
+
+def _by_value(manifests: dict[str, Record], value: Callable[[Record], list[str] | None]) -> dict[str, str]:
+    """Return the names of the experiments that have the same value, by this value; without those that have none."""
+    found: dict[str, list[str]] = {}
+    for name, manifest in manifests.items():
+        if values := value(manifest):
+            found.setdefault(", ".join(values), []).append(name)
+    return {text: ", ".join(names) for text, names in found.items()}
 
 
 def controls(scores: dict[str, pd.DataFrame]) -> Table:
