@@ -424,3 +424,11 @@ def figure_files():
     if DOWNSTREAM and ADAPT:
         names += ["downstream_accuracy", "downstream_curves", "downstream_comparisons", "downstream_confusion"]
     return expand(layout.FIGURE, figure=names)
+
+
+def report_tables():
+    """What the report says beside its figures, for the parts that the config has."""
+    tables = expand(layout.RUNS, dataset=CONFIG.datasets)
+    if DOWNSTREAM and ADAPT:
+        tables += expand(layout.SCORES, dataset=DOWNSTREAM) + expand(layout.COMPARISONS, dataset=DOWNSTREAM)
+    return tables

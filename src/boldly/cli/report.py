@@ -19,13 +19,13 @@ def add(commands: Commands) -> None:
     sub.add_argument("results", type=Path, nargs="?", default=Path("results"), help="folder of results; default: results")
     path(sub, "output", "the page; default: report.html", default=Path("report.html"))
     text = "config file of the study; default: what an earlier report recorded in the folder; -: JSON on standard input"
-    sub.add_argument("--configfile", metavar="PATH", help=text)
+    sub.add_argument("--config", metavar="PATH", help=text)
 
 
 def _report(args: argparse.Namespace) -> None:
     from boldly.stages import report
 
-    report.run(results=args.results, output=args.output, config=_config(args.configfile))
+    report.run(results=args.results, output=args.output, config=_config(args.config))
     print(args.output)
 
 
@@ -36,6 +36,6 @@ def _config(source: str | None) -> Config | None:
     if source is None:
         return None
     if source == "-":
-        return parse(Config, sys.stdin.read(), "--configfile -")
+        return parse(Config, sys.stdin.read(), "--config -")
     # Files that a config names beside itself: .../config/mine.yaml names config/tasks/mdtb.yaml.
     return load_config(source, Path(source).resolve().parents[1])

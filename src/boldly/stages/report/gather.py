@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from boldly import records
 from boldly.files import read_json, read_tsv
 from boldly.records import Run, read_runs
 from boldly.stages.report.tables import Column, Table, table
@@ -62,11 +63,11 @@ def roles(results: Path) -> dict[str, str]:
 
 def datasets(runs: dict[str, list[Run]], role: dict[str, str]) -> Table:
     """Return people, runs and recorded time of each dataset."""
-    records = []
+    lines: list[Record] = []
     for name, rows in runs.items():
         used = [run for run in rows if run.status == "ok"]
         times = sorted({f"{run.t_r:g}" for run in used if not math.isnan(run.t_r)}, key=float)
-        records.append(
+        lines.append(
             {
                 "dataset": name,
                 "role": role.get(name, ""),
@@ -90,19 +91,19 @@ def datasets(runs: dict[str, list[Run]], role: dict[str, str]) -> Table:
         Column("t_r", "Repetition time (s)"),
         Column("space", "Space"),
     )
-    return table("People, runs and recorded time of each dataset.", records, columns)
+    return table("People, runs and recorded time of each dataset.", lines, columns)
 
 
 def exclusions(runs: dict[str, list[Run]]) -> Table:
     """Return every run that takes no part, with the reason."""
-    records = [
+    lines = [
         {"dataset": name, "run": run.key, "status": run.status, "reason": run.reason}
         for name, rows in runs.items()
         for run in rows
         if run.status != "ok"
     ]
     columns = (Column("dataset", "Dataset"), Column("run", "Run"), Column("status", "Status"), Column("reason", "Reason"))
-    return table("Runs that take no part, with the reason.", records, columns)
+    return table("Runs that take no part, with the reason.", lines, columns)
 
 
 def read_trial_tables(results: Path) -> dict[str, pd.DataFrame]:
@@ -117,13 +118,13 @@ def read_trial_tables(results: Path) -> dict[str, pd.DataFrame]:
 
 def trials(events: dict[str, pd.DataFrame]) -> Table:
     """Return how many trials each state has, of how many people."""
-    records: list[Record] = []
+    lines: list[Record] = []
     for dataset, rows in events.items():
         used = rows[rows["status"] == "ok"]
         for state, of_state in used.groupby("label", sort=True):
             people = of_state.groupby("subject").size()
             seconds = of_state["n_frames"] * of_state["t_r"]
-            records.append(
+            lines.append(
                 {
                     "dataset": dataset,
                     "state": state,
@@ -144,23 +145,23 @@ def trials(events: dict[str, pd.DataFrame]) -> Table:
         Column("seconds", "Median length (s)", 1),
     )
     caption = "Trials of each state; those that scrubbing or the exclusion of runs takes later still count here."
-    return table(caption, records, columns)
+    return table(caption, lines, columns)
 
 
 def left_out(events: dict[str, pd.DataFrame]) -> Table:
     """Return why events became no trials."""
-    records = [
+    lines = [
         {"dataset": dataset, "reason": reason, "events": len(of_reason)}
         for dataset, rows in events.items()
         for reason, of_reason in rows[rows["status"] != "ok"].groupby("reason", sort=True)
     ]
     columns = (Column("dataset", "Dataset"), Column("reason", "Reason"), Column("events", "Events", 0))
-    return table("Events that became no trials, with the reason.", records, columns)
+    return table("Events that became no trials, with the reason.", lines, columns)
 
 
 def quality(results: Path, runs: dict[str, list[Run]]) -> Table:
     """Return medians, and the worst run, of each measure of quality of each dataset."""
-    records: list[Record] = []
+    lines: list[Record] = []
     for name in runs:
         rows = [row for row in quality_rows(results, name) if row["status"] == "ok"]
         values = {key: _numbers(rows, key) for key in ("mean_fd_mm", "scrubbed_fraction", "degrees_of_freedom")}
@@ -173,7 +174,7 @@ def quality(results: Path, runs: dict[str, list[Run]]) -> Table:
         record["worst_fd_mm"] = max(values["mean_fd_mm"], default=None)
         record["fewest_df"] = min(values["degrees_of_freedom"], default=None)
         record["lowest_tsnr"] = min(values["median_tsnr"], default=None)
-        records.append(record)
+        lines.append(record)
     columns = (
         Column("dataset", "Dataset"),
         Column("runs", "Runs used", 0),
@@ -186,7 +187,7 @@ def quality(results: Path, runs: dict[str, list[Run]]) -> Table:
         Column("lowest_tsnr", "Lowest of a run", 1),
         Column("median_coverage", "Parcel coverage", 2),
     )
-    return table("Quality of the runs that are used: median over runs, and the worst run.", records, columns)
+    return table("Quality of the runs that are used: median over runs, and the worst run.", lines, columns)
 
 
 def _numbers(rows: Iterable[dict[str, str]], key: str) -> list[float]:
@@ -208,7 +209,7 @@ def read_downstream(results: Path) -> dict[tuple[str, str], Record]:
 
 def training(results: Path, manifests: dict[str, Record]) -> Table:
     """Return options, skill and time of each upstream experiment."""
-    records: list[Record] = []
+    lines: list[Record] = []
     for name, manifest in manifests.items():
         options = manifest.get("options", {})
         record: Record = {
@@ -217,7 +218,6 @@ def training(results: Path, manifests: dict[str, Record]) -> Table:
             "layers": options.get("layers"),
             "width": options.get("width"),
             "steps": options.get("steps"),
-            "seed": options.get("seed"),
             "kept": manifest.get("step"),
             "minutes": _minutes(manifest.get("seconds")),
             "people": len(manifest.get("training", ())) or None,
@@ -230,14 +230,14 @@ def training(results: Path, manifests: dict[str, Record]) -> Table:
             row = (kept if len(kept) else rows).iloc[-1] if len(rows) else pd.Series(dtype=float)
             record |= {key: row.get(key) for key in ("loss", "skill", "skill_ar1", "skill_var")}
         if options.get("framework") == "components":
-            record |= dict.fromkeys(("layers", "steps", "kept"))
-        records.append(record)
+            # Nothing of it is trained by steps.
+            record |= dict.fromkeys(("layers", "steps", "kept", "loss"))
+        lines.append(record)
     columns = (
         Column("experiment", "Experiment"),
         Column("framework", "Framework"),
         Column("layers", "Layers", 0),
         Column("width", "Width", 0),
-        Column("seed", "Seed", 0),
         Column("people", "Training people", 0),
         Column("held_out", "Held-out people", 0),
         Column("steps", "Steps", 0),
@@ -252,7 +252,7 @@ def training(results: Path, manifests: dict[str, Record]) -> Table:
         "Pretraining, with the validation of the step whose weights were kept. Skill is 1 - L1 / L1 of a forecast "
         "without a network, on held-out people. The losses of different frameworks are not the same quantity."
     )
-    return table(caption, records, columns)
+    return table(caption, lines, columns)
 
 
 def _minutes(seconds: float | None) -> float | None:
@@ -263,7 +263,7 @@ def read_scores(results: Path) -> dict[str, pd.DataFrame]:
     """Return the summary of each dataset: a row for each experiment and n, metrics as columns."""
     found = {}
     for path in sorted((results / "evaluate").glob("*_scores.tsv")):
-        rows = read_tsv(path, text_columns=("draw", "seed", "subject", "label", "flag", "start", "kind", "experiment"))
+        rows = records.read_scores(path)
         whole = rows[(rows[["draw", "seed", "subject", "label"]] == "all").all(axis=1)]
         found[path.name.removesuffix("_scores.tsv")] = whole
     return found
@@ -271,7 +271,7 @@ def read_scores(results: Path) -> dict[str, pd.DataFrame]:
 
 def scores(dataset: str, rows: pd.DataFrame, confidence: float | None) -> Table:
     """Return the scores of all decoders of a dataset."""
-    records: list[Record] = []
+    lines: list[Record] = []
     for (experiment, n), of_one in rows.groupby(["experiment", "n"], sort=False):
         record: Record = {"experiment": experiment, "n": n or None, "kind": of_one["kind"].iloc[0]}
         for row in of_one.to_dict("records"):
@@ -279,7 +279,7 @@ def scores(dataset: str, rows: pd.DataFrame, confidence: float | None) -> Table:
             if row["metric"] == "accuracy":
                 record |= {"low": row["ci_low"], "high": row["ci_high"]}
         record["flag"] = "; ".join(sorted({str(text) for text in of_one["flag"].dropna() if str(text)}))
-        records.append(record)
+        lines.append(record)
     columns = (
         Column("experiment", "Decoder"),
         Column("kind", "Kind"),
@@ -297,13 +297,13 @@ def scores(dataset: str, rows: pd.DataFrame, confidence: float | None) -> Table:
         f"{dataset}: scores on the test trials, with {level} over test units, draws and seeds. n counts the labelled "
         "people (or runs), those for validation too."
     )
-    return table(caption, records, columns)
+    return table(caption, lines, columns)
 
 
 def read_comparisons(results: Path) -> dict[str, pd.DataFrame]:
     """Return the paired differences of each dataset."""
     paths = sorted((results / "evaluate").glob("*_comparisons.tsv"))
-    found = {path.name.removesuffix("_comparisons.tsv"): read_tsv(path, ("experiment", "baseline")) for path in paths}
+    found = {path.name.removesuffix("_comparisons.tsv"): records.read_comparisons(path) for path in paths}
     return {name: rows for name, rows in found.items() if len(rows)}
 
 
@@ -364,14 +364,14 @@ def _best(rows: pd.DataFrame) -> Record | None:
 
 def usage(results: Path) -> Table:
     """Return jobs, time and memory of each stage."""
-    records: list[Record] = []
+    lines: list[Record] = []
     for folder in sorted((results / "usage").glob("*/")):
         rows = [row for path in folder.rglob("*.tsv") for row in _usage_rows(path)]
         if not rows:
             continue
         seconds = [number for row in rows for number in _numbers([row], "s")]
         memory = [number for row in rows for number in _numbers([row], "max_rss")]
-        records.append(
+        lines.append(
             {
                 "stage": folder.name,
                 "jobs": len(rows),
@@ -387,7 +387,7 @@ def usage(results: Path) -> Table:
         Column("longest", "Longest job (min)", 1),
         Column("memory", "Most memory of a job (GB)", 2),
     )
-    return table("Time and memory of each stage, as Snakemake measured them.", records, columns)
+    return table("Time and memory of each stage, as Snakemake measured them.", lines, columns)
 
 
 def _usage_rows(path: Path) -> list[dict[str, str]]:

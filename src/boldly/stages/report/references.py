@@ -52,7 +52,7 @@ class Reference:
 
     def text(self) -> str:
         """Return the entry of a list of references."""
-        people = self.authors.replace(" and others", " et al.").replace(" and ", "; ")
+        people = self.authors.strip("{}").replace(" and others", " et al.").replace(" and ", "; ")
         where = self.fields.get("journal") or self.fields.get("booktitle") or self.fields.get("note", "")
         numbers = ", ".join(self.fields[key] for key in ("volume", "pages") if key in self.fields)
         head = f"{people} ({self.year})" if self.year else people
