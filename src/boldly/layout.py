@@ -40,6 +40,7 @@ CHOICES = "results/evaluate/{dataset}_choices.tsv"
 PREDICTIONS = "results/evaluate/{dataset}_predictions.tsv.gz"
 FIGURE = "results/figures/{figure}.png"
 CARPET = "results/figures/carpet/{dataset}/{key}.png"
+REPORT = "results/report.html"
 
 # Files in the folder of a model or of packed runs.
 WEIGHTS = "model.safetensors"
