@@ -26,6 +26,8 @@ GREY = "#767676"
 PALE = "#D0D0D0"
 ALERT = "#D55E00"
 
+SKILL = "skill: 1 \N{MINUS SIGN} L1 / L1 of zero"
+
 # Okabe and Ito's colours, told apart with all kinds of colour vision. Frameworks keep theirs in all figures.
 _FRAMEWORKS = {
     "autoencoding": "#E69F00",
@@ -121,6 +123,23 @@ def spelled(name: str) -> str:
     for word, spelling in _SPELLINGS.items():
         text = re.sub(rf"\b{word}\b", spelling, text)
     return text
+
+
+def framework_of(name: str) -> str | None:
+    """Return the framework that the name of an experiment holds, the longest that does."""
+    return max((framework for framework in _FRAMEWORKS if framework in name), key=len, default=None)
+
+
+def legend_above(figure: Figure, handles: Sequence[Any], columns: int | None = None) -> None:
+    """Name lines and markers above all panels, in as many columns as fit."""
+    if not handles:
+        return
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    fitting = max(1, int(figure.get_figwidth() / (0.35 + 0.052 * longest)))
+    figure.legend(
+        handles=list(handles), loc="outside upper left", ncols=columns or min(fitting, len(handles)),
+        handlelength=2.0, columnspacing=1.2, borderaxespad=0.2,
+    )  # fmt: skip
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:
