@@ -41,6 +41,11 @@ _OTHERS = ("#8C564B", "#B8A600", "#5D3A9B", "#3F3F3F")
 # From near white to blue, lightness falling evenly; readable without colour vision and on grey paper.
 BLUES: Colormap = LinearSegmentedColormap.from_list("blues", ["#F5F8FC", "#9CC3E3", "#2F7ABF", "#08306B"])
 
+# From orange over white to blue, equally dark at both ends.
+DIVERGING: Colormap = LinearSegmentedColormap.from_list(
+    "diverging", ["#8A3B00", "#D98C4A", "#FAF7F4", "#5A9BD0", "#0B3F73"]
+)
+
 # For signals: black is low, white is high.
 GREYS: Colormap = LinearSegmentedColormap.from_list("greys", ["#000000", "#FFFFFF"])
 

@@ -42,11 +42,10 @@ def upstream_sizes(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
         If no framework has several sizes, or an experiment was not validated.
     """
     experiments = without_repeats(read_experiments(paths))
-    frameworks = {
-        framework: of_it
-        for framework in dict.fromkeys(experiment.framework for experiment in experiments)
-        if len({one.size for one in (of_it := [e for e in experiments if e.framework == framework])}) > 1
-    }
+    frameworks: dict[str, list[Experiment]] = {}
+    for experiment in experiments:
+        frameworks.setdefault(experiment.framework, []).append(experiment)
+    frameworks = {name: of_it for name, of_it in frameworks.items() if len({one.size for one in of_it}) > 1}
     if not frameworks:
         message = "no framework has experiments of several sizes"
         raise InputError(Problem("pretrain.grids", "", message, "vary layers and width in pretrain.grids"))
