@@ -105,16 +105,28 @@ def _panel(axes: Axes, points: pd.DataFrame, title: str) -> None:
         right = own[own["share_right"] >= 0.5]
         axes.scatter(right["x"], right["y"], s=9, color=colour, marker=marker, linewidth=0, alpha=0.75)
         axes.scatter(wrong["x"], wrong["y"], s=11, color=colour, marker="x", linewidth=0.9)
-    for state in states:
-        own = points[points["state"] == state]
-        axes.annotate(
-            state if len(state) <= 18 else f"{state[:17]}…", (own["x"].median(), own["y"].median()), ha="center",
-            va="center", fontsize=5.6, color=style.INK, zorder=6,
-            bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "linewidth": 0},
-        )  # fmt: skip
+    _name(axes, points, states)
     axes.set_title(title, pad=13)
     style.subtitle(axes, "a point is a test trial, a cross one that most fits get wrong", style.GREY)
     axes.set(xlabel="t-SNE 1, no unit", ylabel="t-SNE 2, no unit", xticks=[], yticks=[])
+
+
+def _name(axes: Axes, points: pd.DataFrame, states: list[str]) -> None:
+    """Write the name of each state at the median of its trials, moved up or down where names would touch."""
+    middles = points.groupby("state")[["x", "y"]].median()
+    width, height = (float(np.ptp(points[axis])) or 1.0 for axis in ("x", "y"))
+    placed: list[tuple[float, float, float]] = []
+    for state in sorted(states, key=lambda name: middles.loc[name, "y"]):
+        text = state if len(state) <= 18 else f"{state[:17]}…"
+        x, y = (float(middles.loc[state, axis]) for axis in ("x", "y"))
+        half = 0.0105 * width * len(text)
+        while any(abs(x - other) < half + reach and abs(y - there) < 0.042 * height for other, there, reach in placed):
+            y += 0.01 * height
+        placed.append((x, y, half))
+        axes.annotate(
+            text, (x, y), ha="center", va="center", fontsize=5.6, color=style.INK, zorder=6,
+            bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "linewidth": 0},
+        )  # fmt: skip
 
 
 def _looks(states: list[str]) -> dict[str, tuple[str, str]]:

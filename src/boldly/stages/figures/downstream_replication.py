@@ -94,12 +94,13 @@ def _draw(panels: Any, block: pd.DataFrame) -> None:
 def _map(axes: Axes, table: pd.DataFrame, shades: Any, norm: Normalize, form: str) -> None:
     for row in range(len(table)):
         for column in range(table.shape[1]):
-            value = float(table.iat[row, column])
+            # Rounded first: adding zero turns minus zero into zero.
+            value = round(float(table.iat[row, column]), 2) + 0.0
             if not np.isfinite(value):
                 continue
             face = shades(norm(value))
             axes.add_patch(Rectangle((column - 0.48, row - 0.47), 0.96, 0.94, facecolor=face, linewidth=0))
-            text = form.format(value).replace("-", "\N{MINUS SIGN}")
+            text = form.format(value).replace("-", "\N{MINUS SIGN}").replace("+0.00", "0.00")
             axes.text(column, row, text, ha="center", va="center", fontsize=6, color=style.ink_on(face))
     axes.set(xlim=(-0.5, table.shape[1] - 0.5), ylim=(len(table) - 0.5, -0.5), xlabel="labelled units")
     axes.set_xticks(range(table.shape[1]), [str(size) for size in table.columns])

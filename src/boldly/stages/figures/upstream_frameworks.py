@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
 from safetensors import SafetensorError, safe_open
 
@@ -25,7 +26,7 @@ _SEEN, _HIDDEN, _SAID = "#C9D9E8", "#FFFFFF", "#D55E00"
 _PER_LINE = 4
 
 _SAYS = {
-    "csm": "from all frames before it, the next frame, at every place",
+    "csm": "each next frame, from those before it",
     "autoencoding": "the whole window, from one summary of it",
     "sequence_bert": "frames that are masked, from those on both sides",
     "network_bert": "parcels that are masked, from the others",
@@ -59,7 +60,7 @@ def upstream_frameworks(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     models = {name: model for name, model in models.items() if model[0]["framework"] != "components"} or models
     columns = min(len(models), _PER_LINE)
     rows = -(-len(models) // columns)
-    figure = style.new_figure(max(style.COLUMN, style.PAGE * columns / _PER_LINE), 0.25 + 3.3 * rows)
+    figure = style.new_figure(max(style.COLUMN, style.PAGE * columns / _PER_LINE), 0.25 + 3.1 * rows)
     grid = figure.subplots(rows, columns, squeeze=False)
     drawn = []
     colours = style.colours(list(models))
@@ -121,7 +122,7 @@ def _panel(axes: Axes, name: str, config: dict[str, Any], parts: pd.DataFrame, c
     axes.set_title(style.wrapped(style.spelled(name), 24))
     _window(axes, str(config["framework"]))
     says = _SAYS.get(str(config["framework"]), "")
-    axes.text(0.5, 0.70, _two_lines(f"says {says}"), ha="center", va="top", fontsize=5.8, color=style.INK)
+    axes.text(0.5, 0.70, _two_lines(f"predicts {says}"), ha="center", va="top", fontsize=5.8, color=style.INK)
     main = parts[(parts["part"] != "input") & (parts["output"] != "")]
     rest = int(parts["parameters"].sum() - main["parameters"].sum())
     step = 0.5 / (len(main) + 1)
@@ -146,7 +147,7 @@ def _panel(axes: Axes, name: str, config: dict[str, Any], parts: pd.DataFrame, c
         y = bottom - 0.028
         axes.text(0.5, y, row["output"], ha="center", va="center", fontsize=5.8, color=style.GREY)
     if rest:
-        axes.text(0.5, y - 0.05, f"and {_counted(rest)} more", ha="center", fontsize=5.6, color=style.GREY)
+        axes.text(0.5, y - 0.05, f"and tables of the objective, {_counted(rest)}", ha="center", fontsize=5.6, color=style.GREY)
 
 
 def _two_lines(text: str, width: int = 34) -> str:
@@ -205,7 +206,7 @@ def _masks(framework: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _legend() -> list[Any]:
-    dot = Patch(facecolor=_SAID, label="has to be said")
+    dot = Line2D([], [], linestyle="", marker="o", markersize=2.5, color=_SAID, label="predicted")
     return [
         Patch(facecolor=_SEEN, label="seen"),
         Patch(facecolor=_HIDDEN, edgecolor=style.GREY, linewidth=0.5, label="masked"),
