@@ -211,3 +211,36 @@ class Layout:
         """Return the folders of the quality tables of datasets; ready-made shards have none."""
         names = [dataset for dataset in datasets if dataset in self.prepared]
         return [folder.format(dataset=name) for folder in _QUALITY_FOLDERS for name in names]
+
+    def dataset_of(self, key: str) -> str:
+        """Return the dataset that a run key names."""
+        return bids.entities(key)["ds"]
+
+    def figures(self) -> list[str]:
+        """Return the names of the figures that the config has data for."""
+        adapted = self.downstream and self.config.adapt.experiments
+        wanted = {
+            "upstream_data": self.upstream,
+            **dict.fromkeys(("quality", "excluded", "carpet"), self.prepared),
+            "upstream_losses": self.config.pretrain.experiments,
+            "downstream_trials": self.downstream,
+            **dict.fromkeys(("downstream_accuracy", "downstream_curves"), adapted),
+            **dict.fromkeys(("downstream_comparisons", "downstream_confusion"), adapted),
+        }
+        return [figure for figure, data in wanted.items() if data]
+
+    def figure_tables(self, figure: str) -> list[str]:
+        """Return the tables that a figure is drawn from, and the folders of quality tables."""
+        if figure == "upstream_losses":
+            folders = [UPSTREAM_MODEL.format(experiment=name) for name in self.config.pretrain.experiments]
+            return [f"{folder}/{kind}_history.csv" for folder in folders for kind in ("train", "eval")]
+        datasets, patterns = {
+            "upstream_data": (self.upstream, [RUNS]),
+            "downstream_trials": (self.downstream, [TRIALS]),
+            "downstream_accuracy": (self.downstream, [SCORES, COMPARISONS]),
+            "downstream_curves": (self.downstream, [SCORES, COMPARISONS]),
+            "downstream_comparisons": (self.downstream, [COMPARISONS]),
+            "downstream_confusion": (self.downstream, [PREDICTIONS]),
+        }.get(figure, (self.prepared, [RUNS]))
+        tables = [pattern.format(dataset=name) for pattern in patterns for name in datasets]
+        return tables + (self.quality_folders(datasets) if patterns == [RUNS] else [])

@@ -144,11 +144,7 @@ rule figure_carpet_of_run:
 rule figure_upstream_losses:
     """Training and validation loss of each framework (figure 4)."""
     input:
-        expand(
-            layout.UPSTREAM_MODEL + "/{kind}_history.csv",
-            experiment=PRETRAIN,
-            kind=["train", "eval"],
-        ),
+        LAYOUT.figure_tables("upstream_losses"),
     output:
         png=report(
             "results/figures/upstream_losses.png",
@@ -180,7 +176,7 @@ rule figure_upstream_losses:
 rule figure_downstream_trials:
     """Trials of each state and person, and what was left out."""
     input:
-        expand(layout.TRIALS, dataset=DOWNSTREAM),
+        LAYOUT.figure_tables("downstream_trials"),
     output:
         png=report(
             "results/figures/downstream_trials.png",
@@ -212,8 +208,7 @@ rule figure_downstream_trials:
 rule figure_downstream:
     """Decoding accuracy by number of training subjects: heat map (figure 5) or curves."""
     input:
-        scores=expand(layout.SCORES, dataset=DOWNSTREAM),
-        comparisons=expand(layout.COMPARISONS, dataset=DOWNSTREAM),
+        LAYOUT.figure_tables("downstream_accuracy"),
     output:
         png=report(
             "results/figures/downstream_{view}.png",
@@ -238,7 +233,7 @@ rule figure_downstream:
     shell:
         "boldly figures"
         " --figure downstream_{wildcards.view:q}"
-        " --tables {input.scores:q} {input.comparisons:q}"
+        " --tables {input:q}"
         " --options {params.options:q}"
         " --output {output.png:q}"
         " 2> {log:q}"
@@ -247,7 +242,7 @@ rule figure_downstream:
 rule figure_downstream_comparisons:
     """How much more accurate pretrained decoders are than baselines and controls."""
     input:
-        expand(layout.COMPARISONS, dataset=DOWNSTREAM),
+        LAYOUT.figure_tables("downstream_comparisons"),
     output:
         png=report(
             "results/figures/downstream_comparisons.png",
@@ -279,7 +274,7 @@ rule figure_downstream_comparisons:
 rule figure_downstream_confusion:
     """Which states are taken for which."""
     input:
-        expand(layout.PREDICTIONS, dataset=DOWNSTREAM),
+        LAYOUT.figure_tables("downstream_confusion"),
     output:
         png=report(
             "results/figures/downstream_confusion.png",
