@@ -12,7 +12,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from boldly.records import InputError, Problem, read_scores
+from boldly.records import read_scores
 from boldly.stages.figures import style
 from boldly.stages.figures.tables import check_scores
 
@@ -29,17 +29,11 @@ def downstream_replication(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     ----------
     paths : list of Path
         Score tables, one per dataset.
-
-    Raises
-    ------
-    InputError
-        If no decoder has scores with two seeds.
     """
     table = pd.concat([_fits(path) for path in paths], ignore_index=True)
     blocks = [block for _, part in table.groupby("dataset", sort=False) if (block := _two_seeds(part)) is not None]
     if not blocks:
-        message = "no decoder was fitted with two seeds"
-        raise InputError(Problem("adapt.shared.seeds", "", message, "give two seeds, or `repeats` in pretrain"))
+        return style.nothing("no decoder was fitted with two seeds"), table[_COLUMNS].iloc[:0]
     heights = [0.62 + 0.2 * block["experiment"].nunique() for block in blocks]
     figure = style.new_figure(style.PAGE, sum(heights))
     parts = figure.subfigures(len(blocks), 1, squeeze=False, height_ratios=heights)

@@ -17,7 +17,6 @@ from boldly.files import read_json
 from boldly.records import InputError, Problem
 from boldly.stages.figures import style
 
-_RECORD = "adapt.json"
 _FIT = re.compile(r"n-(?P<n>\d+)_draw-(?P<draw>[^_]+)_seed-(?P<seed>\d+)")
 _POINTS = 100
 _DASHES: tuple[Any, ...] = ("solid", (0, (1, 1)), (0, (4, 1.2)))
@@ -36,20 +35,17 @@ def downstream_training(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     Parameters
     ----------
     paths : list of Path
-        Folders of downstream experiments, ``results/models/downstream/<dataset>/<experiment>``.
+        Records of downstream experiments, ``results/models/downstream/<dataset>/<experiment>/adapt.json``, beside
+        which the folders of their fits lie.
 
     Raises
     ------
     InputError
-        If a folder has no adapt.json, or no experiment among them was trained by steps.
+        For a file that is no such record.
     """
-    missing = [path for path in paths if not (path / _RECORD).exists()]
-    if missing:
-        raise InputError(Problem(str(path / _RECORD), path.name, "no such record", "rerun adapt") for path in missing)
     parts = [part for path in paths for part in _curves_of(path)]
     if not parts:
-        message = "no decoder was trained by gradient steps"
-        raise InputError(Problem("adapt.experiments", "", message, "give one `method: network`, or baseline linear"))
+        return style.nothing("no decoder was trained by gradient steps"), pd.DataFrame(columns=_COLUMNS)
     table = pd.concat(parts, ignore_index=True)
     keys = ["dataset", "experiment", "kind", "n", "seed", "measure", "step"]
     means = table.groupby(keys, sort=False)["value"].agg(value="mean", n_draws="size").reset_index()
@@ -74,12 +70,14 @@ def downstream_training(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     return figure, means[_COLUMNS]
 
 
-def _curves_of(folder: Path) -> Iterator[pd.DataFrame]:
+def _curves_of(path: Path) -> Iterator[pd.DataFrame]:
     """Yield the curves of each fit of an experiment, averaged to a common number of points."""
-    record = read_json(folder / _RECORD)
+    record = read_json(path) if path.suffix == ".json" else {}
+    if not {"dataset", "experiment", "kind"} <= set(record):
+        raise InputError(Problem(str(path), "", "not the record of a downstream experiment", "pass its adapt.json"))
     if record.get("kind") not in _SHOWN:
         return
-    for fit in sorted(folder.glob("n-*_draw-*_seed-*")):
+    for fit in sorted(path.parent.glob("n-*_draw-*_seed-*")):
         found = _FIT.fullmatch(fit.name)
         if found is None:
             continue

@@ -109,6 +109,13 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def nothing(text: str) -> Figure:
+    """Return a picture that says why there is nothing to draw."""
+    figure = new_figure(COLUMN, 0.6)
+    figure.text(0.5, 0.5, text, ha="center", va="center", color=GREY)
+    return figure
+
+
 def save(figure: Figure, table: pd.DataFrame, output: Path, dpi: int) -> None:
     """Write the picture as PNG and PDF and what it shows as TSV; the same figure gives the same bytes."""
     undated: dict[str, dict[str, Any]] = {

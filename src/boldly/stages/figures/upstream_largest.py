@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from boldly.records import InputError, Problem
 from boldly.stages.figures import style
 from boldly.stages.figures.experiments import (
     TRAIN,
@@ -37,11 +36,6 @@ def upstream_largest(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     ----------
     paths : list of Path
         Histories of experiments, as `read_experiments` takes them.
-
-    Raises
-    ------
-    InputError
-        If none was validated.
     """
     largest: dict[str, Experiment] = {}
     for experiment in without_repeats(read_experiments(paths)):
@@ -49,7 +43,7 @@ def upstream_largest(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
         if experiment.best_row() is not None and (before is None or _weights(experiment) > _weights(before)):
             largest[experiment.framework] = experiment
     if not largest:
-        raise _nothing("no experiment was validated")
+        return style.nothing("no experiment was validated"), pd.DataFrame(columns=_COLUMNS)
     panels = {
         f"{style.spelled(framework)}\n{one.size[0]} layers, width {one.size[1]}": [("largest", one)]
         for framework, one in largest.items()
@@ -66,16 +60,12 @@ def upstream_warm_start(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     ----------
     paths : list of Path
         Histories of experiments, as `read_experiments` takes them.
-
-    Raises
-    ------
-    InputError
-        If no validated experiment starts from other weights.
     """
     experiments = [one for one in without_repeats(read_experiments(paths)) if one.best_row() is not None]
     warm = [one for one in experiments if one.options.get("initialise")]
     if not warm:
-        raise _nothing("no validated experiment starts from other weights")
+        text = "no validated experiment starts from other weights"
+        return style.nothing(text), pd.DataFrame(columns=_COLUMNS)
     panels = {}
     for one in warm:
         cold = [
@@ -89,10 +79,6 @@ def upstream_warm_start(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
             title += " "
         panels[title] = [("warm", one), *(("cold", other) for other in cold[:1])]
     return _draw(panels, with_training=False)
-
-
-def _nothing(message: str) -> InputError:
-    return InputError(Problem("pretrain.experiments", "", message, "give initialise, or validation subjects"))
 
 
 def _weights(experiment: Experiment) -> int:

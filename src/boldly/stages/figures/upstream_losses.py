@@ -50,7 +50,7 @@ def upstream_losses(paths: list[Path], *, published: bool = False) -> tuple[Figu
     histories = {name: parts for name, parts in read_histories(paths).items() if has_steps(parts)}
     panels = _panels_of(histories)
     if not panels:
-        return _nothing(), pd.DataFrame(columns=_COLUMNS)
+        return style.nothing("no upstream experiment is trained by steps"), pd.DataFrame(columns=_COLUMNS)
     colours = style.colours(panels)
     n_columns = min(len(panels), 4 if len(panels) != 6 else 3)
     n_rows = int(np.ceil(len(panels) / n_columns))
@@ -209,9 +209,3 @@ def _label(axes: Axes, name: str, curves: dict[str, pd.DataFrame], n_others: int
     axes.set_title(title, pad=4 + len(lines) * _LINE)
     for number, (text, ink) in enumerate(lines):
         style.subtitle(axes, text, ink, above=_LINE * number)
-
-
-def _nothing() -> Figure:
-    figure = style.new_figure(style.COLUMN, 0.6)
-    figure.text(0.5, 0.5, "no upstream experiment is trained by steps", ha="center", va="center", color=style.GREY)
-    return figure

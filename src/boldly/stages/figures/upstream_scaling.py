@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from boldly.records import InputError, Problem
 from boldly.stages.figures import style
 from boldly.stages.figures.experiments import PowerLaw, fit_power_law, read_experiments
 
@@ -28,11 +27,6 @@ def upstream_scaling(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     ----------
     paths : list of Path
         Histories of experiments with several `subjects_fraction`, as `read_experiments` takes them.
-
-    Raises
-    ------
-    InputError
-        If no framework was trained on several numbers of people.
     """
     rows = []
     for experiment in read_experiments(paths):
@@ -43,8 +37,7 @@ def upstream_scaling(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     table = pd.DataFrame(rows, columns=_COLUMNS)
     several = [name for name, part in table.groupby("framework", sort=False) if part["people"].nunique() >= _FEWEST]
     if not several:
-        message = "no framework was trained on several numbers of people"
-        raise InputError(Problem("pretrain.grids", "", message, "vary subjects_fraction in pretrain.grids"))
+        return style.nothing("no network was trained on several numbers of people"), table
     figure = style.new_figure(max(style.COLUMN, style.PAGE * len(several) / 4), 2.2)
     panels = figure.subplots(1, len(several), squeeze=False)[0]
     colours = style.colours(list(map(str, several)))

@@ -14,7 +14,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from boldly.records import InputError, Problem
 from boldly.stages.figures import style
 from boldly.stages.figures.experiments import (
     VALIDATION,
@@ -36,19 +35,15 @@ def upstream_sizes(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     paths : list of Path
         Histories of the experiments, as `read_experiments` takes them. Frameworks of one size alone are left out.
 
-    Raises
-    ------
-    InputError
-        If no framework has several sizes, or an experiment was not validated.
+    An experiment that was not validated has neither curve nor place in the map.
     """
-    experiments = without_repeats(read_experiments(paths))
+    experiments = [one for one in without_repeats(read_experiments(paths)) if one.best_row() is not None]
     frameworks: dict[str, list[Experiment]] = {}
     for experiment in experiments:
         frameworks.setdefault(experiment.framework, []).append(experiment)
     frameworks = {name: of_it for name, of_it in frameworks.items() if len({one.size for one in of_it}) > 1}
     if not frameworks:
-        message = "no framework has experiments of several sizes"
-        raise InputError(Problem("pretrain.grids", "", message, "vary layers and width in pretrain.grids"))
+        return style.nothing("no framework has validated experiments of several sizes"), pd.DataFrame(columns=_COLUMNS)
     tables = {framework: _table(of_it) for framework, of_it in frameworks.items()}
     n_layers = max(table["layers"].nunique() for table in tables.values())
     maps = 0.55 + 0.3 * n_layers
@@ -80,9 +75,7 @@ def _table(experiments: list[Experiment]) -> pd.DataFrame:
     parts = []
     for experiment in experiments:
         kept = experiment.best_row()
-        if kept is None:
-            message = "no validation with the columns l1 and l1_zero"
-            raise InputError(Problem(experiment.name, "", message, "set split.upstream.validation_fraction"))
+        assert kept is not None
         layers, width = experiment.size
         part = skill_curve(experiment.histories[VALIDATION])
         about = {"experiment": experiment.name, "framework": experiment.framework, "layers": layers}

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from boldly.records import InputError, Problem
 from boldly.stages.figures import style
 from boldly.stages.figures.experiments import Experiment, read_experiments, without_repeats
 from boldly.stages.figures.tables import read_all_runs
@@ -29,11 +28,6 @@ def upstream_skill(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     paths : list of Path
         Run tables of the datasets, which say their repetition times, and histories of experiments as
         `read_experiments` takes them. Those that are not compared with forecasts (Network-BERT) are left out.
-
-    Raises
-    ------
-    InputError
-        If no experiment is compared with forecasts by dataset.
     """
     tables = [path for path in paths if path.name.endswith("_runs.tsv")]
     t_r = read_all_runs(tables).groupby("dataset")["t_r"].median() if tables else pd.Series(dtype=float)
@@ -43,8 +37,7 @@ def upstream_skill(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     several = table[table["dataset"].str.contains(",")]["dataset"].str.split(",").str[0]
     table = table[~table["dataset"].isin(set(several))]
     if table.empty:
-        message = "no experiment is compared with AR(1) and VAR by dataset"
-        raise InputError(Problem("eval_history.csv", "", message, "pretrain csm, sequence_bert or autoencoding"))
+        return style.nothing("no validation compares a network with AR(1) and VAR by dataset"), table
     order = table.drop_duplicates("dataset").sort_values(["t_r", "dataset"])
     names = list(table["experiment"].unique())
     figure = style.new_figure(max(style.COLUMN, style.PAGE * min(len(names), 4) / 4), 1.0 + 0.17 * len(order))
