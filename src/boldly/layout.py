@@ -214,6 +214,16 @@ class Layout:
         names = [dataset for dataset in datasets if dataset in self.prepared]
         return [folder.format(dataset=name) for folder in _QUALITY_FOLDERS for name in names]
 
+    def atlas_names(self) -> list[str]:
+        """Return the table of the parcels' names: that of a fetched atlas, or beside an image of one's own."""
+        atlas = self.config.atlas
+        if atlas is None:
+            return []
+        if atlas.path is None:
+            return [path for path in atlas.fetched if path.endswith(".tsv")]
+        beside = bids.sidecar(Path(atlas.path)).with_suffix(".tsv")
+        return [str(beside)] if beside.exists() else []
+
     def dataset_of(self, key: str) -> str:
         """Return the dataset that a run key names."""
         return bids.entities(key)["ds"]
@@ -302,6 +312,8 @@ class Layout:
             "downstream_replication": (self.downstream, [SCORES]),
         }.get(figure, (self.prepared, [RUNS]))
         tables = [pattern.format(dataset=name) for pattern in patterns for name in datasets]
+        if figure == "carpet":
+            tables += self.atlas_names()
         return tables + (self.quality_folders(datasets) if patterns == [RUNS] else [])
 
 

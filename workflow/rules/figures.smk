@@ -105,6 +105,11 @@ use rule figure_quality as figure_carpet with:
         "results/logs/figures/carpet.log",
     benchmark:
         "results/usage/figures/carpet.tsv"
+    params:
+        options=options("figures"),
+        folders=quality_folders(PREPARED) + LAYOUT.atlas_names(),
+        figure=subpath(output.png, basename=True, strip_suffix=".png"),
+        revision=REVISIONS["figures"],
 
 
 rule figure_carpet_of_run:
@@ -129,7 +134,7 @@ rule figure_carpet_of_run:
         runtime=10,
     params:
         options=options("figures"),
-        folders=lambda wildcards: quality_folders([wildcards.dataset]),
+        folders=lambda wildcards: quality_folders([wildcards.dataset]) + LAYOUT.atlas_names(),
         revision=REVISIONS["figures"],
     shell:
         "boldly figures"
