@@ -278,7 +278,9 @@ class Layout:
         }
 
     def _upstream_seeds(self, options: AdaptOptions) -> list[int]:
-        return [seed for _, seed, _ in self.config.upstream_models(options)] if options.kind == "pretrained" else []
+        return (
+            [seed for _, seed, _ in self.config.upstream_models(options)] if options.kind == "pretrained" else []
+        )
 
     def figure_tables(self, figure: str) -> list[str]:
         """Return the tables that a figure is drawn from, and the folders of quality tables."""

@@ -79,9 +79,7 @@ def read_networks(path: Path) -> list[str]:
     return [found["network"] for found in parts if found] if parts and all(parts) else []
 
 
-def _draw(
-    part: SubFigure, run: pd.Series, folders: list[Path], networks: list[str] | None
-) -> pd.DataFrame:
+def _draw(part: SubFigure, run: pd.Series, folders: list[Path], networks: list[str] | None) -> pd.DataFrame:
     nuisance = _find(folders, run, "nuisance.tsv")
     kept, movement = read_movement(nuisance, run.key)
     series = read_timeseries(_find(folders, run, "timeseries.safetensors"), key=run.key)[0]
@@ -115,7 +113,8 @@ def _groups(networks: list[str] | None, n_parcels: int) -> list[tuple[str, list[
     if networks is None or len(networks) != n_parcels:
         return [("", list(range(n_parcels)))]
     return [
-        (name, [place for place, other in enumerate(networks) if other == name]) for name in dict.fromkeys(networks)
+        (name, [place for place, other in enumerate(networks) if other == name])
+        for name in dict.fromkeys(networks)
     ]
 
 

@@ -210,7 +210,14 @@ def _legend(scores: pd.DataFrame, families: list[_Family], baselines: list[str])
     ]
     look: dict[str, Any] = {"color": style.INK, "linewidth": 1.3, "marker": "o", "markersize": 2.6}
     handles: list[Any] = [
-        Line2D([], [], label=text, linestyle=dashes, markerfacecolor=style.INK if dashes == "solid" else "white", **look)
+        Line2D(
+            [],
+            [],
+            label=text,
+            linestyle=dashes,
+            markerfacecolor=style.INK if dashes == "solid" else "white",
+            **look,
+        )
         for kind, text, dashes in starts
         if any(getattr(family, kind) for family in families)
     ]

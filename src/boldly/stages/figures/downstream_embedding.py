@@ -120,7 +120,9 @@ def _name(axes: Axes, points: pd.DataFrame, states: list[str]) -> None:
         text = state if len(state) <= 18 else f"{state[:17]}…"
         x, y = (float(middles.loc[state, axis]) for axis in ("x", "y"))
         half = 0.0105 * width * len(text)
-        while any(abs(x - other) < half + reach and abs(y - there) < 0.042 * height for other, there, reach in placed):
+        while any(
+            abs(x - other) < half + reach and abs(y - there) < 0.042 * height for other, there, reach in placed
+        ):
             y += 0.01 * height
         placed.append((x, y, half))
         axes.annotate(

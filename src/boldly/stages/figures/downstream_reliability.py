@@ -68,7 +68,12 @@ def _bins(path: Path) -> pd.DataFrame:
         right = (own["label"] == own["predicted"]).to_numpy(float)
         order = np.argsort(confidence, kind="stable")
         rows = [
-            {"bin": place, "confidence": confidence[part].mean(), "accuracy": right[part].mean(), "predictions": len(part)}
+            {
+                "bin": place,
+                "confidence": confidence[part].mean(),
+                "accuracy": right[part].mean(),
+                "predictions": len(part),
+            }
             for place, part in enumerate(np.array_split(order, min(_BINS, len(order))))
         ]
         bins = pd.DataFrame(rows)

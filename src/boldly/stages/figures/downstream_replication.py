@@ -73,7 +73,9 @@ def _draw(panels: Any, block: pd.DataFrame) -> None:
         block[block["seed"] == seed].pivot_table(index="experiment", columns="n", values="value") for seed in seeds
     ]
     values = [table.reindex(index=names, columns=sizes) for table in values]
-    low, high = (float(edge(np.nan_to_num(np.stack(values), nan=np.nanmean(np.stack(values))))) for edge in (np.min, np.max))
+    low, high = (
+        float(edge(np.nan_to_num(np.stack(values), nan=np.nanmean(np.stack(values))))) for edge in (np.min, np.max)
+    )
     norm = Normalize(low - 0.02, high + 0.02)
     for axes, table, seed in zip(panels, values, seeds, strict=False):
         _map(axes, table, style.BLUES, norm, "{:.2f}")

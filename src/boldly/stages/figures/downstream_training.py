@@ -74,7 +74,9 @@ def _curves_of(path: Path) -> Iterator[pd.DataFrame]:
     """Yield the curves of each fit of an experiment, averaged to a common number of points."""
     record = read_json(path) if path.suffix == ".json" else {}
     if not {"dataset", "experiment", "kind"} <= set(record):
-        raise InputError(Problem(str(path), "", "not the record of a downstream experiment", "pass its adapt.json"))
+        raise InputError(
+            Problem(str(path), "", "not the record of a downstream experiment", "pass its adapt.json")
+        )
     if record.get("kind") not in _SHOWN:
         return
     for fit in sorted(path.parent.glob("n-*_draw-*_seed-*")):
@@ -122,7 +124,14 @@ def _legend(colours: dict[str, str], seeds: list[int]) -> list[Line2D]:
     handles = [Line2D([], [], color=colour, label=style.spelled(name)) for name, colour in colours.items()]
     if len(seeds) > 1:
         handles += [
-            Line2D([], [], color=style.INK, linewidth=0.9, linestyle=_DASHES[place % len(_DASHES)], label=f"seed {seed}")
+            Line2D(
+                [],
+                [],
+                color=style.INK,
+                linewidth=0.9,
+                linestyle=_DASHES[place % len(_DASHES)],
+                label=f"seed {seed}",
+            )
             for place, seed in enumerate(seeds)
         ]
     return handles

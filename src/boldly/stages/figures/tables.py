@@ -173,7 +173,9 @@ def tasks_of(states: list[str]) -> list[str]:
     """Return the task of each state: its first word where several states share it, else the state itself."""
     first = [state.split(" ")[0] for state in states]
     counts = Counter(first)
-    return [word if counts[word] > 1 and word != state else state for word, state in zip(first, states, strict=True)]
+    return [
+        word if counts[word] > 1 and word != state else state for word, state in zip(first, states, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -214,9 +216,7 @@ def drawn_decoder(tables: list[pd.DataFrame]) -> DrawnDecoder:
     if "chosen" in names:
         experiment, rule = "chosen", "decoder chosen by validation"
     else:
-        correct = [
-            (table["label"] == table["predicted"]).groupby(table["experiment"]).mean() for table in largest
-        ]
+        correct = [(table["label"] == table["predicted"]).groupby(table["experiment"]).mean() for table in largest]
         means = pd.concat(correct, axis=1).mean(axis=1)
         experiment = str(means[means.index.isin(names)].idxmax() if names else means.idxmax())
         rule = f"{style.spelled(experiment)}, of all the highest test accuracy"

@@ -147,7 +147,14 @@ def _panel(axes: Axes, name: str, config: dict[str, Any], parts: pd.DataFrame, c
         y = bottom - 0.028
         axes.text(0.5, y, row["output"], ha="center", va="center", fontsize=5.8, color=style.GREY)
     if rest:
-        axes.text(0.5, y - 0.05, f"and tables of the objective, {_counted(rest)}", ha="center", fontsize=5.6, color=style.GREY)
+        axes.text(
+            0.5,
+            y - 0.05,
+            f"and tables of the objective, {_counted(rest)}",
+            ha="center",
+            fontsize=5.6,
+            color=style.GREY,
+        )
 
 
 def _two_lines(text: str, width: int = 34) -> str:

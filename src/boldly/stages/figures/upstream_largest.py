@@ -115,7 +115,11 @@ def _parts(experiment: Experiment, *, with_training: bool) -> dict[str, pd.DataF
     evaluated = experiment.histories[VALIDATION]
     parts = {VALIDATION: skill_curve(evaluated)}
     # The training loss is drawn where it is the L1 and nothing else.
-    if with_training and TRAIN in experiment.histories and (evaluated["loss"] - evaluated["l1"]).abs().max() < 1e-6:
+    if (
+        with_training
+        and TRAIN in experiment.histories
+        and (evaluated["loss"] - evaluated["l1"]).abs().max() < 1e-6
+    ):
         train = experiment.histories[TRAIN]
         curve = pd.DataFrame({"step": train["step"], "skill": 1 - train["loss"] / evaluated["l1_zero"].mean()})
         width = max(1, -(-len(curve) // _POINTS))
@@ -135,7 +139,11 @@ def _legend(table: pd.DataFrame) -> list[Line2D]:
     curves, parts = set(table["curve"]), set(table["part"])
     looks = [
         ("warm" in curves, "starts from these weights", {"color": style.INK, "linewidth": 1.4}),
-        ("cold" in curves, "same network, untrained", {"color": style.GREY, "linewidth": 1.4, "linestyle": _DASHED}),
+        (
+            "cold" in curves,
+            "same network, untrained",
+            {"color": style.GREY, "linewidth": 1.4, "linestyle": _DASHED},
+        ),
         ("largest" in curves, "held-out subjects", {"color": style.INK, "linewidth": 1.4}),
         (TRAIN in parts, "training windows", {"color": style.INK, "linewidth": 0.8, "alpha": 0.45}),
         (True, "0: predicting zero", {"color": style.GREY, "linewidth": 0.6}),

@@ -153,7 +153,11 @@ def _draw_published(axes: Axes, name: str) -> list[pd.DataFrame]:
             markerfacecolor="white" if place == 0 else style.ALERT,
         )  # fmt: skip
         axes.set_xlim(low, high)
-        about = {"experiment": name, "repetition": _PUBLISHED, "part": "at least" if point.at_least else "published"}
+        about = {
+            "experiment": name,
+            "repetition": _PUBLISHED,
+            "part": "at least" if point.at_least else "published",
+        }
         drawn.append(pd.DataFrame([{**about, "step": point.step, "skill": point.skill}]))
     return drawn
 
@@ -177,7 +181,9 @@ def _legend(drawn: list[pd.DataFrame]) -> list[Line2D]:
         "at least": "the same, lower bound",
     }
     zero = Line2D([], [], color=style.GREY, linewidth=0.8, linestyle=_ZERO_DASHES, label="predicting zero")
-    handles = [Line2D([], [], label=texts.get(part, part), **look) for part, look in looks.items() if part in parts]
+    handles = [
+        Line2D([], [], label=texts.get(part, part), **look) for part, look in looks.items() if part in parts
+    ]
     return [*handles, zero]
 
 

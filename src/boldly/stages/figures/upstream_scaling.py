@@ -35,7 +35,9 @@ def upstream_scaling(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
             about = {"experiment": experiment.name, "framework": experiment.framework, "people": experiment.people}
             rows.append({**about, "l1": kept["l1"], "l1_zero": kept["l1_zero"], "l1_var": kept.get("l1_var")})
     table = pd.DataFrame(rows, columns=_COLUMNS)
-    several = [name for name, part in table.groupby("framework", sort=False) if part["people"].nunique() >= _FEWEST]
+    several = [
+        name for name, part in table.groupby("framework", sort=False) if part["people"].nunique() >= _FEWEST
+    ]
     if not several:
         return style.nothing("no network was trained on several numbers of people"), table
     figure = style.new_figure(max(style.COLUMN, style.PAGE * len(several) / 4), 2.2)
@@ -69,7 +71,9 @@ def _panel(axes: Axes, part: pd.DataFrame, law: PowerLaw | None, colour: str) ->
     style.subtitle(axes, text, style.for_text(colour))
     var = part.dropna(subset=["l1_var"])
     if len(var):
-        axes.plot(var["people"], var["l1_var"].astype(float), "x", color=style.GREY, markersize=3.5, markeredgewidth=0.8)
+        axes.plot(
+            var["people"], var["l1_var"].astype(float), "x", color=style.GREY, markersize=3.5, markeredgewidth=0.8
+        )
         end = var.iloc[-1]
         axes.annotate(
             "VAR", (end["people"], end["l1_var"]), (-5, 0), textcoords="offset points", fontsize=5.8, ha="right",

@@ -43,7 +43,9 @@ def upstream_sizes(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
         frameworks.setdefault(experiment.framework, []).append(experiment)
     frameworks = {name: of_it for name, of_it in frameworks.items() if len({one.size for one in of_it}) > 1}
     if not frameworks:
-        return style.nothing("no framework has validated experiments of several sizes"), pd.DataFrame(columns=_COLUMNS)
+        return style.nothing("no framework has validated experiments of several sizes"), pd.DataFrame(
+            columns=_COLUMNS
+        )
     tables = {framework: _table(of_it) for framework, of_it in frameworks.items()}
     n_layers = max(table["layers"].nunique() for table in tables.values())
     maps = 0.55 + 0.3 * n_layers
@@ -113,7 +115,11 @@ def _map(axes: Axes, table: pd.DataFrame, *, first: bool) -> None:
         text = f"\N{BLACK CIRCLE} {row['skill']:.3f}" if row["is_best"] else f"{row['skill']:.3f}"
         weight = "bold" if row["is_best"] else "normal"
         axes.text(x, y, text, ha="center", va="center", fontsize=6, color=style.ink_on(face), fontweight=weight)
-    axes.set(xlim=(-0.5, len(widths) - 0.5), ylim=(len(layers) - 0.5, -0.5), xlabel="width\nskill kept, \N{BLACK CIRCLE} best")
+    axes.set(
+        xlim=(-0.5, len(widths) - 0.5),
+        ylim=(len(layers) - 0.5, -0.5),
+        xlabel="width\nskill kept, \N{BLACK CIRCLE} best",
+    )
     axes.set_xticks(range(len(widths)), [str(width) for width in widths])
     axes.set_yticks(range(len(layers)), [str(number) for number in layers])
     axes.set_ylabel("layers" if first else "")
@@ -122,11 +128,15 @@ def _map(axes: Axes, table: pd.DataFrame, *, first: bool) -> None:
 
 
 def _legend(shades: dict[int, Any], tables: dict[str, pd.DataFrame]) -> list[Line2D]:
-    handles = [Line2D([], [], color=shade, linewidth=1.6, label=f"width {width}") for width, shade in shades.items()]
+    handles = [
+        Line2D([], [], color=shade, linewidth=1.6, label=f"width {width}") for width, shade in shades.items()
+    ]
     most = max((sorted(table["layers"].unique()) for table in tables.values()), key=len)
     same = all(sorted(table["layers"].unique()) == most for table in tables.values())
     words = ("fewest layers", "more", "most", "even more")
     for number in range(len(most)):
         text = f"{most[number]} layers" if same else words[number % len(words)]
-        handles.append(Line2D([], [], color=style.INK, linewidth=1.1, linestyle=_DASHES[number % len(_DASHES)], label=text))
+        handles.append(
+            Line2D([], [], color=style.INK, linewidth=1.1, linestyle=_DASHES[number % len(_DASHES)], label=text)
+        )
     return handles

@@ -47,7 +47,9 @@ def upstream_skill(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
         _panel(axes, table[table["experiment"] == name], list(order["dataset"]), colours[name])
         axes.set_title(style.wrapped(style.spelled(name), 22))
     labels = [
-        f"{str(row['dataset']).split(',')[0]}, {row['t_r']:g} s" if row["t_r"] == row["t_r"] else str(row["dataset"])
+        f"{str(row['dataset']).split(',')[0]}, {row['t_r']:g} s"
+        if row["t_r"] == row["t_r"]
+        else str(row["dataset"])
         for row in order.to_dict("records")
     ]
     panels[0].set_yticks(range(len(order)), labels, fontsize=6)
