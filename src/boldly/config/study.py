@@ -57,6 +57,11 @@ class FiguresOptions(Section):
     """Pictures."""
 
     dpi: int = Field(200, ge=50, description="Resolution of the PNG files.")
+    published: bool = Field(
+        False,
+        description="Mark in upstream_losses what Thomas et al. (2022) reached on their data, with which other "
+        "data cannot be compared.",
+    )
 
 
 class Config(Section):
