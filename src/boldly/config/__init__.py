@@ -25,6 +25,7 @@ from boldly.config.datasets import (
     TaskOptions,
     UpstreamSplitOptions,
 )
+from boldly.config.explanation import ExplainMethod, ExplainOptions, RivalMethod
 from boldly.config.preparation import (
     ExportOptions,
     IndexOptions,
@@ -75,6 +76,8 @@ __all__ = [
     "EvaluateOptions",
     "ExclusionOptions",
     "ExperimentName",
+    "ExplainMethod",
+    "ExplainOptions",
     "ExportOptions",
     "FiguresOptions",
     "Fraction",
@@ -91,6 +94,7 @@ __all__ = [
     "ProbeBaseline",
     "ReadOut",
     "RestOptions",
+    "RivalMethod",
     "S",
     "Section",
     "ShardOptions",
