@@ -7,17 +7,18 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-# Share of the largest variance of the evidence below which a direction of it is none: evidence sums to zero over
-# states, so one is always.
-_SMALLEST = 1e-6
-
 
 def activation_patterns(signals: Array, evidence: Array) -> Array:
-    """Return how signals change with what a decoder says: A = cov(x, s) cov(s)^-1 (Haufe et al. 2014, eq. 6).
+    """Return how signals change with what a decoder says of each state: a = cov(x, s) / var(s).
 
-    Of a linear decoder ``s = W^T x`` this is the exact transformation ``cov(x) W cov(s)^-1`` of its weights into
-    the patterns of a forward model; weights themselves also cancel noise, so that a parcel without any effect can
-    have a large one. Of another decoder it is the linear part of the same relation.
+    Of a linear decoder ``s = w^T x`` this is exactly ``cov(x) w / var(s)``, the transformation of its weights into
+    the pattern of a forward model with one factor (Haufe et al. 2014, eq. 7). Weights themselves also cancel noise,
+    so that a parcel without any effect can have a large one. Of another decoder the pattern is the linear part of
+    the same relation.
+
+    The evidence for one state is a factor by itself, whatever that for other states does. Their common inverse
+    covariance (eq. 6) holds the others still instead, and takes away what states have in common: of two states
+    with the same map little is left.
 
     Parameters
     ----------
@@ -29,7 +30,7 @@ def activation_patterns(signals: Array, evidence: Array) -> Array:
     Returns
     -------
     ndarray, shape (P, L)
-        Change of each parcel (SD) for each unit of the evidence for a state, that of the others held.
+        Change of each parcel (SD) for each unit of the evidence for a state.
 
     Notes
     -----
@@ -37,7 +38,9 @@ def activation_patterns(signals: Array, evidence: Array) -> Array:
     NeuroImage 87, 96-110.
     """
     x, s = signals - signals.mean(axis=0), evidence - evidence.mean(axis=0)
-    return x.T @ s @ np.linalg.pinv(s.T @ s, rcond=_SMALLEST, hermitian=True)
+    power = (s**2).sum(axis=0)
+    # Evidence that is the same in all trials goes with nothing.
+    return x.T @ s / np.where(power > 0, power, np.inf)
 
 
 def mean_differences(signals: Array, labels: NDArray[np.int64], n_labels: int) -> Array:
