@@ -94,7 +94,7 @@ class Layout:
 
     def dataset_options(self, dataset: str) -> str:
         """Return what index is told of a dataset, as JSON."""
-        unused = {"participants", "source", "split", "ceilings", "preprocess", "parcellate"}
+        unused = {"participants", "source", "split", "ceilings", "truth", "preprocess", "parcellate"}
         return self.config.datasets[dataset].model_dump_json(exclude=unused)
 
     def task_options(self, dataset: str) -> str | None:

@@ -25,6 +25,7 @@ from boldly.config.datasets import (
     TaskOptions,
     UpstreamSplitOptions,
 )
+from boldly.config.explanation import ExplainMethod, ExplainOptions, RivalMethod
 from boldly.config.preparation import (
     ExportOptions,
     IndexOptions,
@@ -76,6 +77,8 @@ __all__ = [
     "EvaluateOptions",
     "ExclusionOptions",
     "ExperimentName",
+    "ExplainMethod",
+    "ExplainOptions",
     "ExportOptions",
     "FiguresOptions",
     "Fraction",
@@ -92,6 +95,7 @@ __all__ = [
     "ProbeBaseline",
     "ReadOut",
     "RestOptions",
+    "RivalMethod",
     "S",
     "Section",
     "ShardOptions",

@@ -125,7 +125,7 @@ def read_config(path: Path | str, settings: Mapping[str, Any]) -> Config:
 
 
 # Options of a dataset in which ${VARIABLE} is expanded.
-_PATHS = ("derivatives", "fmriprep", "bids", "shards", "participants", "source", "ceilings")
+_PATHS = ("derivatives", "fmriprep", "bids", "shards", "participants", "source", "ceilings", "truth")
 
 
 def _expand_variables(config: Config) -> Config:
