@@ -108,7 +108,7 @@ def run(
             if record.key not in regressors:
                 raise InputError(Problem(str(nuisance), record.key, "no rows of this run", "rerun preprocess"))
             kept, confounds, _ = regressors[record.key]
-            series.append(_parcellate(record, kept, confounds, parcels, options, cache))
+            series.append(parcellate_run(record, kept, confounds, parcels, options, cache))
         except InputError as error:
             problems += error.problems
             defective[record.key] = " ".join("; ".join(problem.message for problem in error.problems).split())
@@ -175,7 +175,7 @@ def _with_defective(measured: pd.DataFrame, reasons: dict[str, str]) -> pd.DataF
     return whole.sort_values("key", ignore_index=True)
 
 
-def _parcellate(
+def parcellate_run(
     record: Run,
     kept: NDArray[np.bool_],
     regressors: NDArray[np.float64],
@@ -183,7 +183,28 @@ def _parcellate(
     options: ParcellateOptions,
     cache: Path,
 ) -> RunSeries:
-    """Extract and clean one run."""
+    """Extract and clean one run.
+
+    Parameters
+    ----------
+    record : Run
+        The run.
+    kept : ndarray of bool, shape (T,)
+        False for frames that are scrubbed.
+    regressors : ndarray of float64, shape (T, R)
+        What is regressed out.
+    atlas : Atlas
+        The parcels.
+    options : ParcellateOptions
+        Smoothing, filters, scaling; with one high-pass filter (`boldly.config.with_one_high_pass`).
+    cache : Path
+        Folder of projections.
+
+    Raises
+    ------
+    InputError
+        For an image that cannot be read, does not fit its regressors, or has no signal in the parcels.
+    """
     volumes = open_volumes(record.bold, record.key)
     if not volumes.is_4d or volumes.n_volumes != len(kept):
         message = f"the image has {volumes.n_volumes} volumes, its nuisance table {len(kept)} frames"
@@ -290,11 +311,18 @@ def _contract(
         raise InputError(
             Problem(str(runs), f"sub-{subject}", message, "set datasets.<name>.space and rerun index")
         )
+    return contract_of(spaces[0], atlas, options, preprocess)
+
+
+def contract_of(
+    space: str, atlas: Atlas, options: ParcellateOptions, preprocess: PreprocessOptions
+) -> Contract:
+    """Return the contract of runs in a space that are prepared with these options."""
     return Contract(
         atlas=atlas.name,
         atlas_sha256=atlas.sha256,
         n_parcels=atlas.n_parcels,
-        space=spaces[0],
+        space=space,
         confounds=preprocess.regression(),
         smoothing_fwhm_mm=options.smoothing_fwhm_mm,
         high_pass_hz=options.high_pass_hz,
