@@ -40,7 +40,7 @@ def resolve(config: Config, checkout: Path) -> Config:
             options = datasets[name] = options.model_copy(update={"preprocess": own})
         if isinstance(options.task, str):
             path = _find(options.task, checkout)
-            task = parse(TaskOptions, _read_yaml(path, f"datasets.{name}.task"), path)
+            task = parse(TaskOptions, read_yaml(path, f"datasets.{name}.task"), path)
             datasets[name] = options.model_copy(update={"task": task})
     experiments = dict(config.pretrain.experiments)
     for name, experiment in experiments.items():
@@ -74,7 +74,7 @@ def apply_preset(options: PreprocessOptions, checkout: Path) -> PreprocessOption
     if options.preset is None:
         return options
     path = _preset_path(options.preset, checkout)
-    base = parse(PreprocessOptions, _read_yaml(path, "preprocess.preset"), path)
+    base = parse(PreprocessOptions, read_yaml(path, "preprocess.preset"), path)
     if base.preset is not None:
         message, remedy = "a preset cannot start from another one", "write its options out"
         raise InputError(Problem(path, "preset", message, remedy))
@@ -98,7 +98,7 @@ def _preset_path(preset: str, checkout: Path) -> str:
 
 def load_config(path: Path | str, checkout: Path) -> Config:
     """Read, check and complete a config file (see `resolve`)."""
-    return resolve(parse(Config, _read_yaml(str(path), "config"), str(path)), checkout)
+    return resolve(parse(Config, read_yaml(str(path), "config"), str(path)), checkout)
 
 
 # Options of a dataset in which ${VARIABLE} is expanded.
@@ -133,7 +133,14 @@ def _find(path: str, checkout: Path) -> str:
     return path if Path(path).exists() or not (checkout / path).exists() else str(checkout / path)
 
 
-def _read_yaml(path: str, entity: str) -> Any:
+def read_yaml(path: str, entity: str) -> Any:
+    """Read a YAML file of the config.
+
+    Raises
+    ------
+    InputError
+        For a file that is absent or not YAML.
+    """
     try:
         return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -79,7 +79,7 @@ def _title(about: About) -> str:
     return (
         f"# {about.name}\n\n"
         f"A decoder of mental states: it reads preprocessed functional MRI and says which of {len(about.labels)} "
-        f"states a person was in. It was made with [boldly](https://pypi.org/project/boldly) {about.boldly}.\n\n"
+        f"states a person was in. It was made with boldly {about.boldly}.\n\n"
         f"States: {states}.\n"
     )
 
@@ -105,7 +105,7 @@ def _input(about: About, contract: Contract) -> str:
         ("space", contract.space),
         ("atlas", f"{contract.atlas}, {contract.n_parcels} parcels (SHA-256 `{contract.atlas_sha256}`)"),
         ("repetition time", f"{low:g} s" if low == high else f"{low:g} to {high:g} s"),
-        ("confounds", "; ".join(f"{key}: {_plain(value)}" for key, value in contract.confounds.items()) or "none"),
+        ("confounds", _confounds(contract)),
         ("smoothing", "none" if contract.smoothing_fwhm_mm is None else f"{contract.smoothing_fwhm_mm:g} mm FWHM"),
         ("high-pass, low-pass", f"{_hz(contract.high_pass_hz)}, {_hz(contract.low_pass_hz)}"),
         ("scaling", contract.standardize),
@@ -123,10 +123,15 @@ def _input(about: About, contract: Contract) -> str:
     )
 
 
-def _plain(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none"
-    return "none" if value is None else str(value)
+def _confounds(contract: Contract) -> str:
+    """Return what is regressed out, with what each part is, and thresholds that are in use."""
+    options = contract.confounds
+    strategy = [str(part) for part in options.get("strategy", [])]
+    parts = [f"{part} ({options[part]})" if isinstance(options.get(part), str) else part for part in strategy]
+    parts += [str(name) for name in options.get("columns", [])]
+    limits = {"fd_threshold_mm": "frames over {:g} mm scrubbed", "std_dvars_threshold": "std DVARS over {:g} scrubbed"}
+    parts += [text.format(options[name]) for name, text in limits.items() if options.get(name) is not None]
+    return ", ".join(parts) or "none"
 
 
 def _hz(value: float | None) -> str:

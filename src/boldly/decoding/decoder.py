@@ -80,7 +80,7 @@ class Decoder:
         self.folder, self.about, self.contract = folder, about, contract
         self.classes_: NDArray[np.str_] = np.array(about.labels)
         self.allow_mismatch = frozenset(allow_mismatch)
-        self._image = None if atlas is None else Path(atlas)
+        self.image = None if atlas is None else Path(atlas)
         self.cache = default_cache() if cache is None else Path(cache)
 
     @classmethod
@@ -140,7 +140,7 @@ class Decoder:
         InputError
             Where it does not lie in the folder and was neither given nor fetched, with the way to come by it.
         """
-        return folders.read_atlas(self.folder, self.about, self._image, self.cache / "atlas")
+        return folders.read_atlas(self.folder, self.about, self.image, self.cache / "atlas")
 
     def recipe(self, *, task: TaskOptions | None = None, preprocess: PreprocessOptions | None = None) -> Recipe:
         """Return how runs become what the decoder wants to see.
