@@ -25,7 +25,12 @@ def add(commands: Commands) -> None:
     flag(sub, "dataset", "dataset, where there are several", default=None)
     path(sub, "config", "config of the study; default: config/config.yaml beside the results", default=None)
     flag(sub, "name", "name of the decoder; default: <dataset>-<experiment>", default=None)
-    flag(sub, "licence", "terms of the decoder, as hubs spell them: cc0-1.0; default: not stated", default="not stated")
+    flag(
+        sub,
+        "licence",
+        "terms of the decoder, as hubs spell them: cc0-1.0; default: not stated",
+        default="not stated",
+    )
     flag(
         sub,
         "atlas-file",
@@ -62,7 +67,9 @@ def add(commands: Commands) -> None:
         default=None,
         metavar="JSON",
     )
-    sub.add_argument("--without-mask", action="store_true", help="where a run has no mask, all of the image is brain")
+    sub.add_argument(
+        "--without-mask", action="store_true", help="where a run has no mask, all of the image is brain"
+    )
     flag(sub, "workers", "runs decoded at the same time; default: one per core", type=int, default=None)
     path(sub, "cache", "folder of projections and fetched atlases; default: the user's cache", default=None)
     sub.add_argument("--no-summary", action="store_true", help="leave scores.tsv to a later call (parallel jobs)")

@@ -110,11 +110,16 @@ def _input(about: About, contract: Contract) -> str:
         ("high-pass, low-pass", f"{_hz(contract.high_pass_hz)}, {_hz(contract.low_pass_hz)}"),
         ("scaling", contract.standardize),
         ("parcels covered", f"at least {about.least_covered:.0%}"),
-        ("length of a trial", f"{about.window_s:g} s (median in training); cut behind {about.longest_frames} frames"),
+        (
+            "length of a trial",
+            f"{about.window_s:g} s (median in training); cut behind {about.longest_frames} frames",
+        ),
     ]
     if about.task is not None:
         lag = about.task.window_s or about.task.delay_s or 0.0
-        shown = f"{lag[0]:g} to {lag[1]:g} s after the onset" if isinstance(lag, tuple) else f"delayed by {lag:g} s"
+        shown = (
+            f"{lag[0]:g} to {lag[1]:g} s after the onset" if isinstance(lag, tuple) else f"delayed by {lag:g} s"
+        )
         rows.append(("frames of a trial", shown))
     return (
         "## Input\n\n"
@@ -129,7 +134,10 @@ def _confounds(contract: Contract) -> str:
     strategy = [str(part) for part in options.get("strategy", [])]
     parts = [f"{part} ({options[part]})" if isinstance(options.get(part), str) else part for part in strategy]
     parts += [str(name) for name in options.get("columns", [])]
-    limits = {"fd_threshold_mm": "frames over {:g} mm scrubbed", "std_dvars_threshold": "std DVARS over {:g} scrubbed"}
+    limits = {
+        "fd_threshold_mm": "frames over {:g} mm scrubbed",
+        "std_dvars_threshold": "std DVARS over {:g} scrubbed",
+    }
     parts += [text.format(options[name]) for name, text in limits.items() if options.get(name) is not None]
     return ", ".join(parts) or "none"
 
@@ -178,8 +186,15 @@ def _scores(about: About, scores: pd.DataFrame) -> str:
     training = about.training
     whole = (scores[["draw", "seed", "subject", "label"]] == "all").all(axis=1) & (scores["metric"] == "accuracy")
     rows = [
-        (_bold(row, training.experiment), row["kind"], _interval(row), row["flag"] if isinstance(row["flag"], str) else "")
-        for row in scores[whole & (scores["kind"] != "control")].sort_values("value", ascending=False).to_dict("records")
+        (
+            _bold(row, training.experiment),
+            row["kind"],
+            _interval(row),
+            row["flag"] if isinstance(row["flag"], str) else "",
+        )
+        for row in scores[whole & (scores["kind"] != "control")]
+        .sort_values("value", ascending=False)
+        .to_dict("records")
     ]
     this = scores[(scores["draw"] == str(training.draw)) & (scores["seed"] == str(training.seed))]
     this = this[(this["metric"] == "accuracy") & (this["label"] == "all") & (this["subject"] == "all")]
@@ -207,7 +222,9 @@ def _interval(row: dict[Any, Any]) -> str:
 def _shortcuts(about: About, scores: pd.DataFrame) -> str:
     if not len(scores):
         return ""
-    controls = scores[(scores["kind"] == "control") & (scores["metric"] == "accuracy") & (scores["label"] == "all")]
+    controls = scores[
+        (scores["kind"] == "control") & (scores["metric"] == "accuracy") & (scores["label"] == "all")
+    ]
     controls = controls[(controls[["draw", "seed", "subject"]] == "all").all(axis=1)]
     if not len(controls):
         return "## Shortcuts\n\nNo control was fitted.\n"

@@ -146,10 +146,12 @@ def run(
     todo = [job for job in jobs if not job.is_done()]
     if len(todo) < len(jobs):
         logger.info("%d of %d runs are decoded already, unchanged", len(jobs) - len(todo), len(jobs))
-    for job, found in _decode_all(decoder, recipe, cohort, todo, workers or _cores()):
+    for number, (job, found) in enumerate(_decode_all(decoder, recipe, cohort, todo, workers or _cores()), 1):
         if found:
             job.remove()
         problems += found
+        outcome = f"defective: {found[0].message}" if found else str(job.table)
+        logger.info("%d/%d %s: %s", number, len(todo), job.record.key, outcome)
     write_json(output / "dataset_description.json", _description(decoder, cohort))
     _write_problems(output / PROBLEMS, problems)
     if summary:
@@ -291,7 +293,8 @@ def _job(decoder: Decoder, recipe: Recipe, cohort: Cohort, record: Run, output: 
     content = {
         "decoder": _checksum(decoder),
         "options": [
-            section.model_dump(mode="json") for section in (recipe.preprocess, recipe.parcellate, recipe.shard, recipe.task)
+            section.model_dump(mode="json")
+            for section in (recipe.preprocess, recipe.parcellate, recipe.shard, recipe.task)
         ],
         "windows": [cohort.window_s, cohort.step_s],
         "allow": sorted(decoder.allow_mismatch),
@@ -343,7 +346,9 @@ def _decode_all(
                     bar.update()
             except BrokenProcessPool:
                 message = "a worker process was ended from outside, mostly for lack of memory"
-                raise InputError(Problem("--workers", "", message, "rerun with fewer workers; done runs stay")) from None
+                raise InputError(
+                    Problem("--workers", "", message, "rerun with fewer workers; done runs stay")
+                ) from None
             finally:
                 pool.shutdown(cancel_futures=True)
 
@@ -379,7 +384,6 @@ def _decode(decoder: Decoder, recipe: Recipe, cohort: Cohort, job: Job) -> list[
     write_tsv(job.table, _rounded(table))
     draw_timeline(table, decoder.about.labels, job.table.name.partition("_space-")[0], job.picture)
     write_json(bids.sidecar(job.table), _sidecar(decoder, cohort, record, table, job.signature))
-    logger.info("%s: %s", record.key, _line(table))
     return []
 
 
@@ -388,16 +392,7 @@ def _rounded(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{name: table[name].astype(np.float64).round(_DECIMALS) for name in numbers})
 
 
-def _line(table: pd.DataFrame) -> str:
-    if "trial_type" not in table:
-        return f"{len(table)} windows"
-    right = (table["state"] == table["trial_type"])[table["state"].notna()]
-    return f"{int(right.sum())} of {len(right)} trials named correctly"
-
-
-def _sidecar(
-    decoder: Decoder, cohort: Cohort, record: Run, table: pd.DataFrame, signature: str
-) -> dict[str, Any]:
+def _sidecar(decoder: Decoder, cohort: Cohort, record: Run, table: pd.DataFrame, signature: str) -> dict[str, Any]:
     """Return the JSON beside a table: its columns, and where it comes from."""
     has_trials = "trial_type" in table
     delay = "the haemodynamic delay of the decoder is taken off"
@@ -493,7 +488,9 @@ def summarise(decoder: Decoder, output: Path) -> None:
     rows, _ = score([experiment], trials, dataset=dataset, options=EvaluateOptions())
     write_scores(output / SCORES, [*uniform_guessing(trials, dataset), *rows])
     people = len(set(trials.subjects))
-    logger.info("%d trials of %d people: %s", len(whole), people, "; ".join(summary_line(r) for r in rows if is_summary(r)))
+    logger.info(
+        "%d trials of %d people: %s", len(whole), people, "; ".join(summary_line(r) for r in rows if is_summary(r))
+    )
 
 
 def _decoded_trials(decoder: Decoder, output: Path) -> Iterator[tuple[str, pd.DataFrame]]:

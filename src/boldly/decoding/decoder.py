@@ -410,7 +410,9 @@ def default_cache() -> Path:
 
     The environment variable BOLDLY_CACHE names another one.
     """
-    root = os.environ.get("BOLDLY_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "boldly")
+    root = os.environ.get("BOLDLY_CACHE") or Path(
+        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "boldly"
+    )
     return Path(root)
 
 
@@ -478,4 +480,3 @@ def image_record(
         n_volumes=header.n_volumes,
         start_time=start,
     )
-

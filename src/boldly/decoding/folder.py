@@ -20,7 +20,15 @@ from typing import Literal
 from pydantic import Field
 
 import boldly
-from boldly.config import AtlasOptions, ParcellateOptions, PreprocessOptions, Section, ShardOptions, TaskOptions, parse
+from boldly.config import (
+    AtlasOptions,
+    ParcellateOptions,
+    PreprocessOptions,
+    Section,
+    ShardOptions,
+    TaskOptions,
+    parse,
+)
 from boldly.files import write_json
 from boldly.provenance import Contract, file_sha256
 from boldly.records import InputError, Problem

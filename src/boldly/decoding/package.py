@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import shutil
@@ -11,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from boldly import layout
 from boldly.config import AtlasOptions, Config, TaskOptions, load_config, with_one_high_pass
 from boldly.decoders.encoders import ENCODERS, MANIFEST, SIGNAL
 from boldly.decoders.probe import ARRAYS, Probe
@@ -26,12 +28,12 @@ from boldly.decoding.folder import (
     Training,
     write_about,
 )
-from boldly.files import atomic_path, read_json, write_tsv
+from boldly.files import atomic_path, read_json, read_tsv, write_tsv
 from boldly.provenance import Contract, check_same, file_sha256
 from boldly.records import InputError, Problem, read_comparisons, read_runs, read_scores, read_trials
 from boldly.samples.seen import MANIFEST as SEEN
+from boldly.signals.atlas import names_table
 from boldly.stages.atlas import ORIGINS
-from boldly.stages.parcellate import contract_of
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +51,8 @@ class Picked:
 
     Attributes
     ----------
-    results : Path
-        Folder of the results of the study.
+    root : Path
+        Folder of the study.
     experiment : Path
         Folder of the experiment.
     manifest : dict
@@ -61,7 +63,7 @@ class Picked:
         How it was picked, in words; empty where the user named it.
     """
 
-    results: Path
+    root: Path
     experiment: Path
     manifest: dict[str, Any]
     fit: dict[str, Any]
@@ -76,6 +78,10 @@ class Picked:
     def dataset(self) -> str:
         """Dataset that it was trained on."""
         return str(self.manifest["dataset"])
+
+    def result(self, pattern: str) -> Path:
+        """Return the path of a result of the study on the dataset (a pattern of `boldly.layout`)."""
+        return self.root / pattern.format(dataset=self.dataset, subject="*")
 
 
 def run(
@@ -125,7 +131,7 @@ def run(
         logger.info("%s", picked.why)
     study = _study(picked, config)
     contract = _contract(picked.folder)
-    atlas = _atlas(study, picked.results.parent, contract)
+    atlas = _atlas(study, picked.root, contract)
     about = _about(picked, study, contract, name or f"{picked.dataset}-{picked.experiment.name}", licence)
     with atomic_path(output) as temporary:
         _copy_fit(picked, temporary)
@@ -148,22 +154,23 @@ def pick(source: Path, dataset: str | None = None) -> Picked:
         Where there is no fit, or nothing to choose by.
     """
     folder = source.resolve()
-    if (folder / "models" / "downstream").is_dir():
-        datasets = sorted(path.name for path in (folder / "models" / "downstream").iterdir() if path.is_dir())
+    models = folder.parent / Path(layout.DOWNSTREAM_MODELS).parent
+    if folder.name == models.parts[-3] and models.is_dir():
+        datasets = sorted(path.name for path in models.iterdir() if path.is_dir())
         if dataset is None and len(datasets) == 1:
             dataset = datasets[0]
         if dataset not in datasets:
             message = f"decoders of the datasets {', '.join(datasets) or 'none'}"
             message += f"; there is no {dataset}" if dataset else ""
             raise InputError(Problem(str(source), "", message, "name one with --dataset"))
-        folder = folder / "models" / "downstream" / dataset
+        folder = models / dataset
     if (folder.parent / MANIFEST).is_file():
         manifest = _manifest(folder.parent)
         fit = next((fit for fit in manifest["fits"] if fit["folder"] == folder.name), None)
         if fit is None:
             message = f"no fit of this name in {folder.parent / MANIFEST}"
             raise InputError(Problem(str(source), "", message, _REMEDY))
-        return Picked(_results(folder.parent), folder.parent, manifest, fit, "")
+        return Picked(_root(folder.parent), folder.parent, manifest, fit, "")
     experiments = [folder] if (folder / MANIFEST).is_file() else _experiments(folder)
     if not experiments:
         raise InputError(Problem(str(source), "", "no trained decoder", _REMEDY))
@@ -174,9 +181,9 @@ def _experiments(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob(f"*/{MANIFEST}")) if folder.is_dir() else []
 
 
-def _results(experiment: Path) -> Path:
-    # results/models/downstream/<dataset>/<experiment>
-    return experiment.parents[3] if len(experiment.parents) > 3 else experiment.parent
+def _root(experiment: Path) -> Path:
+    depth = len(Path(layout.DOWNSTREAM_MODEL).parts)
+    return experiment.parents[min(depth, len(experiment.parents)) - 1]
 
 
 def _manifest(experiment: Path) -> dict[str, Any]:
@@ -205,7 +212,7 @@ def _best(source: Path, experiments: list[Path]) -> Picked:
         folder, manifest = next(iter(manifests.items()))
         fit = min((fit for fit in manifest["fits"] if fit["n"] == n), key=lambda fit: (fit["draw"], fit["seed"]))
         why = f"{folder.name}, {fit['folder']}: the first fit of the largest n; none has a validation"
-        return Picked(_results(folder), folder, manifest, fit, why)
+        return Picked(_root(folder), folder, manifest, fit, why)
     if not losses:
         message = f"no experiment has a loss in validation for all fits of n {n}, so there is nothing to choose by"
         raise InputError(Problem(str(source), "", message, "name an experiment or a fit"))
@@ -219,11 +226,11 @@ def _best(source: Path, experiments: list[Path]) -> Picked:
         f"({means[best]:.3f}) of {len(losses)} experiments{left_out}, and the lowest of its {len(losses[best])} "
         f"fits ({loss:.3f}); test scores were not looked at"
     )
-    return Picked(_results(best), best, manifests[best], fit, why)
+    return Picked(_root(best), best, manifests[best], fit, why)
 
 
 def _study(picked: Picked, config: Path | None) -> Config:
-    path = config or picked.results.parent / "config" / "config.yaml"
+    path = config or picked.root / "config" / "config.yaml"
     if not path.is_file():
         remedy = "give the config that the decoder was trained with: --config config/mine.yaml"
         raise InputError(Problem(str(path), picked.dataset, "no such config", remedy))
@@ -269,11 +276,11 @@ def _about(picked: Picked, study: Config, contract: Contract, name: str, licence
     if options.derivatives is not None:
         _check_options(picked, study, contract)
     about = _described_fit(picked)
-    events = [event for event in read_trials(_index(picked, "trials.tsv")) if event.trial is not None]
-    t_rs = [run.t_r for run in read_runs(_index(picked, "runs.tsv"), usable=True) if not math.isnan(run.t_r)]
+    events = [event for event in read_trials(picked.result(layout.TRIALS)) if event.trial is not None]
+    t_rs = [run.t_r for run in read_runs(picked.result(layout.RUNS), usable=True) if not math.isnan(run.t_r)]
     lengths = sorted(event.n_frames * event.t_r for event in events)
     if not lengths or not t_rs:
-        raise InputError(Problem(str(_index(picked, "trials.tsv")), dataset, "no trial", "rerun index"))
+        raise InputError(Problem(str(picked.result(layout.TRIALS)), dataset, "no trial", "rerun index"))
     t_r_s = (min(t_rs), max(t_rs)) if study.shard.t_r_s is None else (study.shard.t_r_s,) * 2
     task = options.task if isinstance(options.task, TaskOptions) else None
     return About(
@@ -302,10 +309,6 @@ def _about(picked: Picked, study: Config, contract: Contract, name: str, licence
     )
 
 
-def _index(picked: Picked, name: str) -> Path:
-    return picked.results / "index" / f"{picked.dataset}_{name}"
-
-
 def _check_options(picked: Picked, study: Config, contract: Contract) -> None:
     """Refuse a config whose options changed since the decoder was trained."""
     dataset = picked.dataset
@@ -320,8 +323,6 @@ def _check_options(picked: Picked, study: Config, contract: Contract) -> None:
         },
         "t_r_s": study.shard.t_r_s,
     }
-    import dataclasses
-
     check_same(contract, dataclasses.replace(contract, **fields), "the config", dataset)
 
 
@@ -345,10 +346,9 @@ def _by(picked: Picked) -> str:
 
 def _least_covered(picked: Picked) -> float:
     """Return the share of parcels that a run has to cover: 80 %, less where the training had less."""
-    from boldly.files import read_tsv
-
     n_parcels = _contract(picked.folder).n_parcels
-    tables = sorted((picked.results / "parcellate" / picked.dataset).glob("sub-*_quality.tsv"))
+    pattern = picked.result(layout.QUALITY)
+    tables = sorted(pattern.parent.glob(pattern.name))
     marked = [read_tsv(path, columns=("n_marked",)) for path in tables]
     known = [table["n_marked"].max() for table in marked if "n_marked" in table and len(table)]
     lowest = 1 - max(known, default=0) / n_parcels
@@ -372,12 +372,8 @@ def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
             shutil.copyfile(source / name, target / name)
 
 
-def _copy_atlas(
-    options: AtlasOptions, contract: Contract, output: Path, include: bool | None
-) -> AtlasReference:
+def _copy_atlas(options: AtlasOptions, contract: Contract, output: Path, include: bool | None) -> AtlasReference:
     """Copy image and names of the atlas where they may be passed on, and say where they are from."""
-    from boldly.signals.atlas import names_table
-
     reference = AtlasReference(name=contract.atlas, sha256=contract.atlas_sha256)
     if options.fetched:
         origin = ORIGINS[str(options.name)]
@@ -401,8 +397,7 @@ def _copy_atlas(
 def _copy_scores(picked: Picked, output: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Copy what evaluate says of the fit, its experiment, and what stands beside it at the same n."""
     n, experiment = picked.fit["n"], picked.experiment.name
-    tables = picked.results / "evaluate"
-    path = tables / f"{picked.dataset}_scores.tsv"
+    path = picked.result(layout.SCORES)
     if not path.is_file():
         logger.warning("no scores (%s): the card will say so; run `snakemake evaluate` first", path)
         return pd.DataFrame(), pd.DataFrame()
@@ -412,7 +407,7 @@ def _copy_scores(picked: Picked, output: Path) -> tuple[pd.DataFrame, pd.DataFra
     this = own & (scores["draw"] == str(picked.fit["draw"])) & (scores["seed"] == str(picked.fit["seed"]))
     scores = scores[scores["n"].isin([n, 0]) & ((summary & (own | (scores["label"] == "all"))) | this)]
     write_tsv(output / SCORES, scores)
-    path = tables / f"{picked.dataset}_comparisons.tsv"
+    path = picked.result(layout.COMPARISONS)
     comparisons = read_comparisons(path) if path.is_file() else pd.DataFrame()
     if len(comparisons):
         one = (comparisons["experiment"] == experiment) | (comparisons["baseline"] == experiment)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PatchCollection
 from matplotlib.colors import Normalize
@@ -44,9 +45,7 @@ def draw_timeline(table: pd.DataFrame, labels: Sequence[str], title: str, output
         norm = Normalize(0, 1)
         probabilities = table[[f"{PROBABILITY}{name}" for name in labels]].to_numpy(np.float64)
         patches = [
-            Rectangle((start, row - 0.5), stop - start, 1)
-            for start, stop in shown
-            for row in range(len(labels))
+            Rectangle((start, row - 0.5), stop - start, 1) for start, stop in shown for row in range(len(labels))
         ]
         cells = PatchCollection(patches, cmap=BLUES, norm=norm, linewidth=0)
         cells.set_array(np.ma.masked_invalid(probabilities.ravel()))
@@ -60,7 +59,8 @@ def draw_timeline(table: pd.DataFrame, labels: Sequence[str], title: str, output
         axes.set_yticks(range(len(labels)), list(labels))
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("Time (s)")
-        axes.set_title(f"{title}\n{_verdict(table)}", fontsize=7)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=7.5, fontweight="bold")
+        axes.set_title(_verdict(table), fontsize=6.5, fontweight="normal")
         bar = figure.colorbar(ScalarMappable(norm, BLUES), ax=axes, aspect=12, pad=0.01)
         bar.set_label("Probability")
         bar.outline.set_visible(False)
@@ -83,7 +83,7 @@ def _spans(table: pd.DataFrame) -> np.ndarray:
     return np.stack([centre - step / 2, centre + step / 2], axis=1)
 
 
-def _mark_decided(axes, table: pd.DataFrame, shown: np.ndarray, rows: dict[str, int]) -> None:  # type: ignore[no-untyped-def]
+def _mark_decided(axes: Axes, table: pd.DataFrame, shown: np.ndarray, rows: dict[str, int]) -> None:
     known = table["state"].notna().to_numpy()
     centres = shown.mean(axis=1)[known]
     places = [rows[name] for name in table["state"][known]]
@@ -93,7 +93,7 @@ def _mark_decided(axes, table: pd.DataFrame, shown: np.ndarray, rows: dict[str, 
     )
 
 
-def _frame_true(axes, table: pd.DataFrame, shown: np.ndarray, rows: dict[str, int]) -> None:  # type: ignore[no-untyped-def]
+def _frame_true(axes: Axes, table: pd.DataFrame, shown: np.ndarray, rows: dict[str, int]) -> None:
     for (start, stop), true, state in zip(shown, table["trial_type"], table["state"], strict=True):
         if true in rows:
             wrong = state != true

@@ -314,9 +314,7 @@ def _contract(
     return contract_of(spaces[0], atlas, options, preprocess)
 
 
-def contract_of(
-    space: str, atlas: Atlas, options: ParcellateOptions, preprocess: PreprocessOptions
-) -> Contract:
+def contract_of(space: str, atlas: Atlas, options: ParcellateOptions, preprocess: PreprocessOptions) -> Contract:
     """Return the contract of runs in a space that are prepared with these options."""
     return Contract(
         atlas=atlas.name,
