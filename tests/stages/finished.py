@@ -55,7 +55,9 @@ def write(folder: Path) -> Path:
             results / f"preprocess/{dataset}/sub-02_qc.tsv",
             excluded.assign(reason=reason, mean_fd_mm=0.9, degrees_of_freedom=150),
         )
-    write_json(results / "split/task.json", {"dataset": "task", "role": "downstream", "by": "subject", "draws": []})
+    write_json(
+        results / "split/task.json", {"dataset": "task", "role": "downstream", "by": "subject", "draws": []}
+    )
     write_json(results / "split/rest.json", {"dataset": "rest", "role": "upstream", "by": "subject"})
     write_trials(results / "index/task_trials.tsv", _events())
     _write_scores(results / "evaluate")

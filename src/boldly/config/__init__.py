@@ -42,7 +42,7 @@ from boldly.config.pretraining import (
     Variant,
     repeat_name,
 )
-from boldly.config.reading import apply_preset, load_config, read_config, resolve
+from boldly.config.reading import apply_preset, load_config, read_config, read_yaml, resolve
 from boldly.config.sections import REVISIONS, STAGES, ExperimentName, Fraction, Name, S, Section, parse
 from boldly.config.signals import (
     ContractField,
@@ -108,6 +108,7 @@ __all__ = [
     "load_config",
     "parse",
     "read_config",
+    "read_yaml",
     "repeat_name",
     "resolve",
     "with_one_high_pass",

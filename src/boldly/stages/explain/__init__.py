@@ -204,7 +204,9 @@ class _Comparison:
     def parcels(self, n_parcels: int) -> pd.DataFrame:
         """Return number and name of each parcel: the label in the image, or the number of the map from 1."""
         if self.atlas is None:
-            return pd.DataFrame({"index": range(1, n_parcels + 1), "name": [f"parcel-{k + 1}" for k in range(n_parcels)]})
+            return pd.DataFrame(
+                {"index": range(1, n_parcels + 1), "name": [f"parcel-{k + 1}" for k in range(n_parcels)]}
+            )
         first = 1 if self.atlas.kind == "maps" else 0
         return pd.DataFrame({"index": [value + first for value in self.atlas.values], "name": self.atlas.names})
 
@@ -228,7 +230,9 @@ def _explain(
     progress = f"explain {experiment.name} on {dataset}"
     explained, reference = explain_fits(experiment, corpus, options, progress, allow_mismatch)
     if explained[0].decoder.labels != states:
-        message = f"its states are {', '.join(explained[0].decoder.labels)}, those of the trials {', '.join(states)}"
+        message = (
+            f"its states are {', '.join(explained[0].decoder.labels)}, those of the trials {', '.join(states)}"
+        )
         raise InputError(Problem(str(experiment.folder), experiment.name, message, "give trials of its task"))
     methods = methods_of(explained, options)
     maps = {method: map_of(explained, method) for method in methods}

@@ -112,5 +112,3 @@ def _against_others(effects: Array) -> Array:
         return effects
     total = np.nansum(effects, axis=1, keepdims=True)
     return effects - (total - effects) / (there.sum() - 1)
-
-

@@ -190,7 +190,9 @@ def measure_faithfulness(
     ends = np.cumsum([0, *(len(one.labels) for one in explained)])
     n_parcels = explained[0].signals.shape[1]
     orders = {
-        method: faithfulness.rank(faithfulness.without_own_unit(units, _of_others(explained, method, labels, ends)))
+        method: faithfulness.rank(
+            faithfulness.without_own_unit(units, _of_others(explained, method, labels, ends))
+        )
         for method in methods
     }
     random = faithfulness.random_orders(options.random_orders, n_parcels, options.seed)

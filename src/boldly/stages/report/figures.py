@@ -72,7 +72,8 @@ def pictures(folder: Path, captions: Path, config: dict[str, Any] | None) -> lis
         The config; without it captions cannot say parameters, and only titles are given.
     """
     paths = sorted(
-        (path for path in folder.glob("*.png") if path.stem not in _TABLES), key=lambda path: (_rank(path.stem), path.stem)
+        (path for path in folder.glob("*.png") if path.stem not in _TABLES),
+        key=lambda path: (_rank(path.stem), path.stem),
     )
     contents = _fitting([path.read_bytes() for path in paths])
     return [
@@ -103,7 +104,9 @@ def _narrowed(content: bytes, width: int) -> bytes:
     with Image.open(io.BytesIO(content)) as image:
         if image.width <= width:
             return content
-        small = image.convert("RGB").resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
+        small = image.convert("RGB").resize(
+            (width, round(image.height * width / image.width)), Image.Resampling.LANCZOS
+        )
     stream = io.BytesIO()
     small.save(stream, "PNG", optimize=True)
     return min(stream.getvalue(), content, key=len)
@@ -172,4 +175,7 @@ def _html(results: Path) -> Iterable[Path]:
 
 
 def _fetches(content: str) -> bool:
-    return re.search(r"<(script|link|img|iframe)\b[^>]*\b(src|href)\s*=\s*[\"']?https?:", content, re.IGNORECASE) is not None
+    return (
+        re.search(r"<(script|link|img|iframe)\b[^>]*\b(src|href)\s*=\s*[\"']?https?:", content, re.IGNORECASE)
+        is not None
+    )

@@ -102,7 +102,12 @@ def exclusions(runs: dict[str, list[Run]]) -> Table:
         for run in rows
         if run.status != "ok"
     ]
-    columns = (Column("dataset", "Dataset"), Column("run", "Run"), Column("status", "Status"), Column("reason", "Reason"))
+    columns = (
+        Column("dataset", "Dataset"),
+        Column("run", "Run"),
+        Column("status", "Status"),
+        Column("reason", "Reason"),
+    )
     return table("Runs that take no part, with the reason.", lines, columns)
 
 
@@ -351,7 +356,9 @@ def headline(dataset: str, rows: pd.DataFrame, differences: pd.DataFrame | None)
         "difference": None,
     }
     if first and second and differences is not None:
-        same = (differences["experiment"] == first["experiment"]) & (differences["baseline"] == second["experiment"])
+        same = (differences["experiment"] == first["experiment"]) & (
+            differences["baseline"] == second["experiment"]
+        )
         pair = differences[same & (differences["n"] == found["n"])]
         if len(pair):
             found["difference"] = pair.iloc[0].to_dict()

@@ -59,10 +59,14 @@ def warnings(
     if study is not None:
         lines += [f"{text}." if not text.endswith(".") else text for text in study["warnings"]]
         if study["config"]["evaluate"]["allow_pretrained_test_runs"]:
-            lines.append("Networks that were pretrained on test runs are scored (evaluate.allow_pretrained_test_runs).")
+            lines.append(
+                "Networks that were pretrained on test runs are scored (evaluate.allow_pretrained_test_runs)."
+            )
     commits = {str(one.get("environment", {}).get("git_commit")) for one in everyone.values()}
     if any(commit.endswith("-dirty") for commit in commits):
-        lines.append("Some models were trained with code that differs from its commit (git_commit ends in -dirty).")
+        lines.append(
+            "Some models were trained with code that differs from its commit (git_commit ends in -dirty)."
+        )
     if len(commits) > 1:
         lines.append(f"The models were trained with {len(commits)} versions of the code (see the versions below).")
     return lines

@@ -240,7 +240,9 @@ def _split(name: str, config: Record) -> str:
     if split["validation"]:
         sentence += f" The labels of {split['validation']} more {plural} served for choices and count as used."
     if split["by"] == "run":
-        sentence += " The split is by run: the same person trains and tests, so nothing is said about other people."
+        sentence += (
+            " The split is by run: the same person trains and tests, so nothing is said about other people."
+        )
     return sentence
 
 

@@ -64,7 +64,9 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "").replace("{", "").replace("}", "").translate(_SPECIAL)
 
 
-def _paper(key: str, short: str, title: str, authors: str, journal: str, where: str = "", **others: str) -> Reference:
+def _paper(
+    key: str, short: str, title: str, authors: str, journal: str, where: str = "", **others: str
+) -> Reference:
     """Make the reference of an article; `where` is "volume, pages"."""
     volume, _, pages = where.partition(", ")
     fields = {"journal": journal, "volume": volume, "pages": pages, **others}
