@@ -30,6 +30,7 @@ rule all:
     default_target: True
     input:
         figure_files(),
+        layout.REPORT,
         export_files,
 
 
@@ -44,4 +45,5 @@ include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/adapt.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/report.smk"
 include: "workflow/rules/repeat.smk"

@@ -105,6 +105,11 @@ use rule figure_quality as figure_carpet with:
         "results/logs/figures/carpet.log",
     benchmark:
         "results/usage/figures/carpet.tsv"
+    params:
+        options=options("figures"),
+        folders=quality_folders(PREPARED) + LAYOUT.atlas_names(),
+        figure=subpath(output.png, basename=True, strip_suffix=".png"),
+        revision=REVISIONS["figures"],
 
 
 rule figure_carpet_of_run:
@@ -129,7 +134,7 @@ rule figure_carpet_of_run:
         runtime=10,
     params:
         options=options("figures"),
-        folders=lambda wildcards: quality_folders([wildcards.dataset]),
+        folders=lambda wildcards: quality_folders([wildcards.dataset]) + LAYOUT.atlas_names(),
         revision=REVISIONS["figures"],
     shell:
         "boldly figures"
@@ -163,14 +168,111 @@ rule figure_upstream_losses:
         runtime=10,
     params:
         options=options("figures"),
+        figure=subpath(output.png, basename=True, strip_suffix=".png"),
         revision=REVISIONS["figures"],
     shell:
         "boldly figures"
-        " --figure upstream_losses"
+        " --figure {params.figure}"
         " --tables {input:q}"
         " --options {params.options:q}"
         " --output {output.png:q}"
         " 2> {log:q}"
+
+
+use rule figure_upstream_losses as figure_upstream_frameworks with:
+    input:
+        LAYOUT.figure_tables("upstream_frameworks"),
+    output:
+        png=report(
+            "results/figures/upstream_frameworks.png",
+            caption="../report/upstream_frameworks.rst",
+            category="Models",
+        ),
+        others=multiext("results/figures/upstream_frameworks", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/upstream_frameworks.log",
+    benchmark:
+        "results/usage/figures/upstream_frameworks.tsv"
+
+
+use rule figure_upstream_losses as figure_upstream_sizes with:
+    input:
+        LAYOUT.figure_tables("upstream_sizes"),
+    output:
+        png=report(
+            "results/figures/upstream_sizes.png",
+            caption="../report/upstream_sizes.rst",
+            category="Models",
+        ),
+        others=multiext("results/figures/upstream_sizes", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/upstream_sizes.log",
+    benchmark:
+        "results/usage/figures/upstream_sizes.tsv"
+
+
+use rule figure_upstream_losses as figure_upstream_skill with:
+    input:
+        LAYOUT.figure_tables("upstream_skill"),
+    output:
+        png=report(
+            "results/figures/upstream_skill.png",
+            caption="../report/upstream_skill.rst",
+            category="Models",
+        ),
+        others=multiext("results/figures/upstream_skill", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/upstream_skill.log",
+    benchmark:
+        "results/usage/figures/upstream_skill.tsv"
+
+
+use rule figure_upstream_losses as figure_upstream_scaling with:
+    input:
+        LAYOUT.figure_tables("upstream_scaling"),
+    output:
+        png=report(
+            "results/figures/upstream_scaling.png",
+            caption="../report/upstream_scaling.rst",
+            category="Models",
+        ),
+        others=multiext("results/figures/upstream_scaling", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/upstream_scaling.log",
+    benchmark:
+        "results/usage/figures/upstream_scaling.tsv"
+
+
+use rule figure_upstream_losses as figure_upstream_largest with:
+    input:
+        LAYOUT.figure_tables("upstream_largest"),
+    output:
+        png=report(
+            "results/figures/upstream_largest.png",
+            caption="../report/upstream_largest.rst",
+            category="Models",
+        ),
+        others=multiext("results/figures/upstream_largest", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/upstream_largest.log",
+    benchmark:
+        "results/usage/figures/upstream_largest.tsv"
+
+
+use rule figure_upstream_losses as figure_upstream_warm_start with:
+    input:
+        LAYOUT.figure_tables("upstream_warm_start"),
+    output:
+        png=report(
+            "results/figures/upstream_warm_start.png",
+            caption="../report/upstream_warm_start.rst",
+            category="Models",
+        ),
+        others=multiext("results/figures/upstream_warm_start", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/upstream_warm_start.log",
+    benchmark:
+        "results/usage/figures/upstream_warm_start.tsv"
 
 
 rule figure_downstream_trials:
@@ -293,11 +395,76 @@ rule figure_downstream_confusion:
         runtime=10,
     params:
         options=options("figures"),
+        figure=subpath(output.png, basename=True, strip_suffix=".png"),
         revision=REVISIONS["figures"],
     shell:
         "boldly figures"
-        " --figure downstream_confusion"
+        " --figure {params.figure}"
         " --tables {input:q}"
         " --options {params.options:q}"
         " --output {output.png:q}"
         " 2> {log:q}"
+
+
+use rule figure_downstream_confusion as figure_downstream_reliability with:
+    input:
+        LAYOUT.figure_tables("downstream_reliability"),
+    output:
+        png=report(
+            "results/figures/downstream_reliability.png",
+            caption="../report/downstream_reliability.rst",
+            category="Decoding",
+        ),
+        others=multiext("results/figures/downstream_reliability", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/downstream_reliability.log",
+    benchmark:
+        "results/usage/figures/downstream_reliability.tsv"
+
+
+use rule figure_downstream_confusion as figure_downstream_embedding with:
+    input:
+        LAYOUT.figure_tables("downstream_embedding"),
+    output:
+        png=report(
+            "results/figures/downstream_embedding.png",
+            caption="../report/downstream_embedding.rst",
+            category="Decoding",
+        ),
+        others=multiext("results/figures/downstream_embedding", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/downstream_embedding.log",
+    benchmark:
+        "results/usage/figures/downstream_embedding.tsv"
+
+
+use rule figure_downstream_confusion as figure_downstream_training with:
+    input:
+        LAYOUT.figure_tables("downstream_training"),
+    output:
+        png=report(
+            "results/figures/downstream_training.png",
+            caption="../report/downstream_training.rst",
+            category="Decoding",
+        ),
+        others=multiext("results/figures/downstream_training", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/downstream_training.log",
+    benchmark:
+        "results/usage/figures/downstream_training.tsv"
+
+
+use rule figure_downstream_confusion as figure_downstream_replication with:
+    input:
+        LAYOUT.figure_tables("downstream_replication"),
+    output:
+        png=report(
+            "results/figures/downstream_replication.png",
+            caption="../report/downstream_replication.rst",
+            category="Decoding",
+        ),
+        others=multiext("results/figures/downstream_replication", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/downstream_replication.log",
+    benchmark:
+        "results/usage/figures/downstream_replication.tsv"
