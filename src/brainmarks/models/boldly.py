@@ -1,12 +1,12 @@
 """Networks of boldly for Brainmarks, the evaluation suite of fMRI foundation models.
 
-The suite finds this module by itself: ``brainmarks.models`` is a namespace package, in which installed packages
-have modules of their own, whose functions register models by name. ``boldly_network`` is any network of boldly; its
-keyword ``source`` is a folder or a repository, else the environment variable BOLDLY_NETWORK names it.
+The suite finds this module by itself: ``brainmarks.models`` is a namespace package, in which installed
+packages have modules of their own, whose functions register models by name. ``boldly_network`` is any network of
+boldly; its keyword ``source`` is a folder or a repository, else the environment variable BOLDLY_NETWORK names it.
 
 The interface is that of Brainmarks in 2026: a model takes a batch with ``bold`` (B, T, P), each parcel with mean 0
-and standard deviation 1 over time, and ``tr`` (B,), s; it returns three kinds of embeddings, each (B, tokens, W) or
-None.
+and standard deviation 1 over time, and ``tr`` (B,), s. It returns the embeddings of class, registers and patches,
+each (B, tokens, W) or None.
 """
 
 from __future__ import annotations
