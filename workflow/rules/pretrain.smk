@@ -31,9 +31,9 @@ rule pretrain_corpus:
         "results/usage/corpus/{corpus}.tsv"
     conda:
         "../../envs/cpu.yaml"
-    threads: lambda wildcards, input: min(8, 1 + len(input.shards) // 100)
+    threads: corpus_threads
     resources:
-        mem_mb=4000,
+        mem_mb=corpus_memory,
         runtime=240,
     params:
         data=corpus_data,
@@ -61,7 +61,7 @@ rule pretrain_share:
         "../../envs/cpu.yaml"
     threads: 4
     resources:
-        mem_mb=4000,
+        mem_mb=corpus_memory,
         runtime=240,
     params:
         data=corpus_data,

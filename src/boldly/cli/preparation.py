@@ -1,8 +1,9 @@
-"""The stages from derivatives to shards and splits: index, preprocess, parcellate, shard, split."""
+"""The stages from derivatives to shards and splits: index, preprocess, parcellate, shard, prepare, split."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from boldly.cli.arguments import Commands, command, flag, json_options, parsed, path, preprocess_options
@@ -64,6 +65,21 @@ def add(commands: Commands) -> None:
     flag(sub, "window-frames", "runs with fewer frames are left out", type=int, default=10)
     json_options(sub)
     path(sub, "output", "tar to write")
+
+    text = "preprocess, parcellate and shard many subjects in one job, in the folder of a study"
+    sub = command(commands, "prepare", _prepare, text)
+    flag(sub, "dataset", "name of the dataset, which is indexed")
+    flag(sub, "role", "what the dataset is for", choices=["upstream", "downstream"])
+    flag(sub, "batch", "which of its subjects, as 3of16; default: 1of1, all", default="1of1", metavar="NofM")
+    flag(
+        sub, "until", "last stage; default: shard", default="shard", choices=["preprocess", "parcellate", "shard"]
+    )
+    flag(
+        sub,
+        "options",
+        "options as JSON: preprocess, parcellate, shard, atlas, task, window_frames, on_error",
+        metavar="JSON",
+    )
 
     sub = command(commands, "split", _split, "choose subjects for training, validation and test")
     flag(sub, "dataset", "name of the dataset")
@@ -150,6 +166,16 @@ def _shard(args: argparse.Namespace) -> None:
         window_frames=args.window_frames,
         output=args.output,
     )
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    from boldly import preparing
+    from boldly.config import PrepareOptions, apply_preset
+
+    options = parsed(PrepareOptions, args.options)
+    options = options.model_copy(update={"preprocess": apply_preset(options.preprocess, Path())})
+    dataset = preparing.Dataset(args.dataset, args.role, options)
+    preparing.run(dataset, batch=args.batch, until=args.until)
 
 
 def _split(args: argparse.Namespace) -> None:

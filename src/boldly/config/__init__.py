@@ -26,8 +26,10 @@ from boldly.config.datasets import (
     UpstreamSplitOptions,
 )
 from boldly.config.preparation import (
+    BatchOptions,
     ExportOptions,
     IndexOptions,
+    PrepareOptions,
     ShardOptions,
     SplitOptions,
 )
@@ -66,6 +68,7 @@ __all__ = [
     "AtlasChoice",
     "AtlasOptions",
     "Baseline",
+    "BatchOptions",
     "ClassifierName",
     "Config",
     "ContractField",
@@ -85,6 +88,7 @@ __all__ = [
     "Name",
     "OptimiserOptions",
     "ParcellateOptions",
+    "PrepareOptions",
     "PreprocessOptions",
     "PretrainOptions",
     "PretrainSection",

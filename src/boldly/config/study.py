@@ -13,6 +13,7 @@ from pydantic import (
 from boldly.config.adaptation import PROBE_BASELINES, AdaptOptions, AdaptSection
 from boldly.config.datasets import AtlasOptions, DatasetOptions, TaskOptions
 from boldly.config.preparation import (
+    BatchOptions,
     ExportOptions,
     IndexOptions,
     ShardOptions,
@@ -72,6 +73,7 @@ class Config(Section):
     adapt: AdaptSection = Field(AdaptSection(), description="Stage adapt.")
     evaluate: EvaluateOptions = Field(EvaluateOptions(), description="Stage evaluate.")
     figures: FiguresOptions = Field(FiguresOptions(), description="Stage figures.")
+    batches: BatchOptions = Field(BatchOptions(), description="Jobs that prepare subjects.")
     devices: dict[ExperimentName, DeviceOptions] = Field(
         {}, description="What upstream experiments train on, by name; `default`: the others."
     )
