@@ -1,7 +1,7 @@
 """Batches of subjects that one job prepares, and what is known of each subject: done with what, and what it took.
 
-A subject is in a batch by its label alone, so one that is added moves no other. What makes a result stale is kept for
-each subject and stage, in ``results/prepare/<dataset>/sub-<label>.json``, so that batches repeat nothing that is done.
+A subject is in a batch by its label alone, so one that is added moves no other. What makes a result stale is kept
+for each subject and stage, in ``results/prepare/<dataset>/sub-<label>.json``: batches repeat nothing that is done.
 """
 
 from __future__ import annotations
@@ -101,7 +101,11 @@ def seconds_per_run() -> float:
 
 @dataclass(frozen=True)
 class Marker:
-    """The file that stands for a batch that is done up to a stage: the checksums of its subjects' files."""
+    """The file that stands for a batch that is done up to a stage: a checksum of each subject's files.
+
+    The same results give the same bytes, by which Snakemake sees that nothing that follows is stale. It compares
+    files of less than 1 MB, hence one short checksum for each stage.
+    """
 
     dataset: str
     role: str
@@ -114,10 +118,11 @@ class Marker:
         return Path(layout.BATCH.format(dataset=self.dataset, stage=self.stage, batch=self.batch))
 
     def write(self, stamps: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write what is known of each subject's files; the same results give the same bytes."""
+        """Write it, given the stamps of all subjects."""
         done = STAGES[: STAGES.index(self.stage) + 1]
         content = {
-            subject: {stage: stamp[stage]["files"] for stage in done} for subject, stamp in sorted(stamps.items())
+            subject: {stage: _checksum(stamp[stage]["files"]) for stage in done}
+            for subject, stamp in sorted(stamps.items())
         }
         write_json(self.path, content)
 
@@ -183,12 +188,13 @@ class Tables:
     trials: dict[str, str]
 
     def inputs(self, subject: str) -> dict[str, str]:
-        """Return a checksum of what each stage reads of a subject: rows of tables, and names, sizes, times of files.
+        """Return a checksum of what each stage reads of a subject: rows of tables; names, sizes, times of files.
 
         Snakemake itself notices a newer file, not one that was replaced by an older one.
         """
         runs = self.runs.get(subject, [])
-        tables: list[str | Path] = [path for run in runs if run.confounds for path in (run.confounds, *_beside(run.confounds))]
+        tables = [Path(run.confounds) for run in runs if run.confounds]
+        tables += [sidecar for table in tables if (sidecar := bids.sidecar(table)).exists()]
         images = [path for run in runs for path in (run.bold, run.mask) if path]
         return {
             "preprocess": _checksum(runs, fingerprints.of_files(tables)),
@@ -197,18 +203,12 @@ class Tables:
         }
 
 
-def _beside(table: str) -> list[Path]:
-    """Return the file that says what the components in a confounds table are, if it is there."""
-    path = bids.sidecar(Path(table))
-    return [path] if path.exists() else []
-
-
 def read_tables(runs: Path | str, trials: Path | str) -> Tables:
     """Read the run table of a dataset and its table of trials."""
     return _read_tables(str(runs), str(trials), *(os.stat(path).st_mtime_ns for path in (runs, trials)))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _read_tables(runs: str, trials: str, *_modified: int) -> Tables:
     by_subject: dict[str, list[Run]] = {}
     for run in read_runs(runs, usable=True):
@@ -218,7 +218,7 @@ def _read_tables(runs: str, trials: str, *_modified: int) -> Tables:
         next(rows)
         for row in rows:
             # A name that holds a line break goes on in a line of its own, without a subject.
-            subject = (row.split(b"\t", 2) + [b""])[1].decode()
+            subject = [*row.split(b"\t", 2), b""][1].decode()
             sums.setdefault(subject, hashlib.sha256()).update(row)
     return Tables(by_subject, {subject: checksum.hexdigest()[:16] for subject, checksum in sums.items()})
 

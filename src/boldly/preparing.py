@@ -1,7 +1,7 @@
 """`boldly prepare`: preprocess, parcellate and shard for many subjects of a dataset, one after the other.
 
-It calls the stages as the command line does: one process does what would be three for each subject. A subject that is
-done is not repeated; one that fails does not keep others from being done.
+It calls the stages as the command line does: one process does what would be three for each subject. A subject that
+is done is not repeated; one that fails does not keep others from being done.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ Submit = Callable[..., "object"]
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[LocalSlurm]:
-    """Start a Slurm whose account is the one that the profile names; stop it afterwards, with all its processes."""
+    """Start a Slurm with the account that the profile names; stop it afterwards, with all its processes."""
     slurm = LocalSlurm()
     try:
         try:
@@ -48,6 +48,6 @@ def submit(snakemake: Snakemake, cluster: LocalSlurm, quickly: dict[str, str]) -
 
     def run(directory: Path, *arguments: str, status: str = "squeue", **settings: object):
         command = ["--profile", "slurm", *_QUICK, "--slurm-status-command", status, *arguments]
-        return snakemake(directory, *command, **quickly, **settings)  # type: ignore[arg-type]
+        return snakemake(directory, *command, **quickly, **settings)
 
     return run

@@ -1,7 +1,7 @@
 """A real Slurm on this machine, started from Debian's packages and stopped without a trace.
 
-Its nodes share the processors and the file system of the machine; GPUs are devices without anything behind them. It
-shows scheduling, limits and what becomes of jobs, not speed.
+Its nodes share the processors and the file system of the machine; GPUs are devices without anything behind them.
+It shows scheduling, limits and what becomes of jobs, not speed.
 
     python -m tests.cluster.local_slurm      as root; runs until Ctrl-C, for trying things by hand
 """

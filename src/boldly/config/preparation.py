@@ -57,8 +57,8 @@ class BatchOptions(Section):
     minutes: float = Field(
         1.0,
         gt=0,
-        description="How long such a job should last, minutes, by what was measured in this folder, or 4 s for each "
-        "run; on a cluster longer than jobs wait for their turn (the profile slurm has 20).",
+        description="How long such a job should last, minutes, by what was measured in this folder, or 4 s for "
+        "each run; on a cluster longer than jobs wait for their turn (the profile slurm has 20).",
     )
     subjects: int | None = Field(None, ge=1, description="Subjects of each job, instead; null: as `minutes` says.")
 
