@@ -104,7 +104,7 @@ class Layout:
         return None if task is None or isinstance(task, str) else task.model_dump_json()
 
     def shard_folder(self, dataset: str) -> str:
-        """Return the folder (or address) of the shards of a dataset: the one made by rules, or a ready-made one."""
+        """Return the folder (or address) of the shards of a dataset: made by rules, or ready-made."""
         options = self.config.datasets[dataset]
         return options.shards or SHARDS.format(role=options.role)
 

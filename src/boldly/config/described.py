@@ -1,4 +1,4 @@
-"""Options in words, from the models of the config: for the tables of config/README.md and `boldly <stage> --help`."""
+"""Options in words, from the models of the config: for config/README.md and `boldly <stage> --help`."""
 
 from __future__ import annotations
 
