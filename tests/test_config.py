@@ -98,7 +98,7 @@ def test_an_atlas_is_asked_for_where_signals_are_read_from_images() -> None:
         ({"role": "both", "derivatives": "a"}, "upstream"),
         ({"role": "downstream", "derivatives": "a", "layout": "hcp"}, "task"),
         ({"role": "upstream", "derivatives": "a", "layout": "hcp", "resolution": "2"}, "of one resolution"),
-        ({"role": "upstream", "derivatives": "a", "image_suffix": "_clean"}, "for layout hcp"),
+        ({"role": "upstream", "derivatives": "a", "fmriprep": "b"}, "with image_suffix"),
         (
             {"role": "upstream", "derivatives": "a", "task": {"drop": ["(cue"]}},
             "'\\(cue' is not a regular expression",

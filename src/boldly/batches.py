@@ -89,7 +89,7 @@ def keep_count(dataset: str, batch: str, n_subjects: int) -> None:
 
 
 def seconds_per_run() -> float:
-    """Return what a run took in this folder, all three stages together, s; a default where nothing was measured."""
+    """Return what a run took in this folder, all three stages, s; a default where nothing was measured."""
     seconds = runs = 0.0
     for path in sorted(Path(layout.PREPARED.format(dataset=".")).glob("*/sub-*.json"))[:_MEASURED]:
         stages = read_json(path)
@@ -101,10 +101,10 @@ def seconds_per_run() -> float:
 
 @dataclass(frozen=True)
 class Marker:
-    """The file that stands for a batch that is done up to a stage: a checksum of each subject's files.
+    """The file that stands for a batch that is done up to a stage: sizes and a checksum of each subject's files.
 
     The same results give the same bytes, by which Snakemake sees that nothing that follows is stale. It compares
-    files of less than 1 MB, hence one short checksum for each stage.
+    files of less than 1 MB, hence little for each stage.
     """
 
     dataset: str
@@ -121,20 +121,25 @@ class Marker:
         """Write it, given the stamps of all subjects."""
         done = STAGES[: STAGES.index(self.stage) + 1]
         content = {
-            subject: {stage: _checksum(stamp[stage]["files"]) for stage in done}
+            subject: {stage: _summary(stamp[stage]["files"]) for stage in done}
             for subject, stamp in sorted(stamps.items())
         }
         write_json(self.path, content)
 
-    def missing(self, listed: Mapping[str, frozenset[str]]) -> list[str]:
-        """Return the files of its subjects that are not there, given what each folder holds."""
+    def lost(self, sizes: Mapping[str, Mapping[str, int]]) -> list[str]:
+        """Return the files of its subjects that are gone, or cut, given what each folder holds, in bytes."""
         found = []
-        for subject in read_json(self.path):
-            for stage in STAGES[: STAGES.index(self.stage) + 1]:
-                for path in outputs(stage, self.dataset, self.role, subject):
-                    if path.name not in listed[str(path.parent)]:
+        for subject, stages in read_json(self.path).items():
+            for stage, written in stages.items():
+                paths = outputs(stage, self.dataset, self.role, subject)
+                for path, size in zip(paths, written["bytes"], strict=True):
+                    if sizes[str(path.parent)].get(path.name) != size:
                         found.append(str(path))
         return found
+
+
+def _summary(files: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {"bytes": [content["bytes"] for content in files.values()], "checksum": _checksum(files)}
 
 
 def outputs(stage: str, dataset: str, role: str, subject: str) -> list[Path]:
@@ -142,8 +147,8 @@ def outputs(stage: str, dataset: str, role: str, subject: str) -> list[Path]:
     return [Path(pattern.format(dataset=dataset, role=role, subject=subject)) for pattern in OUTPUTS[stage]]
 
 
-def forget_incomplete(roles: Mapping[str, str]) -> list[str]:
-    """Remove the markers of batches of which files are gone, so that the next run makes these again.
+def forget_lost(roles: Mapping[str, str]) -> list[str]:
+    """Remove the markers of batches of which files are gone or cut, so that Snakemake has these made again.
 
     Parameters
     ----------
@@ -153,31 +158,44 @@ def forget_incomplete(roles: Mapping[str, str]) -> list[str]:
     Returns
     -------
     list of str
-        The files that are gone.
+        The files.
     """
-    gone = []
+    lost = []
     for dataset, role in roles.items():
-        folder = Path(layout.PREPARED.format(dataset=dataset))
-        paths = [path for path in folder.glob("*_*of*.json") if not path.name.startswith(".")]
-        patterns = [pattern for stage in STAGES for pattern in OUTPUTS[stage]]
-        folders = {
-            str(Path(pattern.format(dataset=dataset, role=role, subject="x")).parent) for pattern in patterns
-        }
-        listed = {name: _names_in(name) for name in folders} if paths else {}
-        for path in paths:
+        markers = _markers(dataset)
+        patterns = [pattern for stage in STAGES for pattern in OUTPUTS[stage]] if markers else []
+        folders = {str(Path(pattern.format(dataset=dataset, role=role, subject="x")).parent) for pattern in patterns}
+        sizes = {folder: _sizes_in(folder) for folder in folders}
+        for path in markers:
             stage, _, batch = path.stem.partition("_")
-            missing = Marker(dataset, role, stage, batch).missing(listed)
-            if missing:
-                gone += missing
+            if missing := Marker(dataset, role, stage, batch).lost(sizes):
+                lost += missing
                 path.unlink(missing_ok=True)
-    return gone
+    return lost
 
 
-def _names_in(folder: str) -> frozenset[str]:
+def forget_stage(dataset: str, stage: str) -> None:
+    """Forget that a stage is done for any subject of a dataset, so that it is repeated, with what comes behind."""
+    for path in Path(layout.PREPARED.format(dataset=dataset)).glob("sub-*.json"):
+        stages = read_json(path)
+        if stage in stages:
+            write_json(path, {name: content for name, content in stages.items() if name != stage})
+    for path in _markers(dataset):
+        if STAGES.index(path.stem.partition("_")[0]) >= STAGES.index(stage):
+            path.unlink(missing_ok=True)
+
+
+def _markers(dataset: str) -> list[Path]:
+    folder = Path(layout.PREPARED.format(dataset=dataset))
+    return [path for stage in STAGES for path in sorted(folder.glob(f"{stage}_*of*.json"))]
+
+
+def _sizes_in(folder: str) -> dict[str, int]:
     try:
-        return frozenset(os.listdir(folder))
+        with os.scandir(folder) as entries:
+            return {entry.name: entry.stat().st_size for entry in entries}
     except FileNotFoundError:
-        return frozenset()
+        return {}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -78,7 +79,8 @@ def run(dataset: Dataset, *, batch: str, until: str) -> None:
         place = f"sub-{subject} ({number} of {len(subjects)})"
         keys = batches.keys(tables.inputs(subject), options)
         try:
-            seconds = _prepare(dataset, subject, stages, keys, tables)
+            with _own_log(dataset.path(layout.PREPARE_LOG, subject)):
+                seconds = _prepare(dataset, subject, stages, keys, tables)
         except InputError as error:
             problems += error.problems
             failed.append(subject)
@@ -123,6 +125,25 @@ def _prepare(dataset: Dataset, subject: str, stages: Sequence[str], keys: dict[s
     return took
 
 
+@contextmanager
+def _own_log(path: Path) -> Iterator[None]:
+    """Write what is logged to a file as well, of which nothing is made where nothing is logged; errors included."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, mode="w", encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    except (InputError, OSError) as error:
+        problems = error.problems if isinstance(error, InputError) else [error]
+        handler.emit(logging.makeLogRecord({"name": __name__, "msg": "\n".join(map(str, problems))}))
+        raise
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+
+
 def _read_stamp(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = read_json(path)
@@ -152,7 +173,7 @@ def _stage_options(dataset: Dataset) -> dict[str, Sequence[object]]:
     own: dict[str, list[object]] = {
         "preprocess": [options.preprocess.model_dump_json(), options.on_error],
         "parcellate": [options.parcellate.model_dump_json(), options.on_error, *atlas],
-        "shard": [options.shard.model_dump_json(), task, options.window_frames, labels, dataset.role],
+        "shard": [options.shard.model_dump_json(), task, options.window_frames, labels, options.on_error],
     }
     return {stage: [REVISIONS[stage], *parts] for stage, parts in own.items()}
 
@@ -196,6 +217,8 @@ def _shard(dataset: Dataset, subject: str) -> None:
         options=dataset.options.shard,
         window_frames=dataset.options.window_frames,
         output=dataset.path(layout.SHARD, subject),
+        on_error=dataset.options.on_error,
+        problems_table=dataset.path(layout.SHARD_PROBLEMS, subject),
     )
 
 

@@ -144,7 +144,7 @@ def test_a_subject_that_fails_keeps_no_other_from_being_done_and_files_that_are_
     target = "results/prepare/demo01/shard_1of1.json"
     run = snakemake(tmp_path, "--cores", "2", target, "--rerun-triggers", "mtime")
     assert run.returncode != 0
-    log = (tmp_path / "results/logs/prepare/demo01_shard_1of1.log").read_text()
+    log = (tmp_path / "results/logs/prepare/demo01/shard_1of1.log").read_text()
     assert "1 of 4 subjects failed: 02" in log
     assert broken.name in log
     tars = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "data/upstream").glob("*.tar")}
@@ -152,15 +152,22 @@ def test_a_subject_that_fails_keeps_no_other_from_being_done_and_files_that_are_
 
     broken.write_bytes(content)
     assert snakemake(tmp_path, "--cores", "2", target).returncode == 0
-    log = (tmp_path / "results/logs/prepare/demo01_shard_1of1.log").read_text()
+    log = (tmp_path / "results/logs/prepare/demo01/shard_1of1.log").read_text()
     assert log.count("was done before") == 3
 
     (tmp_path / "results/parcellate/demo01/sub-03_timeseries.safetensors").unlink()
     run = snakemake(tmp_path, "--cores", "2", target)
-    assert "1 files are gone" in run.stdout + run.stderr
-    log = (tmp_path / "results/logs/prepare/demo01_shard_1of1.log").read_text()
+    assert "1 files are gone or cut" in run.stdout + run.stderr
+    log = (tmp_path / "results/logs/prepare/demo01/shard_1of1.log").read_text()
     assert log.count("was done before") == 3
     assert (tmp_path / "results/parcellate/demo01/sub-03_timeseries.safetensors").exists()
+
+    # The name of a stage repeats it, and what comes behind it, for all subjects.
+    assert snakemake(tmp_path, "--cores", "2", target, "-R", "shard").returncode == 0
+    log = (tmp_path / "results/logs/prepare/demo01/shard_1of1.log").read_text()
+    assert "was done before" not in log
+    assert "volumes" not in log  # parcellate says how many it reads
+    assert "of 2 runs" in (tmp_path / "results/logs/prepare/demo01/sub-02.log").read_text()
 
 
 def test_changing_adapt_never_reruns_parcellate(done: Path, snakemake: Snakemake, tmp_path: Path) -> None:

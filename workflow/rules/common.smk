@@ -28,13 +28,6 @@ for section in ("pretrain", "adapt"):
 if preset := config.get("preprocess", {}).get("preset"):
     config["preprocess"] = {**CONFIG.preprocess.model_dump(mode="json"), "preset": preset}
 
-if workflow.is_main_process:
-    for warning in CONFIG.warnings():
-        logger.warning(f"boldly: {warning}")
-    roles = {name: dataset.role for name, dataset in CONFIG.datasets.items() if dataset.derivatives}
-    if gone := batches.forget_incomplete(roles):
-        logger.warning(f"boldly: {len(gone)} files are gone and are made again, for example {gone[0]}")
-
 REVISIONS = settings.REVISIONS
 # Where all files lie, as for `boldly <stage> --config`.
 LAYOUT = layout.Layout(CONFIG)
@@ -48,6 +41,20 @@ OTHER_EXPERIMENTS = "|".join(re.escape(name) for name in ADAPT if name not in PR
 SHORTEST_WINDOW = LAYOUT.shortest_window
 # Packed runs that upstream experiments share, and the datasets that they are of.
 CORPORA = LAYOUT.corpora
+
+
+if workflow.is_main_process:
+    for warning in CONFIG.warnings():
+        logger.warning(f"boldly: {warning}")
+    if lost := batches.forget_lost({name: CONFIG.datasets[name].role for name in LAYOUT.prepared}):
+        logger.warning(f"boldly: {len(lost)} files are gone or cut and are made again, for example {lost[0]}")
+    # Snakemake's -R with the name of a stage: its jobs are those of prepare.
+    for stage in set(workflow.dag_settings.forcerun) & set(batches.STAGES):
+        if workflow.dryrun:
+            logger.warning(f"boldly: without --dry-run {stage} is repeated for all subjects")
+        else:
+            for name in LAYOUT.prepared:
+                batches.forget_stage(name, stage)
 
 
 wildcard_constraints:

@@ -5,7 +5,8 @@ Output: results/prepare/{dataset}/{stage}_{batch}.json, which stands for what th
 batch's subjects, with checksums; sub-{subject}.json, what was done with what, and how long it took
 
 The files of the three stages are those of each subject. Only what is stale is made again: a subject whose rows, files or
-options changed, that is new, that failed, or of which a file is gone.
+options changed, that is new, that failed, or of which a file is gone or cut; -R parcellate repeats a stage for all. Each
+subject has a log, results/logs/prepare/{dataset}/sub-{subject}.log.
 """
 
 
@@ -19,7 +20,7 @@ rule prepare_batch:
     output:
         layout.BATCH,
     log:
-        "results/logs/prepare/{dataset}_{stage}_{batch}.log",
+        "results/logs/prepare/{dataset}/{stage}_{batch}.log",
     benchmark:
         "results/usage/prepare/{dataset}_{stage}_{batch}.tsv"
     conda:

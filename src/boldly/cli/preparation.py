@@ -64,7 +64,9 @@ def add(commands: Commands) -> None:
     path(sub, "trials", "table of trials, from index (downstream)", default=None)
     flag(sub, "window-frames", "runs with fewer frames are left out", type=int, default=10)
     json_options(sub)
+    defective(sub)
     path(sub, "output", "tar to write")
+    path(sub, "problems", "table to write of the runs that are left out, if any", default=None)
 
     text = "preprocess, parcellate and shard many subjects in one job, in the folder of a study"
     sub = command(commands, "prepare", _prepare, text)
@@ -165,6 +167,8 @@ def _shard(args: argparse.Namespace) -> None:
         options=parsed(ShardOptions, args.options),
         window_frames=args.window_frames,
         output=args.output,
+        on_error=args.on_error,
+        problems_table=args.problems,
     )
 
 

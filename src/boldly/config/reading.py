@@ -102,7 +102,7 @@ def load_config(path: Path | str, checkout: Path) -> Config:
 
 
 # Options of a dataset in which ${VARIABLE} is expanded.
-_PATHS = ("derivatives", "bids", "shards", "participants", "source", "ceilings")
+_PATHS = ("derivatives", "fmriprep", "bids", "shards", "participants", "source", "ceilings")
 
 
 def _expand_variables(config: Config) -> Config:
