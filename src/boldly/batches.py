@@ -164,7 +164,9 @@ def forget_lost(roles: Mapping[str, str]) -> list[str]:
     for dataset, role in roles.items():
         markers = _markers(dataset)
         patterns = [pattern for stage in STAGES for pattern in OUTPUTS[stage]] if markers else []
-        folders = {str(Path(pattern.format(dataset=dataset, role=role, subject="x")).parent) for pattern in patterns}
+        folders = {
+            str(Path(pattern.format(dataset=dataset, role=role, subject="x")).parent) for pattern in patterns
+        }
         sizes = {folder: _sizes_in(folder) for folder in folders}
         for path in markers:
             stage, _, batch = path.stem.partition("_")

@@ -127,7 +127,7 @@ def _prepare(dataset: Dataset, subject: str, stages: Sequence[str], keys: dict[s
 
 @contextmanager
 def _own_log(path: Path) -> Iterator[None]:
-    """Write what is logged to a file as well, of which nothing is made where nothing is logged; errors included."""
+    """Write what is logged to a file as well, errors included; where nothing is logged there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, mode="w", encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S"))

@@ -48,13 +48,6 @@ if workflow.is_main_process:
         logger.warning(f"boldly: {warning}")
     if lost := batches.forget_lost({name: CONFIG.datasets[name].role for name in LAYOUT.prepared}):
         logger.warning(f"boldly: {len(lost)} files are gone or cut and are made again, for example {lost[0]}")
-    # Snakemake's -R with the name of a stage: its jobs are those of prepare.
-    for stage in set(workflow.dag_settings.forcerun) & set(batches.STAGES):
-        if workflow.dryrun:
-            logger.warning(f"boldly: without --dry-run {stage} is repeated for all subjects")
-        else:
-            for name in LAYOUT.prepared:
-                batches.forget_stage(name, stage)
 
 
 wildcard_constraints:
@@ -164,10 +157,24 @@ def batch_count(dataset):
     return _count_batches(dataset, len(runs), sum(map(len, runs.values())))
 
 
+@functools.cache
+def _forget_forced():
+    """Take -R with the name of a stage for all jobs of prepare that do this stage."""
+    if not workflow.is_main_process:
+        return
+    for stage in set(workflow.dag_settings.forcerun) & set(batches.STAGES):
+        if workflow.dryrun:
+            logger.warning(f"boldly: without --dry-run, {stage} is repeated for all subjects")
+            continue
+        for dataset in PREPARED:
+            batches.forget_stage(dataset, stage)
+
+
 def batch_files(dataset, stage="shard"):
     """The files that stand for all subjects of a dataset; none for ready-made shards."""
     if dataset not in PREPARED:
         return []
+    _forget_forced()
     names = batches.names(subjects(dataset), batch_count(dataset))
     return expand(layout.BATCH, dataset=dataset, stage=stage, batch=names)
 
