@@ -455,13 +455,12 @@ def export_files(wildcards):
 
 def figure_files():
     """The figures that the config has data for."""
-    names = ["upstream_data"] if UPSTREAM else []
-    if PREPARED:
-        names += ["quality", "excluded", "carpet"]
-    if PRETRAIN:
-        names.append("upstream_losses")
-    if DOWNSTREAM:
-        names.append("downstream_trials")
+    return expand(layout.FIGURE, figure=LAYOUT.figures())
+
+
+def report_tables():
+    """What the report says beside its figures, for the parts that the config has."""
+    tables = expand(layout.RUNS, dataset=CONFIG.datasets)
     if DOWNSTREAM and ADAPT:
-        names += ["downstream_accuracy", "downstream_curves", "downstream_comparisons", "downstream_confusion"]
-    return expand(layout.FIGURE, figure=names)
+        tables += expand(layout.SCORES, dataset=DOWNSTREAM) + expand(layout.COMPARISONS, dataset=DOWNSTREAM)
+    return tables

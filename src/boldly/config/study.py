@@ -12,6 +12,7 @@ from pydantic import (
 
 from boldly.config.adaptation import PROBE_BASELINES, AdaptOptions, AdaptSection
 from boldly.config.datasets import SURFACES, AtlasOptions, DatasetOptions, TaskOptions
+from boldly.config.explanation import ExplainOptions
 from boldly.config.preparation import (
     BatchOptions,
     ExportOptions,
@@ -22,6 +23,10 @@ from boldly.config.preparation import (
 from boldly.config.pretraining import COMPONENTS, PretrainSection, repeat_name
 from boldly.config.sections import ExperimentName, Name, Section
 from boldly.config.signals import ParcellateOptions, PreprocessOptions, merged
+
+# Numbers of test units of which an interval is of no use, and how many standard errors a 0.95 interval over them
+# reaches to each side: Student's t of 0.975 with one and two degrees of freedom.
+FEW_UNITS = {2: 12.7, 3: 4.3}
 
 
 class EvaluateOptions(Section):
@@ -54,6 +59,11 @@ class FiguresOptions(Section):
     """Pictures."""
 
     dpi: int = Field(200, ge=50, description="Resolution of the PNG files.")
+    published: bool = Field(
+        False,
+        description="Mark in upstream_losses what Thomas et al. (2022) reached on their data, with which other "
+        "data cannot be compared.",
+    )
 
 
 class Config(Section):
@@ -72,6 +82,7 @@ class Config(Section):
     pretrain: PretrainSection = Field(PretrainSection(), description="Stage pretrain.")
     adapt: AdaptSection = Field(AdaptSection(), description="Stage adapt.")
     evaluate: EvaluateOptions = Field(EvaluateOptions(), description="Stage evaluate.")
+    explain: ExplainOptions = Field(ExplainOptions(), description="Stage explain.")
     figures: FiguresOptions = Field(FiguresOptions(), description="Stage figures.")
     batches: BatchOptions = Field(BatchOptions(), description="Jobs that prepare subjects.")
     devices: dict[ExperimentName, DeviceOptions] = Field(
@@ -152,10 +163,17 @@ class Config(Section):
         lines = []
         for name, options in self.datasets.items():
             split = options.split or self.split.downstream
-            if options.role == "downstream" and getattr(split, "test", None) == 1:
+            few = getattr(split, "test", None) if options.role == "downstream" else None
+            if few == 1:
                 lines.append(
                     f"datasets.{name}: a single test unit (split.test: 1): nothing tells how much scores vary "
                     "between units; `test: leave_one_out` tests each in turn"
+                )
+            elif few in FEW_UNITS:
+                lines.append(
+                    f"datasets.{name}: {few} test units (split.test: {few}): an interval over them reaches "
+                    f"{FEW_UNITS[few]} standard errors to each side and says next to nothing; "
+                    "`test: leave_one_out` tests each unit in turn"
                 )
             if options.derivatives is None:
                 continue

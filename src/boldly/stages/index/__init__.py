@@ -114,7 +114,7 @@ def run(
         write_json(second, {"labels": names})
         write_trials(third, events)
     task = dataset_options.task if isinstance(dataset_options.task, TaskOptions) else None
-    return "\n".join(summary(dataset, events, task)) if events else ""
+    return "\n".join(summary(dataset, events, task, window_frames)) if events else ""
 
 
 def _index_images(
