@@ -74,20 +74,7 @@ def add(commands: Commands) -> None:
     path(sub, "output", "tar to write")
     path(sub, "problems", "table to write of the runs that are left out, if any", default=None)
 
-    text = "preprocess, parcellate and shard many subjects in one job, in the folder of a study"
-    sub = command(commands, "prepare", _prepare, text)
-    flag(sub, "dataset", "name of the dataset, which is indexed")
-    flag(sub, "role", "what the dataset is for", choices=["upstream", "downstream"])
-    flag(sub, "batch", "which of its subjects, as 3of16; default: 1of1, all", default="1of1", metavar="NofM")
-    flag(
-        sub, "until", "last stage; default: shard", default="shard", choices=["preprocess", "parcellate", "shard"]
-    )
-    flag(
-        sub,
-        "options",
-        "options as JSON: preprocess, parcellate, shard, atlas, task, window_frames, on_error",
-        metavar="JSON",
-    )
+    _add_prepare(commands)
 
     sub = stage_command(commands, "split", _split, "choose subjects for training, validation and test")
     _choose_dataset(sub, required=True)
@@ -111,6 +98,23 @@ def _choose_dataset(stage: Stage, *, required: bool) -> None:
 def _choose_subject(stage: Stage) -> None:
     text = "subject label, without sub-; beside --config by default all usable ones"
     stage.choose("subject", text, required=True, metavar="LABEL")
+
+
+def _add_prepare(commands: Commands) -> None:
+    text = "preprocess, parcellate and shard many subjects in one job, in the folder of a study"
+    sub = command(commands, "prepare", _prepare, text)
+    flag(sub, "dataset", "name of the dataset, which is indexed")
+    flag(sub, "role", "what the dataset is for", choices=["upstream", "downstream"])
+    flag(sub, "batch", "which of its subjects, as 3of16; default: 1of1, all", default="1of1", metavar="NofM")
+    flag(
+        sub, "until", "last stage; default: shard", default="shard", choices=["preprocess", "parcellate", "shard"]
+    )
+    flag(
+        sub,
+        "options",
+        "options as JSON: preprocess, parcellate, shard, atlas, task, window_frames, on_error",
+        metavar="JSON",
+    )
 
 
 def _index(args: argparse.Namespace) -> None:
