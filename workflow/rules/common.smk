@@ -277,6 +277,13 @@ def on_nodes(value):
     return lambda wildcards: value(devices(wildcards)) if devices(wildcards).nodes > 1 else None
 
 
+def training_extra(wildcards):
+    """What else Slurm is asked for: a job that may be queued again and goes on in the same log; tasks and GPUs of nodes."""
+    found = devices(wildcards)
+    of_nodes = f" --ntasks-per-node=1 --gpus-per-node={found.gpus}" if found.nodes > 1 else ""
+    return f"--requeue --open-mode=append{of_nodes}"
+
+
 def training_cpus(wildcards):
     """CPUs of each node: a few for each process, to cut windows and to start kernels."""
     return max(1, 4 * devices(wildcards).gpus)
