@@ -36,10 +36,10 @@ from boldly.models.build import build_network, build_objective, pretraining_conf
 from boldly.samples.corpus import Corpus
 from boldly.samples.timeseries import read_timeseries
 from boldly.samples.windows import Windows
-from boldly.training.linear import fit_dynamics
+from boldly.training.linear import fit_linear, groups_of
 from boldly.training.loop import fit
 from boldly.training.processes import Processes
-from boldly.training.validation import UpstreamValidation, choose_coupling
+from boldly.training.validation import UpstreamValidation
 
 TABLE = Path("results/benchmarks/forecasts.tsv")
 TEST_WINDOWS = 128  # of each test unit
@@ -115,13 +115,16 @@ def compare(
     """Train on some units, choose the step on others, and measure on the rest."""
     training, chosen = (corpus.select(np.isin(corpus.subjects, units)) for units in (train, validation))
     wanted = window_options(options, options.batch_size)
-    config = pretraining_config(options, corpus.frames.shape[1])
+    config = pretraining_config(options, corpus.frames.shape[1], groups_of(training, chosen))
     objective, start = (build_objective(build_network(config, options.seed)) for _ in range(2))
     windows = Windows(training, wanted, options.seed, options.steps * options.batch_size)
-    validate = UpstreamValidation(Windows(chosen, wanted, 2, 512), 32, training=training, calibrate=True)
-    _, dynamics = choose_coupling(fit_dynamics(training), validate.windows)
+    fits = fit_linear(training, chosen)
+    validate = UpstreamValidation(
+        Windows(chosen, wanted, 2, 512), 32, fitted=fits, training=training, calibrate=True
+    )
+    couplings = validate.choose_couplings(fits)
     for one in (objective, start):
-        one.start(lambda: (dynamics.memory_s, dynamics.coupling))
+        one.start(couplings)
     outcome = fit(
         objective,
         windows,

@@ -14,7 +14,7 @@ from boldly.records import InputError
 from boldly.samples.corpus import Corpus
 from boldly.samples.windows import Windows
 from boldly.training import linear
-from boldly.training.linear import LinearFits, fit_dynamics, fit_forecasts, fit_linear, read_linear, write_linear
+from boldly.training.linear import Forecasts, fit_forecasts, fit_linear, read_linear, write_linear
 from boldly.training.validation import Processes, UpstreamValidation
 from tests.training import synthetic
 
@@ -24,26 +24,19 @@ def corpora() -> tuple[Corpus, Corpus]:
     return training, synthetic.corpus([60, 40], datasets=["a", "b"], t_r=[2.0, 0.8], seed=3)
 
 
-def same(one: LinearFits, other: LinearFits) -> bool:
-    mine, its = one.forecasts, other.forecasts
-    return (
-        one.dynamics.memory_s == other.dynamics.memory_s
-        and one.dynamics.coupling.tobytes() == other.dynamics.coupling.tobytes()
-        and one.dynamics.alone.tobytes() == other.dynamics.alone.tobytes()
-        and mine.keys() == its.keys()
-        and all(
-            mine[group].keys() == its[group].keys()
-            and all(np.array_equal(a, its[group][name]) for name, a in mine[group].items())  # type: ignore[arg-type]
-            for group in mine
-        )
+def same(one: Forecasts, other: Forecasts) -> bool:
+    return one.keys() == other.keys() and all(
+        one[group].keys() == other[group].keys()
+        and all(np.array_equal(a, other[group][name]) for name, a in one[group].items())  # type: ignore[arg-type]
+        for group in one
     )
 
 
 def test_fits_come_back_bit_for_bit(tmp_path: Path) -> None:
     training, validation = corpora()
     fits = fit_linear(training, validation)
-    assert list(fits.forecasts) == [("a", 2.0), ("b", 0.8)]
-    assert fits.dynamics.coupling.tobytes() == fit_dynamics(training).coupling.tobytes()
+    # Those that train and those that validate.
+    assert list(fits) == [("a", 2.0), ("b", 0.8), ("b", 2.0)]
     write_linear(tmp_path / "linear.safetensors", fits, "made of")
     assert same(read_linear(tmp_path / "linear.safetensors", "made of"), fits)
     # The same fits give the same bytes.
@@ -51,10 +44,9 @@ def test_fits_come_back_bit_for_bit(tmp_path: Path) -> None:
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "linear.safetensors").read_bytes()
 
 
-def test_without_validation_only_the_dynamics_are_fitted(tmp_path: Path) -> None:
-    fits = fit_linear(corpora()[0], None)
-    write_linear(tmp_path / "linear.safetensors", fits, "made of")
-    assert read_linear(tmp_path / "linear.safetensors", "made of").forecasts == {}
+def test_without_validation_the_groups_are_those_of_the_training() -> None:
+    training, validation = corpora()
+    assert same(fit_linear(training, None), fit_linear(training, validation))
 
 
 def test_fits_to_other_shards_and_damaged_ones_are_refused_with_the_way_out(tmp_path: Path) -> None:
@@ -82,9 +74,9 @@ def test_validation_takes_fits_that_are_there(monkeypatch: pytest.MonkeyPatch) -
             raise AssertionError("fitted again")
 
         monkeypatch.setattr("boldly.training.validation.fit_forecasts", fail)
-        found = UpstreamValidation(windows, 8, training=training, fitted=fits.forecasts)
+        found = UpstreamValidation(windows, 8, training=training, fitted=fits)
         assert found(objective, Processes()) == expected
-    assert fits.forecasts.keys() == fit_forecasts(training, [("a", 2.0), ("b", 0.8)]).keys()
+    assert fits.keys() >= fit_forecasts(training, [("a", 2.0), ("b", 0.8)]).keys()
 
 
 def test_the_errors_of_all_penalties_are_those_of_each_solved_alone() -> None:

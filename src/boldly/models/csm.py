@@ -83,6 +83,7 @@ class CausalNetwork(Network):
                 for coupling, group in zip(self.coupling, self.sizes.groups, strict=True):
                     coupling.copy_(torch.as_tensor(couplings[group]))
 
+    @torch.compiler.disable
     def places(self, t_r: Tensor, dataset: Tensor | None = None) -> Tensor:
         """Return the numbers (B,) of the groups that windows belong to.
 

@@ -189,8 +189,8 @@ class Windows(Dataset[Batch]):
 
     A batch holds `inputs` (B, L, P) float32, `seconds` (B, L) float32 since the first frame, `t_r` (B,) float32 s
     and `marked` (B, P) bool; `valid` (B, L) bool if some windows are shorter than others (absent: all frames are
-    real); `dataset` (B,) int64 (see `number_of`), `masked` (B, L) or (B, P) bool, and for pairs `split` (int, number
-    of frames of A) and `follows` (B,) float32, if the options ask for them.
+    real); `dataset` (B,) int64 (see `number_of`), `masked` (B, L) or (B, P) bool, and for pairs `split` (int,
+    number of frames of A) and `follows` (B,) float32, if the options ask for them.
 
     No window bridges a gap that scrubbing left: each is cut from frames that follow one another, of which a run
     may have several stretches (`Corpus.stretches`).

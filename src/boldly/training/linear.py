@@ -1,8 +1,8 @@
 """Linear forecasts, fitted to the training runs: what a network starts from and has to beat.
 
 Each says the next frame from the one before, for the runs of one dataset and repetition time: a first-order
-process per parcel (AR(1)), or a vector autoregression (VAR) with ridge. They depend on the runs alone: the fits to a
-corpus stand in a file beside it, which all experiments and processes read.
+process per parcel (AR(1)), or a vector autoregression (VAR) with ridge. They depend on the runs alone: the fits to
+a corpus stand in a file beside it, which all experiments and processes read.
 """
 
 from __future__ import annotations

@@ -50,9 +50,9 @@ class UpstreamValidation:
     weighted alike.
 
     With `calibrate`, the row is that of the weights that the objective makes of those of the network by what it
-    chooses on these windows (`Objective.choose`, `Objective.settle`): in causal sequence modeling, for each dataset
-    and repetition time, the share of the blocks' forecast that errs least, and their mean as `forecast_share`. The
-    L1 of the next frame can then not exceed that before the first step.
+    chooses on these windows (`Objective.choose`, `Objective.settle`): in causal sequence modeling, for each
+    dataset and repetition time, the share of the blocks' forecast that errs least, and their mean as
+    `forecast_share`. The L1 of the next frame can then not exceed that before the first step.
 
     Parameters
     ----------
@@ -123,10 +123,9 @@ class UpstreamValidation:
         Returns
         -------
         dict
-            For each group in `fits` the coupling (P, P). Its L1 on the windows of the group exceeds neither that of
-            the fitted one nor those of AR(1) and VAR. Groups without a window keep the fitted one.
+            For each group in `fits` the coupling (P, P). Its L1 on the windows of the group exceeds neither that
+            of the fitted one nor those of AR(1) and VAR. Groups without a window keep the fitted one.
         """
-
         candidates: dict[str, float | None] = {f"{share:.1f}": share for share in SHARES} | {"var": None}
 
         def errors(batch: Batch, group: Tensor) -> Outputs:
@@ -146,9 +145,8 @@ class UpstreamValidation:
 
         sums = self._sums(torch.device("cpu"), Processes(), errors)
         best = np.array([sums[name] for name in candidates]).argmin(axis=0)  # (groups,)
-        chosen = {
-            group: list(candidates.values())[number] for group, number in zip(self.groups, best, strict=True)
-        }
+        shares = list(candidates.values())
+        chosen = {group: shares[number] for group, number in zip(self.groups, best, strict=True)}
         return {group: _blended(fit, chosen.get(group, 1.0)) for group, fit in fits.items()}
 
     def _compare(self, objective: Objective, processes: Processes) -> Sums:
