@@ -14,7 +14,7 @@ HEAVY = ("pandas", "numpy", "pydantic", "scipy.stats", "sklearn", "nibabel", "ni
     ("statement", "needed"),
     [
         ("boldly.cli.main(['--version'])", set()),
-        ("boldly.cli._parser().format_help()", set()),
+        ("boldly.cli.parser().format_help()", set()),
         ("import boldly.stages.split", {"pandas", "numpy", "pydantic"}),
         ("import boldly.stages.corpus", {"numpy", "pydantic"}),
         ("import boldly.stages.shard", {"pandas", "numpy", "pydantic"}),

@@ -9,7 +9,6 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 from boldly.config import (
     AdaptOptions,
@@ -36,6 +35,7 @@ from boldly.config import (
     TaskOptions,
     UpstreamSplitOptions,
 )
+from boldly.config.described import IN_WORDS, described
 from boldly.files import atomic_path
 
 SCHEMA = Path("workflow/schemas/config.schema.json")
@@ -67,8 +67,6 @@ TABLES: dict[str, type[Section]] = {
 }
 
 _MARKED = re.compile(r"(<!-- options: (?P<name>\S+) -->\n).*?(<!-- end of options -->)", re.DOTALL)
-_WORDS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
-_LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
 def render(root: Path) -> dict[Path, str]:
@@ -108,53 +106,12 @@ def schema() -> str:
 
 def table(model: type[Section]) -> str:
     """Return a table of a model's options as Markdown, its own before those that it shares."""
-    content = model.model_json_schema()
-    own = [name for name in model.model_fields if name in model.__annotations__]
-    shared = [name for name in model.model_fields if name not in own]
     lines = ["| option | type | default | meaning |", "|---|---|---|---|"]
-    for name in own + shared:
-        option = content["properties"][name]
-        cells = [f"`{name}`", _type(option), _default(model, name), option.get("description", "")]
+    for option in described(model):
+        default = option.default if option.default in IN_WORDS else f"`{option.default}`"
+        cells = (f"`{option.name}`", option.kind, default, option.meaning)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def _default(model: type[Section], name: str) -> str:
-    field = model.model_fields[name]
-    if field.is_required():
-        return "required"
-    default = field.get_default(call_default_factory=True)
-    if isinstance(default, Section):
-        return "see below"
-    if default is None:
-        return "none"
-    return f"`{json.dumps(default, ensure_ascii=False)}`"
-
-
-def _type(option: dict[str, Any]) -> str:
-    """Put the schema of one option into words."""
-    if "anyOf" in option:
-        # That an option may be left out stands in its default.
-        words = [_type(choice) for choice in option["anyOf"] if choice.get("type") != "null"]
-        return " or ".join(dict.fromkeys(words))
-    if "$ref" in option:
-        return "options"
-    if "const" in option:
-        return f"`{option['const']}`"
-    if "enum" in option:
-        return ", ".join(f"`{value}`" for value in option["enum"])
-    if option.get("type") == "array":
-        if "prefixItems" in option:
-            return f"{len(option['prefixItems'])} x {_type(option['prefixItems'][0])}"
-        return f"list of {_type(option['items']) if option.get('items') else 'values'}"
-    if option.get("type") == "object":
-        # Names that must have a form of their own stand under that form.
-        values = option.get("additionalProperties") or next(iter(option["patternProperties"].values()))
-        return f"names to {_type(values) if isinstance(values, dict) else 'values'}"
-    if "type" not in option:
-        return "value"
-    limits = ", ".join(f"{sign} {option[word]:g}" for word, sign in _LIMITS.items() if word in option)
-    return f"{_WORDS[option['type']]} {limits}".rstrip()
 
 
 def main() -> int:

@@ -21,10 +21,10 @@ if PROBES:
         """Fit the probes of a dataset: classifiers on what frozen networks, components or signals say of trials."""
         input:
             models=probe_files,
-            split="results/split/{dataset}.json",
+            split=layout.SPLIT,
             shards=dataset_shards,
         output:
-            expand("results/models/downstream/{{dataset}}/{experiment}/adapt.json", experiment=PROBES),
+            [f"{layout.DOWNSTREAM_MODELS}/{name}/{layout.ADAPTED}" for name in PROBES],
         log:
             "results/logs/adapt/{dataset}_probes.log",
         benchmark:
@@ -40,7 +40,7 @@ if PROBES:
         params:
             experiments=probe_experiments,
             shards=dataset_shard_folder,
-            folder="results/models/downstream/{dataset}",
+            folder=layout.DOWNSTREAM_MODELS,
             revision=REVISIONS["adapt"],
         shell:
             "boldly adapt"
@@ -57,10 +57,10 @@ rule adapt_experiment:
     input:
         models=upstream_files,
         members=member_manifests,
-        split="results/split/{dataset}.json",
+        split=layout.SPLIT,
         shards=dataset_shards,
     output:
-        "results/models/downstream/{dataset}/{experiment}/adapt.json",
+        f"{layout.DOWNSTREAM_MODEL}/{layout.ADAPTED}",
     log:
         "results/logs/adapt/{dataset}_{experiment}.log",
     benchmark:

@@ -10,7 +10,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 # Modules, not names: a Snakefile shares its namespace with Snakemake itself (which has a `parse` of its own).
-from boldly import bids, fingerprints, records
+from boldly import bids, fingerprints, layout, records
 from boldly import config as settings
 from boldly.samples.shards import subject_shards
 
@@ -33,42 +33,18 @@ if workflow.is_main_process:
         logger.warning(f"boldly: {warning}")
 
 REVISIONS = settings.REVISIONS
-PREPARED = [name for name, dataset in CONFIG.datasets.items() if dataset.derivatives]
-UPSTREAM = [name for name, dataset in CONFIG.datasets.items() if dataset.role == "upstream"]
-DOWNSTREAM = [name for name, dataset in CONFIG.datasets.items() if dataset.role == "downstream"]
+# Where all files lie, as for `boldly <stage> --config`.
+LAYOUT = layout.Layout(CONFIG)
+PREPARED, UPSTREAM, DOWNSTREAM = LAYOUT.prepared, LAYOUT.upstream, LAYOUT.downstream
 PRETRAIN = CONFIG.pretrain.experiments
 ADAPT = CONFIG.adapt.experiments
 # Fitted in seconds each, to all downstream datasets.
-PROBES = [name for name, options in ADAPT.items() if options.is_probe and options.datasets is None]
+PROBES = LAYOUT.probes
 # As a pattern for file names; that of an empty list matches nothing.
 OTHER_EXPERIMENTS = "|".join(re.escape(name) for name in ADAPT if name not in PROBES) or "(?!)"
-SHORTEST_WINDOW = min((options.window_frames[0] for options in PRETRAIN.values()), default=2)
-
-
-def shares_shards(options):
-    """Whether all its shards are files, read once for all experiments.
-
-    Not if they are streamed, nor if contracts may differ: other experiments would not be told of that.
-    """
-    datasets = options.datasets or UPSTREAM
-    is_remote = any(CONFIG.datasets[name].is_remote for name in datasets)
-    return options.stream_shards is None and not options.allow_mismatch and not is_remote
-
-
-def corpus_name(datasets):
-    """Folder in results/corpus of the packed runs of some datasets; the name of a file has its limits."""
-    if set(datasets) == set(UPSTREAM):
-        return "all"
-    names = "+".join(sorted(set(datasets)))
-    return f"only_{names if len(names) < 100 else hashlib.sha256(names.encode()).hexdigest()[:16]}"
-
-
+SHORTEST_WINDOW = LAYOUT.shortest_window
 # Packed runs that upstream experiments share, and the datasets that they are of.
-CORPORA = {
-    corpus_name(options.datasets or UPSTREAM): sorted(set(options.datasets or UPSTREAM))
-    for options in PRETRAIN.values()
-    if shares_shards(options)
-}
+CORPORA = LAYOUT.corpora
 
 
 wildcard_constraints:
@@ -107,8 +83,7 @@ def index_atlas(wildcards):
 
 
 def dataset_options(wildcards):
-    unused = {"participants", "source", "split", "ceilings", "preprocess", "parcellate"}
-    return CONFIG.datasets[wildcards.dataset].model_dump_json(exclude=unused)
+    return LAYOUT.dataset_options(wildcards.dataset)
 
 
 def dataset_files(wildcards):
@@ -127,36 +102,27 @@ def dataset_role(wildcards):
 
 def trial_options(wildcards):
     """How events become trials: as arguments, none for upstream datasets."""
-    task = CONFIG.datasets[wildcards.dataset].task
-    return ["--task", task.model_dump_json()] if task else []
-
-
-def options_of_split(dataset):
-    """Those of the dataset, or of all datasets of its role."""
-    return CONFIG.datasets[dataset].split or getattr(CONFIG.split, CONFIG.datasets[dataset].role)
+    task = LAYOUT.task_options(wildcards.dataset)
+    return ["--task", task] if task else []
 
 
 def split_arguments(wildcards):
     """Options of the split by their role, the table of participants if they need it, splits of the same people."""
-    options, role = options_of_split(wildcards.dataset), dataset_role(wildcards)
-    arguments = [f"--{role}", options.model_dump_json()]
-    table = CONFIG.datasets[wildcards.dataset].participants_table
-    if table is not None and (options.group or options.stratify):
+    arguments = [f"--{dataset_role(wildcards)}", LAYOUT.split_options(wildcards.dataset).model_dump_json()]
+    table = LAYOUT.participants(wildcards.dataset)
+    if table is not None:
         arguments += ["--participants", table]
     splits = splits_of_same_people(wildcards)
     return arguments + (["--same-source", *splits] if splits else [])
 
 
 def split_participants(wildcards):
-    options, table = options_of_split(wildcards.dataset), CONFIG.datasets[wildcards.dataset].participants_table
-    return if_present(table) if table is not None and (options.group or options.stratify) else []
+    table = LAYOUT.participants(wildcards.dataset)
+    return [] if table is None else if_present(table)
 
 
 def splits_of_same_people(wildcards):
-    """For an upstream dataset the splits of the downstream datasets of the same source."""
-    source = CONFIG.datasets[wildcards.dataset].people
-    same = [name for name in DOWNSTREAM if CONFIG.datasets[name].people == source]
-    return expand("results/split/{dataset}.json", dataset=same) if wildcards.dataset in UPSTREAM else []
+    return LAYOUT.splits_of_same_people(wildcards.dataset)
 
 
 @functools.lru_cache(maxsize=None)
@@ -235,18 +201,13 @@ def subject_trials(wildcards):
     return _trials_by_subject(table, Path(table).stat().st_mtime_ns).get(wildcards.subject, "")
 
 
-def shard_folder(dataset):
-    options = CONFIG.datasets[dataset]
-    return options.shards or f"data/{options.role}"
-
-
 def shards(dataset):
     """The tars of all subjects of a dataset: those that rules write, or ready-made ones; none at a web address."""
-    folder = shard_folder(dataset)
     if CONFIG.datasets[dataset].is_remote:
         return []
     if dataset in PREPARED:
-        return [f"{folder}/{bids.shard_name(dataset, subject)}" for subject in subjects(dataset)]
+        return [LAYOUT.shard(dataset, subject) for subject in subjects(dataset)]
+    folder = LAYOUT.shard_folder(dataset)
     return [str(path) for subject in subjects(dataset) for path in subject_shards(folder, dataset, subject)]
 
 
@@ -260,11 +221,7 @@ def dataset_shards(wildcards):
 
 
 def dataset_shard_folder(wildcards):
-    return shard_folder(wildcards.dataset)
-
-
-def pretrain_datasets(experiment):
-    return PRETRAIN[experiment].datasets or UPSTREAM
+    return LAYOUT.shard_folder(wildcards.dataset)
 
 
 def devices(wildcards):
@@ -298,43 +255,28 @@ def training_memory(wildcards, input, attempt):
 
 
 def pretrain_splits(wildcards):
-    return expand("results/split/{dataset}.json", dataset=pretrain_datasets(wildcards.experiment))
+    return expand(layout.SPLIT, dataset=LAYOUT.pretrain_datasets(wildcards.experiment))
 
 
 def pretrain_corpus(wildcards):
     """The packed runs of an experiment, and the linear fits to its share of the subjects; none if it streams."""
-    options = PRETRAIN[wildcards.experiment]
-    if not shares_shards(options):
-        return []
-    folder = f"results/corpus/{corpus_name(options.datasets or UPSTREAM)}"
-    return [
-        f"{folder}/frames.npy",
-        f"{folder}/samples.json",
-        f"{folder}/linear_{options.subjects_fraction}.safetensors",
-    ]
+    return LAYOUT.corpus_files(wildcards.experiment)
 
 
 def pretrain_shards(wildcards):
     """Shards that an experiment reads by itself; none if they are packed."""
-    packed = shares_shards(PRETRAIN[wildcards.experiment])
-    return [] if packed else [s for dataset in pretrain_datasets(wildcards.experiment) for s in shards(dataset)]
+    if LAYOUT.shares_shards(PRETRAIN[wildcards.experiment]):
+        return []
+    return [shard for dataset in LAYOUT.pretrain_datasets(wildcards.experiment) for shard in shards(dataset)]
 
 
 def data_arguments(datasets):
     """Split and shard folder of each dataset."""
-    return [
-        argument
-        for dataset in datasets
-        for argument in (
-            "--data",
-            f"results/split/{dataset}.json",
-            shard_folder(dataset),
-        )
-    ]
+    return [argument for pair in LAYOUT.data(datasets) for argument in ("--data", *pair)]
 
 
 def pretrain_data(wildcards):
-    return data_arguments(pretrain_datasets(wildcards.experiment))
+    return data_arguments(LAYOUT.pretrain_datasets(wildcards.experiment))
 
 
 def corpus_data(wildcards):
@@ -342,7 +284,7 @@ def corpus_data(wildcards):
 
 
 def corpus_splits(wildcards):
-    return expand("results/split/{dataset}.json", dataset=CORPORA[wildcards.corpus])
+    return expand(layout.SPLIT, dataset=CORPORA[wildcards.corpus])
 
 
 def corpus_shards(wildcards):
@@ -360,26 +302,20 @@ def experiment_options(stage):
     return lambda wildcards: getattr(CONFIG, stage).experiments[wildcards.experiment].model_dump_json()
 
 
-def model_folder(name):
-    """Folder of an upstream experiment; any other name is a folder already."""
-    return f"results/models/upstream/{name}" if name in PRETRAIN else name
-
-
 def initial_model(wildcards):
     """Weights that an upstream experiment starts from; none for most."""
     name = PRETRAIN[wildcards.experiment].initialise
-    return [f"{model_folder(name)}/model.safetensors"] if name in PRETRAIN else []
+    return [f"{LAYOUT.model_folder(name)}/model.safetensors"] if name in PRETRAIN else []
 
 
 def initial_argument(wildcards):
     name = PRETRAIN[wildcards.experiment].initialise
-    return [] if name is None else ["--initial", model_folder(name)]
+    return [] if name is None else ["--initial", LAYOUT.model_folder(name)]
 
 
 def upstream_models(experiment):
     """Name, seed and folder of the upstream models that a downstream experiment starts from; none for most baselines."""
-    models = CONFIG.upstream_models(ADAPT[experiment])
-    return [(name, str(seed), model_folder(upstream)) for name, seed, upstream in models]
+    return LAYOUT.upstream_models(ADAPT[experiment])
 
 
 def files_of_models(experiments):
@@ -401,34 +337,23 @@ def probe_files(wildcards):
 
 def probe_experiments(wildcards):
     """Options and upstream models of all probes as JSON."""
-    described = {
-        name: {
-            "options": ADAPT[name].model_dump(mode="json", exclude_defaults=True),
-            "models": upstream_models(name),
-        }
-        for name in PROBES
-    }
-    return json.dumps(described)
+    return LAYOUT.probe_experiments()
 
 
 def member_manifests(wildcards):
     """Manifests of the experiments that an ensemble is made of; none for other experiments."""
-    members = ADAPT[wildcards.experiment].members or []
-    return expand("results/models/downstream/{dataset}/{name}/adapt.json", dataset=wildcards.dataset, name=members)
+    folders = LAYOUT.members(wildcards.dataset, ADAPT[wildcards.experiment])
+    return [f"{folder}/{layout.ADAPTED}" for folder in folders]
 
 
 def member_arguments(wildcards):
-    folders = [str(Path(manifest).parent) for manifest in member_manifests(wildcards)]
+    folders = LAYOUT.members(wildcards.dataset, ADAPT[wildcards.experiment])
     return ["--members", *folders] if folders else []
 
 
 def adapted(dataset):
     """Manifests of all downstream experiments of a dataset."""
-    return [
-        f"results/models/downstream/{dataset}/{name}/adapt.json"
-        for name, options in ADAPT.items()
-        if options.datasets is None or dataset in options.datasets
-    ]
+    return [f"{folder}/{layout.ADAPTED}" for folder in LAYOUT.decoders(dataset)]
 
 
 def dataset_models(wildcards):
@@ -436,7 +361,7 @@ def dataset_models(wildcards):
 
 
 def dataset_model_folders(wildcards):
-    return [str(Path(manifest).parent) for manifest in adapted(wildcards.dataset)]
+    return LAYOUT.decoders(wildcards.dataset)
 
 
 def dataset_ceilings(wildcards):
@@ -449,26 +374,19 @@ def ceilings_argument(wildcards):
     return ["--ceilings", ceilings] if ceilings else []
 
 
-def prepared(datasets):
-    """Those that come from derivatives, not as ready-made shards."""
-    return [dataset for dataset in datasets if dataset in PREPARED]
-
-
 def quality_of(datasets):
     """The quality tables of all subjects: of their motion and of their signals."""
     return [
-        f"results/{table}"
-        for dataset in prepared(datasets)
+        table.format(dataset=dataset, subject=subject)
+        for dataset in datasets
+        if dataset in PREPARED
         for subject in subjects(dataset)
-        for table in (
-            f"preprocess/{dataset}/sub-{subject}_qc.tsv",
-            f"parcellate/{dataset}/sub-{subject}_quality.tsv",
-        )
+        for table in (layout.QC, layout.QUALITY)
     ]
 
 
 def quality_folders(datasets):
-    return expand("results/{stage}/{dataset}", stage=["preprocess", "parcellate"], dataset=prepared(datasets))
+    return LAYOUT.quality_folders(datasets)
 
 
 def quality_tables(wildcards):
@@ -487,8 +405,8 @@ def subject_of(wildcards):
 def export_files(wildcards):
     """The lists of exported files of all subjects, for the layouts that the config names."""
     return [
-        f"results/export/{dataset}_sub-{subject}_{layout}.json"
-        for layout in CONFIG.export.layouts
+        f"results/export/{dataset}_sub-{subject}_{kind}.json"
+        for kind in CONFIG.export.layouts
         for dataset in PREPARED
         for subject in subjects(dataset)
     ]
@@ -505,4 +423,4 @@ def figure_files():
         names.append("downstream_trials")
     if DOWNSTREAM and ADAPT:
         names += ["downstream_accuracy", "downstream_curves", "downstream_comparisons", "downstream_confusion"]
-    return expand("results/figures/{figure}.png", figure=names)
+    return expand(layout.FIGURE, figure=names)

@@ -11,21 +11,21 @@ A killed job goes on with the experiments that it has not predicted yet.
 
 rule evaluate:
     input:
-        expand("results/evaluate/{dataset}_scores.tsv", dataset=DOWNSTREAM),
+        expand(layout.SCORES, dataset=DOWNSTREAM),
 
 
 rule evaluate_dataset:
     """Score the decoders of a dataset."""
     input:
         models=dataset_models,
-        split="results/split/{dataset}.json",
+        split=layout.SPLIT,
         shards=dataset_shards,
         ceilings=dataset_ceilings,
     output:
-        scores="results/evaluate/{dataset}_scores.tsv",
-        comparisons="results/evaluate/{dataset}_comparisons.tsv",
-        choices="results/evaluate/{dataset}_choices.tsv",
-        predictions="results/evaluate/{dataset}_predictions.tsv.gz",
+        scores=layout.SCORES,
+        comparisons=layout.COMPARISONS,
+        choices=layout.CHOICES,
+        predictions=layout.PREDICTIONS,
     log:
         "results/logs/evaluate/{dataset}.log",
     benchmark:

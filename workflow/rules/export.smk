@@ -41,7 +41,7 @@ rule export_lfb:
 rule export_bids:
     """Write the time series of a subject as TSV and JSON."""
     input:
-        timeseries="results/parcellate/{dataset}/sub-{subject}_timeseries.safetensors",
+        timeseries=layout.TIMESERIES,
         atlas=atlas_files(),
     output:
         "results/export/{dataset}_sub-{subject}_bids.json",

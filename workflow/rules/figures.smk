@@ -14,7 +14,7 @@ rule figure_upstream_data:
     """Subjects and runs of the upstream datasets (figure 2 of the preprint)."""
     input:
         qc=upstream_quality_tables,
-        runs=expand("results/index/{dataset}_runs.tsv", dataset=UPSTREAM),
+        runs=expand(layout.RUNS, dataset=UPSTREAM),
     output:
         png=report(
             "results/figures/upstream_data.png",
@@ -48,7 +48,7 @@ rule figure_quality:
     """Motion quality of all runs, and the runs that are excluded."""
     input:
         qc=quality_tables,
-        runs=expand("results/index/{dataset}_runs.tsv", dataset=PREPARED),
+        runs=expand(layout.RUNS, dataset=PREPARED),
     output:
         png=report(
             "results/figures/quality.png",
@@ -110,11 +110,11 @@ use rule figure_quality as figure_carpet with:
 rule figure_carpet_of_run:
     """Signals and motion of one run: snakemake results/figures/carpet/<dataset>/<run key>.png."""
     input:
-        runs="results/index/{dataset}_runs.tsv",
-        nuisance=lambda wildcards: f"results/preprocess/{wildcards.dataset}/sub-{subject_of(wildcards)}_nuisance.tsv",
-        series=lambda wildcards: f"results/parcellate/{wildcards.dataset}/sub-{subject_of(wildcards)}_timeseries.safetensors",
+        runs=layout.RUNS,
+        nuisance=lambda wildcards: layout.NUISANCE.format(dataset=wildcards.dataset, subject=subject_of(wildcards)),
+        series=lambda wildcards: layout.TIMESERIES.format(dataset=wildcards.dataset, subject=subject_of(wildcards)),
     output:
-        png="results/figures/carpet/{dataset}/{key}.png",
+        png=layout.CARPET,
         others=multiext("results/figures/carpet/{dataset}/{key}", ".pdf", ".tsv"),
     log:
         "results/logs/figures/carpet_{dataset}_{key}.log",
@@ -145,7 +145,7 @@ rule figure_upstream_losses:
     """Training and validation loss of each framework (figure 4)."""
     input:
         expand(
-            "results/models/upstream/{experiment}/{kind}_history.csv",
+            layout.UPSTREAM_MODEL + "/{kind}_history.csv",
             experiment=PRETRAIN,
             kind=["train", "eval"],
         ),
@@ -180,7 +180,7 @@ rule figure_upstream_losses:
 rule figure_downstream_trials:
     """Trials of each state and person, and what was left out."""
     input:
-        expand("results/index/{dataset}_trials.tsv", dataset=DOWNSTREAM),
+        expand(layout.TRIALS, dataset=DOWNSTREAM),
     output:
         png=report(
             "results/figures/downstream_trials.png",
@@ -212,8 +212,8 @@ rule figure_downstream_trials:
 rule figure_downstream:
     """Decoding accuracy by number of training subjects: heat map (figure 5) or curves."""
     input:
-        scores=expand("results/evaluate/{dataset}_scores.tsv", dataset=DOWNSTREAM),
-        comparisons=expand("results/evaluate/{dataset}_comparisons.tsv", dataset=DOWNSTREAM),
+        scores=expand(layout.SCORES, dataset=DOWNSTREAM),
+        comparisons=expand(layout.COMPARISONS, dataset=DOWNSTREAM),
     output:
         png=report(
             "results/figures/downstream_{view}.png",
@@ -247,7 +247,7 @@ rule figure_downstream:
 rule figure_downstream_comparisons:
     """How much more accurate pretrained decoders are than baselines and controls."""
     input:
-        expand("results/evaluate/{dataset}_comparisons.tsv", dataset=DOWNSTREAM),
+        expand(layout.COMPARISONS, dataset=DOWNSTREAM),
     output:
         png=report(
             "results/figures/downstream_comparisons.png",
@@ -279,7 +279,7 @@ rule figure_downstream_comparisons:
 rule figure_downstream_confusion:
     """Which states are taken for which."""
     input:
-        expand("results/evaluate/{dataset}_predictions.tsv.gz", dataset=DOWNSTREAM),
+        expand(layout.PREDICTIONS, dataset=DOWNSTREAM),
     output:
         png=report(
             "results/figures/downstream_confusion.png",

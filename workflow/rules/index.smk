@@ -10,7 +10,7 @@ A dataset with defective runs stops here, with all problems in one table, before
 
 rule index:
     input:
-        expand("results/index/{dataset}_runs.tsv", dataset=CONFIG.datasets),
+        expand(layout.RUNS, dataset=CONFIG.datasets),
 
 
 checkpoint index_dataset:
@@ -18,9 +18,9 @@ checkpoint index_dataset:
     input:
         atlas=index_atlas,
     output:
-        runs="results/index/{dataset}_runs.tsv",
-        labels="results/index/{dataset}_labels.json",
-        trials="results/index/{dataset}_trials.tsv",
+        runs=layout.RUNS,
+        labels=layout.LABELS,
+        trials=layout.TRIALS,
     log:
         "results/logs/index/{dataset}.log",
     benchmark:

@@ -11,7 +11,7 @@ A killed job resumes from its last checkpoint (results/models/upstream/{experime
 rule pretrain:
     input:
         expand(
-            "results/models/upstream/{experiment}/model.safetensors",
+            layout.UPSTREAM_MODEL + "/model.safetensors",
             experiment=PRETRAIN,
         ),
 
@@ -22,9 +22,9 @@ rule pretrain_corpus:
         splits=corpus_splits,
         shards=corpus_shards,
     output:
-        frames="results/corpus/{corpus}/frames.npy",
-        samples="results/corpus/{corpus}/samples.json",
-        linear="results/corpus/{corpus}/linear_1.0.safetensors",
+        frames=layout.CORPUS + "/frames.npy",
+        samples=layout.CORPUS + "/samples.json",
+        linear=layout.CORPUS + "/linear_1.0.safetensors",
     log:
         "results/logs/corpus/{corpus}.log",
     benchmark:
@@ -47,10 +47,10 @@ rule pretrain_share:
     """Fit linear forecasts to a share of the training subjects (subjects_fraction)."""
     input:
         splits=corpus_splits,
-        frames="results/corpus/{corpus}/frames.npy",
-        samples="results/corpus/{corpus}/samples.json",
+        frames=layout.CORPUS + "/frames.npy",
+        samples=layout.CORPUS + "/samples.json",
     output:
-        "results/corpus/{corpus}/linear_{share}.safetensors",
+        layout.CORPUS + "/linear_{share}.safetensors",
     log:
         "results/logs/corpus/{corpus}_{share}.log",
     benchmark:
@@ -83,11 +83,11 @@ rule pretrain_experiment:
         shards=pretrain_shards,
         initial=initial_model,
     output:
-        model="results/models/upstream/{experiment}/model.safetensors",
-        config="results/models/upstream/{experiment}/config.json",
-        contract="results/models/upstream/{experiment}/contract.json",
-        train="results/models/upstream/{experiment}/train_history.csv",
-        evaluation="results/models/upstream/{experiment}/eval_history.csv",
+        model=layout.UPSTREAM_MODEL + "/model.safetensors",
+        config=layout.UPSTREAM_MODEL + "/config.json",
+        contract=layout.UPSTREAM_MODEL + "/contract.json",
+        train=layout.UPSTREAM_MODEL + "/train_history.csv",
+        evaluation=layout.UPSTREAM_MODEL + "/eval_history.csv",
     log:
         "results/logs/pretrain/{experiment}.log",
     benchmark:
@@ -111,7 +111,7 @@ rule pretrain_experiment:
         corpus=corpus_argument,
         processes=lambda wildcards, resources: resources.gpu // resources.nodes,
         initial=initial_argument,
-        folder=lambda wildcards: f"results/models/upstream/{wildcards.experiment}",
+        folder=lambda wildcards: LAYOUT.model_folder(wildcards.experiment),
         revision=REVISIONS["pretrain"],
     shell:
         "boldly launch"

@@ -10,19 +10,19 @@ Subjects never stand on two sides; a dataset of one subject may be split by run 
 
 rule split:
     input:
-        expand("results/split/{dataset}.json", dataset=CONFIG.datasets),
+        expand(layout.SPLIT, dataset=CONFIG.datasets),
 
 
 rule split_dataset:
     """Draw the subjects of a dataset."""
     input:
-        runs="results/index/{dataset}_runs.tsv",
-        qc=subject_files("results/preprocess/{dataset}/sub-{subject}_qc.tsv"),
-        signals=subject_files("results/parcellate/{dataset}/sub-{subject}_quality.tsv"),
+        runs=layout.RUNS,
+        qc=subject_files(layout.QC),
+        signals=subject_files(layout.QUALITY),
         participants=split_participants,
         same_people=splits_of_same_people,
     output:
-        "results/split/{dataset}.json",
+        layout.SPLIT,
     log:
         "results/logs/split/{dataset}.log",
     benchmark:
@@ -37,8 +37,8 @@ rule split_dataset:
         role=dataset_role,
         options=split_arguments,
         seed=CONFIG.split.seed,
-        qc=lambda wildcards: f"results/preprocess/{wildcards.dataset}",
-        signals=lambda wildcards: f"results/parcellate/{wildcards.dataset}",
+        qc=lambda wildcards: str(Path(layout.QC).parent).format(dataset=wildcards.dataset),
+        signals=lambda wildcards: str(Path(layout.QUALITY).parent).format(dataset=wildcards.dataset),
         revision=REVISIONS["split"],
     shell:
         "boldly split"

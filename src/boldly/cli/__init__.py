@@ -1,0 +1,66 @@
+"""The command line: one sub-command per stage, and the tools beside them.
+
+Each module has `add(commands)`, which registers its sub-commands with their arguments and handlers. What takes
+long to import is imported inside handlers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+
+from boldly import __version__
+from boldly.cli import learning, preparation, tools
+from boldly.cli.arguments import Parser
+from boldly.records import InputError
+
+# In the order of `boldly --help`.
+MODULES = (preparation, learning, tools)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one sub-command.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Default: those of the process.
+
+    Returns
+    -------
+    int
+        Exit status: 0, or 1 for bad input, which is printed with file, entity and way out, and for files that
+        cannot be read or written.
+    """
+    args = parser().parse_args(arguments)
+    # Processes that train together would all say the same.
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
+    logging.basicConfig(
+        level=level, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
+    )
+    try:
+        args.command(args)
+    except InputError as error:
+        count = len(error.problems)
+        print(f"boldly: {count} problem{'s' if count != 1 else ''} with the input", file=sys.stderr)
+        for problem in error.problems:
+            print(f"- {problem}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        # A full disk, a file that may not be read: no fault of the program, so no traceback.
+        where = f"\n    file: {error.filename}" if error.filename else ""
+        print(f"boldly: {error.strerror or error}{where}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all sub-commands."""
+    whole = Parser(prog="boldly", description="From fMRIPrep derivatives to trained decoders of mental states.")
+    whole.add_argument("--version", action="version", version=f"boldly {__version__}")
+    commands = whole.add_subparsers(title="stages, in order, and tools", metavar="COMMAND", required=True)
+    for module in MODULES:
+        module.add(commands)
+    return whole

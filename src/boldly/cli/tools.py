@@ -1,0 +1,127 @@
+"""Tools beside the stages: corpus, simulate, atlas, export, launch, import-weights, inspect."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from boldly.cli.arguments import Commands, command, flag, parsed, path
+
+
+def add(commands: Commands) -> None:
+    """Register the tools."""
+    sub = command(
+        commands,
+        "corpus",
+        _corpus,
+        "pack upstream runs into one file that trainings share, and fit linear forecasts",
+    )
+    flag(
+        sub,
+        "data",
+        "split and shard folder of a dataset; once for each",
+        nargs=2,
+        action="append",
+        metavar=("SPLIT", "FOLDER"),
+    )
+    flag(sub, "share", "share of the training subjects that the forecasts are fitted to", type=float, default=1.0)
+    flag(sub, "threads", "shards to read at the same time", type=int, default=1)
+    path(sub, "output", "folder to write")
+
+    sub = command(commands, "simulate", _simulate, "write a simulated study as BIDS and fMRIPrep derivatives")
+    path(sub, "output", "folder of the study to write")
+    flag(sub, "size", "how large", choices=["demo", "tiny"], default="demo")
+    flag(sub, "seed", "seed of everything random", type=int, default=1234)
+    flag(sub, "workers", "processes", type=int, default=2)
+    sub.add_argument(
+        "--headers-only", action="store_true", help="a tree of 34 datasets and 11,980 runs without data, instead"
+    )
+    flag(sub, "subjects", "subjects of that tree", type=int, default=1726)
+
+    sub = command(commands, "atlas", _atlas, "fetch a published atlas into its cache folder (needs network)")
+    flag(sub, "atlas", "config section atlas as JSON", metavar="JSON")
+
+    sub = command(commands, "export", _export, "write a subject's prepared data for other tools")
+    flag(sub, "layout", "lfb: tars of Learning from Brains; bids: TSV and JSON", choices=["lfb", "bids"])
+    path(sub, "input", "shard of the subject (lfb), or its time series (bids)")
+    flag(sub, "atlas", "config section atlas as JSON (bids)", default="{}", metavar="JSON")
+    flag(sub, "dataset", "name of the dataset (bids)", default="")
+    path(sub, "folder", "folder to write to")
+    path(sub, "output", "list of the files written and their checksums (JSON) to write")
+
+    sub = command(
+        commands, "launch", _launch, "run a stage in several processes that train together (torchrun, srun)"
+    )
+    flag(sub, "nodes", "nodes, those of this Slurm allocation if there are several", type=int, default=1)
+    flag(sub, "processes", "processes on each node, one per GPU", type=int, default=1)
+    sub.add_argument("arguments", nargs=argparse.REMAINDER, help="pretrain and its arguments")
+
+    sub = command(
+        commands, "import-weights", _import_weights, "turn weights of Learning from Brains into a model, or back"
+    )
+    sub.add_argument("source", type=Path, help="run directory or pytorch_model.bin; with --export a model folder")
+    path(sub, "output", "model folder to write; with --export a run directory")
+    sub.add_argument("--export", action="store_true", help="write a model of variant lfb as a run directory")
+    flag(sub, "heads", "attention heads, where train_config.json is lost", type=int, default=None)
+    path(sub, "labels", "names of a decoder's states (labels.json of its shards)", default=None)
+
+    sub = command(commands, "inspect", _inspect, "print what shards, time series, models and tables hold")
+    sub.add_argument("paths", nargs="+", type=Path, help="files or model folders")
+
+
+def _corpus(args: argparse.Namespace) -> None:
+    from boldly.files import location
+    from boldly.stages import corpus
+
+    data = [(Path(split), location(folder)) for split, folder in args.data]
+    corpus.run(data=data, output=args.output, share=args.share, threads=args.threads)
+
+
+def _launch(args: argparse.Namespace) -> None:
+    from boldly.training.launch import launch
+
+    launch(args.arguments, nodes=args.nodes, processes=args.processes)
+
+
+def _simulate(args: argparse.Namespace) -> None:
+    from boldly.stages import simulate
+
+    if args.headers_only:
+        simulate.run_headers(args.output, subjects=args.subjects)
+    else:
+        simulate.run(args.output, size=args.size, seed=args.seed, workers=args.workers)
+
+
+def _atlas(args: argparse.Namespace) -> None:
+    from boldly.config import AtlasOptions
+    from boldly.stages import atlas
+
+    atlas.run(atlas=parsed(AtlasOptions, args.atlas, "--atlas"))
+
+
+def _export(args: argparse.Namespace) -> None:
+    from boldly.config import AtlasOptions
+    from boldly.stages import export
+
+    if args.layout == "bids":
+        atlas = parsed(AtlasOptions, args.atlas, "--atlas")
+        export.bids_timeseries(
+            timeseries=args.input, atlas=atlas, dataset=args.dataset, folder=args.folder, output=args.output
+        )
+    else:
+        export.lfb_shards(shard=args.input, folder=args.folder, output=args.output)
+
+
+def _import_weights(args: argparse.Namespace) -> None:
+    from boldly.stages import import_weights
+
+    if args.export:
+        import_weights.export(source=args.source, output=args.output)
+    else:
+        import_weights.run(source=args.source, output=args.output, heads=args.heads, labels=args.labels)
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    from boldly.stages import inspect
+
+    print(inspect.run(args.paths))

@@ -1,0 +1,213 @@
+"""Where the files of a study lie, and what each stage is given: one place for the workflow and the command line.
+
+The paths are patterns with the wildcards of the workflow, relative to the folder of the study.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from boldly import bids
+from boldly.config import (
+    AdaptOptions,
+    Config,
+    DownstreamSplitOptions,
+    PretrainOptions,
+    UpstreamSplitOptions,
+)
+
+RUNS = "results/index/{dataset}_runs.tsv"
+LABELS = "results/index/{dataset}_labels.json"
+TRIALS = "results/index/{dataset}_trials.tsv"
+NUISANCE = "results/preprocess/{dataset}/sub-{subject}_nuisance.tsv"
+QC = "results/preprocess/{dataset}/sub-{subject}_qc.tsv"
+TIMESERIES = "results/parcellate/{dataset}/sub-{subject}_timeseries.safetensors"
+QUALITY = "results/parcellate/{dataset}/sub-{subject}_quality.tsv"
+PROJECTIONS = "results/parcellate/cache"
+SHARDS = "data/{role}"
+SPLIT = "results/split/{dataset}.json"
+CORPUS = "results/corpus/{corpus}"
+UPSTREAM_MODEL = "results/models/upstream/{experiment}"
+DOWNSTREAM_MODELS = "results/models/downstream/{dataset}"
+DOWNSTREAM_MODEL = DOWNSTREAM_MODELS + "/{experiment}"
+SCORES = "results/evaluate/{dataset}_scores.tsv"
+COMPARISONS = "results/evaluate/{dataset}_comparisons.tsv"
+CHOICES = "results/evaluate/{dataset}_choices.tsv"
+PREDICTIONS = "results/evaluate/{dataset}_predictions.tsv.gz"
+FIGURE = "results/figures/{figure}.png"
+CARPET = "results/figures/carpet/{dataset}/{key}.png"
+
+# Files in the folder of a model or of packed runs.
+WEIGHTS = "model.safetensors"
+MODEL_CONFIG = "config.json"
+ADAPTED = "adapt.json"
+FRAMES = "frames.npy"
+SAMPLES = "samples.json"
+
+# A file name has its limits; the names of many datasets do not fit.
+_LONGEST_NAME = 100
+_QUALITY_FOLDERS = tuple(str(Path(pattern).parent) for pattern in (QC, QUALITY))
+
+
+class Layout:
+    """What a config says about files: names of datasets and experiments, folders, and who needs whom.
+
+    Parameters
+    ----------
+    config : Config
+        Of the study, resolved.
+
+    Attributes
+    ----------
+    prepared : list of str
+        Datasets whose shards are made from images; the others are ready-made shards.
+    upstream, downstream : list of str
+        Datasets by role.
+    probes : list of str
+        Downstream experiments that are fitted in seconds each, to all downstream datasets.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        datasets = config.datasets
+        self.prepared = [name for name, dataset in datasets.items() if dataset.derivatives]
+        self.upstream = [name for name, dataset in datasets.items() if dataset.role == "upstream"]
+        self.downstream = [name for name, dataset in datasets.items() if dataset.role == "downstream"]
+        self.probes = [
+            name
+            for name, options in config.adapt.experiments.items()
+            if options.is_probe and options.datasets is None
+        ]
+
+    @property
+    def shortest_window(self) -> int:
+        """Shortest window of any upstream experiment, frames: runs with fewer are of no use."""
+        experiments = self.config.pretrain.experiments.values()
+        return min((options.window_frames[0] for options in experiments), default=2)
+
+    def dataset_options(self, dataset: str) -> str:
+        """Return what index is told of a dataset, as JSON."""
+        unused = {"participants", "source", "split", "ceilings", "preprocess", "parcellate"}
+        return self.config.datasets[dataset].model_dump_json(exclude=unused)
+
+    def task_options(self, dataset: str) -> str | None:
+        """Return how events of a dataset become trials, as JSON; None for upstream datasets."""
+        task = self.config.datasets[dataset].task
+        return None if task is None or isinstance(task, str) else task.model_dump_json()
+
+    def shard_folder(self, dataset: str) -> str:
+        """Return the folder (or address) of the shards of a dataset: made by rules, or ready-made."""
+        options = self.config.datasets[dataset]
+        return options.shards or SHARDS.format(role=options.role)
+
+    def shard(self, dataset: str, subject: str) -> str:
+        """Return the tar that is made for a subject."""
+        return f"{self.shard_folder(dataset)}/{bids.shard_name(dataset, subject)}"
+
+    def split_options(self, dataset: str) -> UpstreamSplitOptions | DownstreamSplitOptions:
+        """Return the options of the split: those of the dataset, or of all datasets of its role."""
+        options = self.config.datasets[dataset]
+        return options.split or getattr(self.config.split, options.role)
+
+    def participants(self, dataset: str) -> str | None:
+        """Return the table of people that the split of a dataset needs; None for most."""
+        options, table = self.split_options(dataset), self.config.datasets[dataset].participants_table
+        return table if options.group or options.stratify else None
+
+    def splits_of_same_people(self, dataset: str) -> list[str]:
+        """Return, for an upstream dataset, the splits of the downstream datasets of the same source."""
+        if dataset not in self.upstream:
+            return []
+        source = self.config.datasets[dataset].people
+        same = [name for name in self.downstream if self.config.datasets[name].people == source]
+        return [SPLIT.format(dataset=name) for name in same]
+
+    def pretrain_datasets(self, experiment: str) -> list[str]:
+        """Return the datasets that an upstream experiment is trained on."""
+        return list(self.config.pretrain.experiments[experiment].datasets or self.upstream)
+
+    def shares_shards(self, options: PretrainOptions) -> bool:
+        """Tell whether all shards of an upstream experiment are files, read once for all experiments.
+
+        Not if they are streamed, nor if contracts may differ: other experiments would not be told of that.
+        """
+        datasets = options.datasets or self.upstream
+        is_remote = any(self.config.datasets[name].is_remote for name in datasets)
+        return options.stream_shards is None and not options.allow_mismatch and not is_remote
+
+    def corpus_name(self, datasets: Iterable[str]) -> str:
+        """Return the name of the folder in results/corpus of the packed runs of some datasets."""
+        wanted = set(datasets)
+        if wanted == set(self.upstream):
+            return "all"
+        names = "+".join(sorted(wanted))
+        return f"only_{names if len(names) < _LONGEST_NAME else hashlib.sha256(names.encode()).hexdigest()[:16]}"
+
+    @functools.cached_property
+    def corpora(self) -> dict[str, list[str]]:
+        """Packed runs that upstream experiments share, by name, and the datasets that they are of."""
+        return {
+            self.corpus_name(options.datasets or self.upstream): sorted(set(options.datasets or self.upstream))
+            for options in self.config.pretrain.experiments.values()
+            if self.shares_shards(options)
+        }
+
+    def corpus_files(self, experiment: str) -> list[str]:
+        """Return the packed runs of an upstream experiment, and the linear fits to its share of the subjects.
+
+        The first one is that of the frames. Empty for an experiment that reads its shards by itself.
+        """
+        options = self.config.pretrain.experiments[experiment]
+        if not self.shares_shards(options):
+            return []
+        folder = CORPUS.format(corpus=self.corpus_name(options.datasets or self.upstream))
+        linear = f"linear_{options.subjects_fraction}.safetensors"
+        return [f"{folder}/{name}" for name in (FRAMES, SAMPLES, linear)]
+
+    def data(self, datasets: Iterable[str]) -> list[tuple[str, str]]:
+        """Return split and shard folder of each dataset."""
+        return [(SPLIT.format(dataset=dataset), self.shard_folder(dataset)) for dataset in datasets]
+
+    def model_folder(self, name: str) -> str:
+        """Return the folder of an upstream experiment; any other name is a folder already."""
+        is_experiment = name in self.config.pretrain.experiments
+        return UPSTREAM_MODEL.format(experiment=name) if is_experiment else name
+
+    def upstream_models(self, options: AdaptOptions) -> list[tuple[str, str, str]]:
+        """Return name, seed and folder of the upstream models that a downstream experiment starts from."""
+        models = self.config.upstream_models(options)
+        return [(name, str(seed), self.model_folder(upstream)) for name, seed, upstream in models]
+
+    def members(self, dataset: str, options: AdaptOptions) -> list[str]:
+        """Return the folders of the experiments that an ensemble is made of; none for other experiments."""
+        names = options.members or []
+        return [DOWNSTREAM_MODEL.format(dataset=dataset, experiment=name) for name in names]
+
+    def decoders(self, dataset: str) -> list[str]:
+        """Return the folders of all downstream experiments of a dataset."""
+        return [
+            DOWNSTREAM_MODEL.format(dataset=dataset, experiment=name)
+            for name, options in self.config.adapt.experiments.items()
+            if options.datasets is None or dataset in options.datasets
+        ]
+
+    def probe_experiments(self) -> str:
+        """Return options and upstream models of all probes, as JSON for `boldly adapt --experiments`."""
+        described = {
+            name: {
+                "options": options.model_dump(mode="json", exclude_defaults=True),
+                "models": self.upstream_models(options),
+            }
+            for name, options in self.config.adapt.experiments.items()
+            if name in self.probes
+        }
+        return json.dumps(described)
+
+    def quality_folders(self, datasets: Iterable[str]) -> list[str]:
+        """Return the folders of the quality tables of datasets; ready-made shards have none."""
+        names = [dataset for dataset in datasets if dataset in self.prepared]
+        return [folder.format(dataset=name) for folder in _QUALITY_FOLDERS for name in names]
