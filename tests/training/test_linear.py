@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,41 @@ def test_fits_come_back_bit_for_bit(tmp_path: Path) -> None:
 def test_without_validation_the_groups_are_those_of_the_training() -> None:
     training, validation = corpora()
     assert same(fit_linear(training, None), fit_linear(training, validation))
+
+
+def test_what_datasets_have_in_common_helps_those_with_few_frames_and_harms_none() -> None:
+    """Two datasets follow one law at two repetition times, a third one, with few frames too, another."""
+    rng, n_parcels = np.random.default_rng(3), 12
+    law = np.eye(n_parcels) * 0.5 + 0.45 * np.roll(np.eye(n_parcels), 1, axis=1)
+
+    def runs(length: int, coupling: np.ndarray) -> np.ndarray:
+        frames = rng.standard_normal((length, n_parcels))
+        for place in range(1, length):
+            frames[place] = frames[place - 1] @ coupling + frames[place]
+        return frames / frames.std(axis=0)
+
+    laws = {("long", 1.0): law, ("short", 2.0): np.exp(-1 / 8) * law, ("strange", 1.0): -0.5 * np.eye(n_parcels)}
+    lengths = {"long": 3000, "short": 40, "strange": 40}
+    names = [name for name in lengths for _ in range(2)]
+    training = synthetic.corpus(
+        [lengths[name] for name in names],
+        t_r=[t_r for _, t_r in laws for _ in range(2)],
+        datasets=names,
+        n_parcels=n_parcels,
+    )
+    frames = np.concatenate([runs(lengths[name], laws[group]) for group in laws for name in [group[0]] * 2])
+    fits = fit_forecasts(dataclasses.replace(training, frames=frames.astype(np.float32)), sorted(laws))
+    for group, coupling in laws.items():
+        held_out = runs(3000, coupling)
+        errors = {}
+        for name in ("ar1", "var", "coupling"):
+            fit = fits[group][name]
+            assert fit is not None
+            errors[name] = np.abs(held_out[1:] - held_out[:-1] @ (np.diag(fit) if fit.ndim == 1 else fit)).mean()
+        assert errors["coupling"] <= 1.01 * min(errors.values())
+        if group[0] == "short":
+            # 80 frames say next to nothing of 144 numbers; those of the long dataset do.
+            assert errors["coupling"] < 0.93 * min(errors["ar1"], errors["var"])
 
 
 def test_fits_to_other_shards_and_damaged_ones_are_refused_with_the_way_out(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -29,13 +30,17 @@ Forecasts = dict[Group, dict[str, NDArray[np.float32] | None]]
 
 # What networks are compared with.
 NAMES = ("last_frame", "ar1", "var")
-# The VAR that causal sequence modeling starts from: its penalty pulls to AR(1).
+# The VAR that causal sequence modeling starts from.
 COUPLING = "coupling"
 
 _FORMAT = 2
 
 # Ridge penalties, as multiples of the mean power of a parcel.
 _PENALTIES = 10.0 ** np.arange(-3.5, 2.01, 0.5)
+
+
+# Time constants to choose from, s; the last one is as good as none.
+_MEMORIES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 1000.0)
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,10 @@ class Moments:
     now: Matrix
     lagged: Matrix
     power: float
+
+    def faded(self, factor: float) -> Moments:
+        """Return the moments with x multiplied by a number."""
+        return Moments(factor**2 * self.now, factor * self.lagged, self.power)
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(self.now + other.now, self.lagged + other.lagged, self.power + other.power)
@@ -74,24 +83,54 @@ def fit_forecasts(corpus: Corpus, wanted: Iterable[Group]) -> Forecasts:
     Returns
     -------
     Forecasts
-        `last_frame` (the same frame again), `ar1`, `var`, and `coupling`: a VAR whose penalty pulls each parcel
-        towards its AR(1), not towards nothing, so that with little data it is hardly worse than that.
+        `last_frame` (the same frame again), `ar1`, `var`, and `coupling`: a VAR whose penalty pulls not towards
+        nothing but towards each parcel's AR(1), or towards one VAR for all groups (`_fit_common`), whichever errs
+        less on subjects left out of the fit. With little data it is hardly worse than those.
     """
-    datasets = np.array(corpus.datasets)
-    found: Forecasts = {}
+    wanted, datasets = list(wanted), np.array(corpus.datasets)
+    halves: dict[Group, list[Moments]] = {}
     for dataset, t_r in wanted:
         of_dataset = datasets == dataset
         choices = (of_dataset & (corpus.t_r == t_r), of_dataset, np.ones(len(corpus), bool))
         runs = next(np.flatnonzero(chosen) for chosen in choices if chosen.any())
-        halves = [_moments(corpus, half) for half in _halves(corpus, runs)]
-        fits = {
-            "ar1": ar1_of(sum_of(halves)),
-            "var": fit_var(halves)[0],
-            COUPLING: fit_var(halves, towards_ar1=True)[0],
-        }
+        halves[dataset, t_r] = [_moments(corpus, half) for half in _halves(corpus, runs)]
+    common = _fit_common(halves) if len(halves) > 1 else {}
+    found: Forecasts = {}
+    for group, parts in halves.items():
+        alone = [np.diag(ar1_of(part)) for part in _others_and_whole(parts)]
+        # Where datasets are alike, what they have in common is the better guess; where they are not, AR(1) is.
+        guesses = [alone, *([common[group]] if common else [])]
+        coupling, _ = min((fit_var(parts, guess) for guess in guesses), key=lambda fit: fit[1])
+        fits = {"ar1": np.diag(alone[-1]), "var": fit_var(parts)[0], COUPLING: coupling}
         in_single = {name: fit.astype(np.float32) for name, fit in fits.items()}
-        found[dataset, t_r] = {"last_frame": None, **in_single}
+        found[group] = {"last_frame": None, **in_single}
     return found
+
+
+def _fit_common(halves: Mapping[Group, list[Moments]]) -> dict[Group, list[Matrix]]:
+    """Fit one VAR to all groups whatever their repetition time: ``y = exp(-t_r / memory) x coupling``.
+
+    Its penalty pulls to AR(1). Memory and penalty are those that err least on subjects left out of the fit.
+
+    Returns
+    -------
+    dict
+        For each group couplings (P, P): without the first part of any group, without the second, of all.
+    """
+    fits = []
+    # With one repetition time all memories say the same.
+    memories = _MEMORIES_S if len({t_r for _, t_r in halves}) > 1 else _MEMORIES_S[-1:]
+    for memory_s in memories:
+        faded = [[part.faded(math.exp(-t_r / memory_s)) for part in parts] for (_, t_r), parts in halves.items()]
+        parts = [sum_of(list(part)) for part in zip(*faded, strict=True)]
+        priors = [np.diag(ar1_of(part)) for part in _others_and_whole(parts)]
+        penalty, error = _choose_penalty(parts, priors)
+        fits.append((error, memory_s, penalty, parts, priors))
+    _, memory_s, penalty, parts, priors = min(fits, key=lambda fit: fit[0])
+    couplings = [
+        _solve(part, penalty, prior) for part, prior in zip(_others_and_whole(parts), priors, strict=True)
+    ]
+    return {group: [math.exp(-group[1] / memory_s) * coupling for coupling in couplings] for group in halves}
 
 
 def fitted_couplings(fits: Forecasts) -> dict[Group, NDArray[np.float32]]:
@@ -100,33 +139,49 @@ def fitted_couplings(fits: Forecasts) -> dict[Group, NDArray[np.float32]]:
     return {group: coupling for group, coupling in found.items() if coupling is not None}
 
 
-def fit_var(parts: list[Moments], *, towards_ar1: bool = False) -> tuple[Matrix, float]:
+def fit_var(parts: list[Moments], priors: Sequence[Matrix] | None = None) -> tuple[Matrix, float]:
     """Solve the normal equations of a VAR, with the ridge that errs least on the parts left out of the fit.
 
     Parameters
     ----------
     parts : list of Moments
         Of different subjects, so that the ridge is that for subjects never seen.
-    towards_ar1 : bool, default=False
-        The penalty is on the difference from AR(1), not on the coupling itself.
+    priors : sequence of ndarray, optional
+        Couplings (P, P) that the penalty pulls to: for each part one that the part had no say in, and one for all.
+        None: to nothing.
 
     Returns
     -------
     coupling : ndarray, shape (P, P)
         What frames, as rows, are multiplied with.
     error : float
-        Squared error on the parts left out, summed; with a single part that of the fit itself.
+        Squared error on the parts left out, summed.
     """
-    whole = sum_of(parts)
+    if priors is None:
+        priors = [np.zeros_like(parts[0].now)] * (len(parts) + 1)
+    penalty, error = _choose_penalty(parts, priors)
+    return _solve(sum_of(parts), penalty, priors[-1]), error
+
+
+def _choose_penalty(parts: list[Moments], priors: Sequence[Matrix]) -> tuple[float, float]:
+    """Return the ridge that errs least on the parts left out of the fit, and that error."""
+    *others, whole = _others_and_whole(parts)
     penalties = _PENALTIES * max(np.trace(whole.now) / len(whole.now), np.finfo(float).tiny)
     errors = np.zeros(len(penalties))
-    for number, held_out in enumerate(parts):
-        rest = [part for other, part in enumerate(parts) if other != number]
-        fitted = sum_of(rest or parts)
-        errors += _held_out_errors(fitted, held_out, penalties, _prior(fitted, towards_ar1))
-    best, prior = penalties[int(errors.argmin())], _prior(whole, towards_ar1)
-    missing = whole.lagged - whole.now @ prior
-    return prior + np.linalg.solve(whole.now + best * np.eye(len(prior)), missing), float(errors.min())
+    for fitted, held_out, prior in zip(others, parts, priors[:-1], strict=True):
+        errors += _held_out_errors(fitted, held_out, penalties, prior)
+    return float(penalties[int(errors.argmin())]), float(errors.min())
+
+
+def _solve(moments: Moments, penalty: float, prior: Matrix) -> Matrix:
+    missing = moments.lagged - moments.now @ prior
+    return prior + np.linalg.solve(moments.now + penalty * np.eye(len(prior)), missing)
+
+
+def _others_and_whole(parts: list[Moments]) -> list[Moments]:
+    """Return for each part the sum of the others, and the sum of all."""
+    others = [sum_of(parts[:number] + parts[number + 1 :]) for number in range(len(parts))]
+    return [*others, sum_of(parts)]
 
 
 def sum_of(parts: list[Moments]) -> Moments:
@@ -135,11 +190,6 @@ def sum_of(parts: list[Moments]) -> Moments:
     for part in parts[1:]:
         whole = whole + part
     return whole
-
-
-def _prior(moments: Moments, towards_ar1: bool) -> Matrix:
-    """Return the coupling that a penalty pulls to."""
-    return np.diag(ar1_of(moments)) if towards_ar1 else np.zeros_like(moments.now)
 
 
 def _held_out_errors(fitted: Moments, held_out: Moments, penalties: Matrix, prior: Matrix) -> Matrix:
