@@ -170,7 +170,9 @@ def _shard(study: Layout, args: argparse.Namespace) -> Iterator[Job]:
             "trials": Path(layout.TRIALS.format(dataset=dataset)),
             "window_frames": study.shortest_window,
             "options": study.config.shard.model_dump_json(),
+            "on_error": study.config.index.on_error,
             "output": Path(study.shard(dataset, subject)),
+            "problems": Path(layout.SHARD_PROBLEMS.format(dataset=dataset, subject=subject)),
         }
         yield Job("shard", f"{dataset} sub-{subject}", values, {timeseries: "parcellate"})
 

@@ -68,6 +68,7 @@ def add(commands: Commands) -> None:
     _add_status(commands)
     sub = command(commands, "inspect", _inspect, "print what shards, time series, models and tables hold")
     sub.add_argument("paths", nargs="+", type=Path, help="files or model folders")
+    sub.add_argument("--all", action="store_true", help="each of many files of a folder, not their summary")
 
 
 def _add_status(commands: Commands) -> None:
@@ -137,4 +138,4 @@ def _import_weights(args: argparse.Namespace) -> None:
 def _inspect(args: argparse.Namespace) -> None:
     from boldly.stages import inspect
 
-    print(inspect.run(args.paths))
+    print(inspect.run(args.paths, every=args.all))

@@ -129,9 +129,10 @@ def jobs(results: Path, *, is_running: bool) -> list[Job]:
     for log in sorted((results / "logs").glob("*/**/*.log")):
         relative = log.relative_to(results / "logs")
         stage, name = relative.parts[0], "/".join(relative.with_suffix("").parts[1:])
-        if stage == "slurm":
+        if stage == "slurm" or (stage == "prepare" and log.name.startswith("sub-")):
+            # Of a batch of subjects each has a log of its own; the job is the batch.
             continue
-        usage = (results / "usage" / relative).with_suffix(".tsv")
+        usage = results / "usage" / stage / f"{name.replace('/', '_')}.tsv"
         seconds = _seconds(usage) if _is_current(usage, log) else None
         state: State = "done"
         if seconds is None:
