@@ -105,10 +105,10 @@ def _many(paths: list[Path]) -> Rows:
     for name in names:
         texts = [rows_of[name] for rows_of in described if name in rows_of]
         different = list(dict.fromkeys(texts))
-        if len(different) == 1:
-            rows.append((name, different[0]))
-        elif name in ("shard", "time series"):
+        if name in ("shard", "time series"):
             rows.append((name, f"{_first_number(texts)} each"))
+        elif len(different) == 1 and name not in ("dataset", "frames"):
+            rows.append((name, different[0]))
         elif name == "frames":
             rows.append((name, f"{sum(map(_last_number, texts)):,} in all, {_spans(texts)} in a file"))
         elif name == "dataset":
