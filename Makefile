@@ -4,11 +4,12 @@
 # make benchmarks   demo, then every table of benchmarks/README.md (hours; 20 GB of memory for nilearn's side of one)
 # make faults    docs/faults.md anew: what boldly says to every kind of bad input
 # make lint      ruff, mypy, snakefmt, import-linter, codespell, snakemake --lint
+# make test-browser   the report in headless Chromium (installs it on Debian, as root)
 # make test-cluster   reduced demo through a local Slurm (root; needs SLURM_KIT, the folder that starts one)
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: install demo test test-slow test-cluster benchmarks faults lint clean
+.PHONY: install demo test test-slow test-browser test-cluster benchmarks faults lint clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -42,10 +43,14 @@ demo: install
 	echo "Report: report.html"
 
 test: install
-	pytest -m "not slow and not cluster" -n $(CORES) --dist loadfile
+	pytest -m "not slow and not cluster and not browser" -n $(CORES) --dist loadfile
 
 test-slow: install
 	pytest -m slow
+
+test-browser: install
+	command -v chromedriver || { apt-get update && apt-get install --yes --no-install-recommends chromium chromium-driver; }
+	pytest -m browser
 
 test-cluster: install
 	pytest -m cluster -s

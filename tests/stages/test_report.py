@@ -132,7 +132,9 @@ def test_the_config_survives_its_record(results: Path) -> None:
 
 def test_numbers_never_look_like_zero_unless_they_are() -> None:
     column = Column("p", "p", 3)
-    cells = [row[0].text for row in table("", [{"p": value} for value in (0.0, 1e-9, 0.0126, 1234.5)], [column]).rows]
+    cells = [
+        row[0].text for row in table("", [{"p": value} for value in (0.0, 1e-9, 0.0126, 1234.5)], [column]).rows
+    ]
     assert cells == ["0.000", "< 0.001", "0.013", "1,234.500"]
 
 
@@ -142,7 +144,12 @@ def test_columns_without_values_are_left_out() -> None:
 
 
 def test_dataset_descriptions_become_references() -> None:
-    said = {"Name": "A & B", "Authors": ["Doe, J."], "ReferencesAndLinks": ["https://example.org/x"], "License": "CC0"}
+    said = {
+        "Name": "A & B",
+        "Authors": ["Doe, J."],
+        "ReferencesAndLinks": ["https://example.org/x"],
+        "License": "CC0",
+    }
     entry = references.of_dataset("ab", said)
     assert entry is not None
     assert r"title = {{A \& B}}" in entry.bibtex()

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     """Register the sub-command."""
     sub = command(commands, "report", _report, "write one page about a study: data, training, scores, methods")
-    sub.add_argument("results", type=Path, nargs="?", default=Path("results"), help="folder of results; default: results")
+    sub.add_argument(
+        "results", type=Path, nargs="?", default=Path("results"), help="folder of results; default: results"
+    )
     path(sub, "output", "the page; default: report.html", default=Path("report.html"))
-    text = "config file of the study; default: what an earlier report recorded in the folder; -: JSON on standard input"
+    text = "config file of the study, or - for JSON on standard input; default: what an earlier report recorded"
     sub.add_argument("--config", metavar="PATH", help=text)
 
 

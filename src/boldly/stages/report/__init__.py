@@ -42,9 +42,9 @@ def run(*, results: Path, output: Path, config: Config | None = None) -> None:
     output : Path
         The page, ``*.html``. Beside it are written ``*.bib`` with the references and ``*_methods.md``.
     config : Config, optional
-        The complete config of the study. It is recorded in the folder of results (study.json), with what the datasets
-        say of themselves; default: what is recorded there. Where there is neither, the report has no captions and no
-        methods, and says how to get them.
+        The complete config of the study. It is recorded in the folder of results (study.json), with what the
+        datasets say of themselves; default: what is recorded there. Where there is neither, the report has no
+        captions and no methods, and says how to get them.
 
     Raises
     ------
@@ -53,23 +53,31 @@ def run(*, results: Path, output: Path, config: Config | None = None) -> None:
     """
     if not (results / "index").is_dir():
         message = "no folder of results: it has no index/"
-        raise InputError(Problem(str(results), "report", message, "name the folder that the workflow wrote (results)"))
+        raise InputError(
+            Problem(str(results), "report", message, "name the folder that the workflow wrote (results)")
+        )
     about = study.load(results)
     if config is not None:
         about = study.record(results, config.model_dump(mode="json"), config.warnings())
     runs = gather.read_run_tables(results)
-    contract = next((read_json(path) for path in sorted((results / "models").glob("*/**/contract.json"))), {})
+    contracts = sorted((results / "models" / "upstream").glob("*/contract.json"))
+    contracts += sorted((results / "models" / "downstream").rglob("contract.json"))[:1]
+    contract: Record = read_json(contracts[0]) if contracts else {}
     manifests, downstream = gather.read_manifests(results), gather.read_downstream(results)
     environments = gather.environments([*manifests.values(), *downstream.values()])
     text = _methods(about, runs, contract, environments) if about else None
     names = {"bib": output.with_suffix(".bib"), "methods": output.with_name(f"{output.stem}_methods.md")}
-    page = _environment().get_template("page.html.jinja").render(
-        **_content(results, about, runs, manifests, downstream),
-        environments=environments,
-        methods=text.html() if text else None,
-        references=text.references if text else (),
-        bibliography_name=names["bib"].name,
-        methods_name=names["methods"].name,
+    page = (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            **_content(results, about, runs, manifests, downstream),
+            environments=environments,
+            methods=text.html() if text else None,
+            references=text.references if text else (),
+            bibliography_name=names["bib"].name,
+            methods_name=names["methods"].name,
+        )
     )
     _write(output, page)
     if text:
@@ -158,7 +166,9 @@ def _asked(config: Record) -> str:
         counted(len(config["pretrain"]["experiments"]), "pretraining"),
     ]
     number = len(config["adapt"]["experiments"])
-    return f"The config asks for {enumerated([*parts, counted(number, 'decoder')])}, baselines and controls included."
+    return (
+        f"The config asks for {enumerated([*parts, counted(number, 'decoder')])}, baselines and controls included."
+    )
 
 
 def _config_text(config: Record) -> str:
@@ -192,7 +202,9 @@ def _drawing(one: Record) -> Markup:
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         parts.append(f'<text class="quiet" x="{x(tick)}" y="{bottom + 14}" text-anchor="middle">{tick:g}</text>')
     if one["chance"] is not None:
-        parts.append(f'<line class="chance" x1="{x(one["chance"])}" x2="{x(one["chance"])}" y1="6" y2="{bottom}"/>')
+        parts.append(
+            f'<line class="chance" x1="{x(one["chance"])}" x2="{x(one["chance"])}" y1="6" y2="{bottom}"/>'
+        )
     for place, (kind, row) in enumerate(rows):
         y = 16 + 22 * place
         if row["ci_low"] == row["ci_low"]:  # of a single unit there is no interval
@@ -203,12 +215,10 @@ def _drawing(one: Record) -> Markup:
         parts.append(f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{label}</text>')
     body = "".join(parts)
     label = "Accuracy with its interval; chance is dashed"
-    return Markup(f'<svg viewBox="0 0 620 {bottom + 22}" role="img" aria-label="{label}">{body}</svg>')  # noqa: S704
+    return Markup(f'<svg viewBox="0 0 620 {bottom + 22}" role="img" aria-label="{label}">{body}</svg>')
 
 
-def _methods(
-    about: Record, runs: dict[str, list[Any]], contract: Record, environments: list[Record]
-) -> Methods:
+def _methods(about: Record, runs: dict[str, list[Any]], contract: Record, environments: list[Record]) -> Methods:
     """Return the methods, of the versions that trained the models where these say so."""
     version = environments[0].get("boldly", __version__) if environments else __version__
     commit = environments[0].get("git_commit") if environments else None
@@ -221,7 +231,11 @@ def _methods(
     counts = {}
     for name, rows in runs.items():
         used = [one for one in rows if one.status == "ok"]
-        counts[name] = {"runs": len(used), "people": len({one.subject for one in used}), "excluded": len(rows) - len(used)}
+        counts[name] = {
+            "runs": len(used),
+            "people": len({one.subject for one in used}),
+            "excluded": len(rows) - len(used),
+        }
     for name in about["config"]["datasets"]:
         counts.setdefault(name, {"runs": 0, "people": 0, "excluded": 0})
     return methods(

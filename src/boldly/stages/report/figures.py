@@ -27,7 +27,7 @@ _CATEGORIES |= {"carpet": "data", "downstream_trials": "data"}
 # Pictures of what the page shows as a table.
 _TABLES = ("excluded",)
 # In the order in which they are read; others follow by name.
-_ORDER = ("upstream_data", "quality", "carpet", "downstream_trials", "upstream_losses")
+_ORDER: tuple[str, ...] = ("upstream_data", "quality", "carpet", "downstream_trials", "upstream_losses")
 _ORDER += ("downstream_accuracy", "downstream_curves", "downstream_comparisons", "downstream_confusion")
 
 
@@ -72,7 +72,8 @@ def pictures(folder: Path, captions: Path, config: dict[str, Any] | None) -> lis
         The config; without it captions cannot say parameters, and only titles are given.
     """
     paths = sorted(
-        (path for path in folder.glob("*.png") if path.stem not in _TABLES), key=lambda path: (_rank(path.stem), path.stem)
+        (path for path in folder.glob("*.png") if path.stem not in _TABLES),
+        key=lambda path: (_rank(path.stem), path.stem),
     )
     contents = _fitting([path.read_bytes() for path in paths])
     return [
@@ -103,7 +104,9 @@ def _narrowed(content: bytes, width: int) -> bytes:
     with Image.open(io.BytesIO(content)) as image:
         if image.width <= width:
             return content
-        small = image.convert("RGB").resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
+        small = image.convert("RGB").resize(
+            (width, round(image.height * width / image.width)), Image.Resampling.LANCZOS
+        )
     stream = io.BytesIO()
     small.save(stream, "PNG", optimize=True)
     return min(stream.getvalue(), content, key=len)
@@ -133,7 +136,7 @@ def caption(name: str, folder: Path, config: dict[str, Any] | None) -> Markup:
 
 
 def from_template(path: Path, config: dict[str, Any], **wildcards: str) -> Markup:
-    """Return what a template of workflow/report says, as HTML. It is the template that `snakemake --report` renders."""
+    """Return what a template of workflow/report says, as HTML; `snakemake --report` renders the same templates."""
     snakemake = types.SimpleNamespace(config=config, wildcards=types.SimpleNamespace(**wildcards))
     text = jinja2.Environment().from_string(path.read_text(encoding="utf-8")).render(snakemake=snakemake)
     # The text holds names from the config: it must neither read files nor bring HTML of its own.
@@ -172,4 +175,7 @@ def _html(results: Path) -> Iterable[Path]:
 
 
 def _fetches(content: str) -> bool:
-    return re.search(r"<(script|link|img|iframe)\b[^>]*\b(src|href)\s*=\s*[\"']?https?:", content, re.IGNORECASE) is not None
+    return (
+        re.search(r"<(script|link|img|iframe)\b[^>]*\b(src|href)\s*=\s*[\"']?https?:", content, re.IGNORECASE)
+        is not None
+    )

@@ -24,7 +24,7 @@ _NO_DECODERS = ("chance", "ceiling", "control")
 
 
 def read_run_tables(results: Path) -> dict[str, list[Run]]:
-    """Return all runs of each dataset; a run that a later stage excluded has the status and reason of that stage."""
+    """Return all runs of each dataset; one that a later stage excluded has the status and reason of that stage."""
     found = {}
     for path in sorted((results / "index").glob("*_runs.tsv")):
         name = path.name.removesuffix("_runs.tsv")
@@ -102,7 +102,12 @@ def exclusions(runs: dict[str, list[Run]]) -> Table:
         for run in rows
         if run.status != "ok"
     ]
-    columns = (Column("dataset", "Dataset"), Column("run", "Run"), Column("status", "Status"), Column("reason", "Reason"))
+    columns = (
+        Column("dataset", "Dataset"),
+        Column("run", "Run"),
+        Column("status", "Status"),
+        Column("reason", "Reason"),
+    )
     return table("Runs that take no part, with the reason.", lines, columns)
 
 
@@ -294,8 +299,8 @@ def scores(dataset: str, rows: pd.DataFrame, confidence: float | None) -> Table:
     )
     level = f"{100 * confidence:g} % intervals" if confidence else "intervals"
     caption = (
-        f"{dataset}: scores on the test trials, with {level} over test units, draws and seeds. n counts the labelled "
-        "people (or runs), those for validation too."
+        f"{dataset}: scores on the test trials, with {level} over test units, draws and seeds. n counts the "
+        "labelled people (or runs), those for validation too."
     )
     return table(caption, lines, columns)
 
@@ -319,8 +324,8 @@ def comparisons(dataset: str, rows: pd.DataFrame) -> Table:
         Column("p_holm", "p, corrected", 4),
     )
     caption = (
-        f"{dataset}: paired differences of accuracy. Intervals are not corrected; p-values are, by Holm's method, for "
-        "all comparisons of the dataset at this n."
+        f"{dataset}: paired differences of accuracy. Intervals are not corrected; p-values are, by Holm's method, "
+        "for all comparisons of the dataset at this n."
     )
     return table(caption, rows.to_dict("records"), columns)  # type: ignore[arg-type]
 
@@ -328,8 +333,8 @@ def comparisons(dataset: str, rows: pd.DataFrame) -> Table:
 def headline(dataset: str, rows: pd.DataFrame, differences: pd.DataFrame | None) -> Record:
     """Return the result of a dataset at its largest n: a pretrained decoder, the best baseline, chance.
 
-    The pretrained decoder is the one that validation chose (``chosen``) where there is such a row, so that the test
-    trials did not choose it; the baseline is the best one on the test trials, which favours the baseline.
+    The pretrained decoder is the one that validation chose (``chosen``) where there is such a row, so that the
+    test trials did not choose it; the baseline is the best one on the test trials, which favours the baseline.
     """
     accuracy = rows[rows["metric"] == "accuracy"]
     decoders = accuracy[~accuracy["kind"].isin(_NO_DECODERS)]
@@ -351,7 +356,9 @@ def headline(dataset: str, rows: pd.DataFrame, differences: pd.DataFrame | None)
         "difference": None,
     }
     if first and second and differences is not None:
-        same = (differences["experiment"] == first["experiment"]) & (differences["baseline"] == second["experiment"])
+        same = (differences["experiment"] == first["experiment"]) & (
+            differences["baseline"] == second["experiment"]
+        )
         pair = differences[same & (differences["n"] == found["n"])]
         if len(pair):
             found["difference"] = pair.iloc[0].to_dict()
@@ -359,7 +366,7 @@ def headline(dataset: str, rows: pd.DataFrame, differences: pd.DataFrame | None)
 
 
 def _best(rows: pd.DataFrame) -> Record | None:
-    return rows.loc[rows["value"].idxmax()].to_dict() if len(rows) else None  # type: ignore[return-value]
+    return max(rows.to_dict("records"), key=lambda row: row["value"], default=None)  # type: ignore[return-value]
 
 
 def usage(results: Path) -> Table:
