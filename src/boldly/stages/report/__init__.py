@@ -101,7 +101,7 @@ def _content(
     scores, comparisons = gather.read_scores(results), gather.read_comparisons(results)
     trials = gather.read_trial_tables(results)
     splits = [read_json(path) for path in sorted((results / "split").glob("*.json"))]
-    pictures = figures.pictures(results / "figures", CAPTIONS, config)
+    pictures = [*figures.pictures(results / "figures", CAPTIONS, config), *figures.maps(results)]
     confidence = config["evaluate"]["confidence"] if config else None
     tables: dict[str, Table | list[Table]] = {
         "datasets": gather.datasets(runs, gather.roles(results)),
@@ -126,7 +126,8 @@ def _content(
         "versions": "Versions and cost",
     }
     viewers = figures.viewers(results)
-    if not viewers:
+    has_maps = bool(viewers) or any(picture.category == "maps" for picture in pictures)
+    if not has_maps:
         del shown["maps"]
     return {
         "title": f"boldly: {', '.join(_of_interest(config, runs))}",
@@ -146,6 +147,7 @@ def _content(
         "figures": pictures,
         "others": [picture for picture in pictures if picture.category == "other"],
         "viewers": viewers,
+        "has_maps": has_maps,
     }
 
 
