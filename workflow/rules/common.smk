@@ -414,16 +414,7 @@ def export_files(wildcards):
 
 def figure_files():
     """The figures that the config has data for."""
-    names = ["upstream_data"] if UPSTREAM else []
-    if PREPARED:
-        names += ["quality", "excluded", "carpet"]
-    if PRETRAIN:
-        names.append("upstream_losses")
-    if DOWNSTREAM:
-        names.append("downstream_trials")
-    if DOWNSTREAM and ADAPT:
-        names += ["downstream_accuracy", "downstream_curves", "downstream_comparisons", "downstream_confusion"]
-    return expand(layout.FIGURE, figure=names)
+    return expand(layout.FIGURE, figure=LAYOUT.figures())
 
 
 def report_tables():
