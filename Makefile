@@ -2,6 +2,7 @@
 # make demo      simulated study -> whole workflow -> scores, figures, report
 # make test      unit, contract and workflow tests
 # make benchmarks   demo, then every table of benchmarks/README.md (hours; 20 GB of memory for nilearn's side of one)
+# make docs      the site of the documentation in docs/_build, without network
 # make faults    docs/faults.md anew: what boldly says to every kind of bad input
 # make lint      ruff, mypy, snakefmt, import-linter, codespell, snakemake --lint
 # make test-browser   the report in headless Chromium (installs it on Debian, as root)
@@ -9,7 +10,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: install demo test test-slow test-browser test-cluster benchmarks faults lint clean
+.PHONY: install demo test test-slow test-browser test-cluster benchmarks docs faults lint clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -68,8 +69,12 @@ lint: install
 	codespell
 	snakemake --lint
 
+docs: install
+	sphinx-build -b html -W --keep-going -q docs docs/_build
+	echo "Open docs/_build/index.html"
+
 faults: install
 	python -m tests.faults.matrix
 
 clean:
-	rm -rf .venv build .snakemake .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build docs/_build docs/_made .snakemake .pytest_cache .mypy_cache .ruff_cache
