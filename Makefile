@@ -6,7 +6,7 @@
 # make faults    docs/faults.md anew: what boldly says to every kind of bad input
 # make lint      ruff, mypy, snakefmt, import-linter, codespell, snakemake --lint
 # make test-browser   the report in headless Chromium (installs it on Debian, as root)
-# make test-cluster   reduced demo through a local Slurm (root; needs SLURM_KIT, the folder that starts one)
+# make test-cluster   reduced demo through a local Slurm that it installs and stops again (root, Debian)
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
@@ -54,7 +54,7 @@ test-browser: install
 	pytest -m browser
 
 test-cluster: install
-	pytest -m cluster -s
+	pytest -m cluster -s tests/cluster
 
 benchmarks: demo
 	for name in parcellate shards scale train forecasts evaluate; do echo "benchmarks/$$name.py"; python benchmarks/$$name.py; done
