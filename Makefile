@@ -3,6 +3,7 @@
 # make test      unit, contract and workflow tests
 # make benchmarks   demo, then every table of benchmarks/README.md (hours; 20 GB of memory for nilearn's side of one)
 # make docs      the site of the documentation in docs/_build, without network
+# make rulegraph   the picture of the workflow anew (after the demo; needs graphviz)
 # make faults    docs/faults.md anew: what boldly says to every kind of bad input
 # make lint      ruff, mypy, snakefmt, import-linter, codespell, snakemake --lint
 # make test-browser   the report in headless Chromium (installs it on Debian, as root)
@@ -10,7 +11,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: install demo test test-slow test-browser test-cluster benchmarks docs faults lint clean
+.PHONY: install demo test test-slow test-browser test-cluster benchmarks docs rulegraph faults lint clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -72,6 +73,9 @@ lint: install
 docs: install
 	sphinx-build -b html -W --keep-going -q docs docs/_build
 	echo "Open docs/_build/index.html"
+
+rulegraph: demo
+	snakemake --rulegraph | python docs/rulegraph.py | dot -Tsvg > workflow/rulegraph.svg
 
 faults: install
 	python -m tests.faults.matrix
