@@ -1,4 +1,4 @@
-"""The picture of the workflow, a box for each stage: ``snakemake --rulegraph | python docs/rulegraph.py | dot -Tsvg``."""
+"""The picture of the workflow, a box for each stage: ``make rulegraph``."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def stage(rule: str) -> str:
 def drawn(nodes: list[str], edges: list[tuple[str, str]]) -> str:
     """Return the graph as Graphviz reads it, without edges that follow from others."""
     lines = [f'"{node}" [label="{node}"];'.replace("\n", r"\n") for node in nodes]
-    lines += [
-        f'"{one}" -> "{other}";'.replace("\n", r"\n") for one, other in edges if not _follows(edges, one, other)
-    ]
-    return f'digraph {{ rankdir=LR; bgcolor="transparent"; node [{BOX}]; edge [color="#5a6472"]; {" ".join(lines)} }}\n'
+    shown = [(one, other) for one, other in edges if not _follows(edges, one, other)]
+    lines += [f'"{one}" -> "{other}";'.replace("\n", r"\n") for one, other in shown]
+    looks = f'rankdir=LR; bgcolor="transparent"; node [{BOX}]; edge [color="#5a6472"];'
+    return f"digraph {{ {looks} {' '.join(lines)} }}\n"
 
 
 def _follows(edges: list[tuple[str, str]], start: str, end: str) -> bool:
