@@ -24,6 +24,9 @@ TAKEN = {
     "data/upstream/README.md": "_made/shards.md",
     "results/README.md": "_made/results.md",
 }
+PICTURE = "workflow/rulegraph.svg"
+# In git, for the web page of the repository.
+LAYERS = "about/layers.svg"
 _LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -35,8 +38,8 @@ def write(docs: Path) -> None:
         text = (CHECKOUT / source).read_text(encoding="utf-8")
         _write(docs / page, _relinked(text, Path(source), Path(page)))
     _write(folder / "commands.md", commands())
-    _write(folder / "layers.svg", layers())
-    shutil.copyfile(CHECKOUT / "workflow/rulegraph.svg", folder / "rulegraph.svg")
+    _write(docs / LAYERS, layers())
+    shutil.copyfile(CHECKOUT / PICTURE, folder / "rulegraph.svg")
 
 
 def with_links_of_the_site(app: object, name: str, source: list[str]) -> None:
@@ -64,6 +67,8 @@ def _relinked(text: str, source: Path, page: Path) -> str:
         anchor = match[2] or ""
         if target.startswith("docs/"):
             return f"]({_relative(target.removeprefix('docs/'), page)}{anchor})"
+        if target == PICTURE:
+            return f"]({_relative('_made/rulegraph.svg', page)})"
         if target in TAKEN:
             return f"]({_relative(TAKEN[target], page)}{anchor})"
         # Files that are no pages keep their name.
