@@ -18,6 +18,7 @@ from boldly.config import Config
 from boldly.files import atomic_path, read_json
 from boldly.records import InputError, Problem
 from boldly.stages.report import figures, gather, guards, references, study
+from boldly.stages.report import scores as decoding
 from boldly.stages.report.methods import Methods, counted, enumerated, filters, methods
 from boldly.stages.report.tables import Table
 
@@ -98,7 +99,7 @@ def _content(
 ) -> Record:
     """Return what the page shows of the study."""
     config = about["config"] if about else None
-    scores, comparisons = gather.read_scores(results), gather.read_comparisons(results)
+    scores, comparisons = decoding.read_scores(results), decoding.read_comparisons(results)
     trials = gather.read_trial_tables(results)
     splits = [read_json(path) for path in sorted((results / "split").glob("*.json"))]
     pictures = [*figures.pictures(results / "figures", CAPTIONS, config), *figures.maps(results)]
@@ -110,8 +111,8 @@ def _content(
         "left_out": gather.left_out(trials),
         "quality": gather.quality(results, runs),
         "training": gather.training(results, manifests),
-        "scores": [gather.scores(name, rows, confidence) for name, rows in scores.items()],
-        "comparisons": [gather.comparisons(name, rows) for name, rows in comparisons.items()],
+        "scores": [decoding.scores(name, rows, confidence) for name, rows in scores.items()],
+        "comparisons": [decoding.comparisons(name, rows) for name, rows in comparisons.items()],
         "usage": gather.usage(results),
     }
     shown = {
@@ -185,7 +186,7 @@ def _headlines(
     units = {split["dataset"]: "runs" if split.get("by") == "run" else "people" for split in splits}
     found = []
     for dataset, rows in scores.items():
-        if one := gather.headline(dataset, rows, comparisons.get(dataset)):
+        if one := decoding.headline(dataset, rows, comparisons.get(dataset)):
             one |= {"unit": units.get(dataset, "people"), "drawing": _drawing(one)}
             found.append(one)
     return found
