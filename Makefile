@@ -30,7 +30,7 @@ install: .venv/installed
 	echo "1/3 torch"
 	$(PIP) install --quiet -c envs/constraints.txt torch==2.13.0 numpy
 	echo "2/3 boldly and what it stands on"
-	$(PIP) install --quiet -c envs/constraints.txt -e ".[train,trackers,docs,dev]"
+	$(PIP) install --quiet -c envs/constraints.txt -e ".[train,trackers,s3,docs,dev]"
 	echo "3/3 DeepSpeed"
 	DS_BUILD_OPS=0 $(PIP) install --quiet -c envs/constraints.txt --no-build-isolation deepspeed
 	$(PIP) check
