@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -85,6 +86,23 @@ def test_stages_by_hand_get_what_the_workflow_passes(
         for experiment in experiments.get(stage, [None]):
             for job, values in by_hand.by_hand(TINY, done, stage, experiment=experiment).items():
                 assert by_hand.differences(passed[job], values) == [], job
+
+
+def test_the_last_file_is_the_page_about_the_study(done: Path) -> None:
+    page = (done / "results/report.html").read_text()
+    assert "<title>boldly: demomdtb</title>" in page
+    assert "data:image/png;base64," in page
+    assert "simulated" in (done / "results/report_methods.md").read_text()
+    assert "@misc{boldly" in (done / "results/report.bib").read_text()
+
+
+def test_the_picture_of_the_workflow_shows_its_stages(done: Path, snakemake: Snakemake) -> None:
+    graph = snakemake(done, "--rulegraph").stdout
+    program = [sys.executable, str(CHECKOUT / "docs/rulegraph.py")]
+    drawn = subprocess.run(program, input=graph, capture_output=True, text=True, check=True).stdout
+    wanted = {line for label in re.findall(r'label="([^"]+)"', drawn) for line in label.split(r"\n")}
+    picture = (CHECKOUT / "workflow/rulegraph.svg").read_text()
+    assert set(re.findall(r"<text[^>]*>([^<]+)<", picture)) == wanted, "make rulegraph draws it anew"
 
 
 def test_second_run_has_nothing_to_do(done: Path, snakemake: Snakemake) -> None:
