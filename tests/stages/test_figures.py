@@ -168,7 +168,7 @@ def upstream_experiment(
     shift: float = 0.0,
     **options: Any,
 ) -> list[Path]:
-    """Histories with forecasts by dataset, the record of the training, and the model beside; `shift` adds to the L1."""
+    """Histories with forecasts by dataset, record and model of a training; `shift` adds to the L1."""
     paths = history(folder, name)
     evaluated = pd.read_csv(paths[1])
     forecasts = {"skill_ar1_one": 0.02, "skill_var_one": 0.01, "skill_ar1_two": 0.03, "skill_var_two": -0.01}

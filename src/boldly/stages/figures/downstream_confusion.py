@@ -1,4 +1,4 @@
-"""Figure downstream_confusion: which mental states a decoder mistakes for which, states in the order of their tasks."""
+"""Figure downstream_confusion: which mental states a decoder mistakes for which, by task."""
 
 from __future__ import annotations
 

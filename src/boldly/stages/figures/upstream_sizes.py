@@ -1,4 +1,4 @@
-"""Figure upstream_sizes, Figure 3 of the preprint: how well networks of several sizes predict held-out subjects."""
+"""Figure upstream_sizes, Figure 3 of the preprint: how well networks of several sizes predict."""
 
 from __future__ import annotations
 
