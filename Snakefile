@@ -29,6 +29,7 @@ rule all:
     default_target: True
     input:
         figure_files(),
+        layout.REPORT,
         export_files,
 
 
@@ -43,3 +44,4 @@ include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/adapt.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/report.smk"

@@ -42,6 +42,7 @@ CHOICES = "results/evaluate/{dataset}_choices.tsv"
 PREDICTIONS = "results/evaluate/{dataset}_predictions.tsv.gz"
 FIGURE = "results/figures/{figure}.png"
 CARPET = "results/figures/carpet/{dataset}/{key}.png"
+REPORT = "results/report.html"
 
 # Files in the folder of a model or of packed runs.
 WEIGHTS = "model.safetensors"
@@ -93,7 +94,7 @@ class Layout:
 
     def dataset_options(self, dataset: str) -> str:
         """Return what index is told of a dataset, as JSON."""
-        unused = {"participants", "source", "split", "ceilings", "preprocess", "parcellate"}
+        unused = {"participants", "source", "split", "ceilings", "truth", "preprocess", "parcellate"}
         return self.config.datasets[dataset].model_dump_json(exclude=unused)
 
     def task_options(self, dataset: str) -> str | None:

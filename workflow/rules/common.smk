@@ -415,3 +415,11 @@ def export_files(wildcards):
 def figure_files():
     """The figures that the config has data for."""
     return expand(layout.FIGURE, figure=LAYOUT.figures())
+
+
+def report_tables():
+    """What the report says beside its figures, for the parts that the config has."""
+    tables = expand(layout.RUNS, dataset=CONFIG.datasets)
+    if DOWNSTREAM and ADAPT:
+        tables += expand(layout.SCORES, dataset=DOWNSTREAM) + expand(layout.COMPARISONS, dataset=DOWNSTREAM)
+    return tables

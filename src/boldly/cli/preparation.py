@@ -69,7 +69,9 @@ def add(commands: Commands) -> None:
     path(sub, "trials", "table of trials, from index (downstream)", default=None)
     flag(sub, "window-frames", "runs with fewer frames are left out", type=int, default=10)
     json_options(sub)
+    defective(sub)
     path(sub, "output", "tar to write")
+    path(sub, "problems", "table to write of the runs that are left out, if any", default=None)
 
     sub = stage_command(commands, "split", _split, "choose subjects for training, validation and test")
     _choose_dataset(sub, required=True)
@@ -165,6 +167,8 @@ def _shard(args: argparse.Namespace) -> None:
         options=parsed(ShardOptions, args.options),
         window_frames=args.window_frames,
         output=args.output,
+        on_error=args.on_error,
+        problems_table=args.problems,
     )
 
 

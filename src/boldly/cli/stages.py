@@ -125,11 +125,12 @@ def _by_hand(stage: Stage, args: argparse.Namespace) -> None:
     problems = []
     for job in list(jobs(stage.name, layout, args)):
         own = given if job.stage == stage.name else {}
-        values = {**vars(args), **job.values, **own}
+        other = STAGES[job.stage]
+        values = {name: other.parser.get_default(name) for name in other.passed} | job.values | own
         logger.info("%s: %s", job.stage, job.name)
         try:
             check_needs(job, config)
-            STAGES[job.stage].handler(argparse.Namespace(**values))
+            other.handler(argparse.Namespace(**values))
         except InputError as error:
             problems += error.problems
     if problems:

@@ -25,6 +25,7 @@ from boldly.config.datasets import (
     TaskOptions,
     UpstreamSplitOptions,
 )
+from boldly.config.explanation import ExplainMethod, ExplainOptions, RivalMethod
 from boldly.config.preparation import (
     ExportOptions,
     IndexOptions,
@@ -41,7 +42,7 @@ from boldly.config.pretraining import (
     Variant,
     repeat_name,
 )
-from boldly.config.reading import apply_preset, load_config, read_config, resolve
+from boldly.config.reading import apply_preset, load_config, read_config, read_yaml, resolve
 from boldly.config.sections import REVISIONS, STAGES, ExperimentName, Fraction, Name, S, Section, parse
 from boldly.config.signals import (
     ContractField,
@@ -51,11 +52,12 @@ from boldly.config.signals import (
     SignalExclusionOptions,
     with_one_high_pass,
 )
-from boldly.config.study import Config, DeviceOptions, EvaluateOptions, FiguresOptions
+from boldly.config.study import FEW_UNITS, Config, DeviceOptions, EvaluateOptions, FiguresOptions
 
 __all__ = [
     "ATLASES",
     "COMPONENTS",
+    "FEW_UNITS",
     "HCP_SPACE",
     "PROBE_BASELINES",
     "REVISIONS",
@@ -75,6 +77,8 @@ __all__ = [
     "EvaluateOptions",
     "ExclusionOptions",
     "ExperimentName",
+    "ExplainMethod",
+    "ExplainOptions",
     "ExportOptions",
     "FiguresOptions",
     "Fraction",
@@ -91,6 +95,7 @@ __all__ = [
     "ProbeBaseline",
     "ReadOut",
     "RestOptions",
+    "RivalMethod",
     "S",
     "Section",
     "ShardOptions",
@@ -103,6 +108,7 @@ __all__ = [
     "load_config",
     "parse",
     "read_config",
+    "read_yaml",
     "repeat_name",
     "resolve",
     "with_one_high_pass",

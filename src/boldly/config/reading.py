@@ -42,7 +42,7 @@ def resolve(config: Config, checkout: Path) -> Config:
             options = datasets[name] = options.model_copy(update={"preprocess": own})
         if isinstance(options.task, str):
             path = _find(options.task, checkout)
-            task = parse(TaskOptions, _read_yaml(path, f"datasets.{name}.task"), path)
+            task = parse(TaskOptions, read_yaml(path, f"datasets.{name}.task"), path)
             datasets[name] = options.model_copy(update={"task": task})
     experiments = dict(config.pretrain.experiments)
     for name, experiment in experiments.items():
@@ -76,7 +76,7 @@ def apply_preset(options: PreprocessOptions, checkout: Path) -> PreprocessOption
     if options.preset is None:
         return options
     path = _preset_path(options.preset, checkout)
-    base = parse(PreprocessOptions, _read_yaml(path, "preprocess.preset"), path)
+    base = parse(PreprocessOptions, read_yaml(path, "preprocess.preset"), path)
     if base.preset is not None:
         message, remedy = "a preset cannot start from another one", "write its options out"
         raise InputError(Problem(path, "preset", message, remedy))
@@ -118,14 +118,14 @@ def read_config(path: Path | str, settings: Mapping[str, Any]) -> Config:
     InputError
         With every wrong key and value, or for a file that is absent or no YAML.
     """
-    content = _read_yaml(str(path), "config")
+    content = read_yaml(str(path), "config")
     if settings and isinstance(content, dict):
         return parse(Config, with_settings(content, settings), f"{path} with {FLAG}")
     return parse(Config, content, str(path))
 
 
 # Options of a dataset in which ${VARIABLE} is expanded.
-_PATHS = ("derivatives", "bids", "shards", "participants", "source", "ceilings")
+_PATHS = ("derivatives", "fmriprep", "bids", "shards", "participants", "source", "ceilings", "truth")
 
 
 def _expand_variables(config: Config) -> Config:
@@ -156,7 +156,14 @@ def _find(path: str, checkout: Path) -> str:
     return path if Path(path).exists() or not (checkout / path).exists() else str(checkout / path)
 
 
-def _read_yaml(path: str, entity: str) -> Any:
+def read_yaml(path: str, entity: str) -> Any:
+    """Read a YAML file of the config.
+
+    Raises
+    ------
+    InputError
+        For a file that is absent or not YAML.
+    """
     try:
         return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -26,6 +26,7 @@ STAGES = (
     "pretrain",
     "adapt",
     "evaluate",
+    "explain",
     "figures",
 )
 
