@@ -301,6 +301,10 @@ def inputs(name: str, folder: Path) -> list[Path]:
     if name == "upstream_frameworks":
         families = [upstream_experiment(folder, family, family) for family in FAMILIES]
         return [paths[0].with_name("config.json") for paths in families]
+    if name == "upstream_errors":
+        path = folder / "csm" / "parcel_errors.tsv"
+        write_tsv(path, pd.DataFrame({"parcel": [1, 2], "l1": [0.7, 0.75], "l1_zero": 0.8, "values": 9}))
+        return [path]
     if name == "downstream_training":
         return [trained_decoder(folder, "one", "csm"), trained_decoder(folder, "one", "linear", "baseline")]
     if name == "downstream_replication":
