@@ -71,7 +71,9 @@ def _maps(errors: dict[str, pd.DataFrame], atlas: Atlas) -> Figure:
     parcels = _parcel_of_voxels(atlas)
     chosen = _slices(parcels, atlas.grid.affine)
     values = np.concatenate([np.asarray(table["l1"], float) for table in errors.values()])
-    norm = Normalize(*np.nanpercentile(values, [1, 99]))
+    low, high = np.nanpercentile(values, [1, 99])
+    # The lowest value is not white: that is what lies outside of all parcels.
+    norm = Normalize(low - 0.25 * max(high - low, 1e-6), high)
     figure = style.new_figure(style.PAGE, 0.55 + 1.15 * len(errors))
     grid = figure.subplots(len(errors), _SLICES, squeeze=False)
     for line, (name, table) in zip(grid, errors.items(), strict=True):
@@ -79,8 +81,11 @@ def _maps(errors: dict[str, pd.DataFrame], atlas: Atlas) -> Figure:
         for axes, (place, z) in zip(line, chosen, strict=True):
             _slice(axes, shades[parcels[:, :, place]], norm)
             if axes in grid[0]:
-                axes.set_title(f"z = {z:.0f} mm", loc="center", fontsize=6, fontweight="normal")
+                height = f"{z:.0f}".replace("-", "\N{MINUS SIGN}")
+                axes.set_title(f"z = {height} mm", loc="center", fontsize=6, fontweight="normal")
         line[0].set_ylabel(style.spelled(name), fontsize=6.5)
+    for x, side in ((0.0, "L"), (1.0, "R")):
+        grid[0, 0].text(x, 0.5, side, transform=grid[0, 0].transAxes, fontsize=5.5, color=style.GREY, ha="center")
     bar = figure.colorbar(
         ScalarMappable(norm, style.BLUES), ax=grid, location="bottom", shrink=0.4, aspect=30, pad=0.02
     )
