@@ -34,9 +34,11 @@ def parcel_errors(objective: Objective, windows: Windows) -> pd.DataFrame:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     objective = objective.to(device).eval()
     sums: dict[str, np.ndarray] = {}
-    for start in range(0, len(windows), _BATCH):
-        batch = to_device(windows.__getitems__(range(start, min(start + _BATCH, len(windows)))), device)
-        with torch.inference_mode():
+    # Windows are copied into room that earlier validations may have made in this mode.
+    with torch.inference_mode():
+        for start in range(0, len(windows), _BATCH):
+            numbers = range(start, min(start + _BATCH, len(windows)))
+            batch = to_device(windows.__getitems__(numbers), device)
             for name, compute in (("l1", objective), ("l1_zero", objective.naive)):
                 with listening() as heard:
                     compute(**batch)
