@@ -3,13 +3,14 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from boldly.config import PretrainOptions
-from boldly.files import read_json, write_json
+from boldly.files import read_json, read_tsv, write_json
 from boldly.models.build import build_objective, load_contract, load_network
 from boldly.records import InputError
 from boldly.samples.shards import read_shard, write_shard
