@@ -202,7 +202,7 @@ def test_few_trials_are_mapped_too(tmp_path):
 def test_one_rule_chooses_the_decoder_of_all_datasets(tmp_path):
     tables = [read_tsv(predictions(tmp_path, name, 3)) for name in ("one", "two")]
     found = drawn_decoder(tables)
-    assert "CSM, of all the highest test accuracy" in found.title(found.tables[0])
+    assert "CSM, highest test accuracy of all" in found.title(found.tables[0])
     chosen = [
         pd.concat([table, table[table["experiment"] == "linear"].assign(experiment="chosen")]) for table in tables
     ]
