@@ -53,6 +53,7 @@ REPORT = "results/report.html"
 # Files in the folder of a model or of packed runs.
 WEIGHTS = "model.safetensors"
 MODEL_CONFIG = "config.json"
+PARCEL_ERRORS = "parcel_errors.tsv"
 ADAPTED = "adapt.json"
 FRAMES = "frames.npy"
 SAMPLES = "samples.json"
@@ -221,6 +222,13 @@ class Layout:
         names = [dataset for dataset in datasets if dataset in self.prepared]
         return [folder.format(dataset=name) for folder in _QUALITY_FOLDERS for name in names]
 
+    def atlas_image(self) -> list[str]:
+        """Return the image of the atlas, if it is known."""
+        atlas = self.config.atlas
+        if atlas is None:
+            return []
+        return [atlas.fetched[0] if atlas.path is None else atlas.path]
+
     def atlas_names(self) -> list[str]:
         """Return the table of the parcels' names: that of a fetched atlas, or beside an image of one's own."""
         atlas = self.config.atlas
@@ -279,6 +287,7 @@ class Layout:
             "upstream_sizes": sized,
             "upstream_losses": single,
             "upstream_skill": [name for name in single if trained[name].framework != "network_bert"],
+            "upstream_errors": [name for name in single if name not in repeats],
             "upstream_scaling": scaled,
             "upstream_largest": sized,
             "upstream_warm_start": list(dict.fromkeys([*warm, *cold])) if warm else [],
@@ -296,6 +305,8 @@ class Layout:
             folders = [UPSTREAM_MODEL.format(experiment=name) for name in pictured[figure]]
             if figure == "upstream_frameworks":
                 return [f"{folder}/{MODEL_CONFIG}" for folder in folders]
+            if figure == "upstream_errors":
+                return [f"{folder}/{PARCEL_ERRORS}" for folder in folders] + self.atlas_image()
             tables = [f"{folder}/{kind}_history.csv" for folder in folders for kind in ("train", "eval")]
             if figure == "upstream_skill":
                 return [RUNS.format(dataset=name) for name in self.upstream] + tables

@@ -226,6 +226,22 @@ use rule figure_upstream_losses as figure_upstream_skill with:
         "results/usage/figures/upstream_skill.tsv"
 
 
+use rule figure_upstream_losses as figure_upstream_errors with:
+    input:
+        LAYOUT.figure_tables("upstream_errors"),
+    output:
+        png=report(
+            "results/figures/upstream_errors.png",
+            caption="../report/upstream_errors.rst",
+            category="Models",
+        ),
+        others=multiext("results/figures/upstream_errors", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/upstream_errors.log",
+    benchmark:
+        "results/usage/figures/upstream_errors.tsv"
+
+
 use rule figure_upstream_losses as figure_upstream_scaling with:
     input:
         LAYOUT.figure_tables("upstream_scaling"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Self
 
@@ -217,7 +218,7 @@ class Config(Section):
                             "has no weights to train and no random ones; take `pretrained` with method probe"
                         )
                     continue
-                if not Path(upstream).is_dir():
+                if not _is_folder(upstream):
                     wrong.append(
                         f"adapt.experiments.{name}.{options.kind}: no upstream experiment '{upstream}' "
                         f"(there are: {', '.join(self.pretrain.experiments) or 'none'})"
@@ -300,8 +301,14 @@ class Config(Section):
             field = f"pretrain.experiments.{name}.initialise"
             if start in seen:
                 wrong.append(f"{field}: {' starts from '.join([*seen, start])}")
-            elif len(seen) == 1 and start is not None and not Path(start).is_dir():
+            elif len(seen) == 1 and start is not None and not _is_folder(start):
                 wrong.append(
                     f"{field}: '{start}' is neither an upstream experiment ({', '.join(experiments)}) nor a folder"
                 )
         return wrong
+
+
+def _is_folder(path: str) -> bool:
+    """Tell whether a path, with its variables, is a folder; of a variable that is not set `resolve` tells."""
+    path = os.path.expandvars(path)
+    return "$" in path or Path(path).is_dir()

@@ -25,6 +25,7 @@ from boldly.stages.figures.downstream_trials import downstream_trials
 from boldly.stages.figures.excluded import excluded
 from boldly.stages.figures.quality import quality
 from boldly.stages.figures.upstream_data import upstream_data
+from boldly.stages.figures.upstream_errors import upstream_errors
 from boldly.stages.figures.upstream_frameworks import upstream_frameworks
 from boldly.stages.figures.upstream_largest import upstream_largest, upstream_warm_start
 from boldly.stages.figures.upstream_losses import upstream_losses
@@ -42,6 +43,7 @@ FIGURES: dict[str, Callable[..., tuple[Figure, pd.DataFrame]]] = {
     "upstream_sizes": upstream_sizes,
     "upstream_losses": upstream_losses,
     "upstream_skill": upstream_skill,
+    "upstream_errors": upstream_errors,
     "upstream_scaling": upstream_scaling,
     "upstream_largest": upstream_largest,
     "upstream_warm_start": upstream_warm_start,
