@@ -265,7 +265,8 @@ def _recalls(about: About, scores: pd.DataFrame) -> str:
     if not len(own):
         return ""
     rows = [(row["label"], _interval(row)) for row in own.to_dict("records")]
-    return f"## States\n\nShare of the trials of each state that is named correctly.\n\n{_table(('state', 'recall'), rows)}"
+    shown = _table(("state", "recall"), rows)
+    return f"## States\n\nShare of the trials of each state that is named correctly.\n\n{shown}"
 
 
 def _limits(about: About, scores: pd.DataFrame) -> str:
@@ -275,8 +276,8 @@ def _limits(about: About, scores: pd.DataFrame) -> str:
         "probability says which of them is likeliest, not that it is there.",
         f"It was trained on {training.n} {training.by}s of one dataset; other scanners, tasks, ages and patients "
         "were not tested unless the scores say so.",
-        "Sliding windows (`boldly decode` without events) hold more than one state where states change; scores are "
-        "those of whole trials.",
+        "Sliding windows (`boldly decode` without events) hold more than one state where states change; scores "
+        "are those of whole trials.",
         "No medical device: it must not be used for decisions about people.",
     ]
     if training.by == "run":

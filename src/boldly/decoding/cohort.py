@@ -1,4 +1,4 @@
-"""Tool decode: a decoder applied to all runs of a derivatives folder, as tables and pictures of a BIDS derivative."""
+"""Tool decode: a decoder applied to a derivatives folder, as tables and pictures of a BIDS derivative."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ _FLAGS = {
     "(index.on_error: exclude)": "",
 }
 _OTHER_REGRESSION = (
-    "the decoder was trained with this regression: compute the confounds again, or change it with --preprocess and "
-    "accept that with --allow-mismatch confounds"
+    "the decoder was trained with this regression: compute the confounds again, or change it with --preprocess "
+    "and accept that with --allow-mismatch confounds"
 )
 
 
@@ -166,7 +166,7 @@ def find_runs(decoder: Decoder, cohort: Cohort, recipe: Recipe) -> tuple[list[Ru
     Returns
     -------
     runs : list of Run
-        Those that can be decoded, as far as their headers tell; with the path of their events where they have some.
+        Those that can be decoded, as far as their headers tell; with the path of their events, if there are any.
     problems : list of Problem
         What is wrong with the others.
 
@@ -486,6 +486,8 @@ def summarise(decoder: Decoder, output: Path) -> None:
     experiment = Experiment(about.name, training.kind, training.start, (fit,))
     dataset = output.resolve().name
     rows, _ = score([experiment], trials, dataset=dataset, options=EvaluateOptions())
+    # There is one fit: its own rows repeat the summary.
+    rows = [row for row in rows if row.draw == "all"]
     write_scores(output / SCORES, [*uniform_guessing(trials, dataset), *rows])
     people = len(set(trials.subjects))
     logger.info(

@@ -99,8 +99,8 @@ def run(
     Parameters
     ----------
     source : Path
-        A fit, an experiment, or all experiments of a dataset in ``results/models/downstream``, or the folder of all
-        results. Where there is a choice, it is the largest number of training units and the lowest loss in
+        A fit, an experiment, or all experiments of a dataset in ``results/models/downstream``, or the folder of
+        all results. Where there is a choice, it is the largest number of training units and the lowest loss in
         validation; test scores are not looked at.
     output : Path
         The folder; one that is there is replaced once the new one is whole.

@@ -279,7 +279,7 @@ def check_scaling(data: Sequence[np.ndarray], contract: Contract, where: str) ->
     if abs(mean) > 2 or not 0.2 < std < 5 or math.isnan(std):
         message = f"signals of mean {mean:.3g} and standard deviation {std:.3g}: they are not z-scores"
         remedy = (
-            "clean the parcel signals of whole runs as contract.json says (z-scores over each run), or accept them "
-            "with allow_mismatch=['standardize']"
+            "clean the parcel signals of whole runs as contract.json says (z-scores over each run), or accept "
+            "them with allow_mismatch=['standardize']"
         )
         raise InputError(Problem(where, "", message, remedy))
