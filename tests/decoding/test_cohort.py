@@ -14,8 +14,9 @@ import pytest
 
 from boldly import Decoder, bids, layout
 from boldly.cli import main
+from boldly.config import DecodeOptions, PreprocessOptions
 from boldly.decoding import package
-from boldly.decoding.cohort import SCORES, Cohort
+from boldly.decoding.cohort import SCORES
 from boldly.decoding.cohort import run as run_cohort
 from boldly.files import read_tsv
 from boldly.records import InputError, read_scores
@@ -50,9 +51,9 @@ def people(write_study: Callable[..., Study]) -> Study:
 
 
 def decode(model: Path, study: Study, output: Path, **options: Any) -> None:
-    of_cohort = {name: options.pop(name) for name in list(options) if name in Cohort.__dataclass_fields__}
-    cohort = Cohort(study.derivatives, **{"events": study.bids, **of_cohort})
-    run_cohort(model=model, cohort=cohort, output=output, **{"workers": 1, **options})
+    of_run = {name: options.pop(name) for name in ("workers", "summary") if name in options}
+    given = {"model": str(model), "derivatives": str(study.derivatives), "events": str(study.bids), **options}
+    run_cohort(options=DecodeOptions.model_validate(given), output=output, **{"workers": 1, **of_run})
 
 
 def table_path(output: Path, subject: str, ending: str = ".tsv", run: str = "1", folder: str = "func") -> Path:
@@ -68,7 +69,7 @@ def test_raw_images_give_the_probabilities_of_the_evaluation(
     made: tuple[Path, Study], model: Path, tmp_path: Path
 ) -> None:
     root, study = made
-    decode(model, study, tmp_path / "out", participants=("03",))
+    decode(model, study, tmp_path / "out", participants=["03"])
     expected = read_tsv(root / layout.PREDICTIONS.format(dataset="blocks"), ("subject",))
     expected = expected[expected["experiment"] == "mean_lda"].sort_values("key")
     found = pd.concat([read_tsv(table_path(tmp_path / "out", "03", run=run)) for run in ("1", "2")])
@@ -160,7 +161,7 @@ def test_workers_give_the_same_as_one_process(model: Path, people: Study, tmp_pa
 
 def test_parallel_jobs_leave_the_scores_to_the_last(model: Path, people: Study, tmp_path: Path) -> None:
     for subject in ("21", "22"):
-        decode(model, people, tmp_path / "out", participants=(subject,), summary=False)
+        decode(model, people, tmp_path / "out", participants=[subject], summary=False)
     assert not (tmp_path / "out" / SCORES).exists()
     before = stamps(tmp_path / "out")
     decode(model, people, tmp_path / "out")
@@ -202,16 +203,14 @@ def test_another_atlas_is_refused(model: Path, people: Study, tmp_path: Path) ->
     image = nib.nifti1.load(people.atlas)
     data = np.asarray(image.dataobj).copy()
     write_image(atlas, data[:, ::-1], None)
-    assert "atlas_sha256" in refused(model, people, tmp_path / "out", atlas=atlas)
+    assert "atlas_sha256" in refused(model, people, tmp_path / "out", atlas=str(atlas))
     data[data == data.max()] = 0
     write_image(atlas, data, None)
-    said = refused(model, people, tmp_path / "out", atlas=atlas, allow_mismatch=["atlas_sha256"])
+    said = refused(model, people, tmp_path / "out", atlas=str(atlas), allow_mismatch=["atlas_sha256"])
     assert "the atlas has 5 parcels, the decoder takes 6" in said
 
 
 def test_other_confounds_are_refused_unless_they_are_allowed(model: Path, people: Study, tmp_path: Path) -> None:
-    from boldly.config import PreprocessOptions
-
     own = PreprocessOptions(strategy=["motion"])
     assert "confounds" in refused(model, people, tmp_path / "out", preprocess=own)
     decode(model, people, tmp_path / "out", preprocess=own, allow_mismatch=["confounds"])
@@ -225,14 +224,14 @@ def test_a_run_that_covers_few_parcels_is_refused_unless_it_is_allowed(
     inside = np.asarray(nib.nifti1.load(mask).dataobj).copy()
     inside[:, :5] = 0
     write_image(mask, inside)
-    said = refused(model, people, tmp_path / "out", participants=("21",))
+    said = refused(model, people, tmp_path / "out", participants=["21"])
     assert "parcels are covered by the brain mask, the decoder wants 80%" in said
-    decode(model, people, tmp_path / "out", participants=("21",), allow_mismatch=["coverage"])
+    decode(model, people, tmp_path / "out", participants=["21"], allow_mismatch=["coverage"])
     assert table_path(tmp_path / "out", "21").exists()
 
 
 def test_people_who_are_not_there_are_named(model: Path, people: Study, tmp_path: Path) -> None:
-    assert "99" in refused(model, people, tmp_path / "out", participants=("99",))
+    assert "99" in refused(model, people, tmp_path / "out", participants=["99"])
 
 
 def test_an_image_a_path_and_the_command_line_say_the_same(model: Path, people: Study, tmp_path: Path) -> None:
@@ -263,7 +262,7 @@ def test_an_atlas_that_is_left_out_has_to_be_given(
     package.run(source=made[0] / "results", output=tmp_path / "bare", include_atlas=False)
     assert not (tmp_path / "bare" / "atlas").exists()
     assert "--atlas" in refused(tmp_path / "bare", people, tmp_path / "out")
-    decode(tmp_path / "bare", people, tmp_path / "out", atlas=people.atlas)
+    decode(tmp_path / "bare", people, tmp_path / "out", atlas=str(people.atlas))
     assert table_path(tmp_path / "out", "21").exists()
 
 
@@ -272,5 +271,5 @@ def test_a_config_that_changed_since_the_training_is_refused(made: tuple[Path, S
     config = tmp_path / "changed.yaml"
     text = (root / "config" / "config.yaml").read_text().replace("smoothing_fwhm_mm: null", "smoothing_fwhm_mm: 6")
     config.write_text(text)
-    with pytest.raises(InputError, match="smoothing_fwhm_mm: None != 6.0"):
+    with pytest.raises(InputError, match=r"smoothing_fwhm_mm: None != 6\.0"):
         package.run(source=root / "results", output=tmp_path / "decoder", config=config)

@@ -52,6 +52,7 @@ wildcard_constraints:
     dataset="|".join(CONFIG.datasets),
     subject="[A-Za-z0-9]+",
     experiment="[A-Za-z0-9][A-Za-z0-9_.-]*",
+    cohort="|".join(CONFIG.decode) or "(?!)",
 
 
 def options(stage):
@@ -424,3 +425,27 @@ def figure_files():
     if DOWNSTREAM and ADAPT:
         names += ["downstream_accuracy", "downstream_curves", "downstream_comparisons", "downstream_confusion"]
     return expand(layout.FIGURE, figure=names)
+
+
+def decoder_config(wildcards):
+    """What a decoder is; it holds the checksums of all that it consists of."""
+    return f"{CONFIG.decode[wildcards.cohort].model}/config.json"
+
+
+def decode_options(wildcards):
+    return CONFIG.decode[wildcards.cohort].model_dump_json(exclude_unset=True)
+
+
+def decode_files(wildcards):
+    """Fingerprint of a person's files, so that they are decoded again where one of them comes, goes or changes."""
+    options = CONFIG.decode[wildcards.cohort]
+    space = options.space or json.loads(Path(options.model, "contract.json").read_text())["space"]
+    return fingerprints.of_subject(options.derivatives, options.events, wildcards.subject, space)
+
+
+def decode_parts(wildcards):
+    """Marks of the people of a cohort who are decoded."""
+    options = CONFIG.decode[wildcards.cohort]
+    folders = bids.subject_folders(Path(options.derivatives))
+    people = options.participants or [folder.name.removeprefix("sub-") for folder in folders]
+    return [f"results/decode/parts/{wildcards.cohort}/sub-{person.removeprefix('sub-')}.done" for person in people]

@@ -25,6 +25,7 @@ from boldly.config.datasets import (
     TaskOptions,
     UpstreamSplitOptions,
 )
+from boldly.config.decoding import DecodeOptions
 from boldly.config.preparation import (
     ExportOptions,
     IndexOptions,
@@ -70,6 +71,7 @@ __all__ = [
     "Config",
     "ContractField",
     "DatasetOptions",
+    "DecodeOptions",
     "DeviceOptions",
     "DownstreamSplitOptions",
     "EvaluateOptions",

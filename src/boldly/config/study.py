@@ -12,6 +12,7 @@ from pydantic import (
 
 from boldly.config.adaptation import PROBE_BASELINES, AdaptOptions, AdaptSection
 from boldly.config.datasets import AtlasOptions, DatasetOptions, TaskOptions
+from boldly.config.decoding import DecodeOptions
 from boldly.config.preparation import (
     ExportOptions,
     IndexOptions,
@@ -72,6 +73,9 @@ class Config(Section):
     adapt: AdaptSection = Field(AdaptSection(), description="Stage adapt.")
     evaluate: EvaluateOptions = Field(EvaluateOptions(), description="Stage evaluate.")
     figures: FiguresOptions = Field(FiguresOptions(), description="Stage figures.")
+    decode: dict[Name, DecodeOptions] = Field(
+        {}, description="People to whom finished decoders are applied, by name (`snakemake decode`)."
+    )
     devices: dict[ExperimentName, DeviceOptions] = Field(
         {}, description="What upstream experiments train on, by name; `default`: the others."
     )
