@@ -88,7 +88,7 @@ def _use(about: About) -> str:
     return (
         "## Use\n\n"
         "```bash\n"
-        "pip install 'boldly[train]'\n"
+        "pip install 'boldly[decode]'\n"
         f"boldly decode --model {about.name} --derivatives /data/fmriprep --output decoded\n"
         "```\n\n"
         "```python\n"

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import boldly
@@ -324,12 +325,11 @@ _LOADED: dict[str, tuple[Decoder, Recipe, DecodeOptions]] = {}
 def _start(about: tuple[Any, ...], threads: int) -> None:
     folder, allow, image, cache, recipe, options = about
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    # For torch, which is not imported yet; the limit is for libraries that are.
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    threadpool_limits(threads)
     decoder = Decoder.from_pretrained(folder, atlas=image, cache=cache, allow_mismatch=allow, check=False)
     _LOADED["decoder"] = decoder, recipe, options
-    import torch
-
-    torch.set_num_threads(threads)
 
 
 def _decode_in_worker(job: Job) -> list[Problem]:

@@ -127,10 +127,22 @@ class Decoder:
 
     @cached_property
     def fit(self) -> LoadedFit:
-        """The trained classifiers and networks."""
+        """The trained classifiers and networks.
+
+        Raises
+        ------
+        InputError
+            For missing or damaged files, and where torch is needed and not installed.
+        """
         from boldly.decoders.apply import LoadedFit
 
-        return LoadedFit(self.folder, folders.FIT)
+        try:
+            return LoadedFit(self.folder, folders.FIT)
+        except ModuleNotFoundError as error:
+            message = f"its networks need {error.name}, which is not installed"
+            raise InputError(
+                Problem(str(self.folder), self.about.name, message, "pip install 'boldly[decode]'")
+            ) from error
 
     def atlas(self) -> Atlas:
         """Read the atlas.
