@@ -28,10 +28,18 @@ Floats = NDArray[np.float64]
 # What a number is drawn for: draws with different streams are independent.
 _RUN, _ONSET, _LENGTH, _SECOND_LENGTH, _FOLLOWS, _GAP, _OTHER_RUN, _OTHER_ONSET, _MASK, _PHASE, _ORDER = range(11)
 
+# Trials are short; so many fit any machine.
+TRIALS_PER_BATCH = 256
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 # More spans than any window has: makes (window, span) one number.
 _MOST_SPANS = 1 << 20
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Move the tensors of a batch."""
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
 
 
 @dataclass(frozen=True)
