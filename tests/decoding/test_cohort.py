@@ -99,6 +99,21 @@ def test_the_output_is_a_bids_derivative(model: Path, people: Study, tmp_path: P
     assert summary["n_trials"].item() == 2 * len(table)
 
 
+def test_runs_of_the_training_are_noticed_and_flag_the_scores(
+    made: tuple[Path, Study], model: Path, tmp_path: Path
+) -> None:
+    _, study = made
+    decode(model, study, tmp_path / "out")
+    scores = read_scores(tmp_path / "out" / SCORES)
+    # Two of three people trained it, two runs each.
+    assert set(scores["flag"].dropna()) == {"4 of 6 runs were in the training"}
+    seen = [
+        json.loads(bids.sidecar(table_path(tmp_path / "out", s)).read_text())["SeenInTraining"]
+        for s in ("01", "03")
+    ]
+    assert seen == [True, False]
+
+
 def test_without_events_there_are_sliding_windows(model: Path, people: Study, tmp_path: Path) -> None:
     decode(model, people, tmp_path / "out", events=None, window_s=10.0, step_s=4.0)
     table = read_tsv(table_path(tmp_path / "out", "21"))

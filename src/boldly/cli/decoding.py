@@ -44,6 +44,14 @@ def add(commands: Commands) -> None:
     path(sub, "events", "BIDS folder with events: trials are decoded; default: sliding windows", default=None)
     flag(sub, "participant", "labels of the people; default: all", nargs="+", default=None, metavar="LABEL")
     flag(sub, "bids-task", "BIDS tasks; default: all", nargs="+", default=None, metavar="TASK")
+    flag(
+        sub,
+        "filter",
+        "use only runs with these values of BIDS entities: session=pre run=2",
+        nargs="+",
+        default=[],
+        metavar="ENTITY=VALUE",
+    )
     flag(sub, "window-s", "length of sliding windows, s; default: a training trial", type=float, default=None)
     flag(sub, "step-s", "distance of sliding windows, s; default: a quarter of one", type=float, default=None)
     flag(
@@ -107,6 +115,7 @@ def _decode(args: argparse.Namespace) -> None:
         "events": args.events and str(args.events),
         "participants": args.participant,
         "tasks": args.bids_task,
+        "filters": _filters(args.filter) or None,
         "space": args.space,
         "task": _yaml(args.task),
         "preprocess": args.preprocess and _preprocess(args.preprocess),
@@ -137,6 +146,17 @@ def _json(text: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(Problem("--options", "", "no JSON object", "pass a JSON object"))
     return content
+
+
+def _filters(words: list[str]) -> dict[str, list[str | int]]:
+    """Return values by entity; numbers also mean their padded spelling."""
+    filters: dict[str, list[str | int]] = {}
+    for word in words:
+        entity, equals, value = word.partition("=")
+        if not (entity and equals and value):
+            raise InputError(Problem("--filter", "", f"'{word}' is not ENTITY=VALUE", "write it as run=2"))
+        filters.setdefault(entity, []).append(int(value) if value.isdigit() else value)
+    return filters
 
 
 def _preprocess(text: str) -> dict[str, Any]:

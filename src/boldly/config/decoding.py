@@ -24,6 +24,9 @@ class DecodeOptions(Section):
     )
     participants: list[str] | None = Field(None, description="Labels of the people; default: all.")
     tasks: list[str] | None = Field(None, description="BIDS tasks; default: all.")
+    filters: dict[str, list[str | int | None]] = Field(
+        {}, description="Use only runs whose BIDS entities have these values, as in `datasets.<name>.filters`."
+    )
     space: str | None = Field(
         None, description="Space of the images; default: that of the training, any other has to be allowed."
     )

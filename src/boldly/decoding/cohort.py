@@ -54,6 +54,7 @@ _FLAGS = {
     f"datasets.{_DATASET}.space": "--space",
     f"datasets.{_DATASET}.subjects": "--participant",
     f"datasets.{_DATASET}.tasks": "--bids-task",
+    f"datasets.{_DATASET}.filters": "--filter",
     f"datasets.{_DATASET}.without_mask: whole_image": "--without-mask",
     "(index.on_error: exclude)": "",
 }
@@ -144,6 +145,7 @@ def find_runs(decoder: Decoder, options: DecodeOptions, recipe: Recipe) -> tuple
         derivatives=options.derivatives,
         subjects=options.participants,
         tasks=options.tasks,
+        filters=options.filters,
         space=space,
         without_mask=options.without_mask,
     )
@@ -384,6 +386,7 @@ def _sidecar(
         **({} if has_trials else {"WindowLength": length_s, "WindowStep": step_s}),
         "Decoder": {"Name": decoder.about.name, "ConfigSha256": _checksum(decoder)},
         "AllowedMismatch": sorted(decoder.allow_mismatch),
+        "SeenInTraining": table.attrs["seen"],
         "Signature": signature,
     }
 
@@ -423,7 +426,7 @@ def summarise(decoder: Decoder, output: Path) -> None:
     output : Path
         Folder that `run` wrote.
     """
-    tables = dict(_decoded_trials(decoder, output))
+    tables, seen = _decoded_trials(decoder, output)
     if not tables:
         (output / SCORES).unlink(missing_ok=True)
         return
@@ -454,6 +457,10 @@ def summarise(decoder: Decoder, output: Path) -> None:
     rows, _ = score([experiment], trials, dataset=dataset, options=EvaluateOptions())
     # There is one fit: its own rows repeat the summary.
     rows = [row for row in rows if row.draw == "all"]
+    if seen:
+        flag = f"{seen} of {len(tables)} runs were in the training"
+        logger.warning("%s: the scores say nothing about new people", flag)
+        rows = [replace(row, flag=flag) for row in rows]
     write_scores(output / SCORES, [*uniform_guessing(trials, dataset), *rows])
     people = len(set(trials.subjects))
     logger.info(
@@ -461,9 +468,12 @@ def summarise(decoder: Decoder, output: Path) -> None:
     )
 
 
-def _decoded_trials(decoder: Decoder, output: Path) -> Iterator[tuple[str, pd.DataFrame]]:
+def _decoded_trials(decoder: Decoder, output: Path) -> tuple[dict[str, pd.DataFrame], int]:
+    """Return the decoded trials by run, and the number of runs that were in the training."""
     label = re.sub("[^A-Za-z0-9]", "", decoder.about.name)
     checksum = _checksum(decoder)
+    tables: dict[str, pd.DataFrame] = {}
+    seen = 0
     for path in sorted(output.glob(f"sub-*/**/func/*_desc-{label}_decoding.tsv")):
         try:
             about = read_json(bids.sidecar(path))
@@ -474,4 +484,6 @@ def _decoded_trials(decoder: Decoder, output: Path) -> Iterator[tuple[str, pd.Da
         table = read_tsv(path, ("trial_type", "state"))
         table = table[table["state"].notna()]
         if len(table):
-            yield path.name.partition("_space-")[0], table
+            tables[path.name.partition("_space-")[0]] = table
+            seen += bool(about.get("SeenInTraining"))
+    return tables, seen

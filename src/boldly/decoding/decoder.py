@@ -34,7 +34,7 @@ from boldly.files import atomic_path
 from boldly.provenance import Contract, check_same
 from boldly.records import InputError, Problem, Run, Trial
 from boldly.samples.corpus import Corpus
-from boldly.samples.sample import Sample
+from boldly.samples.sample import Sample, run_fingerprint
 from boldly.signals.atlas import Atlas
 from boldly.signals.headers import HeaderError, read_header
 from boldly.stages.index.survey import RunFiles
@@ -143,6 +143,11 @@ class Decoder:
             raise InputError(
                 Problem(str(self.folder), self.about.name, message, "pip install 'boldly[decode]'")
             ) from error
+
+    @cached_property
+    def seen(self) -> set[str]:
+        """Fingerprints of the runs that the decoder and its networks were fitted to."""
+        return folders.seen_fingerprints(self.folder)
 
     def atlas(self) -> Atlas:
         """Read the atlas.
@@ -342,6 +347,10 @@ class Decoder:
         ------
         InputError
             With all that is wrong with the run.
+
+        Notes
+        -----
+        ``attrs["seen"]`` of the table says whether the decoder, or a network in it, was fitted to this very run.
         """
         has_trials = bool(record.events) or recipe.task.is_rest(record.task)
         self.check(recipe.contract_of(record.space), record.bold)
@@ -351,7 +360,9 @@ class Decoder:
             else windows_of_run(record, recipe, *self.window(window_s, step_s))
         )
         samples = samples_of(series_of(record, recipe), record, trials, recipe)
-        return self.table(samples, trials, self.probabilities(samples, record.bold))
+        table = self.table(samples, trials, self.probabilities(samples, record.bold))
+        table.attrs["seen"] = bool(samples) and run_fingerprint(samples[0]) in self.seen
+        return table
 
     def _rows(self, probabilities: NDArray[np.float32]) -> pd.DataFrame:
         """Return the most probable state, its probability, and those of all states."""

@@ -9,6 +9,7 @@
     encoders/<name>/  the frozen networks that it reads from
     atlas/            image of the parcels and table of their names, where they may be passed on
     scores.tsv, comparisons.tsv   what evaluate says of it
+    seen.json         fingerprints of the runs that it was fitted to
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ from boldly.config import (
     TaskOptions,
     parse,
 )
-from boldly.files import write_json
+from boldly.decoders.encoders import ENCODERS
+from boldly.files import read_json, write_json
 from boldly.provenance import Contract, file_sha256
 from boldly.records import InputError, Problem
+from boldly.samples.seen import MANIFEST
 from boldly.signals.atlas import Atlas, load_atlas
 
 CONFIG = "config.json"
@@ -41,6 +44,7 @@ FIT = "fit"
 ATLAS = "atlas"
 SCORES = "scores.tsv"
 COMPARISONS = "comparisons.tsv"
+SEEN = "seen.json"
 
 FORMAT = 1
 
@@ -143,6 +147,18 @@ def read_about(folder: Path | str, *, check: bool = True) -> tuple[About, Contra
     if problems:
         raise InputError(problems)
     return about, contract
+
+
+def seen_fingerprints(folder: Path) -> set[str]:
+    """Return the fingerprints of all runs that the decoder and its encoders were fitted to, as far as known.
+
+    See `boldly.samples.sample.run_fingerprint`.
+    """
+    seen: set[str] = set()
+    for path in (folder / SEEN, *folder.glob(f"{ENCODERS}/*/{MANIFEST}")):
+        if path.exists():
+            seen |= set(read_json(path).get("fingerprints", []))
+    return seen
 
 
 def atlas_options(folder: Path, about: About, image: Path | None, cache: Path | None) -> AtlasOptions:

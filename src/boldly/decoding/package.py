@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from boldly import layout
+from boldly.bids import entities
 from boldly.config import AtlasOptions, Config, TaskOptions, load_config, with_one_high_pass
 from boldly.decoders.encoders import ENCODERS, MANIFEST, SIGNAL
 from boldly.decoders.probe import ARRAYS, Probe
@@ -23,15 +24,18 @@ from boldly.decoding.folder import (
     COMPARISONS,
     FIT,
     SCORES,
+    SEEN,
     About,
     AtlasReference,
     Training,
     write_about,
 )
-from boldly.files import atomic_path, read_json, read_tsv, write_tsv
+from boldly.files import atomic_path, read_json, read_tsv, write_json, write_tsv
 from boldly.provenance import Contract, check_same, file_sha256
 from boldly.records import InputError, Problem, read_comparisons, read_runs, read_scores, read_trials
-from boldly.samples.seen import MANIFEST as SEEN
+from boldly.samples.sample import run_fingerprint
+from boldly.samples.seen import MANIFEST as PRETRAINED_ON
+from boldly.samples.shards import read_shard, subject_shards
 from boldly.signals.atlas import names_table
 from boldly.stages.atlas import ORIGINS
 
@@ -39,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 # Files of a fit and of an encoder that are needed to apply them.
 _OF_FIT = (PROBE, ARRAYS, "config.json", "model.safetensors", "contract.json")
-_OF_ENCODER = ("config.json", "model.safetensors", "contract.json", "basis.safetensors", SEEN)
+_OF_ENCODER = ("config.json", "model.safetensors", "contract.json", "basis.safetensors", PRETRAINED_ON)
 # Runs of the training cover more or less; a new one may cover a bit less than the worst of them.
 _LEAST_COVERED = 0.8
 _REMEDY = "give results/models/downstream/<dataset>[/<experiment>[/<fit>]], or results with --dataset"
@@ -137,6 +141,7 @@ def run(
         _copy_fit(picked, temporary)
         if atlas is not None:
             about = about.model_copy(update={"atlas": _copy_atlas(atlas, contract, temporary, include_atlas)})
+        _write_seen(picked, study, temporary)
         scores, comparisons = _copy_scores(picked, temporary)
         write_about(temporary, about, contract)
         write_card(temporary, about, contract, scores, comparisons)
@@ -392,6 +397,23 @@ def _copy_atlas(options: AtlasOptions, contract: Contract, output: Path, include
         update["labels"] = f"{ATLAS}/{table.name}"
         shutil.copyfile(table, output / update["labels"])
     return reference.model_copy(update=update)
+
+
+def _write_seen(picked: Picked, study: Config, output: Path) -> None:
+    """Write the fingerprints of the training runs, by which decoding notices that it meets one of them again."""
+    shards = picked.root / layout.Layout(study).shard_folder(picked.dataset)
+    units = {*picked.fit["train"], *picked.fit["validation"]}
+    subjects = {entities(unit)["sub"] for unit in units} if _by(picked) == "run" else units
+    found: set[str] = set()
+    for subject in sorted(subjects):
+        for path in subject_shards(shards, picked.dataset, subject):
+            if not path.exists():
+                logger.warning("%s is not there: that its runs are decoded again will not be noticed", path)
+                continue
+            for sample in read_shard(path):
+                if {sample.meta["subject"], sample.meta["run_key"]} & units:
+                    found |= {fingerprint} if (fingerprint := run_fingerprint(sample)) else set()
+    write_json(output / SEEN, {"fingerprints": sorted(found)})
 
 
 def _copy_scores(picked: Picked, output: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
