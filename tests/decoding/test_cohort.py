@@ -107,11 +107,15 @@ def test_runs_of_the_training_are_noticed_and_flag_the_scores(
     scores = read_scores(tmp_path / "out" / SCORES)
     # Two of three people trained it, two runs each.
     assert set(scores["flag"].dropna()) == {"4 of 6 runs were in the training"}
-    seen = [
-        json.loads(bids.sidecar(table_path(tmp_path / "out", s)).read_text())["SeenInTraining"]
-        for s in ("01", "03")
-    ]
-    assert seen == [True, False]
+    sidecars = [bids.sidecar(table_path(tmp_path / "out", subject)) for subject in ("01", "03")]
+    assert [json.loads(path.read_text())["SeenInTraining"] for path in sidecars] == [True, False]
+
+
+def test_runs_are_chosen_by_their_entities(made: tuple[Path, Study], model: Path, tmp_path: Path) -> None:
+    _, study = made
+    arguments = ["--model", str(model), "--derivatives", str(study.derivatives), "--output", str(tmp_path / "out")]
+    assert main(["decode", *arguments, "--workers", "1", "--participant", "sub-03", "--filter", "run=2"]) == 0
+    assert sorted((tmp_path / "out").rglob("*.tsv")) == [table_path(tmp_path / "out", "03", run="2")]
 
 
 def test_without_events_there_are_sliding_windows(model: Path, people: Study, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def _decode(args: argparse.Namespace) -> None:
         "model": args.model and str(args.model),
         "derivatives": args.derivatives and str(args.derivatives),
         "events": args.events and str(args.events),
-        "participants": args.participant,
+        "participants": args.participant and [label.removeprefix("sub-") for label in args.participant],
         "tasks": args.bids_task,
         "filters": _filters(args.filter) or None,
         "space": args.space,
