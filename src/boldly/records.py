@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 Status = Literal["ok", "excluded", "error"]
 
 
+# Environment variable: a file that the first of several processes writes which says what is wrong with the input.
+SPEAKER = "BOLDLY_SPEAKER"
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong with an input.
@@ -371,6 +375,17 @@ def events_table(events: Iterable[Event]) -> pd.DataFrame:
     rows = [dataclasses.astuple(event) for event in events]
     table = pd.DataFrame(rows, columns=[field.name for field in dataclasses.fields(Event)])
     return table.astype(dict.fromkeys(_EVENT_NUMBERS, "Int64"))
+
+
+def write_problems(path: Path, problems: Sequence[Problem]) -> None:
+    """Write a table of problems (file, entity, message, way_out); without any, remove an earlier one."""
+    if not problems:
+        path.unlink(missing_ok=True)
+        return
+    import pandas as pd
+
+    rows = [dataclasses.astuple(problem) for problem in problems]
+    write_tsv(path, pd.DataFrame(rows, columns=["file", "entity", "message", "way_out"]))
 
 
 def write_trials(path: Path | str, events: Iterable[Event]) -> None:

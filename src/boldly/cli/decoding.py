@@ -40,6 +40,7 @@ def add(commands: Commands) -> None:
     sub = command(commands, "decode", _decode, "apply a decoder to the people of a derivatives folder")
     path(sub, "model", "folder of the decoder, from boldly package", default=None)
     path(sub, "derivatives", "folder of fMRIPrep", default=None)
+    path(sub, "fmriprep", "folder of fMRIPrep, where the derivatives are denoised images alone", default=None)
     path(sub, "output", "folder to write: a BIDS derivative of tables and pictures")
     path(sub, "events", "BIDS folder with events: trials are decoded; default: sliding windows", default=None)
     flag(sub, "participant", "labels of the people; default: all", nargs="+", default=None, metavar="LABEL")
@@ -112,6 +113,7 @@ def _decode(args: argparse.Namespace) -> None:
     given = {
         "model": args.model and str(args.model),
         "derivatives": args.derivatives and str(args.derivatives),
+        "fmriprep": args.fmriprep and str(args.fmriprep),
         "events": args.events and str(args.events),
         "participants": args.participant and [label.removeprefix("sub-") for label in args.participant],
         "tasks": args.bids_task,

@@ -26,9 +26,12 @@ from boldly.config.datasets import (
     UpstreamSplitOptions,
 )
 from boldly.config.decoding import DecodeOptions
+from boldly.config.explanation import ExplainMethod, ExplainOptions, RivalMethod
 from boldly.config.preparation import (
+    BatchOptions,
     ExportOptions,
     IndexOptions,
+    PrepareOptions,
     ShardOptions,
     SplitOptions,
 )
@@ -42,7 +45,7 @@ from boldly.config.pretraining import (
     Variant,
     repeat_name,
 )
-from boldly.config.reading import apply_preset, load_config, read_yaml, resolve
+from boldly.config.reading import apply_preset, load_config, read_config, read_yaml, resolve
 from boldly.config.sections import REVISIONS, STAGES, ExperimentName, Fraction, Name, S, Section, parse
 from boldly.config.signals import (
     ContractField,
@@ -52,11 +55,12 @@ from boldly.config.signals import (
     SignalExclusionOptions,
     with_one_high_pass,
 )
-from boldly.config.study import Config, DeviceOptions, EvaluateOptions, FiguresOptions
+from boldly.config.study import FEW_UNITS, Config, DeviceOptions, EvaluateOptions, FiguresOptions
 
 __all__ = [
     "ATLASES",
     "COMPONENTS",
+    "FEW_UNITS",
     "HCP_SPACE",
     "PROBE_BASELINES",
     "REVISIONS",
@@ -67,6 +71,7 @@ __all__ = [
     "AtlasChoice",
     "AtlasOptions",
     "Baseline",
+    "BatchOptions",
     "ClassifierName",
     "Config",
     "ContractField",
@@ -77,6 +82,8 @@ __all__ = [
     "EvaluateOptions",
     "ExclusionOptions",
     "ExperimentName",
+    "ExplainMethod",
+    "ExplainOptions",
     "ExportOptions",
     "FiguresOptions",
     "Fraction",
@@ -87,12 +94,14 @@ __all__ = [
     "Name",
     "OptimiserOptions",
     "ParcellateOptions",
+    "PrepareOptions",
     "PreprocessOptions",
     "PretrainOptions",
     "PretrainSection",
     "ProbeBaseline",
     "ReadOut",
     "RestOptions",
+    "RivalMethod",
     "S",
     "Section",
     "ShardOptions",
@@ -104,6 +113,7 @@ __all__ = [
     "apply_preset",
     "load_config",
     "parse",
+    "read_config",
     "read_yaml",
     "repeat_name",
     "resolve",

@@ -19,6 +19,9 @@ class DecodeOptions(Section):
 
     model: str = Field(description="Folder of the decoder, from `boldly package`.")
     derivatives: str = Field(description="Folder of fMRIPrep.")
+    fmriprep: str | None = Field(
+        None, description="Folder of fMRIPrep with masks and confounds, where `derivatives` has denoised images."
+    )
     events: str | None = Field(
         None, description="BIDS folder with events: trials are decoded. Default: sliding windows."
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from boldly.config.datasets import TaskOptions
+from boldly.config.overrides import FLAG, with_settings
 from boldly.config.sections import S, parse
 from boldly.config.signals import PreprocessOptions
 from boldly.config.study import Config
@@ -98,11 +100,32 @@ def _preset_path(preset: str, checkout: Path) -> str:
 
 def load_config(path: Path | str, checkout: Path) -> Config:
     """Read, check and complete a config file (see `resolve`)."""
-    return resolve(parse(Config, read_yaml(str(path), "config"), str(path)), checkout)
+    return resolve(read_config(path, {}), checkout)
+
+
+def read_config(path: Path | str, settings: Mapping[str, Any]) -> Config:
+    """Read and check a config file.
+
+    Parameters
+    ----------
+    path : Path or str
+        YAML.
+    settings : mapping
+        Values in place of those of the file, by names as ``split.downstream.draws``.
+
+    Raises
+    ------
+    InputError
+        With every wrong key and value, or for a file that is absent or no YAML.
+    """
+    content = read_yaml(str(path), "config")
+    if settings and isinstance(content, dict):
+        return parse(Config, with_settings(content, settings), f"{path} with {FLAG}")
+    return parse(Config, content, str(path))
 
 
 # Options of a dataset in which ${VARIABLE} is expanded.
-_PATHS = ("derivatives", "bids", "shards", "participants", "source", "ceilings")
+_PATHS = ("derivatives", "fmriprep", "bids", "shards", "participants", "source", "ceilings", "truth")
 
 
 def _expand_variables(config: Config) -> Config:

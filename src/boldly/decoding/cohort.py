@@ -31,7 +31,7 @@ from boldly.decoding.preparation import Recipe
 from boldly.decoding.timeline import draw_timeline
 from boldly.files import read_json, read_tsv, write_json, write_tsv
 from boldly.provenance import check_same, file_sha256
-from boldly.records import InputError, Problem, Run, read_runs, write_scores
+from boldly.records import InputError, Problem, Run, read_runs, write_problems, write_scores
 from boldly.stages import index
 from boldly.stages.evaluate.predictions import Experiment, FitPredictions, Trials
 from boldly.stages.evaluate.references import uniform_guessing
@@ -116,7 +116,7 @@ def run(
         logger.info("%d/%d %s: %s", number, len(todo), job.record.key, outcome)
     write_json(output / "dataset_description.json", _description(decoder, options))
     if summary:
-        _write_problems(output / PROBLEMS, problems)
+        write_problems(output / PROBLEMS, problems)
         summarise(decoder, output)
     if problems and options.on_error == "stop":
         raise InputError(problems)
@@ -138,11 +138,14 @@ def find_runs(decoder: Decoder, options: DecodeOptions, recipe: Recipe) -> tuple
         Where the cohort as a whole cannot be used.
     """
     space = options.space or decoder.contract.space
-    contract = replace(recipe.contract_of(space), t_r_s=decoder.contract.t_r_s)
+    contract = replace(recipe.contract_of(space, decoder.contract.images), t_r_s=decoder.contract.t_r_s)
     check_same(decoder.contract, contract, options.derivatives, decoder.about.name, decoder.allow_mismatch)
     dataset = DatasetOptions(
         role="upstream",
         derivatives=options.derivatives,
+        layout=decoder.about.layout,
+        image_suffix=decoder.about.image_suffix,
+        fmriprep=options.fmriprep,
         subjects=options.participants,
         tasks=options.tasks,
         filters=options.filters,
@@ -405,15 +408,6 @@ def _description(decoder: Decoder, options: DecodeOptions) -> dict[str, Any]:
         "GeneratedBy": [made_by],
         "SourceDatasets": [{"URL": path.resolve().as_uri()} for path in sources],
     }
-
-
-def _write_problems(path: Path, problems: Sequence[Problem]) -> None:
-    """Write the table of problems; without problems, remove that of an earlier attempt."""
-    if not problems:
-        path.unlink(missing_ok=True)
-        return
-    rows = [dataclasses.astuple(problem) for problem in problems]
-    write_tsv(path, pd.DataFrame(rows, columns=["file", "entity", "message", "way_out"]))
 
 
 def summarise(decoder: Decoder, output: Path) -> None:

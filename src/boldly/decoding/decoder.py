@@ -36,6 +36,7 @@ from boldly.records import InputError, Problem, Run, Trial
 from boldly.samples.corpus import Corpus
 from boldly.samples.sample import Sample, run_fingerprint
 from boldly.signals.atlas import Atlas
+from boldly.signals.grayordinates import Parcellation
 from boldly.signals.headers import HeaderError, read_header
 from boldly.stages.index.survey import RunFiles
 from boldly.stages.index.times import Times
@@ -149,7 +150,7 @@ class Decoder:
         """Fingerprints of the runs that the decoder and its networks were fitted to."""
         return folders.seen_fingerprints(self.folder)
 
-    def atlas(self) -> Atlas:
+    def atlas(self) -> Atlas | Parcellation:
         """Read the atlas.
 
         Raises
@@ -190,12 +191,12 @@ class Decoder:
             cache=self.cache / "projections",
             allow_mismatch=self.allow_mismatch,
         )
-        found = recipe.contract_of(self.contract.space)
+        found = recipe.contract_of(self.contract.space, self.contract.images)
         if found.n_parcels != self.contract.n_parcels:
             message = f"the atlas has {found.n_parcels} parcels, the decoder takes {self.contract.n_parcels}"
             remedy = f"give the atlas {self.contract.atlas} (SHA-256 {self.contract.atlas_sha256})"
-            raise InputError(Problem(str(atlas.volumes.path), about.name, message, remedy))
-        self.check(found, str(atlas.volumes.path))
+            raise InputError(Problem("atlas", about.name, message, remedy))
+        self.check(found, "atlas")
         return recipe
 
     def check(self, contract: Contract, where: str) -> None:
@@ -353,7 +354,7 @@ class Decoder:
         ``attrs["seen"]`` of the table says whether the decoder, or a network in it, was fitted to this very run.
         """
         has_trials = bool(record.events) or recipe.task.is_rest(record.task)
-        self.check(recipe.contract_of(record.space), record.bold)
+        self.check(recipe.contract_of(record.space, bids.kind_of_image(Path(record.bold))), record.bold)
         trials = (
             trials_of_run(record, recipe)
             if has_trials
@@ -485,7 +486,7 @@ def image_record(
     files = RunFiles(found, key, image=path)
     # The folder that holds those of the subjects.
     roots = [folder.parent for folder in path.parents if folder.name == f"sub-{found.get('sub', '')}"]
-    times = Times(roots)
+    times = Times(roots, [])
     step, wrong = (t_r, []) if t_r is not None else times.of(files, path, header)
     start, misplaced = times.start(files, path, step, header.n_volumes) if not wrong else (0.0, [])
     if wrong or misplaced:

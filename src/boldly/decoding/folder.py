@@ -35,7 +35,8 @@ from boldly.files import read_json, write_json
 from boldly.provenance import Contract, file_sha256
 from boldly.records import InputError, Problem
 from boldly.samples.seen import MANIFEST
-from boldly.signals.atlas import Atlas, load_atlas
+from boldly.signals.atlas import Atlas, load_parcels
+from boldly.signals.grayordinates import Parcellation
 
 CONFIG = "config.json"
 CONTRACT = "contract.json"
@@ -92,6 +93,8 @@ class About(Section):
     window_s: float = Field(gt=0, description="Median length of a training trial, s: that of sliding windows.")
     least_covered: float = Field(0.8, description="Least share of parcels that a run must cover.")
     task: TaskOptions | None = Field(None, description="How events became trials.")
+    layout: Literal["fmriprep", "hcp"] = Field("fmriprep", description="How the derivatives were laid out.")
+    image_suffix: str = Field("", description="End of the images' names, if they were denoised.")
     preprocess: PreprocessOptions
     parcellate: ParcellateOptions
     shard: ShardOptions = ShardOptions()
@@ -197,6 +200,8 @@ def atlas_options(folder: Path, about: About, image: Path | None, cache: Path | 
     raise InputError(Problem(str(folder), about.name, message, "give the image of the atlas with --atlas"))
 
 
-def read_atlas(folder: Path, about: About, image: Path | None = None, cache: Path | None = None) -> Atlas:
+def read_atlas(
+    folder: Path, about: About, image: Path | None = None, cache: Path | None = None
+) -> Atlas | Parcellation:
     """Read the atlas of a decoder; parameters and errors as those of `atlas_options`."""
-    return load_atlas(atlas_options(folder, about, image, cache))
+    return load_parcels(atlas_options(folder, about, image, cache))

@@ -296,6 +296,8 @@ def _about(picked: Picked, study: Config, contract: Contract, name: str, licence
         t_r_s=t_r_s,
         window_s=round(lengths[len(lengths) // 2], 6),
         least_covered=_least_covered(picked),
+        layout=options.layout,
+        image_suffix=options.image_suffix,
         task=None if task is None else task.model_copy(update={"labels": list(about["labels"])}),
         preprocess=preprocess.model_copy(update={"preset": None}),
         parcellate=parcellate,
@@ -328,6 +330,8 @@ def _check_options(picked: Picked, study: Config, contract: Contract) -> None:
         },
         "t_r_s": study.shard.t_r_s,
     }
+    if study.atlas is not None and study.atlas.is_parcellation:
+        fields["mask"] = False
     check_same(contract, dataclasses.replace(contract, **fields), "the config", dataset)
 
 
