@@ -10,7 +10,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 # Modules, not names: a Snakefile shares its namespace with Snakemake itself (which has a `parse` of its own).
-from boldly import batches, bids, fingerprints, layout, records
+from boldly import batches, bids, fingerprints, hcp, layout, records
 from boldly import config as settings
 from boldly.samples.shards import subject_shards
 
@@ -493,6 +493,8 @@ def decode_files(wildcards):
 def decode_parts(wildcards):
     """Marks of the people of a cohort who are decoded."""
     options = CONFIG.decode[wildcards.cohort]
-    folders = bids.subject_folders(Path(options.derivatives))
+    about = json.loads(Path(decoder_config(wildcards)).read_text())
+    of_layout = hcp.subject_folders if about["layout"] == "hcp" else bids.subject_folders
+    folders = of_layout(Path(options.derivatives))
     people = options.participants or [folder.name.removeprefix("sub-") for folder in folders]
     return [f"results/decode/parts/{wildcards.cohort}/sub-{person.removeprefix('sub-')}.done" for person in people]

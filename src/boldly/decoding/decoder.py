@@ -37,7 +37,8 @@ from boldly.samples.corpus import Corpus
 from boldly.samples.sample import Sample, run_fingerprint
 from boldly.signals.atlas import Atlas
 from boldly.signals.grayordinates import Parcellation
-from boldly.signals.headers import HeaderError, read_header
+from boldly.signals.headers import HeaderError
+from boldly.stages.index.checks import header_of
 from boldly.stages.index.survey import RunFiles
 from boldly.stages.index.times import Times
 
@@ -479,7 +480,7 @@ def image_record(
         return str(best[0]) if len(best) == 1 else ""
 
     try:
-        header = read_header(path)
+        header = header_of(path)
     except HeaderError as error:
         raise InputError(Problem(str(path), path.name, str(error), error.remedy)) from None
     key = bids.run_key("run", found)
