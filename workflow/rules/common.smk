@@ -493,8 +493,10 @@ def decode_files(wildcards):
 def decode_parts(wildcards):
     """Marks of the people of a cohort who are decoded."""
     options = CONFIG.decode[wildcards.cohort]
-    about = json.loads(Path(decoder_config(wildcards)).read_text())
-    of_layout = hcp.subject_folders if about["layout"] == "hcp" else bids.subject_folders
+    about = Path(decoder_config(wildcards))
+    # Without a decoder Snakemake says that its config.json is missing.
+    is_hcp = about.exists() and json.loads(about.read_text())["layout"] == "hcp"
+    of_layout = hcp.subject_folders if is_hcp else bids.subject_folders
     folders = of_layout(Path(options.derivatives))
     people = options.participants or [folder.name.removeprefix("sub-") for folder in folders]
     return [f"results/decode/parts/{wildcards.cohort}/sub-{person.removeprefix('sub-')}.done" for person in people]
