@@ -15,6 +15,7 @@ import pandas as pd
 from boldly import layout
 from boldly.bids import entities
 from boldly.config import AtlasOptions, Config, TaskOptions, load_config, with_one_high_pass
+from boldly.decoders.apply import LoadedFit
 from boldly.decoders.encoders import ENCODERS, MANIFEST, SIGNAL
 from boldly.decoders.probe import ARRAYS, Probe
 from boldly.decoders.probe import CONFIG as PROBE
@@ -128,7 +129,8 @@ def run(
     Raises
     ------
     InputError
-        For results that are incomplete, and a config that is not the one the decoder was trained with.
+        For results that are incomplete, or of a version whose networks this one cannot read, and a config that is
+        not the one the decoder was trained with.
     """
     picked = pick(source, dataset)
     if picked.why:
@@ -139,6 +141,8 @@ def run(
     about = _about(picked, study, contract, name or f"{picked.dataset}-{picked.experiment.name}", licence)
     with atomic_path(output) as temporary:
         _copy_fit(picked, temporary)
+        # Weights that this version cannot read are noticed here, not by those who are given the folder.
+        LoadedFit(temporary, FIT)
         if atlas is not None:
             about = about.model_copy(update={"atlas": _copy_atlas(atlas, contract, temporary, include_atlas)})
         _write_seen(picked, study, temporary)
