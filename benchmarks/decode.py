@@ -81,9 +81,9 @@ def main() -> None:
             shutil.rmtree(folder / "cache", ignore_errors=True)
             for name in ("first run", "next runs"):
                 wall, user = measure(folder)
-                rows.append((f"{name}, {dtype}", wall, user))
+                rows.append((name, dtype, wall, user))
             shutil.rmtree(folder / "derivatives")
-    table = pd.DataFrame(rows, columns=["metric", "wall_s", "user_s"])
+    table = pd.DataFrame(rows, columns=["metric", "numbers", "wall_s", "user_s"])
     print(table.to_string(index=False, float_format=lambda value: f"{value:.1f}"))
     print(f"load of the machine over the last minute: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     if not arguments.quick:
