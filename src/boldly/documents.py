@@ -16,6 +16,7 @@ from boldly.config import (
     AtlasOptions,
     Config,
     DatasetOptions,
+    DecodeOptions,
     DeviceOptions,
     DownstreamSplitOptions,
     EvaluateOptions,
@@ -62,6 +63,7 @@ TABLES: dict[str, type[Section]] = {
     "adapt": AdaptSection,
     "adapt.experiments.<name>": AdaptOptions,
     "evaluate": EvaluateOptions,
+    "decode.<name>": DecodeOptions,
     "figures": FiguresOptions,
     "devices.<name>": DeviceOptions,
 }

@@ -10,7 +10,7 @@ from snakemake.exceptions import IncompleteCheckpointException, WorkflowError
 from snakemake.logging import logger
 
 # Modules, not names: a Snakefile shares its namespace with Snakemake itself (which has a `parse` of its own).
-from boldly import batches, bids, fingerprints, layout, records
+from boldly import batches, bids, fingerprints, hcp, layout, records
 from boldly import config as settings
 from boldly.samples.shards import subject_shards
 
@@ -57,6 +57,7 @@ wildcard_constraints:
     stage="|".join(batches.STAGES),
     batch="[0-9]+of[0-9]+",
     experiment="[A-Za-z0-9][A-Za-z0-9_.-]*",
+    cohort="|".join(CONFIG.decode) or "(?!)",
 
 
 def options(stage):
@@ -475,3 +476,31 @@ def report_tables():
     if DOWNSTREAM and ADAPT:
         tables += expand(layout.SCORES, dataset=DOWNSTREAM) + expand(layout.COMPARISONS, dataset=DOWNSTREAM)
     return tables
+
+
+def decoder_config(wildcards):
+    """What a decoder is; it holds the checksums of all that it consists of."""
+    return f"{CONFIG.decode[wildcards.cohort].model}/config.json"
+
+
+def decode_options(wildcards):
+    return CONFIG.decode[wildcards.cohort].model_dump_json(exclude_unset=True)
+
+
+def decode_files(wildcards):
+    """Fingerprint of a person's files, so that they are decoded again where one of them comes, goes or changes."""
+    options = CONFIG.decode[wildcards.cohort]
+    space = options.space or json.loads(Path(options.model, "contract.json").read_text())["space"]
+    return fingerprints.of_subject(options.derivatives, options.events, wildcards.subject, space)
+
+
+def decode_parts(wildcards):
+    """Marks of the people of a cohort who are decoded."""
+    options = CONFIG.decode[wildcards.cohort]
+    about = Path(decoder_config(wildcards))
+    # Without a decoder Snakemake says that its config.json is missing.
+    is_hcp = about.exists() and json.loads(about.read_text())["layout"] == "hcp"
+    of_layout = hcp.subject_folders if is_hcp else bids.subject_folders
+    folders = of_layout(Path(options.derivatives))
+    people = options.participants or [folder.name.removeprefix("sub-") for folder in folders]
+    return [f"results/decode/parts/{wildcards.cohort}/sub-{person.removeprefix('sub-')}.done" for person in people]

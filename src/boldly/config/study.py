@@ -13,6 +13,7 @@ from pydantic import (
 
 from boldly.config.adaptation import PROBE_BASELINES, AdaptOptions, AdaptSection
 from boldly.config.datasets import SURFACES, AtlasOptions, DatasetOptions, TaskOptions
+from boldly.config.decoding import DecodeOptions
 from boldly.config.explanation import ExplainOptions
 from boldly.config.preparation import (
     BatchOptions,
@@ -85,6 +86,9 @@ class Config(Section):
     evaluate: EvaluateOptions = Field(EvaluateOptions(), description="Stage evaluate.")
     explain: ExplainOptions = Field(ExplainOptions(), description="Stage explain.")
     figures: FiguresOptions = Field(FiguresOptions(), description="Stage figures.")
+    decode: dict[Name, DecodeOptions] = Field(
+        {}, description="People to whom finished decoders are applied, by name (`snakemake decode`)."
+    )
     batches: BatchOptions = Field(BatchOptions(), description="Jobs that prepare subjects.")
     devices: dict[ExperimentName, DeviceOptions] = Field(
         {}, description="What upstream experiments train on, by name; `default`: the others."

@@ -17,8 +17,7 @@ from boldly.provenance import Contract, check_same
 from boldly.records import InputError, Problem
 from boldly.samples.corpus import Corpus, load_corpus
 from boldly.samples.remote import shown
-from boldly.samples.windows import WindowOptions, Windows
-from boldly.training.validation import to_device
+from boldly.samples.windows import WindowOptions, Windows, to_device
 
 # Windows that the components of hidden states are fitted to, and how many are encoded at once.
 _WINDOWS, _BATCH = 1024, 64
