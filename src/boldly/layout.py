@@ -38,6 +38,7 @@ SCORES = "results/evaluate/{dataset}_scores.tsv"
 COMPARISONS = "results/evaluate/{dataset}_comparisons.tsv"
 CHOICES = "results/evaluate/{dataset}_choices.tsv"
 PREDICTIONS = "results/evaluate/{dataset}_predictions.tsv.gz"
+EXPLANATION = "results/explain/{dataset}/{experiment}"
 FIGURE = "results/figures/{figure}.png"
 CARPET = "results/figures/carpet/{dataset}/{key}.png"
 
@@ -193,6 +194,33 @@ class Layout:
             DOWNSTREAM_MODEL.format(dataset=dataset, experiment=name)
             for name, options in self.config.adapt.experiments.items()
             if options.datasets is None or dataset in options.datasets
+        ]
+
+    @functools.cached_property
+    def explained(self) -> list[str]:
+        """Downstream experiments that are explained: those of the config, else one that is likely to be asked for.
+
+        That is the first with a pretrained network, else the first probe, else the first of all.
+        """
+        experiments = self.config.adapt.experiments
+        if self.config.explain.experiments is not None:
+            return list(self.config.explain.experiments)
+        for wanted in ("pretrained", "baseline"):
+            for name, options in experiments.items():
+                if getattr(options, wanted) is not None and options.is_probe and options.datasets is None:
+                    return [name]
+        return list(experiments)[:1]
+
+    def explained_models(self, dataset: str) -> list[str]:
+        """Return the folders of the experiments of a dataset that are explained."""
+        return [DOWNSTREAM_MODEL.format(dataset=dataset, experiment=name) for name in self.explained]
+
+    @property
+    def explanations(self) -> list[str]:
+        """Folders of all explanations."""
+        datasets = self.config.explain.datasets or self.downstream
+        return [
+            EXPLANATION.format(dataset=dataset, experiment=name) for dataset in datasets for name in self.explained
         ]
 
     def probe_experiments(self) -> str:

@@ -306,3 +306,37 @@ rule figure_downstream_confusion:
         " --options {params.options:q}"
         " --output {output.png:q}"
         " 2> {log:q}"
+
+
+rule figure_explain:
+    """What maps of decoders show (maps), how faithful they are (curves) and what they agree with (agreement)."""
+    input:
+        tables=lambda wildcards: [f"{folder}/{EXPLAIN_TABLES[wildcards.view]}.tsv" for folder in LAYOUT.explanations],
+    output:
+        png=report(
+            "results/figures/explain_{view}.png",
+            caption="../report/explain.rst",
+            category="Explanation",
+        ),
+        others=multiext("results/figures/explain_{view}", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/explain_{view}.log",
+    benchmark:
+        "results/usage/figures/explain_{view}.tsv"
+    wildcard_constraints:
+        view="|".join(EXPLAIN_TABLES),
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        options=options("figures"),
+        revision=REVISIONS["figures"],
+    shell:
+        "boldly figures"
+        " --figure explain_{wildcards.view:q}"
+        " --tables {input.tables:q}"
+        " --options {params.options:q}"
+        " --output {output.png:q}"
+        " 2> {log:q}"

@@ -168,6 +168,7 @@ class Config(Section):
                         f"(there are: {', '.join(self.pretrain.experiments) or 'none'})"
                     )
         wrong += self._wrong_members()
+        wrong += self._wrongly_explained()
         wrong += self._unknown_starts()
         if strangers := sorted(set(self.devices) - {"default", *self.pretrain.experiments}):
             wrong.append(f"devices: no upstream experiment {', '.join(strangers)}")
@@ -231,6 +232,22 @@ class Config(Section):
                     wrong.append(f"{field}: '{member}' has other window_frames than the first member")
                 if not set(options.datasets or downstream) <= set(other.datasets or downstream):
                     wrong.append(f"{field}: '{member}' is not adapted to all datasets of '{name}'")
+        return wrong
+
+    def _wrongly_explained(self) -> list[str]:
+        """Say which experiments and datasets cannot be explained."""
+        experiments, wrong = self.adapt.experiments, []
+        downstream = [name for name, options in self.datasets.items() if options.role == "downstream"]
+        if unknown := sorted(set(self.explain.datasets or ()) - set(downstream)):
+            wrong.append(f"explain.datasets: no downstream dataset {', '.join(unknown)}")
+        for name in self.explain.experiments or ():
+            if name not in experiments:
+                there = ", ".join(experiments) or "none"
+                wrong.append(f"explain.experiments: no downstream experiment '{name}' (there are: {there})")
+            elif absent := set(self.explain.datasets or downstream) - set(experiments[name].datasets or downstream):
+                wrong.append(
+                    f"explain.experiments: '{name}' is not adapted to {', '.join(sorted(absent))}; name explain.datasets"
+                )
         return wrong
 
     def _unknown_starts(self) -> list[str]:

@@ -18,6 +18,7 @@ from boldly.stages.figures.downstream_confusion import downstream_confusion
 from boldly.stages.figures.downstream_curves import downstream_curves
 from boldly.stages.figures.downstream_trials import downstream_trials
 from boldly.stages.figures.excluded import excluded
+from boldly.stages.figures.explain import explain_agreement, explain_curves, explain_maps
 from boldly.stages.figures.quality import quality
 from boldly.stages.figures.upstream_data import upstream_data
 from boldly.stages.figures.upstream_losses import upstream_losses
@@ -33,6 +34,9 @@ FIGURES: dict[str, Callable[..., tuple[Figure, pd.DataFrame]]] = {
     "downstream_curves": downstream_curves,
     "downstream_comparisons": downstream_comparisons,
     "downstream_confusion": downstream_confusion,
+    "explain_maps": explain_maps,
+    "explain_curves": explain_curves,
+    "explain_agreement": explain_agreement,
 }
 
 
