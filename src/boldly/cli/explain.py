@@ -10,11 +10,16 @@ from boldly.records import InputError, Problem
 
 def add(commands: Commands) -> None:
     """Register the stage."""
-    sub = command(commands, "explain", _explain, "show which parcels made decoders say so, and how faithful that is")
+    sub = command(commands, "explain", _explain, "show which parcels made decoders say so, and test it")
     path(sub, "models", "folders of adapted experiments", nargs="+", default=[])
     path(sub, "model", "in their place: folder of a decoder that `boldly package` wrote", default=None)
     flag(sub, "dataset", "name of the dataset (with --models)", default=None)
-    path(sub, "shards", "folder of the dataset's shards; with --model: that folder, or tars of labelled trials", nargs="+")
+    path(
+        sub,
+        "shards",
+        "folder of the dataset's shards; with --model also tars of labelled trials",
+        nargs="+",
+    )
     flag(sub, "atlas", "config section atlas as JSON, for names and images; default: that of the packaged decoder",
          default="null", metavar="JSON")  # fmt: skip
     path(sub, "series", "folder of the dataset's time series, for a general linear model", default=None)

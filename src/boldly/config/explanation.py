@@ -18,8 +18,8 @@ class ExplainOptions(Section):
 
     experiments: list[ExperimentName] | None = Field(
         None,
-        description="Downstream experiments to explain; []: none. Default: the first pretrained one, else the first "
-        "baseline.",
+        description="Downstream experiments to explain; []: none. Default: the first pretrained one, else the "
+        "first baseline.",
     )
     datasets: list[Name] | None = Field(None, description="Downstream datasets; default: all.")
     methods: list[ExplainMethod] = Field(
@@ -29,7 +29,9 @@ class ExplainOptions(Section):
         "what the signals do when the decoder says so (Haufe et al. 2014); weights: of linear decoders alone. The "
         "difference of mean signals, which needs no decoder, is always beside them.",
     )
-    n: int | None = Field(None, ge=1, description="Number of labelled units of the decoders; default: the largest.")
+    n: int | None = Field(
+        None, ge=1, description="Number of labelled units of the decoders; default: the largest."
+    )
     fits: int = Field(3, ge=1, description="Most decoders (draws and seeds) of an experiment, evenly chosen.")
     trials_per_state: int = Field(
         16, ge=1, description="Most test trials of each state and decoder, spread over the units."

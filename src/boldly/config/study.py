@@ -240,14 +240,14 @@ class Config(Section):
         downstream = [name for name, options in self.datasets.items() if options.role == "downstream"]
         if unknown := sorted(set(self.explain.datasets or ()) - set(downstream)):
             wrong.append(f"explain.datasets: no downstream dataset {', '.join(unknown)}")
+        datasets = self.explain.datasets or downstream
         for name in self.explain.experiments or ():
+            field = f"explain.experiments: '{name}'"
             if name not in experiments:
                 there = ", ".join(experiments) or "none"
-                wrong.append(f"explain.experiments: no downstream experiment '{name}' (there are: {there})")
-            elif absent := set(self.explain.datasets or downstream) - set(experiments[name].datasets or downstream):
-                wrong.append(
-                    f"explain.experiments: '{name}' is not adapted to {', '.join(sorted(absent))}; name explain.datasets"
-                )
+                wrong.append(f"{field} is no downstream experiment (there are: {there})")
+            elif absent := sorted(set(datasets) - set(experiments[name].datasets or downstream)):
+                wrong.append(f"{field} is not adapted to {', '.join(absent)}; name explain.datasets")
         return wrong
 
     def _unknown_starts(self) -> list[str]:

@@ -2,8 +2,8 @@
 
 For each experiment are written
 
-- ``maps.tsv``: a row for each state, method and parcel: value, its standard deviation over fits, and direction. The
-  contrasts of a general linear model (method glm) and the truth of simulated data (method truth) stand beside.
+- ``maps.tsv``: a row for each state, method and parcel: value, its standard deviation over fits, and direction.
+  The contrasts of a general linear model (method glm) and the truth of simulated data (method truth) stand beside.
 - ``curves.tsv``: accuracy as parcels are removed, in the order of each map and at random.
 - ``summary.tsv``: for each state and method how alike the maps of fits are, the area between the curves, and the
   correlation with the general linear model and the truth.
@@ -204,7 +204,9 @@ class _Comparison:
     def parcels(self, n_parcels: int) -> pd.DataFrame:
         """Return number and name of each parcel: the label in the image, or the number of the map from 1."""
         if self.atlas is None:
-            return pd.DataFrame({"index": range(1, n_parcels + 1), "name": [f"parcel-{k + 1}" for k in range(n_parcels)]})
+            return pd.DataFrame(
+                {"index": range(1, n_parcels + 1), "name": [f"parcel-{k + 1}" for k in range(n_parcels)]}
+            )
         first = 1 if self.atlas.kind == "maps" else 0
         return pd.DataFrame({"index": [value + first for value in self.atlas.values], "name": self.atlas.names})
 
@@ -228,7 +230,9 @@ def _explain(
     progress = f"explain {experiment.name} on {dataset}"
     explained, reference = explain_fits(experiment, corpus, options, progress, allow_mismatch)
     if explained[0].decoder.labels != states:
-        message = f"its states are {', '.join(explained[0].decoder.labels)}, those of the trials {', '.join(states)}"
+        message = (
+            f"its states are {', '.join(explained[0].decoder.labels)}, those of the trials {', '.join(states)}"
+        )
         raise InputError(Problem(str(experiment.folder), experiment.name, message, "give trials of its task"))
     methods = methods_of(explained, options)
     maps = {method: map_of(explained, method) for method in methods}
@@ -293,7 +297,7 @@ def _summary(
     from boldly.stages.explain import agreement, faithfulness
 
     rows = []
-    lines = {key: part for key, part in curves.groupby(["method", "state"], sort=False)}
+    lines = dict(iter(curves.groupby(["method", "state"], sort=False)))
     for method, one in maps.items():
         for state in present:
             name = states[state]
@@ -315,7 +319,7 @@ def _summary(
 
 
 def _area_of_chance(hits: pd.DataFrame, curves: pd.DataFrame) -> float:
-    """Return the largest area that a single random order has against their mean: what a worthless map may reach."""
+    """Return the largest area that a random order has against their mean: what a worthless map may reach."""
     from boldly.stages.explain import faithfulness
 
     random = hits[hits["order"] == faithfulness.RANDOM]

@@ -159,7 +159,7 @@ def weights(decoder: DifferentiableDecoder, batch: TrialBatch) -> Array:
 
 
 def said(decoder: DifferentiableDecoder, batch: TrialBatch, inputs: Tensor) -> Tensor:
-    """Return the evidence (R, labels) for each state when signals `inputs` (R, L, P) stand in for those of trials."""
+    """Return the evidence (R, labels) when signals `inputs` (R, L, P) stand in for those of the trials."""
     parts = []
     with torch.inference_mode():
         for rows in _chunks(len(batch), windows_per_pass(decoder, batch)):

@@ -1,10 +1,10 @@
 """What a general linear model of the events says of each parcel and state, to compare maps with.
 
 The model is fitted to parcel signals, as stage parcellate cleaned them, not to voxels: parcels are what decoders
-see. nilearn makes the design (canonical response of Glover 1999, no drifts: the signals are detrended, filtered and
-denoised already) and fits it with first-order autoregressive noise. For each run the effect of a state is that
-against all time that no event names; effects are averaged over the runs of a person, and the contrast of a state is
-its effect less the mean of those of the other states.
+see. nilearn makes the design (canonical response of Glover 1999, no drifts: the signals are detrended, filtered
+and denoised already) and fits it with first-order autoregressive noise. For each run the effect of a state is that
+against all time that no event names; effects are averaged over the runs of a person, and the contrast of a state
+is its effect less the mean of those of the other states.
 """
 
 from __future__ import annotations
@@ -112,5 +112,3 @@ def _against_others(effects: Array) -> Array:
         return effects
     total = np.nansum(effects, axis=1, keepdims=True)
     return effects - (total - effects) / (there.sum() - 1)
-
-

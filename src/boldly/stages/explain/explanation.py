@@ -190,7 +190,9 @@ def measure_faithfulness(
     ends = np.cumsum([0, *(len(one.labels) for one in explained)])
     n_parcels = explained[0].signals.shape[1]
     orders = {
-        method: faithfulness.rank(faithfulness.without_own_unit(units, _of_others(explained, method, labels, ends)))
+        method: faithfulness.rank(
+            faithfulness.without_own_unit(units, _of_others(explained, method, labels, ends))
+        )
         for method in methods
     }
     random = faithfulness.random_orders(options.random_orders, n_parcels, options.seed)
@@ -206,7 +208,7 @@ def measure_faithfulness(
 def _of_others(
     explained: Sequence[Explained], method: str, labels: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> Callable[[Bools], Array]:
-    """Return what turns a mask of the pooled trials into the values that order the parcels of each trial, (R, P)."""
+    """Return what turns a mask of the pooled trials into values that order the parcels of each trial, (R, P)."""
 
     def values(chosen: Bools) -> Array:
         maps = [

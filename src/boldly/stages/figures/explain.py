@@ -36,7 +36,9 @@ _COLOURS = {
     "mean_difference": "#8C564B",
 }
 # Blue for low and red for high signals, equally dark, white between them.
-_SIGNED: Colormap = LinearSegmentedColormap.from_list("signed", ["#08306B", "#6BAED6", "#FFFFFF", "#F4A582", "#8E0B25"])
+_SIGNED: Colormap = LinearSegmentedColormap.from_list(
+    "signed", ["#08306B", "#6BAED6", "#FFFFFF", "#F4A582", "#8E0B25"]
+)
 # More parcels than this would be lines too thin to see: those that matter most are drawn.
 _MOST_PARCELS = 120
 _MEASURES = {
@@ -76,14 +78,16 @@ def explain_maps(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
             axes.remove()
         line[0].set_title(f"{_heading(table)}\n{line[0].get_title(loc='left')}", fontsize=7)
     if last is not None:
-        bar = figure.colorbar(last, ax=panels[:, :].ravel().tolist(), orientation="horizontal", shrink=0.3, aspect=40)
+        bar = figure.colorbar(
+            last, ax=panels[:, :].ravel().tolist(), orientation="horizontal", shrink=0.3, aspect=40
+        )
         bar.set_ticks([-1, 0, 1], labels=["low signals speak for the state", "0", "high signals"])
         bar.outline.set_visible(False)
     return figure, pd.concat(drawn, ignore_index=True)
 
 
 def _parcels(table: pd.DataFrame) -> list[int]:
-    """Return the parcels that are drawn, in their order: all, or those with the largest directions of any state."""
+    """Return the parcels that are drawn, in their order: all, or those with the largest directions."""
     decoders = table[~table["method"].isin(list(_GIVEN))]
     size = decoders.assign(size=decoders["direction"].abs() / _largest(decoders)).groupby("index")["size"].max()
     return sorted(size.nlargest(_MOST_PARCELS).index)
@@ -97,7 +101,9 @@ def _draw_map(axes: Axes, table: pd.DataFrame, method: str, *, is_first: bool): 
     scaled = table.assign(direction=table["direction"] / _largest(table))
     grid = scaled.pivot(index="state", columns="index", values="direction")
     grid = grid.loc[list(dict.fromkeys(table["state"]))]
-    shown = axes.imshow(grid.to_numpy(float), cmap=_SIGNED, vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
+    shown = axes.imshow(
+        grid.to_numpy(float), cmap=_SIGNED, vmin=-1, vmax=1, aspect="auto", interpolation="nearest"
+    )
     axes.set_title(_NAMES.get(method, style.spelled(method)), fontsize=6.5, fontweight="normal")
     names = [name if len(name) <= 18 else f"{name[:17]}…" for name in map(str, grid.index)]
     axes.set_yticks(range(len(names)), names if is_first else [""] * len(names), fontsize=5.5)
