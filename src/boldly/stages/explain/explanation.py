@@ -169,6 +169,8 @@ def map_of(explained: Sequence[Explained], method: str) -> Map:
     maps = np.stack([one.values(method, np.ones(len(one.labels), bool)) for one in explained])
     directions = np.stack([one.directions(method) for one in explained])
     several = len(explained) > 1
+    # Fits that are tested on the same trials have the same differences, which says nothing.
+    alike = method != MEAN_DIFFERENCE
     gaps = [one.of_trials[method].gap for one in explained] if method == "integrated_gradients" else []
     return Map(
         value=_nanmean(maps),
@@ -176,7 +178,7 @@ def map_of(explained: Sequence[Explained], method: str) -> Map:
         if several
         else np.full(maps.shape[1:], np.nan),
         direction=_nanmean(directions),
-        reliability=np.array([reliability(maps[:, :, state]) for state in range(maps.shape[2])]),
+        reliability=np.array([reliability(maps[:, :, k]) if alike else np.nan for k in range(maps.shape[2])]),
         gap=float(np.mean(gaps)) if gaps else float("nan"),
     )
 

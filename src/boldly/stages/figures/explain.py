@@ -76,12 +76,14 @@ def explain_maps(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
             drawn.append(own)
         for axes in line[len(methods) :]:
             axes.remove()
-        line[0].set_title(f"{_heading(table)}\n{line[0].get_title(loc='left')}", fontsize=7)
+        line[0].annotate(
+            _heading(table), (0, 1), (0, 20), xycoords="axes fraction", textcoords="offset points", fontsize=7.5,
+            fontweight="bold",
+        )  # fmt: skip
     if last is not None:
-        bar = figure.colorbar(
-            last, ax=panels[:, :].ravel().tolist(), orientation="horizontal", shrink=0.3, aspect=40
-        )
-        bar.set_ticks([-1, 0, 1], labels=["low signals speak for the state", "0", "high signals"])
+        whole = [axes for axes in panels.flat if axes.figure is figure]
+        bar = figure.colorbar(last, ax=whole, orientation="horizontal", shrink=0.3, aspect=40)
+        bar.set_ticks([-1, 0, 1], labels=["low signals speak for the state", "0", "high signals do"])
         bar.outline.set_visible(False)
     return figure, pd.concat(drawn, ignore_index=True)
 
@@ -104,7 +106,7 @@ def _draw_map(axes: Axes, table: pd.DataFrame, method: str, *, is_first: bool): 
     shown = axes.imshow(
         grid.to_numpy(float), cmap=_SIGNED, vmin=-1, vmax=1, aspect="auto", interpolation="nearest"
     )
-    axes.set_title(_NAMES.get(method, style.spelled(method)), fontsize=6.5, fontweight="normal")
+    axes.set_title(_NAMES[method].replace(" ", "\n"), fontsize=6.5, fontweight="normal")
     names = [name if len(name) <= 18 else f"{name[:17]}…" for name in map(str, grid.index)]
     axes.set_yticks(range(len(names)), names if is_first else [""] * len(names), fontsize=5.5)
     axes.set_xticks([])
@@ -139,7 +141,8 @@ def explain_curves(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
                 (line,) = axes.plot(share, accuracy, color=style.GREY)
                 named.setdefault("random orders, lowest to highest", line)
                 continue
-            dashed = "--" if method == "mean_difference" else "-"
+            # Of a linear decoder occlusion and integrated gradients are one line: both can be seen.
+            dashed = {"mean_difference": "-.", "occlusion": "--"}.get(str(method), "-")
             (line,) = axes.plot(share, accuracy, dashed, color=_COLOURS[str(method)], marker="o", markersize=2)
             named.setdefault(_NAMES[str(method)], line)
         axes.set_title(_heading(table))
@@ -152,7 +155,9 @@ def explain_curves(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     for axes in panels.flat[max(0, len(wholes) - columns) : len(wholes)]:
         axes.set_xlabel("parcels removed, %")
         axes.tick_params(labelbottom=True)
-    figure.legend(list(named.values()), list(named), loc="outside right upper")
+    # Random orders last, whatever the first experiment lacks.
+    order = sorted(named, key=lambda name: name.startswith("random"))
+    figure.legend([named[name] for name in order], order, loc="outside right upper")
     return figure, pd.concat(wholes, ignore_index=True)
 
 
@@ -189,8 +194,8 @@ def explain_agreement(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     panels[0].set_ylim(max(places) + 0.6, min(headings.values()) - 0.5)
     for heading, place in headings.items():
         panels[0].annotate(
-            heading, (0, place), xycoords=("axes fraction", "data"), fontsize=7, fontweight="bold", va="center",
-            ha="left",
+            heading, (0, place), (-4, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+            fontsize=7, fontweight="bold", va="center", ha="right",
         )  # fmt: skip
     return figure, whole
 
