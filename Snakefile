@@ -30,6 +30,7 @@ rule all:
     input:
         figure_files(),
         explained(),
+        layout.REPORT,
         export_files,
 
 
@@ -45,3 +46,4 @@ include: "workflow/rules/adapt.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/explain.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/report.smk"

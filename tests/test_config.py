@@ -98,7 +98,7 @@ def test_an_atlas_is_asked_for_where_signals_are_read_from_images() -> None:
         ({"role": "both", "derivatives": "a"}, "upstream"),
         ({"role": "downstream", "derivatives": "a", "layout": "hcp"}, "task"),
         ({"role": "upstream", "derivatives": "a", "layout": "hcp", "resolution": "2"}, "of one resolution"),
-        ({"role": "upstream", "derivatives": "a", "image_suffix": "_clean"}, "for layout hcp"),
+        ({"role": "upstream", "derivatives": "a", "fmriprep": "b"}, "with image_suffix"),
         (
             {"role": "upstream", "derivatives": "a", "task": {"drop": ["(cue"]}},
             "'\\(cue' is not a regular expression",
@@ -658,6 +658,7 @@ SHIPPED = sorted((CHECKOUT / "config").glob("*.yaml"))
 def test_configs_that_come_along_load(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAXBY", "/haxby")
     monkeypatch.setenv("SONG", "/song")
+    monkeypatch.setenv("MDTB", "/mdtb")
     config = load_config(path, CHECKOUT)
     assert all(not isinstance(dataset.task, str) for dataset in config.datasets.values())
 
@@ -836,10 +837,12 @@ def test_short_trainings_are_validated_more_than_once(steps: int, every: int) ->
     assert PretrainOptions(framework="csm", steps=steps, evaluate_every=7).validation_steps == 7
 
 
-def test_a_single_test_unit_is_warned_about(tmp_path: Path) -> None:
+def test_few_test_units_are_warned_about(tmp_path: Path) -> None:
     def lines(**split: Any) -> list[str]:
         return warnings_of(tmp_path, datasets={"a": {**TASK, "task": {"delay_s": 5.0}, "split": split}})
 
     (line,) = lines(test=1, train=[2])
     assert "a single test unit" in line
+    (line,) = lines(test=3, train=[2])
+    assert "3 test units (split.test: 3): an interval over them reaches 4.3 standard errors" in line
     assert lines(test=4) == lines(test="leave_one_out") == []

@@ -26,6 +26,7 @@ RUN_ENTITIES = {
     "part": "part",
     "chunk": "chunk",
 }
+_CIFTI = ".dtseries.nii"
 # Entities that name a product, not the recording it was made from.
 _OF_PRODUCT = {"space", "cohort", "res", "den", "hemi", "desc", "label", "atlas", "seg", "scale"}
 # Entities whose values are numbers: "01" is 1.
@@ -174,6 +175,21 @@ def is_preproc_bold(name: str) -> bool:
     return entities(name).get("desc") == "preproc" and name.endswith(("_bold.nii.gz", "_bold.nii"))
 
 
+def is_denoised_bold(name: str, suffix: str) -> bool:
+    """Tell whether a name is that of a run's image with a certain end (``_desc-denoised_bold``), in any space."""
+    return name.endswith((f"{suffix}.nii.gz", f"{suffix}.nii", f"{suffix}{_CIFTI}")) and "task" in entities(name)
+
+
+def is_cifti(name: str) -> bool:
+    """Tell whether a name is that of a time series on surfaces."""
+    return name.endswith(_CIFTI)
+
+
+def is_cifti_bold(name: str) -> bool:
+    """Tell whether a name is that of a preprocessed time series on surfaces, as fMRIPrep spells it."""
+    return name.endswith(f"_bold{_CIFTI}") and entities(name).get("desc", "preproc") == "preproc"
+
+
 def is_aroma_bold(name: str) -> bool:
     """Tell whether a name is that of a BOLD image smoothed and cleaned with ICA-AROMA (fMRIPrep before 23.1)."""
     return entities(name).get("desc") == "smoothAROMAnonaggr" and name.endswith(("_bold.nii.gz", "_bold.nii"))
@@ -189,6 +205,28 @@ def is_confounds_table(name: str) -> bool:
     return entities(name).get("desc") == "confounds" and name.endswith(("_timeseries.tsv", "_regressors.tsv"))
 
 
+def kind_of_image(image: Path) -> str:
+    """Return what tells a BOLD image from the one that fMRIPrep or HCP preprocessed; empty for that one.
+
+    Examples
+    --------
+    >>> kind_of_image(Path("sub-01_task-rest_space-T1w_desc-denoised_bold.nii.gz"))
+    'desc-denoised'
+    """
+    found = entities(image.name)
+    if "sub" not in found:
+        stem, run = sidecar(image).stem, image.parent.name
+        return stem.removeprefix(run).strip("_") if stem.startswith(run) else ""
+    desc = found.get("desc", "preproc")
+    # The contract tells of ICA-AROMA among the confounds.
+    return "" if desc in ("preproc", "smoothAROMAnonaggr") else f"desc-{desc}"
+
+
+def censored_frames(image: Path) -> Path:
+    """Return where XCP-D writes which frames it took for outliers: a row for each recorded frame."""
+    return image.with_name(f"{run_prefix(entities(image.name))}_outliers.tsv")
+
+
 def is_events_table(name: str) -> bool:
     """Tell whether a name is that of an events table, with tabs as in BIDS or with commas."""
     return name.endswith(("_events.tsv", "_events.csv"))
@@ -197,7 +235,7 @@ def is_events_table(name: str) -> bool:
 def sidecar(image: Path) -> Path:
     """Return the JSON file beside an image or table."""
     name = image.name
-    for suffix in (".nii.gz", ".nii", ".tsv"):
+    for suffix in (".nii.gz", ".dtseries.nii", ".dlabel.nii", ".nii", ".tsv"):
         name = name.removesuffix(suffix)
     return image.with_name(f"{name}.json")
 

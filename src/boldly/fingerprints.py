@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from boldly import bids, hcp
 from boldly.config import DatasetOptions
 
 # What index reads in folders of BIDS and of fMRIPrep: a figure or a surface beside them changes nothing.
-_TEXTS = ("_bold.json", "_events.tsv", "_events.csv", "dataset_description.json")
+_TEXTS = ("_bold.json", "_events.tsv", "_events.csv", "_outliers.tsv", "dataset_description.json")
 _CONFOUNDS = "desc-confounds_"
-_IMAGES = ("_bold.nii.gz", "_bold.nii", "_mask.nii.gz", "_mask.nii")
-_HCP_READ = (".nii.gz", hcp.MOVEMENT)
+_IMAGES = ("_bold.nii.gz", "_bold.nii", "_bold.dtseries.nii", "_mask.nii.gz", "_mask.nii")
+_HCP_READ = (".nii.gz", ".dtseries.nii", hcp.MOVEMENT)
 
 
 def of_dataset(options: DatasetOptions) -> str:
@@ -23,7 +24,8 @@ def of_dataset(options: DatasetOptions) -> str:
     Parameters
     ----------
     options : DatasetOptions
-        `derivatives`, `bids`, `layout` and `space` are used. Of ready-made shards nothing is looked at.
+        `derivatives`, `fmriprep`, `bids`, `layout` and `space` are used. Of ready-made shards nothing is looked
+        at.
 
     Returns
     -------
@@ -37,6 +39,8 @@ def of_dataset(options: DatasetOptions) -> str:
         listed = _hcp_files(derivatives)
     else:
         listed = _bids_files(derivatives, f"_space-{options.space}_")
+    if options.fmriprep is not None:
+        listed = chain(listed, _bids_files(Path(options.fmriprep), f"_space-{options.space}_"))
     raw = _bids_files(Path(options.bids), None) if options.bids else ()
     return _checksum([*listed, *raw])
 

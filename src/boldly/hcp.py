@@ -54,9 +54,9 @@ def entities(run: Path) -> dict[str, str]:
     return {"sub": subject_label(run.parents[2].name), **named}
 
 
-def image(run: Path, suffix: str = "") -> Path:
-    """Return the volume image of a run; with `suffix` a variant of it (``_hp2000_clean``)."""
-    return run / f"{run.name}{suffix}.nii.gz"
+def image(run: Path, suffix: str = "", *, cifti: bool = False) -> Path:
+    """Return the image of a run; with `suffix` a variant of it (``_hp2000_clean``; CIFTI: ``_Atlas_MSMAll``)."""
+    return run / f"{run.name}{suffix}{'.dtseries.nii' if cifti else '.nii.gz'}"
 
 
 def brain_mask(run: Path) -> Path | None:

@@ -47,6 +47,8 @@ class Contract:
         Repetition time that all runs were resampled to, s; None where each has that of its recording.
     mask : bool
         Whether only voxels inside the brain mask of a run count.
+    images : str
+        Which images of a run, where they are not those that fMRIPrep or HCP preprocessed: ``desc-denoised``.
     """
 
     atlas: str
@@ -63,6 +65,7 @@ class Contract:
     version: str = boldly.__version__
     t_r_s: float | None = None
     mask: bool = False
+    images: str = ""
 
     def to_json(self) -> str:
         """Return the contract as one line of JSON with sorted keys."""
@@ -84,6 +87,8 @@ class Contract:
             del content["t_r_s"]
         if not self.mask:
             del content["mask"]
+        if not self.images:
+            del content["images"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

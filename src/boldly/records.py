@@ -373,6 +373,17 @@ def events_table(events: Iterable[Event]) -> pd.DataFrame:
     return table.astype(dict.fromkeys(_EVENT_NUMBERS, "Int64"))
 
 
+def write_problems(path: Path, problems: Sequence[Problem]) -> None:
+    """Write a table of problems (file, entity, message, way_out); without any, remove an earlier one."""
+    if not problems:
+        path.unlink(missing_ok=True)
+        return
+    import pandas as pd
+
+    rows = [dataclasses.astuple(problem) for problem in problems]
+    write_tsv(path, pd.DataFrame(rows, columns=["file", "entity", "message", "way_out"]))
+
+
 def write_trials(path: Path | str, events: Iterable[Event]) -> None:
     """Write the table of trials of a dataset: all events, by run and onset."""
     table = events_table(sorted(events, key=lambda event: (event.key, event.onset)))

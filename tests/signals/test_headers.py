@@ -18,7 +18,9 @@ def save(path, affine, zooms=None):
 
 
 def test_a_turned_affine_is_read(tmp_path):
-    assert np.allclose(read_header(save(tmp_path / "bold.nii", TURNED)).grid.affine, TURNED)
+    grid = read_header(save(tmp_path / "bold.nii", TURNED)).grid
+    assert grid is not None
+    assert np.allclose(grid.affine, TURNED)
 
 
 def test_a_sheared_affine_is_refused_with_the_defect(tmp_path):

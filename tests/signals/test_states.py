@@ -99,3 +99,25 @@ def test_what_was_left_out_is_named_with_its_reason() -> None:
     assert "window_s: [4, 10]" in text
     assert "no trial of shoe" in text
     assert "the task has no delay_s" in text
+
+
+def test_trials_shorter_than_any_pretraining_window_are_told() -> None:
+    def said(shortest: int, **task: Any) -> list[str]:
+        lines = summary("x", dataset(), TaskOptions(delay_s=5, **task), shortest)
+        return [line for line in lines if "shortest window" in line]
+
+    (line,) = said(10)
+    assert line.strip().startswith("80 of 80 trials have 5 frames, fewer than the shortest window")
+    assert "window_frames to [5, ...]" in line
+    # Trials of 5 frames are as long; the mean of a trial has no length.
+    assert said(5) == said(10, average=True) == []
+
+
+def test_an_interval_over_two_or_three_people_is_told_to_say_nothing() -> None:
+    def said(n_people: int) -> list[str]:
+        events = [event for event in dataset() if int(event.subject) < n_people]
+        return [line for line in summary("x", events, TaskOptions(delay_s=5)) if "interval" in line]
+
+    assert "3 people have trials: a 0.95 interval over 3 test people reaches 4.3" in said(3)[0]
+    assert "12.7" in said(2)[0]
+    assert said(1) == said(4) == []

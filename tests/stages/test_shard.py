@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from boldly.config import ShardOptions, TaskOptions
+from boldly.files import read_tsv
 from boldly.records import InputError, Run, write_runs, write_trials
 from boldly.samples.corpus import load_corpus
 from boldly.samples.sample import Sample
@@ -313,6 +314,31 @@ def test_all_bad_runs_are_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         run_stage(tmp_path, series)
     assert [problem.entity for problem in caught.value.problems] == KEYS
+
+
+def test_a_defective_run_is_left_out_with_its_reason_where_the_config_says_so(
+    tmp_path: Path, events: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = tmp_path / "problems.tsv"
+    series = [run_series(key) for key in KEYS]
+    series[1].data[3, 2] = np.inf
+    with caplog.at_level(logging.WARNING):
+        samples = run_stage(tmp_path, series, events, on_error="exclude", problems_table=table)
+    assert {sample.meta["run_key"] for sample in samples} == {KEYS[0]}
+    assert f"excluded: {KEYS[1]}" in caplog.text
+    (row,) = read_tsv(table).to_dict("records")
+    assert (row["entity"], row["message"]) == (KEYS[1], "signals that are not finite numbers")
+    # Once it is mended there is nothing left to tell.
+    run_stage(tmp_path, [run_series(key) for key in KEYS], events, on_error="exclude", problems_table=table)
+    assert not table.exists()
+
+
+def test_a_damaged_confounds_table_leaves_its_run_out(tmp_path: Path, events: Path) -> None:
+    (tmp_path / "confounds.tsv").write_bytes(b"")
+    confounds = {KEYS[0]: str(tmp_path / "confounds.tsv")}
+    series = [run_series(key) for key in KEYS]
+    samples = run_stage(tmp_path, series, events, confounds=confounds, on_error="exclude")
+    assert {sample.meta["run_key"] for sample in samples} == {KEYS[1]}
 
 
 def test_a_run_that_is_not_in_the_run_table_is_an_error(tmp_path: Path) -> None:

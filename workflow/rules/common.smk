@@ -44,8 +44,6 @@ PROBES = LAYOUT.probes
 OTHER_EXPERIMENTS = "|".join(re.escape(name) for name in ADAPT if name not in PROBES) or "(?!)"
 SHORTEST_WINDOW = LAYOUT.shortest_window
 EXPLAINED = LAYOUT.explained
-# Which table of stage explain each of its figures is drawn from.
-EXPLAIN_TABLES = {"maps": "maps", "curves": "curves", "agreement": "summary"}
 # Packed runs that upstream experiments share, and the datasets that they are of.
 CORPORA = LAYOUT.corpora
 
@@ -459,15 +457,12 @@ def explain_arguments(wildcards):
 
 def figure_files():
     """The figures that the config has data for."""
-    names = ["upstream_data"] if UPSTREAM else []
-    if PREPARED:
-        names += ["quality", "excluded", "carpet"]
-    if PRETRAIN:
-        names.append("upstream_losses")
-    if DOWNSTREAM:
-        names.append("downstream_trials")
+    return expand(layout.FIGURE, figure=LAYOUT.figures())
+
+
+def report_tables():
+    """What the report says beside its figures, for the parts that the config has."""
+    tables = expand(layout.RUNS, dataset=CONFIG.datasets)
     if DOWNSTREAM and ADAPT:
-        names += ["downstream_accuracy", "downstream_curves", "downstream_comparisons", "downstream_confusion"]
-    if LAYOUT.explanations:
-        names += ["explain_maps", "explain_curves", "explain_agreement"]
-    return expand(layout.FIGURE, figure=names)
+        tables += expand(layout.SCORES, dataset=DOWNSTREAM) + expand(layout.COMPARISONS, dataset=DOWNSTREAM)
+    return tables

@@ -105,6 +105,11 @@ use rule figure_quality as figure_carpet with:
         "results/logs/figures/carpet.log",
     benchmark:
         "results/usage/figures/carpet.tsv"
+    params:
+        options=options("figures"),
+        folders=quality_folders(PREPARED) + LAYOUT.atlas_names(),
+        figure=subpath(output.png, basename=True, strip_suffix=".png"),
+        revision=REVISIONS["figures"],
 
 
 rule figure_carpet_of_run:
@@ -129,7 +134,7 @@ rule figure_carpet_of_run:
         runtime=10,
     params:
         options=options("figures"),
-        folders=lambda wildcards: quality_folders([wildcards.dataset]),
+        folders=lambda wildcards: quality_folders([wildcards.dataset]) + LAYOUT.atlas_names(),
         revision=REVISIONS["figures"],
     shell:
         "boldly figures"
@@ -144,11 +149,7 @@ rule figure_carpet_of_run:
 rule figure_upstream_losses:
     """Training and validation loss of each framework (figure 4)."""
     input:
-        expand(
-            layout.UPSTREAM_MODEL + "/{kind}_history.csv",
-            experiment=PRETRAIN,
-            kind=["train", "eval"],
-        ),
+        LAYOUT.figure_tables("upstream_losses"),
     output:
         png=report(
             "results/figures/upstream_losses.png",
@@ -167,20 +168,117 @@ rule figure_upstream_losses:
         runtime=10,
     params:
         options=options("figures"),
+        figure=subpath(output.png, basename=True, strip_suffix=".png"),
         revision=REVISIONS["figures"],
     shell:
         "boldly figures"
-        " --figure upstream_losses"
+        " --figure {params.figure}"
         " --tables {input:q}"
         " --options {params.options:q}"
         " --output {output.png:q}"
         " 2> {log:q}"
 
 
+use rule figure_upstream_losses as figure_upstream_frameworks with:
+    input:
+        LAYOUT.figure_tables("upstream_frameworks"),
+    output:
+        png=report(
+            "results/figures/upstream_frameworks.png",
+            caption="../report/upstream_frameworks.rst",
+            category="Models",
+        ),
+        others=multiext("results/figures/upstream_frameworks", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/upstream_frameworks.log",
+    benchmark:
+        "results/usage/figures/upstream_frameworks.tsv"
+
+
+use rule figure_upstream_losses as figure_upstream_sizes with:
+    input:
+        LAYOUT.figure_tables("upstream_sizes"),
+    output:
+        png=report(
+            "results/figures/upstream_sizes.png",
+            caption="../report/upstream_sizes.rst",
+            category="Models",
+        ),
+        others=multiext("results/figures/upstream_sizes", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/upstream_sizes.log",
+    benchmark:
+        "results/usage/figures/upstream_sizes.tsv"
+
+
+use rule figure_upstream_losses as figure_upstream_skill with:
+    input:
+        LAYOUT.figure_tables("upstream_skill"),
+    output:
+        png=report(
+            "results/figures/upstream_skill.png",
+            caption="../report/upstream_skill.rst",
+            category="Models",
+        ),
+        others=multiext("results/figures/upstream_skill", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/upstream_skill.log",
+    benchmark:
+        "results/usage/figures/upstream_skill.tsv"
+
+
+use rule figure_upstream_losses as figure_upstream_scaling with:
+    input:
+        LAYOUT.figure_tables("upstream_scaling"),
+    output:
+        png=report(
+            "results/figures/upstream_scaling.png",
+            caption="../report/upstream_scaling.rst",
+            category="Models",
+        ),
+        others=multiext("results/figures/upstream_scaling", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/upstream_scaling.log",
+    benchmark:
+        "results/usage/figures/upstream_scaling.tsv"
+
+
+use rule figure_upstream_losses as figure_upstream_largest with:
+    input:
+        LAYOUT.figure_tables("upstream_largest"),
+    output:
+        png=report(
+            "results/figures/upstream_largest.png",
+            caption="../report/upstream_largest.rst",
+            category="Models",
+        ),
+        others=multiext("results/figures/upstream_largest", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/upstream_largest.log",
+    benchmark:
+        "results/usage/figures/upstream_largest.tsv"
+
+
+use rule figure_upstream_losses as figure_upstream_warm_start with:
+    input:
+        LAYOUT.figure_tables("upstream_warm_start"),
+    output:
+        png=report(
+            "results/figures/upstream_warm_start.png",
+            caption="../report/upstream_warm_start.rst",
+            category="Models",
+        ),
+        others=multiext("results/figures/upstream_warm_start", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/upstream_warm_start.log",
+    benchmark:
+        "results/usage/figures/upstream_warm_start.tsv"
+
+
 rule figure_downstream_trials:
     """Trials of each state and person, and what was left out."""
     input:
-        expand(layout.TRIALS, dataset=DOWNSTREAM),
+        LAYOUT.figure_tables("downstream_trials"),
     output:
         png=report(
             "results/figures/downstream_trials.png",
@@ -212,8 +310,7 @@ rule figure_downstream_trials:
 rule figure_downstream:
     """Decoding accuracy by number of training subjects: heat map (figure 5) or curves."""
     input:
-        scores=expand(layout.SCORES, dataset=DOWNSTREAM),
-        comparisons=expand(layout.COMPARISONS, dataset=DOWNSTREAM),
+        LAYOUT.figure_tables("downstream_accuracy"),
     output:
         png=report(
             "results/figures/downstream_{view}.png",
@@ -238,7 +335,7 @@ rule figure_downstream:
     shell:
         "boldly figures"
         " --figure downstream_{wildcards.view:q}"
-        " --tables {input.scores:q} {input.comparisons:q}"
+        " --tables {input:q}"
         " --options {params.options:q}"
         " --output {output.png:q}"
         " 2> {log:q}"
@@ -247,7 +344,7 @@ rule figure_downstream:
 rule figure_downstream_comparisons:
     """How much more accurate pretrained decoders are than baselines and controls."""
     input:
-        expand(layout.COMPARISONS, dataset=DOWNSTREAM),
+        LAYOUT.figure_tables("downstream_comparisons"),
     output:
         png=report(
             "results/figures/downstream_comparisons.png",
@@ -279,7 +376,7 @@ rule figure_downstream_comparisons:
 rule figure_downstream_confusion:
     """Which states are taken for which."""
     input:
-        expand(layout.PREDICTIONS, dataset=DOWNSTREAM),
+        LAYOUT.figure_tables("downstream_confusion"),
     output:
         png=report(
             "results/figures/downstream_confusion.png",
@@ -298,20 +395,85 @@ rule figure_downstream_confusion:
         runtime=10,
     params:
         options=options("figures"),
+        figure=subpath(output.png, basename=True, strip_suffix=".png"),
         revision=REVISIONS["figures"],
     shell:
         "boldly figures"
-        " --figure downstream_confusion"
+        " --figure {params.figure}"
         " --tables {input:q}"
         " --options {params.options:q}"
         " --output {output.png:q}"
         " 2> {log:q}"
 
 
+use rule figure_downstream_confusion as figure_downstream_reliability with:
+    input:
+        LAYOUT.figure_tables("downstream_reliability"),
+    output:
+        png=report(
+            "results/figures/downstream_reliability.png",
+            caption="../report/downstream_reliability.rst",
+            category="Decoding",
+        ),
+        others=multiext("results/figures/downstream_reliability", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/downstream_reliability.log",
+    benchmark:
+        "results/usage/figures/downstream_reliability.tsv"
+
+
+use rule figure_downstream_confusion as figure_downstream_embedding with:
+    input:
+        LAYOUT.figure_tables("downstream_embedding"),
+    output:
+        png=report(
+            "results/figures/downstream_embedding.png",
+            caption="../report/downstream_embedding.rst",
+            category="Decoding",
+        ),
+        others=multiext("results/figures/downstream_embedding", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/downstream_embedding.log",
+    benchmark:
+        "results/usage/figures/downstream_embedding.tsv"
+
+
+use rule figure_downstream_confusion as figure_downstream_training with:
+    input:
+        LAYOUT.figure_tables("downstream_training"),
+    output:
+        png=report(
+            "results/figures/downstream_training.png",
+            caption="../report/downstream_training.rst",
+            category="Decoding",
+        ),
+        others=multiext("results/figures/downstream_training", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/downstream_training.log",
+    benchmark:
+        "results/usage/figures/downstream_training.tsv"
+
+
+use rule figure_downstream_confusion as figure_downstream_replication with:
+    input:
+        LAYOUT.figure_tables("downstream_replication"),
+    output:
+        png=report(
+            "results/figures/downstream_replication.png",
+            caption="../report/downstream_replication.rst",
+            category="Decoding",
+        ),
+        others=multiext("results/figures/downstream_replication", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/downstream_replication.log",
+    benchmark:
+        "results/usage/figures/downstream_replication.tsv"
+
+
 rule figure_explain:
     """What maps of decoders show (maps), how faithful they are (curves) and what they agree with (agreement)."""
     input:
-        tables=lambda wildcards: [f"{folder}/{EXPLAIN_TABLES[wildcards.view]}.tsv" for folder in LAYOUT.explanations],
+        tables=lambda wildcards: LAYOUT.figure_tables(f"explain_{wildcards.view}"),
     output:
         png=report(
             "results/figures/explain_{view}.png",
@@ -324,7 +486,7 @@ rule figure_explain:
     benchmark:
         "results/usage/figures/explain_{view}.tsv"
     wildcard_constraints:
-        view="|".join(EXPLAIN_TABLES),
+        view="maps|curves|agreement",
     conda:
         "../../envs/cpu.yaml"
     resources:

@@ -39,6 +39,8 @@ rule shard_subject:
         rows=subject_rows("confounds"),
         trials=subject_trials,
         labels=dataset_labels,
+        on_error=CONFIG.index.on_error,
+        problems="results/shard/{dataset}/sub-{subject}_problems.tsv",
         revision=REVISIONS["shard"],
     shell:
         "boldly shard"
@@ -51,5 +53,7 @@ rule shard_subject:
         " {params.task:q}"
         " --window-frames {params.window:q}"
         " --options {params.options:q}"
+        " --on-error {params.on_error:q}"
+        " --problems {params.problems:q}"
         " --output {output:q}"
         " 2> {log:q}"

@@ -12,12 +12,12 @@ import os
 import sys
 
 from boldly import __version__
-from boldly.cli import explain, learning, preparation, tools
+from boldly.cli import decoding, explain, learning, preparation, report, tools
 from boldly.cli.arguments import Parser
 from boldly.records import InputError
 
 # In the order of `boldly --help`.
-MODULES = (preparation, learning, explain, tools)
+MODULES = (preparation, learning, decoding, explain, tools, report)
 
 
 def main(arguments: list[str] | None = None) -> int:

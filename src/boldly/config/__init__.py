@@ -42,7 +42,7 @@ from boldly.config.pretraining import (
     Variant,
     repeat_name,
 )
-from boldly.config.reading import apply_preset, load_config, resolve
+from boldly.config.reading import apply_preset, load_config, read_config, read_yaml, resolve
 from boldly.config.sections import REVISIONS, STAGES, ExperimentName, Fraction, Name, S, Section, parse
 from boldly.config.signals import (
     ContractField,
@@ -52,11 +52,12 @@ from boldly.config.signals import (
     SignalExclusionOptions,
     with_one_high_pass,
 )
-from boldly.config.study import Config, DeviceOptions, EvaluateOptions, FiguresOptions
+from boldly.config.study import FEW_UNITS, Config, DeviceOptions, EvaluateOptions, FiguresOptions
 
 __all__ = [
     "ATLASES",
     "COMPONENTS",
+    "FEW_UNITS",
     "HCP_SPACE",
     "PROBE_BASELINES",
     "REVISIONS",
@@ -106,6 +107,8 @@ __all__ = [
     "apply_preset",
     "load_config",
     "parse",
+    "read_config",
+    "read_yaml",
     "repeat_name",
     "resolve",
     "with_one_high_pass",

@@ -20,6 +20,8 @@ from boldly.files import is_url
 
 # The space of the images that the Human Connectome Project distributes.
 HCP_SPACE = "MNI152NLin6Asym"
+# The space of surfaces: its time series are CIFTI files.
+SURFACES = "fsLR"
 
 
 class AtlasChoice(NamedTuple):
@@ -53,7 +55,9 @@ class AtlasOptions(Section):
     """The parcels that signals are read from: an image of your own (`path`), or one that is fetched (`name`)."""
 
     path: str | None = Field(
-        None, description="Image: 3-D labels (`*_dseg.nii.gz`) or 4-D maps (`*_probseg.nii.gz`)."
+        None,
+        description="Image: 3-D labels (`*_dseg.nii.gz`) or 4-D maps (`*_probseg.nii.gz`); for images on surfaces "
+        "(`space: fsLR`) a parcellation, `*.dlabel.nii`.",
     )
     labels: str | None = Field(
         None,
@@ -121,6 +125,11 @@ class AtlasOptions(Section):
                 allowed = ", ".join(map(str, sorted(values))) or f"nothing, {self.name} has no {field}"
                 raise ValueError(f"{field}: {value} (possible: {allowed})")
         return self
+
+    @property
+    def is_parcellation(self) -> bool:
+        """Whether its parcels are those of surfaces (CIFTI), not of volumes."""
+        return self.path is not None and self.path.endswith(".dlabel.nii")
 
     @property
     def image(self) -> str:
@@ -305,12 +314,23 @@ class DatasetOptions(Section):
         None, description="Raw BIDS folder with the events (downstream); hcp: default, the runs' `EVs`."
     )
     space: str = Field(
-        "MNI152NLin2009cAsym", description=f"The `space` entity to use; layout hcp: always {HCP_SPACE}."
+        "MNI152NLin2009cAsym",
+        description=f"The `space` entity to use; layout hcp: {HCP_SPACE}. `{SURFACES}`: images on surfaces "
+        "(CIFTI, `*.dtseries.nii`), with a parcellation as atlas; layout hcp with `image_suffix: _Atlas_MSMAll`.",
     )
     image_suffix: str = Field(
-        "", description="What follows the run in an image's name, layout hcp: `_hp2000_clean`."
+        "",
+        description="End of the images' names, for images that another program denoised: `_desc-denoised_bold` "
+        "(XCP-D), `_desc-optcomDenoised_bold` (tedana); confounds are then regressed out of them only where the "
+        "dataset's own `preprocess` names a strategy. Layout hcp: what follows the run, `_hp2000_clean`. Default: "
+        "fMRIPrep's `_desc-preproc_bold`, or HCP's images.",
     )
-    resolution: str | None = Field(None, description="The `res` entity to use; default: any, if unambiguous.")
+    fmriprep: str | None = Field(
+        None,
+        description="fMRIPrep folder with brain masks and confounds tables, where `derivatives` holds denoised "
+        "images alone (`image_suffix`).",
+    )
+    resolution: str | None = Field(None, description="The `res` entity to use (of surfaces `den`); default: any.")
     tasks: list[str] | None = Field(None, description="Use only these BIDS tasks.")
     subjects: list[str] | None = Field(None, description="Use only these subjects.")
     filters: dict[str, list[str | int | None]] = Field(
@@ -365,6 +385,16 @@ class DatasetOptions(Section):
     )
 
     @property
+    def is_cifti(self) -> bool:
+        """Whether the images are on surfaces."""
+        return self.space == SURFACES
+
+    @property
+    def is_denoised(self) -> bool:
+        """Whether the images are those of a program that has removed confounds from them."""
+        return bool(self.image_suffix) and (self.layout == "fmriprep" or "clean" in self.image_suffix)
+
+    @property
     def is_remote(self) -> bool:
         """Whether the shards stay at a web address."""
         return self.shards is not None and is_url(self.shards)
@@ -384,6 +414,11 @@ class DatasetOptions(Section):
         folders += Path(self.derivatives).parents if self.derivatives else []
         places = [str(folder / "participants.tsv") for folder in folders]
         return next(filter(os.path.isfile, places), places[0] if places else None)
+
+    @field_validator("image_suffix")
+    @classmethod
+    def _without_ending(cls, suffix: str) -> str:
+        return re.sub(r"(\.dtseries)?\.nii(\.gz)?$", "", suffix)
 
     @field_validator("filters", mode="before")
     @classmethod
@@ -419,10 +454,14 @@ class DatasetOptions(Section):
         no_events = self.bids is None and self.layout != "hcp"
         if self.role == "downstream" and self.shards is None and (no_events or self.task is None):
             raise ValueError("a downstream dataset needs bids (events) and task (how events become trials)")
-        if self.layout == "hcp" and (self.space != HCP_SPACE or self.resolution is not None):
+        if self.layout == "hcp" and (self.space not in (HCP_SPACE, SURFACES) or self.resolution is not None):
             raise ValueError(
-                f"images of layout hcp are in {HCP_SPACE}, of one resolution: drop space and resolution"
+                f"images of layout hcp are in {HCP_SPACE} (or {SURFACES}), of one resolution: drop space and "
+                "resolution"
             )
-        if self.layout != "hcp" and self.image_suffix:
-            raise ValueError("image_suffix is for layout hcp; choose fMRIPrep's images with space and resolution")
+        if self.fmriprep is not None and (self.layout == "hcp" or not self.image_suffix):
+            raise ValueError(
+                "fmriprep: only for denoised images that lie apart from fMRIPrep's (with image_suffix); images of "
+                "fMRIPrep itself are in derivatives"
+            )
         return self

@@ -17,8 +17,8 @@ class IndexOptions(Section):
 
     on_error: Literal["stop", "exclude"] = Field(
         "stop",
-        description="What a defective run does, in index, preprocess and parcellate: stop everything with a "
-        "table, or get a row with the reason and be left out.",
+        description="What a defective run does, in index, preprocess, parcellate and shard: stop everything "
+        "with a table, or get a row with the reason and be left out.",
     )
     minimum_volumes: int = Field(10, ge=2, description="Runs with fewer frames are excluded.")
 

@@ -23,6 +23,7 @@ ContractField = Literal[
     "standardize",
     "order",
     "mask",
+    "images",
 ]
 
 

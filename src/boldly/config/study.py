@@ -11,7 +11,7 @@ from pydantic import (
 )
 
 from boldly.config.adaptation import PROBE_BASELINES, AdaptOptions, AdaptSection
-from boldly.config.datasets import AtlasOptions, DatasetOptions, TaskOptions
+from boldly.config.datasets import SURFACES, AtlasOptions, DatasetOptions, TaskOptions
 from boldly.config.explanation import ExplainOptions
 from boldly.config.preparation import (
     ExportOptions,
@@ -22,6 +22,10 @@ from boldly.config.preparation import (
 from boldly.config.pretraining import COMPONENTS, PretrainSection, repeat_name
 from boldly.config.sections import ExperimentName, Name, Section
 from boldly.config.signals import ParcellateOptions, PreprocessOptions, merged
+
+# Numbers of test units of which an interval is of no use, and how many standard errors a 0.95 interval over them
+# reaches to each side: Student's t of 0.975 with one and two degrees of freedom.
+FEW_UNITS = {2: 12.7, 3: 4.3}
 
 
 class EvaluateOptions(Section):
@@ -54,6 +58,11 @@ class FiguresOptions(Section):
     """Pictures."""
 
     dpi: int = Field(200, ge=50, description="Resolution of the PNG files.")
+    published: bool = Field(
+        False,
+        description="Mark in upstream_losses what Thomas et al. (2022) reached on their data, with which other "
+        "data cannot be compared.",
+    )
 
 
 class Config(Section):
@@ -90,9 +99,34 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _smoothed_once(self) -> Self:
-        if wrong := self.aroma_conflicts():
+        if wrong := self.aroma_conflicts() + self._surface_conflicts():
             raise ValueError("; ".join(wrong))
         return self
+
+    def _surface_conflicts(self) -> list[str]:
+        """Say where images on surfaces (CIFTI) meet an atlas of voxels, or the other way round, or a kernel."""
+        wrong = []
+        for name, options in self.datasets.items():
+            if options.derivatives is None or self.atlas is None:
+                continue
+            if options.is_cifti and not self.atlas.is_parcellation:
+                wrong.append(
+                    f"datasets.{name}: its images are on surfaces (space {options.space}), the atlas "
+                    f"{self.atlas.path or self.atlas.name} is a volume; give a parcellation of surfaces as "
+                    "atlas.path (*.dlabel.nii), or take the images of a volume space"
+                )
+            elif self.atlas.is_parcellation and not options.is_cifti:
+                wrong.append(
+                    f"datasets.{name}: the atlas {self.atlas.path} is a parcellation of surfaces, the images are "
+                    f"volumes in {options.space}; set space to {SURFACES} (fMRIPrep --cifti-output), or give an "
+                    "atlas of voxels"
+                )
+            elif options.is_cifti and self.parcellate_of(name).smoothing_fwhm_mm is not None:
+                wrong.append(
+                    f"parcellate.smoothing_fwhm_mm: images on surfaces ({name}) are not smoothed here; set it to "
+                    "null, and smooth before where it is needed (wb_command -cifti-smoothing)"
+                )
+        return wrong
 
     def aroma_conflicts(self) -> list[str]:
         """Say what does not go together with the images that fMRIPrep smoothed and cleaned with ICA-AROMA."""
@@ -109,8 +143,14 @@ class Config(Section):
         return wrong
 
     def preprocess_of(self, dataset: str) -> PreprocessOptions:
-        """Return the options of preprocess for a dataset: those of the study, with its own."""
-        return merged(self.preprocess, self.datasets[dataset].preprocess)
+        """Return the options of preprocess for a dataset: those of the study, with its own.
+
+        The regression of the study is for images that nothing was removed from: denoised ones have only their own.
+        """
+        options, study = self.datasets[dataset], self.preprocess
+        if options.is_denoised:
+            study = study.model_copy(update={"strategy": [], "columns": []})
+        return merged(study, options.preprocess)
 
     def parcellate_of(self, dataset: str) -> ParcellateOptions:
         """Return the options of parcellate for a dataset: those of the study, with its own."""
@@ -121,10 +161,17 @@ class Config(Section):
         lines = []
         for name, options in self.datasets.items():
             split = options.split or self.split.downstream
-            if options.role == "downstream" and getattr(split, "test", None) == 1:
+            few = getattr(split, "test", None) if options.role == "downstream" else None
+            if few == 1:
                 lines.append(
                     f"datasets.{name}: a single test unit (split.test: 1): nothing tells how much scores vary "
                     "between units; `test: leave_one_out` tests each in turn"
+                )
+            elif few in FEW_UNITS:
+                lines.append(
+                    f"datasets.{name}: {few} test units (split.test: {few}): an interval over them reaches "
+                    f"{FEW_UNITS[few]} standard errors to each side and says next to nothing; "
+                    "`test: leave_one_out` tests each unit in turn"
                 )
             if options.derivatives is None:
                 continue
@@ -139,6 +186,12 @@ class Config(Section):
                 lines.append(
                     f"datasets.{name}: preprocess brings fMRIPrep's cosines (high_pass or compcor), which are the "
                     f"high-pass filter; parcellate.high_pass_hz {high_pass_hz:g} is left out (set it to null)"
+                )
+            smoothing_mm = self.parcellate_of(name).smoothing_fwhm_mm
+            if "smooth" in options.image_suffix.lower() and smoothing_mm is not None:
+                lines.append(
+                    f"datasets.{name}: its images are smoothed already ({options.image_suffix}), and "
+                    f"parcellate.smoothing_fwhm_mm {smoothing_mm:g} smooths them again (null: none)"
                 )
             template = self.atlas.template if self.atlas is not None else None
             if template not in (None, options.space):

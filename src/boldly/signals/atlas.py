@@ -16,6 +16,7 @@ from boldly.config import AtlasOptions
 from boldly.files import read_json
 from boldly.provenance import file_sha256
 from boldly.records import InputError, Problem
+from boldly.signals.grayordinates import Parcellation, read_labels
 from boldly.signals.images import Grid, Volumes, open_volumes
 
 # What the columns of numbers and names are called: by boldly and BIDS, and by tables of TemplateFlow.
@@ -115,6 +116,35 @@ def load_atlas(options: AtlasOptions) -> Atlas:
     )
 
 
+def load_parcellation(options: AtlasOptions) -> Parcellation:
+    """Read a parcellation of surfaces (``.dlabel.nii``).
+
+    Parameters
+    ----------
+    options : AtlasOptions
+        Section `atlas` of the config; without `labels` the names are those in the file.
+
+    Raises
+    ------
+    InputError
+        When it is missing, no parcellation, or not the one of `sha256`.
+    """
+    path = Path(options.image)
+    axis, labels, names = read_labels(path)
+    values = tuple(int(value) for value in np.unique(labels) if value != 0)
+    if options.labels is not None:
+        chosen = _names(options, "labels", values)
+    else:
+        chosen = tuple(names.get(value, f"parcel-{value}") for value in values)
+    name, sha256 = options.name or sidecar(path).stem, _sha256(options)
+    return Parcellation(name, sha256, values, chosen, path, axis, labels)
+
+
+def load_parcels(options: AtlasOptions) -> Atlas | Parcellation:
+    """Read what is needed to know an atlas of voxels (`load_atlas`) or of surfaces (`load_parcellation`)."""
+    return load_parcellation(options) if options.is_parcellation else load_atlas(options)
+
+
 def open_atlas(options: AtlasOptions) -> tuple[Volumes, str]:
     """Open the image of an atlas, once its files are found to be what they should be.
 
@@ -138,13 +168,16 @@ def open_atlas(options: AtlasOptions) -> tuple[Volumes, str]:
     """
     if options.fetched:
         _check_fetched(options)
-    volumes = open_volumes(options.image, "atlas")
+    return open_volumes(options.image, "atlas"), _sha256(options)
+
+
+def _sha256(options: AtlasOptions) -> str:
     sha256 = file_sha256(options.image)
     if options.sha256 not in (None, sha256):
         message = f"the checksum of the image is {sha256}, not the one of the config, {options.sha256}"
         remedy = "put the right image there, or correct atlas.sha256"
         raise InputError(Problem(options.image, "atlas.sha256", message, remedy))
-    return volumes, sha256
+    return sha256
 
 
 def how_to_fetch(options: AtlasOptions) -> str:
@@ -188,8 +221,13 @@ def _integers(volumes: Volumes) -> NDArray[np.int32]:
     return labels.astype(np.int32)
 
 
+def names_table(options: AtlasOptions) -> Path | None:
+    """Return the table of names of an atlas: the one given, else the one found beside its image."""
+    return Path(options.labels) if options.labels is not None else _table_of(options)
+
+
 def _names(options: AtlasOptions, kind: str, values: tuple[int, ...]) -> tuple[str, ...]:
-    path = Path(options.labels) if options.labels is not None else _table_of(options)
+    path = names_table(options)
     if path is None:
         return tuple(f"parcel-{value}" for value in values)
 

@@ -8,7 +8,7 @@ import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import nibabel as nib
 import numpy as np
@@ -47,17 +47,20 @@ class Header:
 
     Attributes
     ----------
-    grid : Grid
-        Voxels and affine.
+    grid : Grid or None
+        Voxels and affine; None for images on surfaces.
     n_volumes : int
         Number of volumes.
     t_r : float
         Repetition time, s, from the fifth zoom and its unit (no unit: seconds); 0.0 where the header has none.
+    axis : BrainModelAxis, optional
+        The surfaces and voxels of a CIFTI file.
     """
 
-    grid: Grid
+    grid: Grid | None
     n_volumes: int
     t_r: float
+    axis: Any = None
 
 
 def read_header(path: Path) -> Header:
@@ -85,7 +88,7 @@ def read_header(path: Path) -> Header:
             start = _first_bytes(path, stream)
             image_bytes = file_bytes if path.suffix != ".gz" else _gzip_size(stream)
     except FileNotFoundError:
-        raise _absent(path) from None
+        raise absent(path) from None
     except OSError as error:
         raise HeaderError(f"the image cannot be read: {error.strerror or error}") from None
     described, promised = _describe(start)
@@ -237,7 +240,8 @@ def _check_inflated_size(path: Path, promised: int) -> None:
         raise HeaderError(f"the image holds {found} bytes, its header promises {promised}: it is cut or damaged")
 
 
-def _absent(path: Path) -> HeaderError:
+def absent(path: Path) -> HeaderError:
+    """Say what is wrong with an image that is not there."""
     if path.is_symlink():
         return HeaderError(
             f"the image is a link to a file that is not there ({path.readlink()})",

@@ -204,6 +204,25 @@ class Volumes:
             raise self._problem(f"the compressed file is damaged {where}: {error}") from None
 
 
+@dataclass(frozen=True)
+class Extracted:
+    """Signals of the parcels of a run, before any cleaning.
+
+    Attributes
+    ----------
+    signals : ndarray of float64, shape (T, P)
+        In image units.
+    nonfinite : int
+        Stored numbers that are NaN or infinite, within the parcels; they count as zero (as in nilearn).
+    empty : ndarray of bool, shape (T,)
+        Volumes that are zero, NaN or infinite in all voxels (or vertices) of the parcels.
+    """
+
+    signals: NDArray[np.float64]
+    nonfinite: int
+    empty: NDArray[np.bool_]
+
+
 class _Readable(Protocol):
     def readinto(self, buffer: Any, /) -> int: ...
 

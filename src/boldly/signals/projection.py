@@ -36,7 +36,7 @@ from tqdm import tqdm
 from boldly.files import atomic_path, read_json, write_json
 from boldly.records import InputError, Problem
 from boldly.signals.atlas import Atlas
-from boldly.signals.images import Grid, Volumes
+from boldly.signals.images import Extracted, Grid, Volumes
 
 logger = logging.getLogger(__name__)
 
@@ -48,25 +48,6 @@ _TRUNCATE = 4.0
 _BLOCK = 16
 # Every so many voxels one is enough to tell a volume with signals.
 _SAMPLED = 101
-
-
-@dataclass(frozen=True)
-class Extracted:
-    """Signals of the parcels of a run, before any cleaning.
-
-    Attributes
-    ----------
-    signals : ndarray of float64, shape (T, P)
-        In image units.
-    nonfinite : int
-        Stored numbers that are NaN or infinite, within the parcels; they count as zero (as in nilearn).
-    empty : ndarray of bool, shape (T,)
-        Volumes that are zero, NaN or infinite in all voxels of the parcels.
-    """
-
-    signals: NDArray[np.float64]
-    nonfinite: int
-    empty: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

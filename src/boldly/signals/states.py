@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from boldly.config import TaskOptions
+from boldly.config import FEW_UNITS, TaskOptions
 from boldly.records import Event
 from boldly.signals.trials import resembling, spelled_alike
 
@@ -92,7 +92,9 @@ def _flagged(states: Sequence[State]) -> list[State]:
     return found
 
 
-def summary(dataset: str, events: Sequence[Event], task: TaskOptions | None) -> list[str]:
+def summary(
+    dataset: str, events: Sequence[Event], task: TaskOptions | None, shortest_window: int = 2
+) -> list[str]:
     """Return lines that tell what the trials of a dataset are.
 
     Parameters
@@ -103,6 +105,8 @@ def summary(dataset: str, events: Sequence[Event], task: TaskOptions | None) -> 
         All its events.
     task : TaskOptions or None
         How they became trials; None for ready-made shards.
+    shortest_window : int, default=2
+        Shortest window of any pretraining, frames.
 
     Returns
     -------
@@ -119,8 +123,28 @@ def summary(dataset: str, events: Sequence[Event], task: TaskOptions | None) -> 
         lines.append(
             f"  {len(cut)} trials are cut by the end of the run: {cut[0].key} at {cut[0].onset:g} s and so on"
         )
+    lines += _limits(list(kept.values()), n_people, task, shortest_window)
     if task is not None:
         lines += _advice(states, events, task)
+    return lines
+
+
+def _limits(trials: Sequence[Event], n_people: int, task: TaskOptions | None, shortest_window: int) -> list[str]:
+    """Say what the trials are too short, and the people too few, for."""
+    lines = []
+    short = [trial for trial in trials if trial.n_frames < shortest_window]
+    if short and not (task is not None and task.average):
+        frames = sorted(trial.n_frames for trial in short)
+        lines.append(
+            f"  {len(short)} of {len(trials)} trials have {_span((frames[0], frames[-1]))} frames, fewer than the "
+            f"shortest window that networks are pretrained on ({shortest_window}): they never saw so short a "
+            f"piece; set pretrain.experiments.<name>.window_frames to [{max(frames[0], 2)}, ...]"
+        )
+    if n_people in FEW_UNITS:
+        lines.append(
+            f"  {n_people} people have trials: a 0.95 interval over {n_people} test people reaches "
+            f"{FEW_UNITS[n_people]} standard errors to each side, so that it says next to nothing about other people"
+        )
     return lines
 
 

@@ -20,7 +20,8 @@ from boldly.records import InputError, Problem
 from boldly.samples.lfb_shards import write_lfb_shards
 from boldly.samples.shards import read_shard
 from boldly.samples.timeseries import RunSeries, read_timeseries
-from boldly.signals.atlas import Atlas, load_atlas
+from boldly.signals.atlas import Atlas, load_parcels
+from boldly.signals.grayordinates import Parcellation
 
 _BIDS_VERSION = "1.10.0"
 _UNITS = {"zscore": "standard deviations", "psc": "percent of the mean", "none": "image units"}
@@ -75,7 +76,7 @@ def bids_timeseries(*, timeseries: Path, atlas: AtlasOptions, dataset: str, fold
         For a damaged file, and for time series of another atlas.
     """
     series, contract = read_timeseries(timeseries)
-    parcels = load_atlas(atlas)
+    parcels = load_parcels(atlas)
     if contract.atlas_sha256 != parcels.sha256:
         message = f"time series of the atlas {contract.atlas}, another image than {atlas.image}"
         raise InputError(Problem(str(timeseries), "", message, "give the atlas they were made with"))
@@ -105,7 +106,7 @@ def _entities(run: RunSeries) -> dict[str, str]:
     return {key: found.get(name, "") for name, key in bids.RUN_ENTITIES.items()}
 
 
-def _columns(atlas: Atlas) -> list[str]:
+def _columns(atlas: Atlas | Parcellation) -> list[str]:
     """Return a name for each parcel; those that several share get the parcel's number behind."""
     counts = Counter(atlas.names)
     return [

@@ -23,10 +23,12 @@ from boldly.files import atomic_path, write_tsv
 from boldly.provenance import Contract
 from boldly.records import InputError, Problem, Run, read_runs, read_table
 from boldly.samples.timeseries import RunSeries, write_timeseries
-from boldly.signals.atlas import Atlas, load_atlas
+from boldly.signals.atlas import Atlas, load_parcels
 from boldly.signals.cleaning import Cleaned, CleaningError, clean
 from boldly.signals.confounds import read_nuisance
-from boldly.signals.images import open_volumes, read_mask
+from boldly.signals.grayordinates import Parcellation, open_series
+from boldly.signals.headers import HeaderError
+from boldly.signals.images import Extracted, open_volumes, read_mask
 from boldly.signals.projection import Projection, load_projection
 
 logger = logging.getLogger(__name__)
@@ -52,8 +54,9 @@ def run(
 
     Per run: read the image in blocks, smooth and extract in one product (`boldly.signals.projection`), from voxels
     inside the run's brain mask (`options.mask`), detrend, filter, regress the nuisances out and scale
-    (`boldly.signals.cleaning`). Parcels with less than `options.min_coverage` of their weight in the mask, and
-    those that do not vary in time, are marked and written as zeros.
+    (`boldly.signals.cleaning`). Of images on surfaces (CIFTI) the signal of a parcel is the mean of its vertices
+    and voxels (`boldly.signals.grayordinates`). Parcels with less than `options.min_coverage` of their weight in
+    the mask, and those that do not vary in time, are marked and written as zeros.
 
     Parameters
     ----------
@@ -95,7 +98,7 @@ def run(
     motion = read_table(qc, ("key", "status"), ("key", "status"), stage="preprocess")
     taken = set(motion.loc[motion["status"] == "ok", "key"])
     usable = [record for record in table if record.key in taken]
-    parcels = load_atlas(atlas)
+    parcels = load_parcels(atlas)
     contract = _contract(usable or table, subject, runs, parcels, options, preprocess)
     regressors = read_nuisance(nuisance) if usable else {}
 
@@ -108,7 +111,7 @@ def run(
             if record.key not in regressors:
                 raise InputError(Problem(str(nuisance), record.key, "no rows of this run", "rerun preprocess"))
             kept, confounds, _ = regressors[record.key]
-            series.append(_parcellate(record, kept, confounds, parcels, options, cache))
+            series.append(parcellate_run(record, kept, confounds, parcels, options, cache))
         except InputError as error:
             problems += error.problems
             defective[record.key] = " ".join("; ".join(problem.message for problem in error.problems).split())
@@ -175,26 +178,44 @@ def _with_defective(measured: pd.DataFrame, reasons: dict[str, str]) -> pd.DataF
     return whole.sort_values("key", ignore_index=True)
 
 
-def _parcellate(
+def parcellate_run(
     record: Run,
     kept: NDArray[np.bool_],
     regressors: NDArray[np.float64],
-    atlas: Atlas,
+    atlas: Atlas | Parcellation,
     options: ParcellateOptions,
     cache: Path,
 ) -> RunSeries:
-    """Extract and clean one run."""
-    volumes = open_volumes(record.bold, record.key)
-    if not volumes.is_4d or volumes.n_volumes != len(kept):
-        message = f"the image has {volumes.n_volumes} volumes, its nuisance table {len(kept)} frames"
+    """Extract and clean one run.
+
+    Parameters
+    ----------
+    record : Run
+        The run.
+    kept : ndarray of bool, shape (T,)
+        False for frames that are scrubbed.
+    regressors : ndarray of float64, shape (T, R)
+        What is regressed out.
+    atlas : Atlas or Parcellation
+        The parcels.
+    options : ParcellateOptions
+        Smoothing, filters, scaling; with one high-pass filter (`boldly.config.with_one_high_pass`).
+    cache : Path
+        Folder of projections.
+
+    Raises
+    ------
+    InputError
+        For an image that cannot be read, does not fit its regressors, or has no signal in the parcels.
+    """
+    if isinstance(atlas, Parcellation):
+        extracted, coverage = _from_surfaces(record, atlas, options)
+    else:
+        extracted, coverage = _from_volumes(record, atlas, options, cache)
+    if len(extracted.signals) != len(kept):
+        message = f"the image has {len(extracted.signals)} volumes, its nuisance table {len(kept)} frames"
         raise InputError(Problem(record.bold, record.key, message, "exclude the run, or run fMRIPrep on it again"))
-    projection = load_projection(atlas, volumes.grid, options.smoothing_fwhm_mm, cache)
-    inside = read_mask(record.mask, projection.grid, record.key) if record.mask else None
-    coverage = _coverage(record, projection, inside)
     uncovered = (coverage < options.min_coverage) | (coverage == 0)
-    if options.mask and inside is not None:
-        projection = projection.within(inside, options.smoothing_fwhm_mm)
-    extracted = projection.extract(volumes)
     _check_empty(record, extracted.empty & kept)
     try:
         cleaned = clean(extracted.signals, kept=kept, regressors=regressors, t_r=record.t_r, options=options)
@@ -220,7 +241,7 @@ def _parcellate(
             for name in bids.RUN_ENTITIES
             if name != "subject" and getattr(record, name)
         },
-        "n_volumes": volumes.n_volumes,
+        "n_volumes": len(kept),
         "marked": np.flatnonzero(marked).tolist(),
         "marked_names": [atlas.names[number] for number in np.flatnonzero(marked)],
         "uncovered": np.flatnonzero(uncovered).tolist(),
@@ -239,7 +260,39 @@ def _parcellate(
     )
 
 
-def _listed(atlas: Atlas, chosen: NDArray[np.bool_]) -> str:
+def _from_volumes(
+    record: Run, atlas: Atlas, options: ParcellateOptions, cache: Path
+) -> tuple[Extracted, NDArray[np.float32]]:
+    """Return the signals of parcels of voxels, and how much of each parcel the run covers."""
+    volumes = open_volumes(record.bold, record.key)
+    if not volumes.is_4d:
+        remedy = "exclude the run, or run fMRIPrep on it again"
+        raise InputError(Problem(record.bold, record.key, "the image has no time axis", remedy))
+    projection = load_projection(atlas, volumes.grid, options.smoothing_fwhm_mm, cache)
+    inside = read_mask(record.mask, projection.grid, record.key) if record.mask else None
+    coverage = _coverage(record, projection, inside)
+    if options.mask and inside is not None:
+        projection = projection.within(inside, options.smoothing_fwhm_mm)
+    return projection.extract(volumes), coverage
+
+
+def _from_surfaces(
+    record: Run, parcellation: Parcellation, options: ParcellateOptions
+) -> tuple[Extracted, NDArray[np.float32]]:
+    """Return the signals of parcels of vertices, and how much of each parcel the run has."""
+    if options.smoothing_fwhm_mm is not None:
+        message = "images on surfaces are not smoothed here"
+        remedy = "set parcellate.smoothing_fwhm_mm to null; smooth before, with wb_command -cifti-smoothing"
+        raise InputError(Problem(record.bold, record.key, message, remedy))
+    try:
+        series = open_series(Path(record.bold))
+    except HeaderError as error:
+        raise InputError(Problem(record.bold, record.key, str(error), error.remedy)) from None
+    placed = parcellation.on(series.axis, record.key)
+    return placed.extract(series), placed.coverage
+
+
+def _listed(atlas: Atlas | Parcellation, chosen: NDArray[np.bool_]) -> str:
     """Name some parcels, few in number."""
     names = [atlas.names[number] for number in np.flatnonzero(chosen)]
     return ", ".join(names[:_MOST_LISTED]) + (", ..." if len(names) > _MOST_LISTED else "")
@@ -280,7 +333,7 @@ def _contract(
     records: list[Run],
     subject: str,
     runs: Path,
-    atlas: Atlas,
+    atlas: Atlas | Parcellation,
     options: ParcellateOptions,
     preprocess: PreprocessOptions,
 ) -> Contract:
@@ -290,16 +343,41 @@ def _contract(
         raise InputError(
             Problem(str(runs), f"sub-{subject}", message, "set datasets.<name>.space and rerun index")
         )
+    kinds = sorted({bids.kind_of_image(Path(record.bold)) for record in records if record.bold})
+    if len(kinds) > 1:
+        message = f"images of different kinds: {', '.join(kind or 'preprocessed' for kind in kinds)}"
+        raise InputError(
+            Problem(str(runs), f"sub-{subject}", message, "set datasets.<name>.image_suffix and rerun index")
+        )
+    return contract_of(spaces[0], atlas, options, preprocess, images=kinds[0] if kinds else "")
+
+
+def contract_of(
+    space: str,
+    atlas: Atlas | Parcellation,
+    options: ParcellateOptions,
+    preprocess: PreprocessOptions,
+    *,
+    images: str = "",
+) -> Contract:
+    """Return the contract of runs in a space that are prepared with these options.
+
+    Parameters
+    ----------
+    images : str, optional
+        Kind of the images (`boldly.bids.kind_of_image`).
+    """
     return Contract(
         atlas=atlas.name,
         atlas_sha256=atlas.sha256,
         n_parcels=atlas.n_parcels,
-        space=spaces[0],
+        space=space,
         confounds=preprocess.regression(),
         smoothing_fwhm_mm=options.smoothing_fwhm_mm,
         high_pass_hz=options.high_pass_hz,
         low_pass_hz=options.low_pass_hz,
         detrend=options.detrend,
         standardize=options.standardize,
-        mask=options.mask,
+        mask=options.mask and isinstance(atlas, Atlas),
+        images=images,
     )

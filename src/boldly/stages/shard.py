@@ -18,7 +18,7 @@ from boldly import bids
 from boldly.config import ShardOptions, TaskOptions
 from boldly.files import read_json
 from boldly.provenance import Contract
-from boldly.records import Event, InputError, Problem, Run, Trial, read_runs, read_trials
+from boldly.records import Event, InputError, Problem, Run, Trial, read_runs, read_trials, write_problems
 from boldly.samples.sample import spans_of
 from boldly.samples.shards import Sample, write_shard
 from boldly.samples.timeseries import RunSeries, read_timeseries
@@ -43,6 +43,8 @@ def run(
     window_frames: int,
     output: Path,
     trials: Path | None = None,
+    on_error: Literal["stop", "exclude"] = "stop",
+    problems_table: Path | None = None,
 ) -> None:
     """Write the shard of a subject.
 
@@ -68,11 +70,16 @@ def run(
         The tar. It is written without samples when the subject has none.
     trials : Path, optional
         Table of trials of the dataset, from index (downstream).
+    on_error : {"stop", "exclude"}
+        What a run does that cannot be turned into samples: stop the stage, or be left out.
+    problems_table : Path, optional
+        Output: the reasons of the runs that are left out (`boldly.records.write_problems`); without any the file
+        of an earlier attempt is removed.
 
     Raises
     ------
     InputError
-        With every run that cannot be turned into samples.
+        With every run that cannot be turned into samples, unless `on_error` is "exclude".
     """
     series, contract = read_timeseries(timeseries)
     table = {item.key: item for item in read_runs(runs, subject=subject)}
@@ -85,18 +92,65 @@ def run(
             _check_range(item, options, timeseries)
             item, record = _at_t_r(item, recorded, contract, options.t_r_s)
             if placed is not None:
-                samples += _trial_samples(item, record, recorded, contract, placed, options)
+                # All or none of a run: its table of movement is read at the first trial.
+                samples += list(_trial_samples(item, record, recorded, contract, placed, options))
             else:
                 samples += _run_samples(item, record, contract, window_frames, options)
         except InputError as error:
-            problems += error.problems
-    if problems:
+            problems += [replace(problem, entity=problem.entity or item.key) for problem in error.problems]
+    if problems_table is not None:
+        write_problems(problems_table, problems)
+    if problems and on_error == "stop":
         raise InputError(problems)
+    for problem in problems:
+        logger.warning("excluded: %s", problem)
     if options.t_r_s is not None:
         contract = replace(contract, t_r_s=options.t_r_s)
         samples = [replace(sample, contract=contract) for sample in samples]
     write_shard(output, samples)
     logger.info("sub-%s: %d samples of %d runs", subject, len(samples), len(series))
+
+
+def samples_of_trials(
+    item: RunSeries,
+    recorded: Run,
+    trials: list[Trial],
+    names: list[str],
+    *,
+    contract: Contract,
+    task: TaskOptions,
+    options: ShardOptions,
+) -> list[Sample]:
+    """Cut the trials of a run, as `run` does it for a downstream dataset.
+
+    Parameters
+    ----------
+    item : RunSeries
+        Signals of the run.
+    recorded : Run
+        The run as it was recorded.
+    trials : list of Trial
+        In frames of `options.t_r_s`, or of the run where that is None.
+    names : list of str
+        States in label order.
+    contract : Contract
+        Of the signals.
+    task : TaskOptions
+        Fewest frames of a trial, and whether they are averaged.
+    options : ShardOptions
+        Number type and repetition time of the samples.
+
+    Raises
+    ------
+    InputError
+        For signals that are not finite, or not once they are stored.
+    """
+    _check_range(item, options, Path(recorded.bold))
+    item, record = _at_t_r(item, recorded, contract, options.t_r_s)
+    placed = _Placed({item.key: trials}, {item.key: record.t_r}, names, task, Path(recorded.events))
+    if options.t_r_s is not None:
+        contract = replace(contract, t_r_s=options.t_r_s)
+    return list(_trial_samples(item, record, recorded, contract, placed, options))
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
 from tqdm import tqdm
 
 from boldly import bids
 from boldly.config import AtlasOptions, DatasetOptions, IndexOptions, PreprocessOptions, TaskOptions
-from boldly.files import atomic_path, write_json, write_tsv
-from boldly.records import Event, InputError, Problem, Run, write_runs, write_trials
+from boldly.files import atomic_path, write_json
+from boldly.records import Event, InputError, Problem, Run, write_problems, write_runs, write_trials
 from boldly.signals.states import summary
 from boldly.stages.index.checks import Checked, check_atlas, check_run
 from boldly.stages.index.choice import choose
@@ -99,13 +98,13 @@ def run(
             found = _index_images(dataset, dataset_options, preprocess, atlas, fewest, t_r_s)
             rows, events, names, problems, own = found
     except InputError as error:
-        _write_problems(problems_path, error.problems)
+        write_problems(problems_path, error.problems)
         raise
-    _write_problems(problems_path, [*problems, *own])
+    write_problems(problems_path, [*problems, *own])
     stopping = problems if options.on_error == "exclude" else [*problems, *own]
     if not stopping and not any(row.status == "ok" for row in rows):
         stopping = [_nothing_left(dataset, rows, runs), *own]
-        _write_problems(problems_path, stopping)
+        write_problems(problems_path, stopping)
     if stopping:
         raise InputError(stopping)
     _summarize(dataset, rows)
@@ -115,7 +114,7 @@ def run(
         write_json(second, {"labels": names})
         write_trials(third, events)
     task = dataset_options.task if isinstance(dataset_options.task, TaskOptions) else None
-    return "\n".join(summary(dataset, events, task)) if events else ""
+    return "\n".join(summary(dataset, events, task, window_frames)) if events else ""
 
 
 def _index_images(
@@ -134,14 +133,14 @@ def _index_images(
     files, excluded, wrong = choose(dataset, options, files)
     problems += wrong
     check_variants(dataset, files)
-    roots = [Path(root) for root in (options.derivatives, options.bids) if root is not None]
-    times = Times(roots)
+    made = [Path(root) for root in (options.derivatives, options.fmriprep) if root is not None]
+    times = Times(made, [Path(options.bids)] if options.bids is not None else [])
     check = partial(
         check_run,
         times=times,
         preprocess=preprocess,
         fewest_volumes=fewest,
-        needs_mask=options.without_mask == "error",
+        needs_mask=options.without_mask == "error" and not options.is_cifti,
         excluded=excluded,
     )
     found = tqdm(_check_all(check, files), desc=f"{dataset}: runs", total=len(files), unit="run", disable=None)
@@ -219,21 +218,13 @@ def _nothing_left(dataset: str, rows: Sequence[Run], runs: Path) -> Problem:
     )
 
 
-def _write_problems(path: Path, problems: Sequence[Problem]) -> None:
-    """Write the table of problems; without problems, remove that of an earlier attempt."""
-    if not problems:
-        path.unlink(missing_ok=True)
-        return
-    rows = [dataclasses.astuple(problem) for problem in problems]
-    write_tsv(path, pd.DataFrame(rows, columns=["file", "entity", "message", "way_out"]))
-
-
 def _summarize(dataset: str, rows: Sequence[Run]) -> None:
     counts = Counter(row.status for row in rows)
     subjects = len({row.subject for row in rows if row.status == "ok"})
     left_out = "".join(f", {counts[status]} {status}" for status in ("excluded", "error") if counts[status])
     _LOG.info("%s: %d runs of %d subjects%s", dataset, counts["ok"], subjects, left_out)
-    bare = [row.key for row in rows if row.status == "ok" and row.bold and not row.mask]
+    masked = [row for row in rows if row.status == "ok" and row.bold and not bids.is_cifti(row.bold)]
+    bare = [row.key for row in masked if not row.mask]
     if bare:
         message = "%s: no brain mask beside the images of %d runs, the first %s: the whole image counts as brain"
         _LOG.warning(message, dataset, len(bare), bare[0])

@@ -16,13 +16,19 @@ from boldly import bids, hcp
 from boldly.config import AtlasOptions, PreprocessOptions
 from boldly.records import InputError, Problem
 from boldly.signals import confounds
-from boldly.signals.atlas import load_atlas
+from boldly.signals.atlas import load_atlas, load_parcellation
+from boldly.signals.grayordinates import Parcellation, is_series, open_series
 from boldly.signals.headers import Header, HeaderError, check_source, is_sound_on, read_header
 from boldly.signals.images import Grid, open_volumes, read_mask
 from boldly.stages.index.survey import RunFiles
 from boldly.stages.index.times import Times
 
 _MAPS_PER_BLOCK = 8
+_UNKNOWN = Problem("", "", "", "")
+_CENSORED = (
+    "run XCP-D in a mode that interpolates frames and keeps them all (abcd, hbcd), and scrub here with "
+    "preprocess.fd_threshold_mm; or exclude the run"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +80,7 @@ def check_run(
     if files.image is None:
         return Checked(files, None, math.nan, "", tuple(problems))
     try:
-        header = read_header(files.image)
+        header = _header(files.image)
     except HeaderError as error:
         problems.append(Problem(str(files.image), files.key, str(error), error.remedy))
         return Checked(files, None, math.nan, "", tuple(problems))
@@ -89,8 +95,9 @@ def check_run(
         too_few = f"{header.n_volumes} volumes, fewer than {fewest_volumes}"
         return Checked(files, header, t_r, too_few, ())
     problems += wrong + misplaced
-    problems += _check_mask(files, header.grid, needs_mask=needs_mask)
-    problems += _check_confounds(files, header.n_volumes, t_r, preprocess)
+    if header.grid is not None:
+        problems += _check_mask(files, header.grid, needs_mask=needs_mask)
+    problems += _check_confounds(files, header.n_volumes, t_r, preprocess) or _check_censored(files, header)
     return Checked(files, header, t_r, "", tuple(problems), start_time)
 
 
@@ -110,9 +117,11 @@ def check_atlas(atlas: AtlasOptions, runs: Sequence[Checked]) -> dict[str, Probl
     InputError
         For an atlas, or a table of names, that cannot be read.
     """
+    if atlas.is_parcellation:
+        return _check_parcellation(load_parcellation(atlas), runs)
     groups: dict[tuple[Any, ...], list[tuple[Checked, Grid]]] = {}
     for run in runs:
-        if run.header is not None:
+        if run.header is not None and run.header.grid is not None:
             grid = run.header.grid
             groups.setdefault((grid.shape, np.round(grid.affine, 3).tobytes()), []).append((run, grid))
     problems: dict[str, Problem] = {}
@@ -133,6 +142,34 @@ def check_atlas(atlas: AtlasOptions, runs: Sequence[Checked]) -> dict[str, Probl
                 break
             support |= (np.nan_to_num(block) * volumes.slope + volumes.inter != 0).any(axis=0)
     return problems
+
+
+def _check_parcellation(parcellation: Parcellation, runs: Sequence[Checked]) -> dict[str, Problem]:
+    """Find the runs on surfaces that the parcellation does not fit, looking once at each set of grayordinates."""
+    problems: dict[str, Problem] = {}
+    known: list[tuple[Any, Problem | None]] = []
+    for run in runs:
+        if run.header is None or run.header.axis is None:
+            continue
+        axis, key = run.header.axis, run.files.key
+        problem = next((found for other, found in known if other == axis), _UNKNOWN)
+        if problem is _UNKNOWN:
+            try:
+                parcellation.on(axis)
+                problem = None
+            except InputError as error:
+                problem = error.problems[0]
+            known.append((axis, problem))
+        if problem is not None:
+            problems[key] = dataclasses.replace(problem, entity=key)
+    return problems
+
+
+def _header(image: Path) -> Header:
+    if not is_series(image):
+        return read_header(image)
+    series = open_series(image)
+    return Header(None, series.n_volumes, series.t_r, series.axis)
 
 
 def _inside(run: Checked | None, grid: Grid, problems: dict[str, Problem]) -> NDArray[np.bool_]:
@@ -162,8 +199,11 @@ def _check_mask(files: RunFiles, grid: Grid, *, needs_mask: bool) -> list[Proble
         if not needs_mask or any("brain mask" in problem.message for problem in files.problems):
             return []
         message = "no brain mask beside the image"
+        way = "copy the mask that fMRIPrep wrote beside it"
+        if files.image is not None and bids.kind_of_image(files.image):
+            way = "name the fMRIPrep folder that has it (datasets.<name>.fmriprep)"
         remedy = (
-            "copy the mask that fMRIPrep wrote beside it, exclude the run, or let the whole image count as brain "
+            f"{way}, exclude the run, or let the whole image count as brain "
             "(datasets.<name>.without_mask: whole_image)"
         )
         return [Problem(str(files.image), files.key, message, remedy)]
@@ -185,7 +225,7 @@ def _check_confounds(files: RunFiles, n_volumes: int, t_r: float, options: Prepr
         if not confounds.needs_table(options) or any("confounds" in p.message for p in files.problems):
             return []
         image = files.image.name if files.image else ""
-        is_bids = bids.is_preproc_bold(image) or bids.is_aroma_bold(image)
+        is_bids = image.startswith("sub-")
         name = f"{bids.run_prefix(files.found)}_desc-confounds_timeseries.tsv" if is_bids else hcp.MOVEMENT
         message = f"no confounds table ({name})"
         remedy = "copy it beside the image, or set preprocess.strategy to [], or exclude the run"
@@ -209,12 +249,27 @@ def _check_confounds(files: RunFiles, n_volumes: int, t_r: float, options: Prepr
     problems = []
     if n_rows != n_volumes:
         message = f"the confounds table has {n_rows} rows, the image {n_volumes} volumes"
-        problems.append(problem(message, "run fMRIPrep again on the run, or exclude it"))
+        is_cut = files.image is not None and bids.kind_of_image(files.image) and n_rows > n_volumes
+        problems.append(problem(message, _CENSORED if is_cut else "run fMRIPrep again on the run, or exclude it"))
     duration_s = 0.0 if math.isnan(t_r) else n_volumes * t_r
     missing = confounds.missing_columns(columns, options, meta=meta, duration_s=duration_s)
     if missing:
         problems.append(confounds.missing_problem(missing, columns, str(table), files.key))
     return problems
+
+
+def _check_censored(files: RunFiles, header: Header) -> list[Problem]:
+    """Refuse an image that XCP-D left frames out of: nothing in it tells when the others were recorded."""
+    if files.image is None or not bids.kind_of_image(files.image):
+        return []
+    try:
+        _, recorded = _count_rows(bids.censored_frames(files.image))
+    except (OSError, UnicodeDecodeError):
+        return []
+    if recorded == header.n_volumes:
+        return []
+    message = f"the image has {header.n_volumes} of {recorded} frames: XCP-D took the others out"
+    return [Problem(str(files.image), files.key, message, _CENSORED)]
 
 
 def _count_rows(path: Path) -> tuple[list[str], int]:

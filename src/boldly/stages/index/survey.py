@@ -88,12 +88,19 @@ def survey(dataset: str, options: DatasetOptions, *, aroma: bool = False) -> tup
     """
     derivatives = Path(str(options.derivatives))
     folders = _subject_folders(derivatives, dataset)
+    if options.fmriprep is not None and not Path(options.fmriprep).is_dir():
+        raise InputError(
+            Problem(options.fmriprep, dataset, "no such folder", f"correct datasets.{dataset}.fmriprep")
+        )
     wanted = None if options.subjects is None else {name.removeprefix("sub-") for name in options.subjects}
     chosen = [folder for folder in folders if wanted is None or folder.name.removeprefix("sub-") in wanted]
     candidates: dict[tuple[str, ...], _Candidates] = {}
     tasks: set[str] = set()
     for folder in chosen:
-        tasks |= _collect(bids.functional_files(folder), options.tasks, candidates, aroma=aroma)
+        paths = bids.functional_files(folder)
+        if options.fmriprep is not None:
+            paths += bids.functional_files(Path(options.fmriprep) / folder.name)
+        tasks |= _collect(paths, options, candidates, aroma=aroma)
     candidates = _without_echoes(candidates)
     lacking = [files for files in candidates.values() if files.not_aroma and not files.images]
     candidates = {identity: files for identity, files in candidates.items() if files.images}
@@ -151,7 +158,7 @@ def _subject_folders(derivatives: Path, dataset: str) -> list[Path]:
 
 def _collect(
     paths: Iterable[Path],
-    tasks: Sequence[str] | None,
+    options: DatasetOptions,
     into: dict[tuple[str, ...], _Candidates],
     *,
     aroma: bool,
@@ -164,11 +171,11 @@ def _collect(
         # Phase images stand beside the magnitude image that is meant.
         if found.get("part", "mag") != "mag":
             continue
-        is_plain = bids.is_preproc_bold(path.name)
+        is_plain = _is_plain(path.name, options)
         is_image = bids.is_aroma_bold(path.name) if aroma else is_plain
         if is_image:
             seen.add(found.get("task", ""))
-        if tasks is not None and found.get("task") not in tasks:
+        if options.tasks is not None and found.get("task") not in options.tasks:
             continue
         if is_image or is_plain:
             files = into.setdefault(bids.run_identity(found), _Candidates(beside))
@@ -178,6 +185,13 @@ def _collect(
         elif bids.is_confounds_table(path.name):
             beside.confounds.append(path)
     return seen
+
+
+def _is_plain(name: str, options: DatasetOptions) -> bool:
+    """Tell whether a file is an image of the kind that the options name."""
+    if options.image_suffix:
+        return bids.is_cifti(name) == options.is_cifti and bids.is_denoised_bold(name, options.image_suffix)
+    return bids.is_cifti_bold(name) if options.is_cifti else bids.is_preproc_bold(name)
 
 
 def _without_echoes(candidates: dict[tuple[str, ...], _Candidates]) -> dict[tuple[str, ...], _Candidates]:
@@ -266,14 +280,13 @@ def _absent(
             )
         )
     if not candidates and not problems:
-        problems.append(
-            Problem(
-                where,
-                dataset,
-                "no derivatives: not a single *_desc-preproc_bold.nii.gz in sub-*/[ses-*/]func",
-                f"correct datasets.{dataset}.derivatives (images of fMRIPrep 1.2 or newer are read)",
-            )
-        )
+        end = options.image_suffix or ("_bold" if options.is_cifti else "_desc-preproc_bold")
+        end += ".dtseries.nii" if options.is_cifti else ".nii.gz"
+        message = f"no derivatives: not a single *{end} in sub-*/[ses-*/]func"
+        remedy = f"correct datasets.{dataset}.derivatives"
+        remedy += ", or run fMRIPrep with --cifti-output" if options.is_cifti else ""
+        remedy += " or .image_suffix" if options.image_suffix else " (images of fMRIPrep 1.2 or newer are read)"
+        problems.append(Problem(where, dataset, message, remedy))
     return problems
 
 
@@ -341,8 +354,9 @@ def _image(dataset: str, options: DatasetOptions, files: _Candidates, run: RunFi
             f"run fMRIPrep with --output-spaces {options.space}, {_EXCLUDE}",
         )
         return None
-    resolutions = sorted({_entity(path, "res") for path in in_space})
-    found = ", ".join(repr(name) if name else "'' (no res entity)" for name in resolutions)
+    key = "den" if options.is_cifti else "res"
+    resolutions = sorted({_entity(path, key) for path in in_space})
+    found = ", ".join(repr(name) if name else f"'' (no {key} entity)" for name in resolutions)
     field = f"datasets.{dataset}.resolution"
     if options.resolution is None:
         if len(resolutions) > 1:
@@ -350,7 +364,7 @@ def _image(dataset: str, options: DatasetOptions, files: _Candidates, run: RunFi
             return None
         chosen = in_space
     else:
-        chosen = [path for path in in_space if bids.is_same("res", _entity(path, "res"), options.resolution)]
+        chosen = [path for path in in_space if bids.is_same(key, _entity(path, key), options.resolution)]
         if not chosen:
             problem(
                 in_space[0].parent,

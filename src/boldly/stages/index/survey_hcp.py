@@ -80,15 +80,16 @@ def _files(
     tables: dict[str, list[Path]] | None,
 ) -> RunFiles:
     run = RunFiles(found, bids.run_key(dataset, found))
-    image = hcp.image(folder, options.image_suffix)
+    image = hcp.image(folder, options.image_suffix, cifti=options.is_cifti)
     if not os.path.lexists(image):
-        images = ", ".join(path.name for path in sorted(folder.glob(f"{folder.name}*.nii.gz"))) or "none"
+        ending = "*.dtseries.nii" if options.is_cifti else "*.nii.gz"
+        images = ", ".join(path.name for path in sorted(folder.glob(f"{folder.name}{ending}"))) or "none"
         message = f"no image {image.name} (found: {images})"
         remedy = f"download it, set datasets.{dataset}.image_suffix, {_EXCLUDE}"
         run.problems.append(Problem(str(folder), run.key, message, remedy))
         return run
     run.image = image
-    run.mask = hcp.brain_mask(folder)
+    run.mask = None if options.is_cifti else hcp.brain_mask(folder)
     movement = hcp.movement(folder)
     run.confounds = movement if os.path.lexists(movement) else None
     is_rest = isinstance(options.task, TaskOptions) and options.task.is_rest(found["task"])

@@ -17,6 +17,8 @@ _PLAUSIBLE_S = (0.1, 20.0)
 # Written by software that does not know the repetition time.
 _PLACEHOLDERS_S = (0.0, 1.0)
 _DECIMALS = 5
+# fMRIPrep before 21 spells those of CIFTI files with the image's whole name.
+_SIDECARS = ("bold.json", "bold.dtseries.json")
 
 
 class _SidecarError(ValueError):
@@ -30,8 +32,8 @@ class Times:
 
     Parameters
     ----------
-    roots : iterable of Path
-        Dataset folders in which sidecars are looked for: the derivatives, then the raw data.
+    derivatives, raw : iterable of Path
+        Dataset folders in which sidecars are looked for, the derivatives first.
 
     Attributes
     ----------
@@ -39,8 +41,8 @@ class Times:
         Keys of the runs whose slice timing was corrected to a moment that no sidecar names.
     """
 
-    def __init__(self, roots: Iterable[Path]) -> None:
-        self._roots = tuple(roots)
+    def __init__(self, derivatives: Iterable[Path], raw: Iterable[Path]) -> None:
+        self._made, self._raw = tuple(derivatives), tuple(raw)
         self.assumed: set[str] = set()
         self._read: dict[Path, object] = {}
         self._listed: dict[Path, list[Path]] = {}
@@ -91,8 +93,8 @@ class Times:
         repetition time where there is none. Without a correction it is 0, the onset of the first volume.
         """
         try:
-            stated, source = self._value(image, "StartTime", self._roots[:1])
-            corrected, _ = self._value(image, "SliceTimingCorrected", self._roots[:1])
+            stated, source = self._value(image, "StartTime", self._made)
+            corrected, _ = self._value(image, "SliceTimingCorrected", self._made)
             if stated is None and corrected is True and not math.isnan(t_r):
                 self.assumed.add(run.key)
                 return round(self._middle(image, t_r), _DECIMALS), []
@@ -108,7 +110,7 @@ class Times:
         return round(float(stated), _DECIMALS), []
 
     def _middle(self, image: Path, t_r: float) -> float:
-        slices, _ = self._value(image, "SliceTiming", self._roots[1:])
+        slices, _ = self._value(image, "SliceTiming", self._raw)
         try:
             middle = (min(slices) + max(slices)) / 2  # type: ignore[call-overload]
         except (TypeError, ValueError):
@@ -116,7 +118,7 @@ class Times:
         return middle if 0 <= middle < t_r else t_r / 2
 
     def _stated(self, image: Path) -> tuple[float | None, Path | None]:
-        value, path = self._value(image, "RepetitionTime", self._roots)
+        value, path = self._value(image, "RepetitionTime", (*self._made, *self._raw))
         if value is None or path is None:
             return None, None
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
@@ -149,5 +151,5 @@ class Times:
 
     def _list(self, folder: Path) -> list[Path]:
         if folder not in self._listed:
-            self._listed[folder] = [path for path in bids.files_in(folder) if path.name.endswith("bold.json")]
+            self._listed[folder] = [path for path in bids.files_in(folder) if path.name.endswith(_SIDECARS)]
         return self._listed[folder]
