@@ -41,6 +41,7 @@ COMPARISONS = "results/evaluate/{dataset}_comparisons.tsv"
 CHOICES = "results/evaluate/{dataset}_choices.tsv"
 PREDICTIONS = "results/evaluate/{dataset}_predictions.tsv.gz"
 EXPLANATION = "results/explain/{dataset}/{experiment}"
+EXPLANATION_TABLE = EXPLANATION + "/{table}.tsv"
 FIGURE = "results/figures/{figure}.png"
 CARPET = "results/figures/carpet/{dataset}/{key}.png"
 REPORT = "results/report.html"
@@ -54,6 +55,8 @@ SAMPLES = "samples.json"
 
 # A file name has its limits; the names of many datasets do not fit.
 _LONGEST_NAME = 100
+EXPLANATION_TABLES = ("maps", "curves", "summary")
+EXPLANATION_FOLDERS = ("images", "pictures", "views")
 # Which table of stage explain each of its figures is drawn from.
 _EXPLAINED_TABLES = {"explain_maps": "maps", "explain_curves": "curves", "explain_agreement": "summary"}
 _QUALITY_FOLDERS = tuple(str(Path(pattern).parent) for pattern in (QC, QUALITY))

@@ -415,8 +415,13 @@ def export_files(wildcards):
 
 def explained():
     """The tables of all experiments that are explained."""
-    tables = ["maps", "curves", "summary"]
-    return [f"{folder}/{table}.tsv" for folder in LAYOUT.explanations for table in tables]
+    return [f"{folder}/{table}.tsv" for folder in LAYOUT.explanations for table in layout.EXPLANATION_TABLES]
+
+
+def explained_folders_to_write():
+    """Images, pictures and pages of all experiments, as patterns of the dataset."""
+    pattern = f"{layout.EXPLANATION}/{{kind}}"
+    return expand(pattern, allow_missing=True, experiment=EXPLAINED, kind=layout.EXPLANATION_FOLDERS)
 
 
 def explained_folders(wildcards):
