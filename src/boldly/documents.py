@@ -20,6 +20,7 @@ from boldly.config import (
     DownstreamSplitOptions,
     EvaluateOptions,
     ExclusionOptions,
+    ExplainOptions,
     ExportOptions,
     FiguresOptions,
     GridOptions,
@@ -62,6 +63,7 @@ TABLES: dict[str, type[Section]] = {
     "adapt": AdaptSection,
     "adapt.experiments.<name>": AdaptOptions,
     "evaluate": EvaluateOptions,
+    "explain": ExplainOptions,
     "figures": FiguresOptions,
     "devices.<name>": DeviceOptions,
 }
