@@ -19,7 +19,8 @@ from boldly.files import atomic_path
 
 # Heights of axial slices in MNI space, mm.
 _SLICES_MM = (-24, -8, 8, 24, 40, 56)
-_BACKGROUND_MM = 4
+# Voxels of the brain behind maps: fine behind fine maps; coarse in pages, which are to be small.
+_FINE_MM, _COARSE_MM = 2, 4
 # Share of the largest value below which nothing is painted.
 _THRESHOLD = 0.1
 _ROW_IN, _WIDTH_IN, _HEAD_IN = 1.05, 10.0, 0.55
@@ -74,6 +75,9 @@ def draw(path: Path, images: Sequence[nib.Nifti1Image], states: Sequence[str], *
     colours.set_ticks([-scale, 0, scale], labels=[f"{-scale:.2g}", "0", f"{scale:.2g}"])
     bar.tick_params(labelsize=7, length=2, pad=1)
     figure.text(0.71, 1 - 0.2 / height, unit, fontsize=7.5, ha="right", va="center")
+    if in_mni:
+        heights = ", ".join(map(str, _SLICES_MM))
+        figure.text(0.99, 1 - 0.48 / height, f"slices at z = {heights} mm", fontsize=6.5, ha="right", va="center")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=dpi, metadata={"Software": None})
 
@@ -90,8 +94,9 @@ def _draw_row(figure: Any, image: nib.Nifti1Image, place: tuple[float, float, fl
         plotting.plot_glass_brain(image, display_mode="lyrz", axes=glass, plot_abs=False, **about)
         rest = (left + 0.49 * width, bottom, 0.51 * width, height)
         plotting.plot_stat_map(
-            image, bg_img=_background(), display_mode="z", cut_coords=list(_SLICES_MM), axes=rest, **about
-        )
+            image, bg_img=_background(image), display_mode="z", cut_coords=list(_SLICES_MM), axes=rest,
+            black_bg=False, **about,
+        )  # fmt: skip
         return
     plotting.plot_stat_map(
         image, bg_img=None, display_mode="z", cut_coords=_cuts(image), axes=place, black_bg=False, **about
@@ -143,7 +148,7 @@ def _page(documents: Sequence[str], states: Sequence[str], title: str) -> str:
 <body style="font-family: sans-serif; margin: 1em">
 <h1 style="font-size: 1.1em">{html.escape(title)}</h1>
 <label>State: <select id="state">{options}</select></label>
-<iframe id="map" title="map" style="border: 0; width: 100%; height: 340px; margin-top: 1em"></iframe>
+<iframe id="map" title="map" style="border: 0; width: 100%; height: 430px; margin-top: 1em"></iframe>
 <script>
 const lines = {lines};
 const pages = {parts};
@@ -158,11 +163,13 @@ show();
 """
 
 
-def _background() -> nib.Nifti1Image:
-    """Return the brain behind maps, which nilearn comes with; coarse, so that pages are small."""
+def _background(image: nib.Nifti1Image | None = None) -> nib.Nifti1Image:
+    """Return the brain behind a map, which nilearn comes with; coarse without one."""
     from nilearn.datasets import load_mni152_template
 
-    return load_mni152_template(resolution=_BACKGROUND_MM)
+    # A map is resampled to the voxels of what is behind it.
+    is_fine = image is not None and min(image.header.get_zooms()[:3]) < _COARSE_MM
+    return load_mni152_template(resolution=_FINE_MM if is_fine else _COARSE_MM)
 
 
 def _broken(state: str) -> str:
