@@ -30,7 +30,8 @@ from boldly.provenance import environment
 from boldly.records import InputError, Problem
 from boldly.samples.corpus import Corpus, load_corpus
 from boldly.samples.shards import subject_shards
-from boldly.signals.atlas import Atlas, load_atlas
+from boldly.signals.atlas import Atlas, load_parcels
+from boldly.signals.grayordinates import Parcellation
 from boldly.stages.explain.decoders import Experiment, Fit, read_experiment
 
 logger = logging.getLogger(__name__)
@@ -182,10 +183,9 @@ class _Comparison:
 
     def __init__(self, dataset: str, corpus: Corpus, known: Known, options: ExplainOptions) -> None:
         states, n_parcels = corpus.label_names, corpus.frames.shape[1]
-        self.atlas = None if known.atlas is None else load_atlas(known.atlas)
-        if self.atlas is not None and self.atlas.sha256 != corpus.contract.atlas_sha256:
-            message = f"the signals are those of another atlas, {corpus.contract.atlas}"
-            raise InputError(Problem(str(self.atlas.volumes.path), dataset, message, "give that atlas"))
+        self._parcels = None if known.atlas is None else _parcels_of(known.atlas, dataset, corpus)
+        # Parcels of surfaces have names and no volume to draw.
+        self.atlas = self._parcels if isinstance(self._parcels, Atlas) else None
         self.glm: Array | None = None
         if options.glm and known.series is not None and known.trials is not None:
             from boldly.stages.explain.contrasts import state_contrasts
@@ -203,12 +203,22 @@ class _Comparison:
 
     def parcels(self, n_parcels: int) -> pd.DataFrame:
         """Return number and name of each parcel: the label in the image, or the number of the map from 1."""
-        if self.atlas is None:
+        if self._parcels is None:
             return pd.DataFrame(
                 {"index": range(1, n_parcels + 1), "name": [f"parcel-{k + 1}" for k in range(n_parcels)]}
             )
-        first = 1 if self.atlas.kind == "maps" else 0
-        return pd.DataFrame({"index": [value + first for value in self.atlas.values], "name": self.atlas.names})
+        first = 1 if self.atlas is not None and self.atlas.kind == "maps" else 0
+        parcels = self._parcels
+        return pd.DataFrame({"index": [value + first for value in parcels.values], "name": parcels.names})
+
+
+def _parcels_of(atlas: AtlasOptions, dataset: str, corpus: Corpus) -> Atlas | Parcellation:
+    """Read the parcels of an atlas, which has to be that of the signals."""
+    parcels = load_parcels(atlas)
+    if parcels.sha256 != corpus.contract.atlas_sha256:
+        message = f"the signals are those of another atlas, {corpus.contract.atlas}"
+        raise InputError(Problem(atlas.image, dataset, message, "give that atlas"))
+    return parcels
 
 
 def _explain(
@@ -353,7 +363,7 @@ def _draw(
         for folder in (images, pictures, views):
             folder.mkdir()
         if atlas is None:
-            logger.warning("%s: no atlas, so no images", title)
+            logger.warning("%s: no atlas that is an image of voxels, so no images", title)
             return
         from boldly.stages.explain import maps as voxels
         from boldly.stages.explain import pictures as drawing
