@@ -111,6 +111,15 @@ def test_occlusion_is_what_is_lost_without_a_parcel(study: Path, corpus: Corpus)
     np.testing.assert_allclose(found.values[:, 5], lost[:, 0].numpy(), atol=1e-5)
 
 
+def test_occlusion_of_many_parcels_takes_fewer_trials(study: Path, corpus: Corpus) -> None:
+    decoder, batch = loaded(study, "mean_lda", corpus)
+    some = occlusion(decoder, batch, most_windows=2 * 4 * P).values
+    there = ~np.isnan(some[:, 0])
+    # 4 states, two trials of each.
+    assert sorted(batch.labels.numpy()[there]) == [0, 0, 1, 1, 2, 2, 3, 3]
+    np.testing.assert_allclose(some[there], occlusion(decoder, batch).values[there], atol=1e-5)
+
+
 def test_patterns_are_weights_times_the_covariance_of_signals() -> None:
     rng = np.random.default_rng(0)
     signals = rng.standard_normal((200, 5)) @ rng.standard_normal((5, 5))

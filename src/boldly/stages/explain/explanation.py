@@ -151,7 +151,7 @@ def explain_fits(
                 seed=options.seed,
             )
         if "occlusion" in options.methods:
-            one.of_trials["occlusion"] = occlusion(decoder, batch)
+            one.of_trials["occlusion"] = occlusion(decoder, batch, options.occlusions)
         if "weights" in options.methods and decoder.is_linear:
             one.weights = weights(decoder, batch)
         explained.append(one)
@@ -226,10 +226,10 @@ def _of_others(
 
 
 def _means(values: Array, labels: NDArray[np.int64], n_labels: int) -> Array:
-    """Return the mean over the trials of each state, (P, L); nan for states without one."""
+    """Return the mean over the trials of each state that are not nan, (P, L); nan for states without one."""
     means = np.full((values.shape[1], n_labels), np.nan)
     for label in np.unique(labels):
-        means[:, label] = values[labels == label].mean(axis=0)
+        means[:, label] = _nanmean(values[labels == label])
     return means
 
 
