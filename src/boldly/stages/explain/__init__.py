@@ -389,5 +389,7 @@ def _draw(
             }
             if method in folders[PICTURES]:
                 drawing.draw(pictures / f"{method}.png", images_of, names, unit=_UNITS[method], **about)
-            if method in folders[VIEWS]:
+            if method in folders[VIEWS] and not drawing.has_depth(images_of[0]):
+                logger.info("%s: the atlas has too few slices for an interactive view", title)
+            elif method in folders[VIEWS]:
                 drawing.write_view(views / f"{method}.html", images_of, names, **about)

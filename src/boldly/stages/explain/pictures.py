@@ -23,6 +23,9 @@ _SLICES_MM = (-24, -8, 8, 24, 40, 56)
 _FINE_MM, _COARSE_MM = 2, 4
 # Share of the largest value below which nothing is painted.
 _THRESHOLD = 0.1
+_MOST_SLICES = 3
+# Fewest voxels of an interactive view along any axis.
+_LEAST_DEPTH = 8
 _ROW_IN, _WIDTH_IN, _HEAD_IN = 1.05, 10.0, 0.55
 _COLOURS = "RdBu_r"
 # Parts of a page that are longer than this are kept once, whatever number of states shares them.
@@ -61,15 +64,19 @@ def draw(path: Path, images: Sequence[nib.Nifti1Image], states: Sequence[str], *
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
-    height = _HEAD_IN + _ROW_IN * len(images)
+    # A brain from all sides takes a line; of a few slices several states fit into one.
+    per_line = 1 if in_mni else max(1, _MOST_SLICES // len(_cuts(images[0])))
+    height = _HEAD_IN + _ROW_IN * -(-len(images) // per_line)
     figure = Figure(figsize=(_WIDTH_IN, height), facecolor="white")
     FigureCanvasAgg(figure)
     figure.text(0.01, 1 - 0.16 / height, title, fontsize=11, fontweight="bold", va="top")
-    for row, (image, state) in enumerate(zip(images, states, strict=True)):
-        bottom = 1 - (_HEAD_IN + _ROW_IN * (row + 1)) / height
-        figure.text(0.01, bottom + 0.5 * _ROW_IN / height, _broken(state), fontsize=8, va="center")
+    for number, (image, state) in enumerate(zip(images, states, strict=True)):
+        line, column = divmod(number, per_line)
+        left, bottom = column / per_line, 1 - (_HEAD_IN + _ROW_IN * (line + 1)) / height
+        figure.text(left + 0.01, bottom + 0.5 * _ROW_IN / height, _broken(state), fontsize=8, va="center")
+        place = (left + 0.12, bottom, 1 / per_line - 0.13, 0.94 * _ROW_IN / height)
         with _quiet():
-            _draw_row(figure, image, (0.12, bottom, 0.87, 0.94 * _ROW_IN / height), scale, in_mni)
+            _draw_row(figure, image, place, scale, in_mni)
     bar = figure.add_axes((0.72, 1 - 0.24 / height, 0.24, 0.08 / height))
     colours = figure.colorbar(ScalarMappable(Normalize(-scale, scale), _COLOURS), bar, orientation="horizontal")
     colours.set_ticks([-scale, 0, scale], labels=[f"{-scale:.2g}", "0", f"{scale:.2g}"])
@@ -98,17 +105,19 @@ def _draw_row(figure: Any, image: nib.Nifti1Image, place: tuple[float, float, fl
             black_bg=False, **about,
         )  # fmt: skip
         return
+    # Nothing shows where the brain is but the map itself: small values are painted too.
+    about["threshold"] = 0
     plotting.plot_stat_map(
         image, bg_img=None, display_mode="z", cut_coords=_cuts(image), axes=place, black_bg=False, **about
     )
 
 
 def _cuts(image: nib.Nifti1Image) -> list[float]:
-    """Return heights of slices through the middles of those slices of an image that hold values, six at most."""
+    """Return heights of slices through the middles of those slices of an image that hold values, three at most."""
     held = np.flatnonzero(np.asarray(image.dataobj).any(axis=(0, 1)))
     if not len(held):
         held = np.arange(image.shape[2])
-    chosen = held[np.unique(np.linspace(0, len(held) - 1, min(6, len(held))).round().astype(int))]
+    chosen = held[np.unique(np.linspace(0, len(held) - 1, min(_MOST_SLICES, len(held))).round().astype(int))]
     return [float((image.affine @ [0, 0, k, 1])[2]) for k in chosen]
 
 
@@ -161,6 +170,11 @@ state.addEventListener("change", show);
 show();
 </script></body></html>
 """
+
+
+def has_depth(image: nib.Nifti1Image) -> bool:
+    """Tell whether an image can be cut in three directions: a few slices are a line from the side."""
+    return min(image.shape[:3]) >= _LEAST_DEPTH
 
 
 def _background(image: nib.Nifti1Image | None = None) -> nib.Nifti1Image:
