@@ -29,7 +29,7 @@ rule figure_upstream_data:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=10,
     params:
         options=options("figures"),
@@ -63,7 +63,7 @@ rule figure_quality:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=10,
     params:
         options=options("figures"),
@@ -116,8 +116,7 @@ rule figure_carpet_of_run:
     """Signals and motion of one run: snakemake results/figures/carpet/<dataset>/<run key>.png."""
     input:
         runs=layout.RUNS,
-        nuisance=lambda wildcards: layout.NUISANCE.format(dataset=wildcards.dataset, subject=subject_of(wildcards)),
-        series=lambda wildcards: layout.TIMESERIES.format(dataset=wildcards.dataset, subject=subject_of(wildcards)),
+        batch=subject_batch(subject_of),
     output:
         png=layout.CARPET,
         others=multiext("results/figures/carpet/{dataset}/{key}", ".pdf", ".tsv"),
@@ -130,7 +129,7 @@ rule figure_carpet_of_run:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=10,
     params:
         options=options("figures"),
@@ -164,7 +163,7 @@ rule figure_upstream_losses:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=10,
     params:
         options=options("figures"),
@@ -293,7 +292,7 @@ rule figure_downstream_trials:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=10,
     params:
         options=options("figures"),
@@ -327,7 +326,7 @@ rule figure_downstream:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=10,
     params:
         options=options("figures"),
@@ -359,7 +358,7 @@ rule figure_downstream_comparisons:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=10,
     params:
         options=options("figures"),
@@ -391,7 +390,7 @@ rule figure_downstream_confusion:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=10,
     params:
         options=options("figures"),

@@ -1,11 +1,12 @@
-"""The stages from derivatives to shards and splits: index, preprocess, parcellate, shard, split."""
+"""The stages from derivatives to shards and splits: index, preprocess, parcellate, shard, prepare, split."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boldly.cli.arguments import Arguments, Commands, flag, json_options, parsed, path, preprocess_options
+from boldly.cli.arguments import Arguments, Commands, command, flag, json_options, parsed, path, preprocess_options
 from boldly.cli.stages import Stage, stage_command
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ def add(commands: Commands) -> None:
     path(sub, "output", "tar to write")
     path(sub, "problems", "table to write of the runs that are left out, if any", default=None)
 
+    _add_prepare(commands)
+
     sub = stage_command(commands, "split", _split, "choose subjects for training, validation and test")
     _choose_dataset(sub, required=True)
     path(sub, "runs", "run table")
@@ -95,6 +98,23 @@ def _choose_dataset(stage: Stage, *, required: bool) -> None:
 def _choose_subject(stage: Stage) -> None:
     text = "subject label, without sub-; beside --config by default all usable ones"
     stage.choose("subject", text, required=True, metavar="LABEL")
+
+
+def _add_prepare(commands: Commands) -> None:
+    text = "preprocess, parcellate and shard many subjects in one job, in the folder of a study"
+    sub = command(commands, "prepare", _prepare, text)
+    flag(sub, "dataset", "name of the dataset, which is indexed")
+    flag(sub, "role", "what the dataset is for", choices=["upstream", "downstream"])
+    flag(sub, "batch", "which of its subjects, as 3of16; default: 1of1, all", default="1of1", metavar="NofM")
+    flag(
+        sub, "until", "last stage; default: shard", default="shard", choices=["preprocess", "parcellate", "shard"]
+    )
+    flag(
+        sub,
+        "options",
+        "options as JSON: preprocess, parcellate, shard, atlas, task, window_frames, on_error",
+        metavar="JSON",
+    )
 
 
 def _index(args: argparse.Namespace) -> None:
@@ -170,6 +190,16 @@ def _shard(args: argparse.Namespace) -> None:
         on_error=args.on_error,
         problems_table=args.problems,
     )
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    from boldly import preparing
+    from boldly.config import PrepareOptions, apply_preset
+
+    options = parsed(PrepareOptions, args.options)
+    options = options.model_copy(update={"preprocess": apply_preset(options.preprocess, Path())})
+    dataset = preparing.Dataset(args.dataset, args.role, options)
+    preparing.run(dataset, batch=args.batch, until=args.until)
 
 
 def _split(args: argparse.Namespace) -> None:

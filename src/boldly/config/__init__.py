@@ -27,8 +27,10 @@ from boldly.config.datasets import (
 )
 from boldly.config.explanation import ExplainMethod, ExplainOptions, RivalMethod
 from boldly.config.preparation import (
+    BatchOptions,
     ExportOptions,
     IndexOptions,
+    PrepareOptions,
     ShardOptions,
     SplitOptions,
 )
@@ -68,6 +70,7 @@ __all__ = [
     "AtlasChoice",
     "AtlasOptions",
     "Baseline",
+    "BatchOptions",
     "ClassifierName",
     "Config",
     "ContractField",
@@ -89,6 +92,7 @@ __all__ = [
     "Name",
     "OptimiserOptions",
     "ParcellateOptions",
+    "PrepareOptions",
     "PreprocessOptions",
     "PretrainOptions",
     "PretrainSection",

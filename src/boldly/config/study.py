@@ -14,6 +14,7 @@ from boldly.config.adaptation import PROBE_BASELINES, AdaptOptions, AdaptSection
 from boldly.config.datasets import SURFACES, AtlasOptions, DatasetOptions, TaskOptions
 from boldly.config.explanation import ExplainOptions
 from boldly.config.preparation import (
+    BatchOptions,
     ExportOptions,
     IndexOptions,
     ShardOptions,
@@ -83,6 +84,7 @@ class Config(Section):
     evaluate: EvaluateOptions = Field(EvaluateOptions(), description="Stage evaluate.")
     explain: ExplainOptions = Field(ExplainOptions(), description="Stage explain.")
     figures: FiguresOptions = Field(FiguresOptions(), description="Stage figures.")
+    batches: BatchOptions = Field(BatchOptions(), description="Jobs that prepare subjects.")
     devices: dict[ExperimentName, DeviceOptions] = Field(
         {}, description="What upstream experiments train on, by name; `default`: the others."
     )
