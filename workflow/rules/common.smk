@@ -518,4 +518,5 @@ def report_tables():
     tables = expand(layout.RUNS, dataset=CONFIG.datasets)
     if DOWNSTREAM and ADAPT:
         tables += expand(layout.SCORES, dataset=DOWNSTREAM) + expand(layout.COMPARISONS, dataset=DOWNSTREAM)
-    return tables
+    pictures = [f"{folder}/{kind}" for folder in LAYOUT.explanations for kind in ("pictures", "views")]
+    return tables + explained() + pictures
