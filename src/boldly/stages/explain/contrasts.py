@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 
 def state_contrasts(
     series: Mapping[str, Path], trials: Path, states: Sequence[str], runs: Collection[str] | None = None
-) -> Array:
+) -> Array | None:
     """Return the contrast of each state, averaged over people.
 
     Parameters
@@ -43,8 +43,8 @@ def state_contrasts(
 
     Returns
     -------
-    ndarray, shape (P, L)
-        In SD of the parcels; nan for states without events.
+    ndarray, shape (P, L), or None
+        In SD of the parcels; nan for states without events. None without any run.
     """
     people = []
     for subject, path in series.items():
@@ -57,7 +57,8 @@ def state_contrasts(
         if effects:
             people.append(_mean(effects))
     if not people:
-        raise ValueError("no run to fit a model to")
+        logger.warning("no run to fit a general linear model to")
+        return None
     effects_of = _mean([_against_others(person) for person in people])
     logger.info("general linear model: %d people, %d states", len(people), len(states))
     return effects_of
