@@ -39,6 +39,7 @@ PROBES = LAYOUT.probes
 # As a pattern for file names; that of an empty list matches nothing.
 OTHER_EXPERIMENTS = "|".join(re.escape(name) for name in ADAPT if name not in PROBES) or "(?!)"
 SHORTEST_WINDOW = LAYOUT.shortest_window
+EXPLAINED = LAYOUT.explained
 # Packed runs that upstream experiments share, and the datasets that they are of.
 CORPORA = LAYOUT.corpora
 
@@ -465,6 +466,53 @@ def export_files(wildcards):
     ]
 
 
+def explained():
+    """The tables of all experiments that are explained."""
+    return [f"{folder}/{table}.tsv" for folder in LAYOUT.explanations for table in layout.EXPLANATION_TABLES]
+
+
+def explained_folders_to_write():
+    """Images, pictures and pages of all experiments, as patterns of the dataset."""
+    pattern = f"{layout.EXPLANATION}/{{kind}}"
+    return expand(pattern, allow_missing=True, experiment=EXPLAINED, kind=layout.EXPLANATION_FOLDERS)
+
+
+def explained_folders(wildcards):
+    return LAYOUT.explained_models(wildcards.dataset)
+
+
+def explained_models(wildcards):
+    return [f"{folder}/{layout.ADAPTED}" for folder in explained_folders(wildcards)]
+
+
+def explain_atlas(wildcards):
+    """The atlas of a dataset that is made from images."""
+    return atlas_files() if wildcards.dataset in PREPARED else []
+
+
+def explain_series(wildcards):
+    """Time series and trials, for a general linear model of the events."""
+    if not CONFIG.explain.glm or wildcards.dataset not in PREPARED:
+        return []
+    series = subject_files(layout.TIMESERIES)(wildcards)
+    return [*series, layout.TRIALS.format(dataset=wildcards.dataset)]
+
+
+def dataset_truth(wildcards):
+    truth = CONFIG.datasets[wildcards.dataset].truth
+    return [truth] if truth else []
+
+
+def explain_arguments(wildcards):
+    """What maps are drawn on and compared with, as arguments."""
+    dataset, truth = wildcards.dataset, dataset_truth(wildcards)
+    arguments = ["--truth", *truth] if truth else []
+    if dataset not in PREPARED:
+        return arguments
+    arguments += ["--atlas", options("atlas"), "--trials", layout.TRIALS.format(dataset=dataset)]
+    return [*arguments, "--series", str(Path(layout.TIMESERIES.format(dataset=dataset, subject="")).parent)]
+
+
 def figure_files():
     """The figures that the config has data for."""
     return expand(layout.FIGURE, figure=LAYOUT.figures())
@@ -475,7 +523,8 @@ def report_tables():
     tables = expand(layout.RUNS, dataset=CONFIG.datasets)
     if DOWNSTREAM and ADAPT:
         tables += expand(layout.SCORES, dataset=DOWNSTREAM) + expand(layout.COMPARISONS, dataset=DOWNSTREAM)
-    return tables
+    pictures = [f"{folder}/{kind}" for folder in LAYOUT.explanations for kind in ("pictures", "views")]
+    return tables + explained() + pictures
 
 
 def decoder_config(wildcards):

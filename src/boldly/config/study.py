@@ -228,6 +228,7 @@ class Config(Section):
                         f"(there are: {', '.join(self.pretrain.experiments) or 'none'})"
                     )
         wrong += self._wrong_members()
+        wrong += self._wrongly_explained()
         wrong += self._unknown_starts()
         if strangers := sorted(set(self.devices) - {"default", *self.pretrain.experiments}):
             wrong.append(f"devices: no upstream experiment {', '.join(strangers)}")
@@ -291,6 +292,22 @@ class Config(Section):
                     wrong.append(f"{field}: '{member}' has other window_frames than the first member")
                 if not set(options.datasets or downstream) <= set(other.datasets or downstream):
                     wrong.append(f"{field}: '{member}' is not adapted to all datasets of '{name}'")
+        return wrong
+
+    def _wrongly_explained(self) -> list[str]:
+        """Say which experiments and datasets cannot be explained."""
+        experiments, wrong = self.adapt.experiments, []
+        downstream = [name for name, options in self.datasets.items() if options.role == "downstream"]
+        if unknown := sorted(set(self.explain.datasets or ()) - set(downstream)):
+            wrong.append(f"explain.datasets: no downstream dataset {', '.join(unknown)}")
+        datasets = self.explain.datasets or downstream
+        for name in self.explain.experiments or ():
+            field = f"explain.experiments: '{name}'"
+            if name not in experiments:
+                there = ", ".join(experiments) or "none"
+                wrong.append(f"{field} is no downstream experiment (there are: {there})")
+            elif absent := sorted(set(datasets) - set(experiments[name].datasets or downstream)):
+                wrong.append(f"{field} is not adapted to {', '.join(absent)}; name explain.datasets")
         return wrong
 
     def _unknown_starts(self) -> list[str]:
