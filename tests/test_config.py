@@ -845,3 +845,14 @@ def test_few_test_units_are_warned_about(tmp_path: Path) -> None:
     (line,) = lines(test=3, train=[2])
     assert "3 test units (split.test: 3): an interval over them reaches 4.3 standard errors" in line
     assert lines(test=4) == lines(test="leave_one_out") == []
+
+
+def test_people_of_one_folder_with_both_roles_are_warned_about(tmp_path: Path) -> None:
+    def said(**upstream: Any) -> list[str]:
+        task = {"role": "downstream", "derivatives": "d", "bids": "b", "task": {"delay_s": 5}}
+        datasets = {"rest": {"role": "upstream", "derivatives": "d", **upstream}, "task": task}
+        return [line for line in warnings_of(tmp_path, datasets=datasets) if "datasets.rest" in line]
+
+    (line,) = said()
+    assert "the same folder as those of task" in line
+    assert said(source="others") == said(split={"shared_people": "allow"}) == []
