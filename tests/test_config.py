@@ -658,6 +658,7 @@ SHIPPED = sorted((CHECKOUT / "config").glob("*.yaml"))
 def test_configs_that_come_along_load(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAXBY", "/haxby")
     monkeypatch.setenv("SONG", "/song")
+    monkeypatch.setenv("STUDY", "/study")
     config = load_config(path, CHECKOUT)
     assert all(not isinstance(dataset.task, str) for dataset in config.datasets.values())
 
