@@ -4,7 +4,7 @@
 # make benchmarks   demo, then every table of benchmarks/README.md (hours; 20 GB of memory for nilearn's side of one)
 # make faults    docs/faults.md anew: what boldly says to every kind of bad input
 # make lint      ruff, mypy, snakefmt, import-linter, codespell, snakemake --lint
-# make test-cluster   reduced demo through a local Slurm (root; needs SLURM_KIT, the folder that starts one)
+# make test-cluster   reduced demo through a local Slurm that it installs and stops again (root, Debian)
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
@@ -48,7 +48,7 @@ test-slow: install
 	pytest -m slow
 
 test-cluster: install
-	pytest -m cluster -s
+	pytest -m cluster -s tests/cluster
 
 benchmarks: demo
 	for name in parcellate shards scale train forecasts evaluate; do echo "benchmarks/$$name.py"; python benchmarks/$$name.py; done

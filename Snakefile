@@ -29,11 +29,13 @@ rule all:
     default_target: True
     input:
         figure_files(),
+        layout.REPORT,
         export_files,
 
 
 include: "workflow/rules/atlas.smk"
 include: "workflow/rules/index.smk"
+include: "workflow/rules/prepare.smk"
 include: "workflow/rules/preprocess.smk"
 include: "workflow/rules/parcellate.smk"
 include: "workflow/rules/shard.smk"
@@ -43,3 +45,4 @@ include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/adapt.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/report.smk"

@@ -659,6 +659,7 @@ def test_configs_that_come_along_load(path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HAXBY", "/haxby")
     monkeypatch.setenv("SONG", "/song")
     monkeypatch.setenv("STUDY", "/study")
+    monkeypatch.setenv("MDTB", "/mdtb")
     config = load_config(path, CHECKOUT)
     assert all(not isinstance(dataset.task, str) for dataset in config.datasets.values())
 

@@ -1,3 +1,21 @@
 """boldly: from fMRIPrep derivatives to trained decoders of mental states."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from boldly.decoding.decoder import Decoder
+
+__all__ = ["Decoder", "__version__"]
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import the decoder when it is asked for: `import boldly` alone stays quick."""
+    if name == "Decoder":
+        from boldly.decoding.decoder import Decoder
+
+        return Decoder
+    raise AttributeError(f"module 'boldly' has no attribute '{name}'")

@@ -13,11 +13,13 @@ from pathlib import Path
 
 from boldly import bids
 from boldly.config import (
+    COMPONENTS,
     AdaptOptions,
     Config,
     DownstreamSplitOptions,
     PretrainOptions,
     UpstreamSplitOptions,
+    repeat_name,
 )
 
 RUNS = "results/index/{dataset}_runs.tsv"
@@ -29,6 +31,12 @@ TIMESERIES = "results/parcellate/{dataset}/sub-{subject}_timeseries.safetensors"
 QUALITY = "results/parcellate/{dataset}/sub-{subject}_quality.tsv"
 PROJECTIONS = "results/parcellate/cache"
 SHARDS = "data/{role}"
+SHARD = SHARDS + "/ds-{dataset}_sub-{subject}.tar"
+PREPARED = "results/prepare/{dataset}"
+BATCH = PREPARED + "/{stage}_{batch}.json"
+STAMP = PREPARED + "/sub-{subject}.json"
+PREPARE_LOG = "results/logs/prepare/{dataset}/sub-{subject}.log"
+SHARD_PROBLEMS = "results/shard/{dataset}/sub-{subject}_problems.tsv"
 SPLIT = "results/split/{dataset}.json"
 CORPUS = "results/corpus/{corpus}"
 UPSTREAM_MODEL = "results/models/upstream/{experiment}"
@@ -40,6 +48,7 @@ CHOICES = "results/evaluate/{dataset}_choices.tsv"
 PREDICTIONS = "results/evaluate/{dataset}_predictions.tsv.gz"
 FIGURE = "results/figures/{figure}.png"
 CARPET = "results/figures/carpet/{dataset}/{key}.png"
+REPORT = "results/report.html"
 
 # Files in the folder of a model or of packed runs.
 WEIGHTS = "model.safetensors"
@@ -91,7 +100,7 @@ class Layout:
 
     def dataset_options(self, dataset: str) -> str:
         """Return what index is told of a dataset, as JSON."""
-        unused = {"participants", "source", "split", "ceilings", "preprocess", "parcellate"}
+        unused = {"participants", "source", "split", "ceilings", "truth", "preprocess", "parcellate"}
         return self.config.datasets[dataset].model_dump_json(exclude=unused)
 
     def task_options(self, dataset: str) -> str | None:
@@ -211,3 +220,112 @@ class Layout:
         """Return the folders of the quality tables of datasets; ready-made shards have none."""
         names = [dataset for dataset in datasets if dataset in self.prepared]
         return [folder.format(dataset=name) for folder in _QUALITY_FOLDERS for name in names]
+
+    def atlas_names(self) -> list[str]:
+        """Return the table of the parcels' names: that of a fetched atlas, or beside an image of one's own."""
+        atlas = self.config.atlas
+        if atlas is None:
+            return []
+        if atlas.path is None:
+            return [path for path in atlas.fetched if path.endswith(".tsv")]
+        beside = bids.sidecar(Path(atlas.path)).with_suffix(".tsv")
+        return [str(beside)] if beside.exists() else []
+
+    def dataset_of(self, key: str) -> str:
+        """Return the dataset that a run key names."""
+        return bids.entities(key)["ds"]
+
+    def figures(self) -> list[str]:
+        """Return the names of the figures that the config has data for, in the order in which they are read."""
+        adapted = self.downstream and self.config.adapt.experiments
+        options = self.config.adapt.experiments.values()
+        several_seeds = [one for one in options if len({*one.seeds, *self._upstream_seeds(one)}) > 1]
+        wanted = {
+            "upstream_data": self.upstream,
+            **dict.fromkeys(("quality", "excluded", "carpet"), self.prepared),
+            **self.pictured_experiments(),
+            "downstream_trials": self.downstream,
+            **dict.fromkeys(("downstream_accuracy", "downstream_curves"), adapted),
+            # Without a network there is nothing to compare.
+            "downstream_comparisons": adapted and [one for one in options if one.kind == "pretrained"],
+            **dict.fromkeys(("downstream_confusion", "downstream_reliability", "downstream_embedding"), adapted),
+            "downstream_training": self.figure_tables("downstream_training"),
+            "downstream_replication": adapted and several_seeds,
+        }
+        return [figure for figure, data in wanted.items() if data]
+
+    def pictured_experiments(self) -> dict[str, list[str]]:
+        """Return, for each figure of upstream experiments, those that it shows; an empty list: it is not drawn."""
+        experiments = self.config.pretrain.experiments
+        trained = {name: one for name, one in experiments.items() if one.framework != COMPONENTS}
+        grids = {
+            name: frozenset(grid.vary)
+            for key, grid in self.config.pretrain.grids.items()
+            for name in grid.experiments(key)
+        }
+        sized = [name for name in trained if grids.get(name, frozenset()) & {"layers", "width"}]
+        scaled = [name for name in trained if "subjects_fraction" in grids.get(name, ())]
+        warm = [name for name, one in trained.items() if one.initialise is not None]
+        cold = [
+            name
+            for name, one in trained.items()
+            for other in map(trained.__getitem__, warm)
+            if one.initialise is None and _shape(one) == _shape(other)
+        ]
+        single = [name for name in trained if name not in grids and name not in warm] or list(trained)
+        repeats = {repeat_name(name, seed) for name, one in trained.items() for seed in one.repeats}
+        return {
+            "upstream_frameworks": [name for name in single if name not in repeats],
+            "upstream_sizes": sized,
+            "upstream_losses": single,
+            "upstream_skill": [name for name in single if trained[name].framework != "network_bert"],
+            "upstream_scaling": scaled,
+            "upstream_largest": sized,
+            "upstream_warm_start": list(dict.fromkeys([*warm, *cold])) if warm else [],
+        }
+
+    def _upstream_seeds(self, options: AdaptOptions) -> list[int]:
+        return (
+            [seed for _, seed, _ in self.config.upstream_models(options)] if options.kind == "pretrained" else []
+        )
+
+    def figure_tables(self, figure: str) -> list[str]:
+        """Return the tables that a figure is drawn from, and the folders of quality tables."""
+        pictured = self.pictured_experiments()
+        if figure in pictured:
+            folders = [UPSTREAM_MODEL.format(experiment=name) for name in pictured[figure]]
+            if figure == "upstream_frameworks":
+                return [f"{folder}/{MODEL_CONFIG}" for folder in folders]
+            tables = [f"{folder}/{kind}_history.csv" for folder in folders for kind in ("train", "eval")]
+            if figure == "upstream_skill":
+                return [RUNS.format(dataset=name) for name in self.upstream] + tables
+            return tables
+        if figure == "downstream_training":
+            return [
+                f"{DOWNSTREAM_MODEL.format(dataset=dataset, experiment=name)}/{ADAPTED}"
+                for dataset in self.downstream
+                for name, one in self.config.adapt.experiments.items()
+                if not one.is_probe and one.members is None and one.kind in ("pretrained", "baseline")
+                if one.datasets is None or dataset in one.datasets
+            ]
+        datasets, patterns = {
+            "upstream_data": (self.upstream, [RUNS]),
+            "downstream_trials": (self.downstream, [TRIALS]),
+            "downstream_accuracy": (self.downstream, [SCORES, COMPARISONS]),
+            "downstream_curves": (self.downstream, [SCORES, COMPARISONS]),
+            "downstream_comparisons": (self.downstream, [COMPARISONS]),
+            **dict.fromkeys(
+                ("downstream_confusion", "downstream_reliability", "downstream_embedding"),
+                (self.downstream, [PREDICTIONS]),
+            ),
+            "downstream_replication": (self.downstream, [SCORES]),
+        }.get(figure, (self.prepared, [RUNS]))
+        tables = [pattern.format(dataset=name) for pattern in patterns for name in datasets]
+        if figure == "carpet":
+            tables += self.atlas_names()
+        return tables + (self.quality_folders(datasets) if patterns == [RUNS] else [])
+
+
+def _shape(options: PretrainOptions) -> tuple[str, int, int]:
+    """Return what networks have in common whose trainings can be compared."""
+    return options.framework, options.layers, options.width

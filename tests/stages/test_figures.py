@@ -12,9 +12,10 @@ from docutils.core import publish_parts  # type: ignore[import-untyped]
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from safetensors.numpy import save_file
 
 from boldly.config import Config, FiguresOptions, parse
-from boldly.files import read_tsv, write_tsv
+from boldly.files import read_tsv, write_json, write_tsv
 from boldly.records import (
     Comparison,
     Event,
@@ -150,9 +151,72 @@ def predictions(folder: Path, dataset: str, n_labels: int) -> Path:
     table["key"] = [f"ds-{dataset}_sub-01_task-t_sample_{i:03d}" for i in range(len(table))]
     table["label_name"] = [f"state number {value} with a long name" for value in label]
     table["predicted"] = np.where(rng.random(len(table)) < 0.6, label, (label + 1) % n_labels)
+    said = np.full((len(table), n_labels), 0.3 / n_labels)
+    said[np.arange(len(table)), table["predicted"]] += 0.7
+    table = table.join(pd.DataFrame(said, columns=[f"p_{number}" for number in range(n_labels)]))
     worse = table.assign(experiment="linear", predicted=0)
     write_tsv(folder / f"{dataset}_predictions.tsv.gz", pd.concat([worse, table]))
     return folder / f"{dataset}_predictions.tsv.gz"
+
+
+def upstream_experiment(
+    folder: Path,
+    name: str,
+    framework: str = "csm",
+    size: tuple[int, int] = (2, 24),
+    people: int = 10,
+    shift: float = 0.0,
+    **options: Any,
+) -> list[Path]:
+    """Histories with forecasts by dataset, the record of the training, and the model beside; `shift` adds to the L1."""
+    paths = history(folder, name)
+    evaluated = pd.read_csv(paths[1])
+    forecasts = {"skill_ar1_one": 0.02, "skill_var_one": 0.01, "skill_ar1_two": 0.03, "skill_var_two": -0.01}
+    l1 = evaluated["l1"] + shift
+    evaluated.assign(l1=l1, loss=l1, l1_var=0.76, **forecasts).to_csv(paths[1], index=False)
+    layers, width = size
+    sizes = {"framework": framework, "layers": layers, "width": width, **options}
+    shards = {f"ds-one_sub-{number:02d}.tar": "checksum" for number in range(people)}
+    write_json(paths[0].parent / "manifest.json", {"options": sizes, "training": shards})
+    write_json(paths[0].parent / "config.json", {**sizes, "n_parcels": 48, "window_frames": 50, "heads": 4})
+    weights = {
+        "embedder.linear.weight": np.zeros((width, 48), np.float32),
+        "decoder.h.weight": np.zeros((width, 7)),
+    }
+    save_file({**weights, "coupling": np.zeros((48, 48))}, paths[0].parent / "model.safetensors")
+    return paths
+
+
+def trained_decoder(folder: Path, dataset: str, experiment: str, kind: str = "pretrained") -> Path:
+    """The record of a downstream experiment with fits of two sizes, two draws and two seeds."""
+    for n in (1, 3):
+        for draw_ in (0, 1):
+            for seed in (1, 2):
+                fit = folder / dataset / experiment / f"n-{n}_draw-{draw_}_seed-{seed}"
+                fit.mkdir(parents=True)
+                step = np.arange(1, 61)
+                loss = pd.DataFrame({"step": step, "loss": 2 - 0.01 * step + 0.1 * draw_ + 0.2 * seed})
+                loss.to_csv(fit / "train_history.csv", index=False)
+                accuracy = pd.DataFrame({"step": [20, 40, 60], "loss": 1.0, "accuracy": [0.2, 0.4, 0.5]})
+                accuracy.to_csv(fit / "eval_history.csv", index=False)
+    record = folder / dataset / experiment / "adapt.json"
+    write_json(record, {"dataset": dataset, "experiment": experiment, "kind": kind})
+    return record
+
+
+def fits_of_two_seeds(folder: Path, dataset: str) -> Path:
+    """Scores with a row for each draw and seed of two decoders, and of one that has one seed alone."""
+    rows = []
+    for name, seeds in (("csm", ("1", "2")), ("linear", ("1", "2")), ("mean_lda", ("1",))):
+        for n in (1, 3):
+            rows += [
+                Score(dataset, name, n, draw_, seed, "all", "accuracy", 0.5 + 0.1 * (seed == "2"), 0.4, 0.6, 30,
+                      "pretrained" if name == "csm" else "baseline", name)
+                for seed in seeds
+                for draw_ in ("0", "1")
+            ]  # fmt: skip
+    write_scores(folder / f"{dataset}_scores.tsv", rows)
+    return folder / f"{dataset}_scores.tsv"
 
 
 def draw(name: str, paths: list[Path], folder: Path) -> pd.DataFrame:
@@ -213,11 +277,39 @@ def inputs(name: str, folder: Path) -> list[Path]:
     if name in ("upstream_data", "quality", "excluded"):
         runs = [run_table(folder, "one", 5, 2, n_excluded=1), run_table(folder, "two", 8, 3)]
         return [*runs, *(qc_folder(folder / path.stem, path) for path in runs)]
+    if name in ("upstream_sizes", "upstream_largest"):
+        sizes = [(layers, width) for layers in (1, 2) for width in (16, 32)]
+        return [
+            path
+            for family in ("csm", "autoencoding")
+            for number, size in enumerate(sizes)
+            for path in upstream_experiment(folder, f"{family}_{number}", family, size, shift=-0.01 * number)
+        ]
+    if name == "upstream_scaling":
+        many = [(5, 0.02), (10, 0.01), (20, 0.005), (40, 0.0)]
+        return [
+            path for n, shift in many for path in upstream_experiment(folder, f"csm_{n}", people=n, shift=shift)
+        ]
+    if name == "upstream_skill":
+        return [
+            run_table(folder, "one", 2, 1),
+            run_table(folder, "two", 2, 1),
+            *upstream_experiment(folder, "csm"),
+        ]
+    if name == "upstream_warm_start":
+        return upstream_experiment(folder, "csm") + upstream_experiment(folder, "warm", initialise="models/gpt2")
+    if name == "upstream_frameworks":
+        families = [upstream_experiment(folder, family, family) for family in FAMILIES]
+        return [paths[0].with_name("config.json") for paths in families]
+    if name == "downstream_training":
+        return [trained_decoder(folder, "one", "csm"), trained_decoder(folder, "one", "linear", "baseline")]
+    if name == "downstream_replication":
+        return [fits_of_two_seeds(folder, "one"), fits_of_two_seeds(folder, "two")]
     if name == "upstream_losses":
         return [path for family in FAMILIES for path in history(folder, family, parts="bert" in family)]
     if name == "downstream_trials":
         return [trials(folder, "one", 5), trials(folder, "two", 40)]
-    if name == "downstream_confusion":
+    if name in ("downstream_confusion", "downstream_reliability", "downstream_embedding"):
         return [predictions(folder, "one", 6)]
     if name == "downstream_comparisons":
         return [paired_differences(folder, "one"), paired_differences(folder, "two", (10,))]
@@ -427,13 +519,15 @@ BASELINES = ("mean_lda", "linear", "mean_mlp", "components", "tangent", "mean_lo
 def test_many_baselines_are_a_band_and_three_lines(tmp_path):
     path = scores(tmp_path, "one", families=("csm",), baselines=BASELINES)
     figure = picture("downstream_curves", [path])
-    written = [text.get_text() for text in figure.axes[0].texts]
-    assert {"linear", "mean logistic", "components", "best baseline", "best control"} <= set(written)
+    written = words(figure).split("\n")
+    band = "all 6 baselines, worst to best"
+    assert {"linear", "mean logistic", "components", band, "best control, sees no signal"} <= set(written)
     assert not {"tangent", "mean LDA", "mean MLP"} & set(written)
+    assert max(map(written.count, ("components", "linear", "pretrained"))) == 1  # each line is named once
     few = picture("downstream_curves", [scores(tmp_path, "two", families=("csm",), baselines=BASELINES[:3])])
-    written = [text.get_text() for text in few.axes[0].texts]
+    written = words(few).split("\n")
     assert {"linear", "mean LDA", "mean MLP"} <= set(written)
-    assert "best baseline" not in written
+    assert not any("worst to best" in text for text in written)
 
 
 Pairs = dict[tuple[str, str], tuple[float, float]]
@@ -549,7 +643,7 @@ def test_the_same_network_is_shown_untrained(tmp_path):
     assert rows[:2] == ["CSM untrained", "Sequence-BERT untrained"]
 
 
-def test_confusion_shows_the_best_decoder(tmp_path):
+def test_confusion_shows_one_decoder_by_one_rule(tmp_path):
     table = draw(
         "downstream_confusion", [predictions(tmp_path, "one", 26), predictions(tmp_path, "two", 3)], tmp_path
     )

@@ -26,7 +26,7 @@ def test_every_shipped_config_loads() -> None:
     from boldly.config import load_config
 
     for path in sorted((CHECKOUT / "config").glob("*.yaml")):
-        if path.name in ("haxby.yaml", "song.yaml", "small_study.yaml"):
+        if path.name in ("haxby.yaml", "mdtb.yaml", "small_study.yaml", "song.yaml"):
             continue  # they name variables; test_variables_in_paths and tests/test_config.py read them
         assert load_config(path, CHECKOUT).datasets, path
 
@@ -105,11 +105,69 @@ def test_a_file_that_changed_is_noticed_also_where_it_got_older(
         snakemake(done, "--cores", "2", "index")
         dry = snakemake(done, "--cores", "2", "--dry-run", "shard")
         plan = dry.stdout + dry.stderr
-        assert "rule shard_subject:" not in plan
-        assert "rule parcellate_subject:" not in plan
+        assert "rule prepare_batch:" not in plan
     finally:
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         snakemake(done, "--cores", "2", "index")
+
+
+def test_a_new_subject_is_prepared_alone_and_moves_no_other(
+    study: Path, snakemake: Snakemake, tmp_path: Path
+) -> None:
+    shutil.copytree(study / "study", tmp_path / "study")
+    prepared = tmp_path / "study/demo01/derivatives/fmriprep"
+    config = tmp_path / "batches.yaml"
+    config.write_text(TINY.read_text() + "batches: {subjects: 2}\n")
+    newcomer = shutil.move(prepared / "sub-04", tmp_path / "sub-04")
+    assert snakemake(tmp_path, "--cores", "2", "shard", config=config).returncode == 0
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "data/upstream").glob("*.tar")}
+    assert len(before) == 3
+    shutil.move(newcomer, prepared / "sub-04")
+    run = snakemake(tmp_path, "--cores", "2", "shard", config=config)
+    assert run.returncode == 0, run.stderr[-2000:]
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "data/upstream").glob("*.tar")}
+    assert set(after) - set(before) == {"ds-demo01_sub-04.tar"}
+    assert {name: after[name] for name in before} == before
+    # Only the batch that it is in was looked at: its name is a matter of its label.
+    plan = run.stdout + run.stderr
+    assert plan.count("rule prepare_batch:") == 1
+
+
+def test_a_subject_that_fails_keeps_no_other_from_being_done_and_files_that_are_gone_are_made_again(
+    study: Path, snakemake: Snakemake, tmp_path: Path
+) -> None:
+    shutil.copytree(study / "study", tmp_path / "study")
+    assert snakemake(tmp_path, "--cores", "2", "index").returncode == 0
+    broken = next((tmp_path / "study/demo01").rglob("sub-02*_bold.nii.gz"))
+    content = broken.read_bytes()
+    broken.write_bytes(content[: len(content) // 2])
+    target = "results/prepare/demo01/shard_1of1.json"
+    run = snakemake(tmp_path, "--cores", "2", target, "--rerun-triggers", "mtime")
+    assert run.returncode != 0
+    log = (tmp_path / "results/logs/prepare/demo01/shard_1of1.log").read_text()
+    assert "1 of 4 subjects failed: 02" in log
+    assert broken.name in log
+    tars = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "data/upstream").glob("*.tar")}
+    assert set(tars) == {f"ds-demo01_sub-{subject}.tar" for subject in ("01", "03", "04")}
+
+    broken.write_bytes(content)
+    assert snakemake(tmp_path, "--cores", "2", target).returncode == 0
+    log = (tmp_path / "results/logs/prepare/demo01/shard_1of1.log").read_text()
+    assert log.count("was done before") == 3
+
+    (tmp_path / "results/parcellate/demo01/sub-03_timeseries.safetensors").unlink()
+    run = snakemake(tmp_path, "--cores", "2", target)
+    assert "1 files are gone or cut" in run.stdout + run.stderr
+    log = (tmp_path / "results/logs/prepare/demo01/shard_1of1.log").read_text()
+    assert log.count("was done before") == 3
+    assert (tmp_path / "results/parcellate/demo01/sub-03_timeseries.safetensors").exists()
+
+    # The name of a stage repeats it, and what comes behind it, for all subjects.
+    assert snakemake(tmp_path, "--cores", "2", target, "-R", "shard").returncode == 0
+    log = (tmp_path / "results/logs/prepare/demo01/shard_1of1.log").read_text()
+    assert "was done before" not in log
+    assert "volumes" not in log  # parcellate says how many it reads
+    assert "of 2 runs" in (tmp_path / "results/logs/prepare/demo01/sub-02.log").read_text()
 
 
 def test_changing_adapt_never_reruns_parcellate(done: Path, snakemake: Snakemake, tmp_path: Path) -> None:
@@ -120,7 +178,7 @@ def test_changing_adapt_never_reruns_parcellate(done: Path, snakemake: Snakemake
     dry = snakemake(done, "--cores", "2", "--dry-run", config=config)
     plan = dry.stdout + dry.stderr
     assert "rule adapt_probes" in plan
-    for rule in ("parcellate_subject", "shard_subject", "pretrain_experiment"):
+    for rule in ("prepare_batch", "pretrain_experiment"):
         assert f"rule {rule}" not in plan
 
 

@@ -10,7 +10,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 # Modules, not names: a Snakefile shares its namespace with Snakemake itself (which has a `parse` of its own).
-from boldly import bids, fingerprints, layout, records
+from boldly import batches, bids, fingerprints, layout, records
 from boldly import config as settings
 from boldly.samples.shards import subject_shards
 
@@ -28,10 +28,6 @@ for section in ("pretrain", "adapt"):
 if preset := config.get("preprocess", {}).get("preset"):
     config["preprocess"] = {**CONFIG.preprocess.model_dump(mode="json"), "preset": preset}
 
-if workflow.is_main_process:
-    for warning in CONFIG.warnings():
-        logger.warning(f"boldly: {warning}")
-
 REVISIONS = settings.REVISIONS
 # Where all files lie, as for `boldly <stage> --config`.
 LAYOUT = layout.Layout(CONFIG)
@@ -47,10 +43,19 @@ SHORTEST_WINDOW = LAYOUT.shortest_window
 CORPORA = LAYOUT.corpora
 
 
+if workflow.is_main_process:
+    for warning in CONFIG.warnings():
+        logger.warning(f"boldly: {warning}")
+    if lost := batches.forget_lost({name: CONFIG.datasets[name].role for name in LAYOUT.prepared}):
+        logger.warning(f"boldly: {len(lost)} files are gone or cut and are made again, for example {lost[0]}")
+
+
 wildcard_constraints:
     corpus="|".join(map(re.escape, CORPORA)),
     dataset="|".join(CONFIG.datasets),
     subject="[A-Za-z0-9]+",
+    stage="|".join(batches.STAGES),
+    batch="[0-9]+of[0-9]+",
     experiment="[A-Za-z0-9][A-Za-z0-9_.-]*",
 
 
@@ -125,90 +130,124 @@ def splits_of_same_people(wildcards):
     return LAYOUT.splits_of_same_people(wildcards.dataset)
 
 
-@functools.lru_cache(maxsize=None)
-def _runs_by_subject(table, modified):
-    subjects = {}
-    for run in records.read_runs(table, usable=True):
-        subjects.setdefault(run.subject, []).append(run)
-    return subjects
+def growing(megabytes):
+    """Resource function: memory that is doubled, tripled ... for a job that is tried again."""
+    return lambda wildcards, attempt: attempt * megabytes
+
+
+def tables(dataset):
+    """What index says of the subjects of a dataset, once it is indexed."""
+    found = checkpoints.index_dataset.get(dataset=dataset).output
+    return batches.read_tables(found.runs, found.trials)
 
 
 def subjects(dataset):
     """Usable runs of each subject, once the dataset is indexed."""
-    table = checkpoints.index_dataset.get(dataset=dataset).output.runs
-    return _runs_by_subject(table, Path(table).stat().st_mtime_ns)
-
-
-def subject_files(pattern):
-    """Input function: one file for each subject of the dataset."""
-
-    def files(wildcards):
-        dataset = wildcards.dataset
-        if dataset not in PREPARED:
-            return []
-        return expand(pattern, dataset=dataset, subject=subjects(dataset))
-
-    return files
-
-
-def run_files(column):
-    """Input function: the files that a column of the run table names for the subject."""
-
-    def files(wildcards):
-        runs = subjects(wildcards.dataset).get(wildcards.subject, [])
-        return [getattr(run, column) for run in runs if getattr(run, column)]
-
-    return files
-
-
-def run_tables(wildcards):
-    """The subject's confounds tables, and the files beside them that say what their components are."""
-    tables = run_files("confounds")(wildcards)
-    return [path for table in tables for path in (table, *if_present(bids.sidecar(Path(table))))]
-
-
-def subject_rows(*columns):
-    """Params function: checksum of the subject's rows, and of the files in some columns.
-
-    So a changed run table reruns only the subjects that changed. Snakemake itself notices a newer file, not one that
-    was replaced by an older one.
-    """
-
-    def checksum(wildcards):
-        rows = subjects(wildcards.dataset).get(wildcards.subject, [])
-        paths = [path for column in columns for path in run_files(column)(wildcards)]
-        return hashlib.sha256(f"{rows} {fingerprints.of_files(paths)}".encode()).hexdigest()[:16]
-
-    return checksum
+    return tables(dataset).runs
 
 
 @functools.lru_cache(maxsize=None)
-def _trials_by_subject(table, modified):
-    """Checksum of the rows of each subject."""
-    sums = {}
-    with open(table, "rb") as rows:
-        next(rows)
-        for row in rows:
-            # A name that holds a line break goes on in a line of its own, without a subject.
-            subject = (row.split(b"\t", 2) + [b""])[1].decode()
-            sums.setdefault(subject, hashlib.sha256()).update(row)
-    return {subject: rows.hexdigest()[:16] for subject, rows in sums.items()}
+def _count_batches(dataset, n_subjects, n_runs):
+    return batches.count(dataset, n_subjects, n_runs, CONFIG.batches)
 
 
-def subject_trials(wildcards):
-    """Checksum of the subject's rows in the table of trials, as `subject_rows`."""
-    table = checkpoints.index_dataset.get(dataset=wildcards.dataset).output.trials
-    return _trials_by_subject(table, Path(table).stat().st_mtime_ns).get(wildcards.subject, "")
+def batch_count(dataset):
+    """How many jobs prepare the subjects of a dataset: decided once for a run of Snakemake."""
+    runs = subjects(dataset)
+    return _count_batches(dataset, len(runs), sum(map(len, runs.values())))
+
+
+@functools.cache
+def _forget_forced():
+    """Take -R with the name of a stage for all jobs of prepare that do this stage."""
+    if not workflow.is_main_process:
+        return
+    for stage in set(workflow.dag_settings.forcerun) & set(batches.STAGES):
+        if workflow.dryrun:
+            logger.warning(f"boldly: without --dry-run, {stage} is repeated for all subjects")
+            continue
+        for dataset in PREPARED:
+            batches.forget_stage(dataset, stage)
+
+
+def batch_files(dataset, stage="shard"):
+    """The files that stand for all subjects of a dataset; none for ready-made shards."""
+    if dataset not in PREPARED:
+        return []
+    _forget_forced()
+    names = batches.names(subjects(dataset), batch_count(dataset))
+    return expand(layout.BATCH, dataset=dataset, stage=stage, batch=names)
+
+
+def prepared_up_to(stage, dataset):
+    """Input function: a dataset of which a stage is done."""
+    return lambda wildcards: batch_files(dataset, stage)
+
+
+def dataset_batches(wildcards):
+    return batch_files(wildcards.dataset)
+
+
+def subject_batch(subject_in):
+    """Input function: the file that stands for a subject, whom a function finds in the wildcards."""
+
+    def files(wildcards):
+        batch = batches.of_subject(subject_in(wildcards), batch_count(wildcards.dataset))
+        return layout.BATCH.format(dataset=wildcards.dataset, stage="shard", batch=batch)
+
+    return files
+
+
+def batch_inputs(wildcards):
+    """Params function: checksum of all that the subjects of a batch are made from.
+
+    Snakemake itself notices a newer file, not one that was replaced by an older one.
+    """
+    return batches.of_batch(tables(wildcards.dataset), wildcards.batch)
+
+
+def batch_minutes(wildcards, attempt):
+    """Three times what its runs should take, and half an hour."""
+    runs = subjects(wildcards.dataset)
+    n_runs = sum(len(runs[subject]) for subject in batches.members(wildcards.batch, runs))
+    return attempt * (30 + int(3 * n_runs * _seconds_per_run() / 60))
+
+
+@functools.cache
+def _seconds_per_run():
+    return batches.seconds_per_run()
+
+
+def prepare_options(wildcards):
+    """Params function: what the three stages are told of a dataset, as JSON."""
+    dataset = wildcards.dataset
+    return settings.PrepareOptions(
+        preprocess=CONFIG.preprocess_of(dataset),
+        parcellate=CONFIG.parcellate_of(dataset),
+        shard=CONFIG.shard,
+        atlas=CONFIG.atlas,
+        task=CONFIG.datasets[dataset].task,
+        window_frames=SHORTEST_WINDOW,
+        on_error=CONFIG.index.on_error,
+    ).model_dump_json()
 
 
 def shards(dataset):
-    """The tars of all subjects of a dataset: those that rules write, or ready-made ones; none at a web address."""
+    """What stands for the shards of a dataset: its batches, or ready-made tars; nothing for a web address."""
     if CONFIG.datasets[dataset].is_remote:
         return []
     if dataset in PREPARED:
-        return [LAYOUT.shard(dataset, subject) for subject in subjects(dataset)]
+        return batch_files(dataset)
     folder = LAYOUT.shard_folder(dataset)
     return [str(path) for subject in subjects(dataset) for path in subject_shards(folder, dataset, subject)]
+
+
+def shard_bytes(dataset):
+    """How large the shards of a dataset are, as far as they are there."""
+    folder = LAYOUT.shard_folder(dataset)
+    if CONFIG.datasets[dataset].is_remote or not Path(folder).is_dir():
+        return 0
+    return sum(path.stat().st_size for path in Path(folder).glob(f"ds-{dataset}_sub-*.tar"))
 
 
 def dataset_labels(wildcards):
@@ -238,6 +277,13 @@ def on_nodes(value):
     return lambda wildcards: value(devices(wildcards)) if devices(wildcards).nodes > 1 else None
 
 
+def training_extra(wildcards):
+    """What else Slurm is asked for: a job that may be queued again and goes on in the same log; tasks and GPUs of nodes."""
+    found = devices(wildcards)
+    of_nodes = f" --ntasks-per-node=1 --gpus-per-node={found.gpus}" if found.nodes > 1 else ""
+    return f"--requeue --open-mode=append{of_nodes}"
+
+
 def training_cpus(wildcards):
     """CPUs of each node: a few for each process, to cut windows and to start kernels."""
     return max(1, 4 * devices(wildcards).gpus)
@@ -246,12 +292,20 @@ def training_cpus(wildcards):
 def training_memory(wildcards, input, attempt):
     """MB of each node: the packed runs once for all processes, or shards that each reads, and a share for each."""
     processes = max(1, devices(wildcards).gpus)
-    # Before the datasets are indexed, their run table stands for the shards.
-    packed, loose = (
-        sum(Path(path).stat().st_size for path in ([paths] if isinstance(paths, str) else paths)) / 1e6
-        for paths in (input.corpus, input.shards)
-    )
+    datasets = LAYOUT.pretrain_datasets(wildcards.experiment)
+    megabytes = sum(map(shard_bytes, datasets)) / 1e6
+    packed, loose = (megabytes, 0) if LAYOUT.shares_shards(PRETRAIN[wildcards.experiment]) else (0, megabytes)
     return attempt * int(4000 + 4000 * processes + packed + 2 * processes * loose)
+
+
+def corpus_threads(wildcards):
+    """Threads that read shards: one for each hundred subjects."""
+    return min(8, 1 + sum(len(subjects(dataset)) for dataset in CORPORA[wildcards.corpus]) // 100)
+
+
+def corpus_memory(wildcards, attempt):
+    """MB: all runs are packed through memory, and statistics of all pairs of parcels are kept."""
+    return attempt * int(4000 + 2 * sum(map(shard_bytes, CORPORA[wildcards.corpus])) / 1e6)
 
 
 def pretrain_splits(wildcards):
@@ -375,14 +429,8 @@ def ceilings_argument(wildcards):
 
 
 def quality_of(datasets):
-    """The quality tables of all subjects: of their motion and of their signals."""
-    return [
-        table.format(dataset=dataset, subject=subject)
-        for dataset in datasets
-        if dataset in PREPARED
-        for subject in subjects(dataset)
-        for table in (layout.QC, layout.QUALITY)
-    ]
+    """What stands for the quality tables of all subjects: of their motion and of their signals."""
+    return [path for dataset in datasets for path in batch_files(dataset)]
 
 
 def quality_folders(datasets):
@@ -414,13 +462,12 @@ def export_files(wildcards):
 
 def figure_files():
     """The figures that the config has data for."""
-    names = ["upstream_data"] if UPSTREAM else []
-    if PREPARED:
-        names += ["quality", "excluded", "carpet"]
-    if PRETRAIN:
-        names.append("upstream_losses")
-    if DOWNSTREAM:
-        names.append("downstream_trials")
+    return expand(layout.FIGURE, figure=LAYOUT.figures())
+
+
+def report_tables():
+    """What the report says beside its figures, for the parts that the config has."""
+    tables = expand(layout.RUNS, dataset=CONFIG.datasets)
     if DOWNSTREAM and ADAPT:
-        names += ["downstream_accuracy", "downstream_curves", "downstream_comparisons", "downstream_confusion"]
-    return expand(layout.FIGURE, figure=names)
+        tables += expand(layout.SCORES, dataset=DOWNSTREAM) + expand(layout.COMPARISONS, dataset=DOWNSTREAM)
+    return tables

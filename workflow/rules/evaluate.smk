@@ -34,7 +34,7 @@ rule evaluate_dataset:
         "../../envs/gpu.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
+        mem_mb=growing(8000),
         runtime=240,
     params:
         options=options("evaluate"),

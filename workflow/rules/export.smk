@@ -14,7 +14,7 @@ rule export:
 rule export_lfb:
     """Write the samples of a subject for Learning from Brains."""
     input:
-        lambda wildcards: f"data/{dataset_role(wildcards)}/{bids.shard_name(wildcards.dataset, wildcards.subject)}",
+        subject_batch(lambda wildcards: wildcards.subject),
     output:
         "results/export/{dataset}_sub-{subject}_lfb.json",
     log:
@@ -25,14 +25,15 @@ rule export_lfb:
         "../../envs/cpu.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     params:
+        shard=lambda wildcards: LAYOUT.shard(wildcards.dataset, wildcards.subject),
         folder=lambda wildcards: f"data/lfb/{dataset_role(wildcards)}",
     shell:
         "boldly export"
         " --layout lfb"
-        " --input {input:q}"
+        " --input {params.shard:q}"
         " --folder {params.folder:q}"
         " --output {output:q}"
         " 2> {log:q}"
@@ -41,7 +42,7 @@ rule export_lfb:
 rule export_bids:
     """Write the time series of a subject as TSV and JSON."""
     input:
-        timeseries=layout.TIMESERIES,
+        batch=subject_batch(lambda wildcards: wildcards.subject),
         atlas=atlas_files(),
     output:
         "results/export/{dataset}_sub-{subject}_bids.json",
@@ -53,15 +54,16 @@ rule export_bids:
         "../../envs/cpu.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     params:
         atlas=options("atlas"),
+        timeseries=layout.TIMESERIES,
         folder="results/export/{dataset}",
     shell:
         "boldly export"
         " --layout bids"
-        " --input {input.timeseries:q}"
+        " --input {params.timeseries:q}"
         " --atlas {params.atlas:q}"
         " --dataset {wildcards.dataset:q}"
         " --folder {params.folder:q}"

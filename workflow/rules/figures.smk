@@ -29,7 +29,7 @@ rule figure_upstream_data:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=10,
     params:
         options=options("figures"),
@@ -63,7 +63,7 @@ rule figure_quality:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=10,
     params:
         options=options("figures"),
@@ -105,14 +105,18 @@ use rule figure_quality as figure_carpet with:
         "results/logs/figures/carpet.log",
     benchmark:
         "results/usage/figures/carpet.tsv"
+    params:
+        options=options("figures"),
+        folders=quality_folders(PREPARED) + LAYOUT.atlas_names(),
+        figure=subpath(output.png, basename=True, strip_suffix=".png"),
+        revision=REVISIONS["figures"],
 
 
 rule figure_carpet_of_run:
     """Signals and motion of one run: snakemake results/figures/carpet/<dataset>/<run key>.png."""
     input:
         runs=layout.RUNS,
-        nuisance=lambda wildcards: layout.NUISANCE.format(dataset=wildcards.dataset, subject=subject_of(wildcards)),
-        series=lambda wildcards: layout.TIMESERIES.format(dataset=wildcards.dataset, subject=subject_of(wildcards)),
+        batch=subject_batch(subject_of),
     output:
         png=layout.CARPET,
         others=multiext("results/figures/carpet/{dataset}/{key}", ".pdf", ".tsv"),
@@ -125,11 +129,11 @@ rule figure_carpet_of_run:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=10,
     params:
         options=options("figures"),
-        folders=lambda wildcards: quality_folders([wildcards.dataset]),
+        folders=lambda wildcards: quality_folders([wildcards.dataset]) + LAYOUT.atlas_names(),
         revision=REVISIONS["figures"],
     shell:
         "boldly figures"
@@ -144,11 +148,7 @@ rule figure_carpet_of_run:
 rule figure_upstream_losses:
     """Training and validation loss of each framework (figure 4)."""
     input:
-        expand(
-            layout.UPSTREAM_MODEL + "/{kind}_history.csv",
-            experiment=PRETRAIN,
-            kind=["train", "eval"],
-        ),
+        LAYOUT.figure_tables("upstream_losses"),
     output:
         png=report(
             "results/figures/upstream_losses.png",
@@ -163,24 +163,121 @@ rule figure_upstream_losses:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=10,
     params:
         options=options("figures"),
+        figure=subpath(output.png, basename=True, strip_suffix=".png"),
         revision=REVISIONS["figures"],
     shell:
         "boldly figures"
-        " --figure upstream_losses"
+        " --figure {params.figure}"
         " --tables {input:q}"
         " --options {params.options:q}"
         " --output {output.png:q}"
         " 2> {log:q}"
 
 
+use rule figure_upstream_losses as figure_upstream_frameworks with:
+    input:
+        LAYOUT.figure_tables("upstream_frameworks"),
+    output:
+        png=report(
+            "results/figures/upstream_frameworks.png",
+            caption="../report/upstream_frameworks.rst",
+            category="Models",
+        ),
+        others=multiext("results/figures/upstream_frameworks", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/upstream_frameworks.log",
+    benchmark:
+        "results/usage/figures/upstream_frameworks.tsv"
+
+
+use rule figure_upstream_losses as figure_upstream_sizes with:
+    input:
+        LAYOUT.figure_tables("upstream_sizes"),
+    output:
+        png=report(
+            "results/figures/upstream_sizes.png",
+            caption="../report/upstream_sizes.rst",
+            category="Models",
+        ),
+        others=multiext("results/figures/upstream_sizes", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/upstream_sizes.log",
+    benchmark:
+        "results/usage/figures/upstream_sizes.tsv"
+
+
+use rule figure_upstream_losses as figure_upstream_skill with:
+    input:
+        LAYOUT.figure_tables("upstream_skill"),
+    output:
+        png=report(
+            "results/figures/upstream_skill.png",
+            caption="../report/upstream_skill.rst",
+            category="Models",
+        ),
+        others=multiext("results/figures/upstream_skill", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/upstream_skill.log",
+    benchmark:
+        "results/usage/figures/upstream_skill.tsv"
+
+
+use rule figure_upstream_losses as figure_upstream_scaling with:
+    input:
+        LAYOUT.figure_tables("upstream_scaling"),
+    output:
+        png=report(
+            "results/figures/upstream_scaling.png",
+            caption="../report/upstream_scaling.rst",
+            category="Models",
+        ),
+        others=multiext("results/figures/upstream_scaling", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/upstream_scaling.log",
+    benchmark:
+        "results/usage/figures/upstream_scaling.tsv"
+
+
+use rule figure_upstream_losses as figure_upstream_largest with:
+    input:
+        LAYOUT.figure_tables("upstream_largest"),
+    output:
+        png=report(
+            "results/figures/upstream_largest.png",
+            caption="../report/upstream_largest.rst",
+            category="Models",
+        ),
+        others=multiext("results/figures/upstream_largest", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/upstream_largest.log",
+    benchmark:
+        "results/usage/figures/upstream_largest.tsv"
+
+
+use rule figure_upstream_losses as figure_upstream_warm_start with:
+    input:
+        LAYOUT.figure_tables("upstream_warm_start"),
+    output:
+        png=report(
+            "results/figures/upstream_warm_start.png",
+            caption="../report/upstream_warm_start.rst",
+            category="Models",
+        ),
+        others=multiext("results/figures/upstream_warm_start", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/upstream_warm_start.log",
+    benchmark:
+        "results/usage/figures/upstream_warm_start.tsv"
+
+
 rule figure_downstream_trials:
     """Trials of each state and person, and what was left out."""
     input:
-        expand(layout.TRIALS, dataset=DOWNSTREAM),
+        LAYOUT.figure_tables("downstream_trials"),
     output:
         png=report(
             "results/figures/downstream_trials.png",
@@ -195,7 +292,7 @@ rule figure_downstream_trials:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=10,
     params:
         options=options("figures"),
@@ -212,8 +309,7 @@ rule figure_downstream_trials:
 rule figure_downstream:
     """Decoding accuracy by number of training subjects: heat map (figure 5) or curves."""
     input:
-        scores=expand(layout.SCORES, dataset=DOWNSTREAM),
-        comparisons=expand(layout.COMPARISONS, dataset=DOWNSTREAM),
+        LAYOUT.figure_tables("downstream_accuracy"),
     output:
         png=report(
             "results/figures/downstream_{view}.png",
@@ -230,7 +326,7 @@ rule figure_downstream:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=10,
     params:
         options=options("figures"),
@@ -238,7 +334,7 @@ rule figure_downstream:
     shell:
         "boldly figures"
         " --figure downstream_{wildcards.view:q}"
-        " --tables {input.scores:q} {input.comparisons:q}"
+        " --tables {input:q}"
         " --options {params.options:q}"
         " --output {output.png:q}"
         " 2> {log:q}"
@@ -247,7 +343,7 @@ rule figure_downstream:
 rule figure_downstream_comparisons:
     """How much more accurate pretrained decoders are than baselines and controls."""
     input:
-        expand(layout.COMPARISONS, dataset=DOWNSTREAM),
+        LAYOUT.figure_tables("downstream_comparisons"),
     output:
         png=report(
             "results/figures/downstream_comparisons.png",
@@ -262,7 +358,7 @@ rule figure_downstream_comparisons:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=10,
     params:
         options=options("figures"),
@@ -279,7 +375,7 @@ rule figure_downstream_comparisons:
 rule figure_downstream_confusion:
     """Which states are taken for which."""
     input:
-        expand(layout.PREDICTIONS, dataset=DOWNSTREAM),
+        LAYOUT.figure_tables("downstream_confusion"),
     output:
         png=report(
             "results/figures/downstream_confusion.png",
@@ -294,15 +390,80 @@ rule figure_downstream_confusion:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=10,
     params:
         options=options("figures"),
+        figure=subpath(output.png, basename=True, strip_suffix=".png"),
         revision=REVISIONS["figures"],
     shell:
         "boldly figures"
-        " --figure downstream_confusion"
+        " --figure {params.figure}"
         " --tables {input:q}"
         " --options {params.options:q}"
         " --output {output.png:q}"
         " 2> {log:q}"
+
+
+use rule figure_downstream_confusion as figure_downstream_reliability with:
+    input:
+        LAYOUT.figure_tables("downstream_reliability"),
+    output:
+        png=report(
+            "results/figures/downstream_reliability.png",
+            caption="../report/downstream_reliability.rst",
+            category="Decoding",
+        ),
+        others=multiext("results/figures/downstream_reliability", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/downstream_reliability.log",
+    benchmark:
+        "results/usage/figures/downstream_reliability.tsv"
+
+
+use rule figure_downstream_confusion as figure_downstream_embedding with:
+    input:
+        LAYOUT.figure_tables("downstream_embedding"),
+    output:
+        png=report(
+            "results/figures/downstream_embedding.png",
+            caption="../report/downstream_embedding.rst",
+            category="Decoding",
+        ),
+        others=multiext("results/figures/downstream_embedding", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/downstream_embedding.log",
+    benchmark:
+        "results/usage/figures/downstream_embedding.tsv"
+
+
+use rule figure_downstream_confusion as figure_downstream_training with:
+    input:
+        LAYOUT.figure_tables("downstream_training"),
+    output:
+        png=report(
+            "results/figures/downstream_training.png",
+            caption="../report/downstream_training.rst",
+            category="Decoding",
+        ),
+        others=multiext("results/figures/downstream_training", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/downstream_training.log",
+    benchmark:
+        "results/usage/figures/downstream_training.tsv"
+
+
+use rule figure_downstream_confusion as figure_downstream_replication with:
+    input:
+        LAYOUT.figure_tables("downstream_replication"),
+    output:
+        png=report(
+            "results/figures/downstream_replication.png",
+            caption="../report/downstream_replication.rst",
+            category="Decoding",
+        ),
+        others=multiext("results/figures/downstream_replication", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/downstream_replication.log",
+    benchmark:
+        "results/usage/figures/downstream_replication.tsv"

@@ -29,7 +29,7 @@ checkpoint index_dataset:
         "../../envs/cpu.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=60,
     params:
         dataset=dataset_options,

@@ -31,9 +31,9 @@ rule pretrain_corpus:
         "results/usage/corpus/{corpus}.tsv"
     conda:
         "../../envs/cpu.yaml"
-    threads: lambda wildcards, input: min(8, 1 + len(input.shards) // 100)
+    threads: corpus_threads
     resources:
-        mem_mb=4000,
+        mem_mb=corpus_memory,
         runtime=240,
     params:
         data=corpus_data,
@@ -61,7 +61,7 @@ rule pretrain_share:
         "../../envs/cpu.yaml"
     threads: 4
     resources:
-        mem_mb=4000,
+        mem_mb=corpus_memory,
         runtime=240,
     params:
         data=corpus_data,
@@ -99,12 +99,12 @@ rule pretrain_experiment:
         nodes=lambda wildcards: devices(wildcards).nodes,
         gpu=lambda wildcards: devices(wildcards).nodes * devices(wildcards).gpus,
         mem_mb=training_memory,
-        runtime=2880,
+        runtime=1440,  # a training that needs longer saves and is queued again by itself
         # Several nodes: the job itself starts a task on each, with the GPUs of that node.
         mpi=on_nodes(lambda devices: "srun"),
         tasks=on_nodes(lambda devices: devices.nodes),
         tasks_per_gpu=on_nodes(lambda devices: 0),
-        slurm_extra=on_nodes(lambda devices: f"--ntasks-per-node=1 --gpus-per-node={devices.gpus}"),
+        slurm_extra=training_extra,
     params:
         options=experiment_options("pretrain"),
         data=pretrain_data,
@@ -114,7 +114,8 @@ rule pretrain_experiment:
         folder=lambda wildcards: LAYOUT.model_folder(wildcards.experiment),
         revision=REVISIONS["pretrain"],
     shell:
-        "boldly launch"
+        # exec: signals reach the training, not a shell that would die of them and leave it to be killed.
+        "exec boldly launch"
         " --nodes {resources.nodes:q}"
         " --processes {params.processes:q}"
         " pretrain"
@@ -124,4 +125,4 @@ rule pretrain_experiment:
         " {params.corpus:q}"
         " {params.initial:q}"
         " --output {params.folder:q}"
-        " 2> {log:q}"
+        " 2>> {log:q}"

@@ -17,8 +17,7 @@ rule split_dataset:
     """Draw the subjects of a dataset."""
     input:
         runs=layout.RUNS,
-        qc=subject_files(layout.QC),
-        signals=subject_files(layout.QUALITY),
+        subjects=dataset_batches,
         participants=split_participants,
         same_people=splits_of_same_people,
     output:
@@ -31,7 +30,7 @@ rule split_dataset:
         "../../envs/cpu.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=10,
     params:
         role=dataset_role,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from boldly.config import PreprocessOptions, Section
@@ -16,15 +16,35 @@ Handler = Callable[[argparse.Namespace], None]
 Commands = Any
 
 
+class Arguments(Protocol):
+    """What takes arguments: a parser, or those of a stage."""
+
+    def add_argument(self, *names: str, **settings: Any) -> argparse.Action:
+        """Add one argument, as that of argparse."""
+
+
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line and the way to the help."""
+    """A parser whose errors are one line and the way to the help.
+
+    Attributes
+    ----------
+    more_help : callable or None
+        Returns what stands below the arguments in the help.
+    """
+
+    more_help: Callable[[], str] | None = None
+
+    def format_help(self) -> str:
+        """Return the help."""
+        text = super().format_help()
+        return text if self.more_help is None else f"{text}\n{self.more_help()}"
 
     def error(self, message: str) -> NoReturn:
         """Exit with the message."""
         self.exit(2, f"{self.prog}: {message}\ntry: {self.prog} --help\n")
 
 
-def command(commands: Commands, name: str, handler: Handler, text: str) -> argparse.ArgumentParser:
+def command(commands: Commands, name: str, handler: Handler, text: str) -> Parser:
     """Add a sub-command.
 
     Parameters
@@ -40,28 +60,27 @@ def command(commands: Commands, name: str, handler: Handler, text: str) -> argpa
 
     Returns
     -------
-    ArgumentParser
+    Parser
         For its arguments.
     """
-    sub: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=f"{text[0].upper()}{text[1:]}."
-    )
+    description = f"{text[0].upper()}{text[1:]}."
+    sub: Parser = commands.add_parser(name, help=text, description=description)
     sub.set_defaults(command=handler)
     return sub
 
 
-def flag(sub: argparse.ArgumentParser, name: str, text: str, **settings: Any) -> None:
+def flag(sub: Arguments, name: str, text: str, **settings: Any) -> None:
     """Add `--name`, which is required unless it has a default or `required=False`."""
     settings = {"required": "default" not in settings, "help": text, **settings}
     sub.add_argument(f"--{name}", **settings)
 
 
-def path(sub: argparse.ArgumentParser, name: str, text: str, **settings: Any) -> None:
+def path(sub: Arguments, name: str, text: str, **settings: Any) -> None:
     """Add `--name PATH`, as `flag`."""
     flag(sub, name, text, type=Path, metavar="PATH", **settings)
 
 
-def json_options(sub: argparse.ArgumentParser, name: str = "options", section: str = "the stage") -> None:
+def json_options(sub: Arguments, name: str = "options", section: str = "the stage") -> None:
     """Add `--name JSON`: a section of the config, as the workflow passes it."""
     text = f"options of {section} as JSON (config/README.md); default: {{}}"
     flag(sub, name, text, default="{}", metavar="JSON")

@@ -7,16 +7,20 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boldly.cli.arguments import Commands, command, flag, json_options, parsed, path
+from boldly.cli.arguments import Commands, flag, json_options, parsed, path
+from boldly.cli.stages import stage_command
 from boldly.records import InputError, Problem
 
 if TYPE_CHECKING:
     from boldly.config import AdaptOptions
 
+_EXPERIMENT = "the experiment, or a new one: --set says then what it starts from"
+
 
 def add(commands: Commands) -> None:
     """Register the stages pretrain to figures."""
-    sub = command(commands, "pretrain", _pretrain, "train an upstream experiment on unlabelled runs")
+    sub = stage_command(commands, "pretrain", _pretrain, "train an upstream experiment on unlabelled runs")
+    sub.choose("experiment", _EXPERIMENT, metavar="NAME")
     flag(sub, "name", "name of the experiment")
     json_options(sub)
     flag(
@@ -31,9 +35,10 @@ def add(commands: Commands) -> None:
     path(sub, "corpus", "folder that `boldly corpus` wrote; default: shards are read into memory", default=None)
     path(sub, "output", "folder of the experiment to write")
 
-    sub = command(
+    sub = stage_command(
         commands, "adapt", _adapt, "train a downstream experiment for all sizes, draws and seeds of a split"
     )
+    sub.choose("experiment", _EXPERIMENT, metavar="NAME")
     flag(sub, "name", "name of the experiment", default="experiment")
     flag(
         sub,
@@ -43,7 +48,7 @@ def add(commands: Commands) -> None:
         default=None,
         metavar="JSON",
     )
-    flag(sub, "dataset", "name of the dataset")
+    sub.choose("dataset", "name of the dataset; beside --config by default all", required=True, metavar="NAME")
     json_options(sub)
     path(sub, "split", "split of the dataset")
     path(sub, "shards", "folder of its shards")
@@ -59,10 +64,11 @@ def add(commands: Commands) -> None:
     path(sub, "members", "folders of the adapted experiments that an ensemble is made of", nargs="+", default=None)
     path(sub, "output", "folder of the experiment to write")
 
-    sub = command(commands, "evaluate", _evaluate, "score all decoders of a dataset on its test trials")
-    flag(sub, "dataset", "name of the dataset")
+    sub = stage_command(commands, "evaluate", _evaluate, "score all decoders of a dataset on its test trials")
+    sub.choose("dataset", "name of the dataset; beside --config by default all", required=True, metavar="NAME")
     path(sub, "split", "split of the dataset")
     path(sub, "shards", "folder of its shards")
+    sub.choose("experiment", "decoders to score; default: those of the config", metavar="NAME", nargs="+")
     path(sub, "models", "folders of the adapted experiments", nargs="+")
     path(sub, "ceilings", "best accuracies possible (simulated data)", default=None)
     json_options(sub)
@@ -71,10 +77,10 @@ def add(commands: Commands) -> None:
     path(sub, "choices", "table of what validation chose for each fit, to write")
     path(sub, "predictions", "table of predictions to write (.tsv.gz)")
 
-    sub = command(commands, "figures", _figures, "draw a figure from tables")
-    flag(sub, "figure", "name of the figure")
+    sub = stage_command(commands, "figures", _figures, "draw a figure from tables")
+    sub.choose("figure", "name of the figure; beside --config by default all", required=True, metavar="NAME")
+    sub.choose("key", "key of the one run to draw (carpet)", metavar="RUN")
     path(sub, "tables", "the tables it is drawn from, or folders that hold them", nargs="+")
-    flag(sub, "key", "key of the one run to draw (carpet)", required=False)
     json_options(sub)
     path(sub, "output", "PNG file to write; PDF and TSV lie beside")
 

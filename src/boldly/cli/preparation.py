@@ -1,11 +1,13 @@
-"""The stages from derivatives to shards and splits: index, preprocess, parcellate, shard, split."""
+"""The stages from derivatives to shards and splits: index, preprocess, parcellate, shard, prepare, split."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boldly.cli.arguments import Commands, command, flag, json_options, parsed, path, preprocess_options
+from boldly.cli.arguments import Arguments, Commands, command, flag, json_options, parsed, path, preprocess_options
+from boldly.cli.stages import Stage, stage_command
 
 if TYPE_CHECKING:
     from boldly.config import TaskOptions
@@ -14,12 +16,12 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     """Register the stages index to split."""
 
-    def defective(sub: argparse.ArgumentParser) -> None:
+    def defective(sub: Arguments) -> None:
         choices = ["stop", "exclude"]
         flag(sub, "on-error", "what a defective run does; default: stop", default="stop", choices=choices)
 
-    sub = command(commands, "index", _index, "list the runs of a dataset and all that is wrong with them")
-    flag(sub, "dataset", "name of the dataset")
+    sub = stage_command(commands, "index", _index, "list the runs of a dataset and all that is wrong with them")
+    _choose_dataset(sub, required=True)
     flag(sub, "dataset-options", "its config section as JSON", metavar="JSON")
     flag(sub, "atlas", "config section atlas as JSON", metavar="JSON")
     json_options(sub)
@@ -30,19 +32,23 @@ def add(commands: Commands) -> None:
     path(sub, "trials", "table of events and trials to write")
     flag(sub, "t-r-s", "repetition time of all shards, s (shard.t_r_s)", type=float, default=None, metavar="S")
 
-    sub = command(
+    sub = stage_command(
         commands, "preprocess", _preprocess, "write the nuisance regressors and motion quality of a subject's runs"
     )
     path(sub, "runs", "run table")
-    flag(sub, "subject", "subject label, without sub-")
+    _choose_dataset(sub, required=False)
+    _choose_subject(sub)
     json_options(sub)
     defective(sub)
     path(sub, "nuisance", "table of regressors per frame to write")
     path(sub, "qc", "table of quality per run to write")
 
-    sub = command(commands, "parcellate", _parcellate, "write the cleaned parcel time series of a subject's runs")
+    sub = stage_command(
+        commands, "parcellate", _parcellate, "write the cleaned parcel time series of a subject's runs"
+    )
     path(sub, "runs", "run table")
-    flag(sub, "subject", "subject label, without sub-")
+    _choose_dataset(sub, required=False)
+    _choose_subject(sub)
     path(sub, "nuisance", "regressors per frame")
     path(sub, "qc", "quality per run")
     flag(sub, "atlas", "config section atlas as JSON", metavar="JSON")
@@ -53,10 +59,11 @@ def add(commands: Commands) -> None:
     path(sub, "output", "safetensors file to write")
     path(sub, "quality", "table of signal quality per run to write")
 
-    sub = command(commands, "shard", _shard, "write a subject's samples as a WebDataset tar")
+    sub = stage_command(commands, "shard", _shard, "write a subject's samples as a WebDataset tar")
     path(sub, "timeseries", "time series of the subject")
     path(sub, "runs", "run table")
-    flag(sub, "subject", "subject label, without sub-")
+    _choose_dataset(sub, required=False)
+    _choose_subject(sub)
     flag(sub, "role", "what the dataset is for", choices=["upstream", "downstream"])
     flag(sub, "task", "how events become trials, as JSON (downstream)", default=None, metavar="JSON")
     path(sub, "labels", "label names (JSON)")
@@ -67,8 +74,10 @@ def add(commands: Commands) -> None:
     path(sub, "output", "tar to write")
     path(sub, "problems", "table to write of the runs that are left out, if any", default=None)
 
-    sub = command(commands, "split", _split, "choose subjects for training, validation and test")
-    flag(sub, "dataset", "name of the dataset")
+    _add_prepare(commands)
+
+    sub = stage_command(commands, "split", _split, "choose subjects for training, validation and test")
+    _choose_dataset(sub, required=True)
     path(sub, "runs", "run table")
     path(sub, "qc", "folder of the quality tables of its subjects, from preprocess", default=None)
     path(sub, "signals", "folder of the quality tables of its subjects, from parcellate", default=None)
@@ -79,6 +88,33 @@ def add(commands: Commands) -> None:
     path(sub, "participants", "participants.tsv, for the options group and stratify", default=None)
     path(sub, "same-source", "splits of downstream datasets of the same people (upstream)", nargs="*", default=[])
     path(sub, "output", "split to write (JSON)")
+
+
+def _choose_dataset(stage: Stage, *, required: bool) -> None:
+    text = "name of the dataset; beside --config by default all that the stage takes"
+    stage.choose("dataset", text, required=required, metavar="NAME")
+
+
+def _choose_subject(stage: Stage) -> None:
+    text = "subject label, without sub-; beside --config by default all usable ones"
+    stage.choose("subject", text, required=True, metavar="LABEL")
+
+
+def _add_prepare(commands: Commands) -> None:
+    text = "preprocess, parcellate and shard many subjects in one job, in the folder of a study"
+    sub = command(commands, "prepare", _prepare, text)
+    flag(sub, "dataset", "name of the dataset, which is indexed")
+    flag(sub, "role", "what the dataset is for", choices=["upstream", "downstream"])
+    flag(sub, "batch", "which of its subjects, as 3of16; default: 1of1, all", default="1of1", metavar="NofM")
+    flag(
+        sub, "until", "last stage; default: shard", default="shard", choices=["preprocess", "parcellate", "shard"]
+    )
+    flag(
+        sub,
+        "options",
+        "options as JSON: preprocess, parcellate, shard, atlas, task, window_frames, on_error",
+        metavar="JSON",
+    )
 
 
 def _index(args: argparse.Namespace) -> None:
@@ -154,6 +190,16 @@ def _shard(args: argparse.Namespace) -> None:
         on_error=args.on_error,
         problems_table=args.problems,
     )
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    from boldly import preparing
+    from boldly.config import PrepareOptions, apply_preset
+
+    options = parsed(PrepareOptions, args.options)
+    options = options.model_copy(update={"preprocess": apply_preset(options.preprocess, Path())})
+    dataset = preparing.Dataset(args.dataset, args.role, options)
+    preparing.run(dataset, batch=args.batch, until=args.until)
 
 
 def _split(args: argparse.Namespace) -> None:

@@ -25,9 +25,12 @@ from boldly.config.datasets import (
     TaskOptions,
     UpstreamSplitOptions,
 )
+from boldly.config.explanation import ExplainMethod, ExplainOptions, RivalMethod
 from boldly.config.preparation import (
+    BatchOptions,
     ExportOptions,
     IndexOptions,
+    PrepareOptions,
     ShardOptions,
     SplitOptions,
 )
@@ -41,7 +44,7 @@ from boldly.config.pretraining import (
     Variant,
     repeat_name,
 )
-from boldly.config.reading import apply_preset, load_config, resolve
+from boldly.config.reading import apply_preset, load_config, read_config, read_yaml, resolve
 from boldly.config.sections import REVISIONS, STAGES, ExperimentName, Fraction, Name, S, Section, parse
 from boldly.config.signals import (
     ContractField,
@@ -67,6 +70,7 @@ __all__ = [
     "AtlasChoice",
     "AtlasOptions",
     "Baseline",
+    "BatchOptions",
     "ClassifierName",
     "Config",
     "ContractField",
@@ -76,6 +80,8 @@ __all__ = [
     "EvaluateOptions",
     "ExclusionOptions",
     "ExperimentName",
+    "ExplainMethod",
+    "ExplainOptions",
     "ExportOptions",
     "FiguresOptions",
     "Fraction",
@@ -86,12 +92,14 @@ __all__ = [
     "Name",
     "OptimiserOptions",
     "ParcellateOptions",
+    "PrepareOptions",
     "PreprocessOptions",
     "PretrainOptions",
     "PretrainSection",
     "ProbeBaseline",
     "ReadOut",
     "RestOptions",
+    "RivalMethod",
     "S",
     "Section",
     "ShardOptions",
@@ -103,6 +111,8 @@ __all__ = [
     "apply_preset",
     "load_config",
     "parse",
+    "read_config",
+    "read_yaml",
     "repeat_name",
     "resolve",
     "with_one_high_pass",

@@ -380,6 +380,9 @@ class DatasetOptions(Section):
     ceilings: str | None = Field(
         None, description="Table of the best accuracies possible, known for simulated data only."
     )
+    truth: str | None = Field(
+        None, description="Table of how parcels respond to states, known for simulated data only (stage explain)."
+    )
     split: DownstreamSplitOptions | UpstreamSplitOptions | None = Field(
         None, description="Split of this dataset; default: `split.upstream` or `split.downstream`, by role."
     )

@@ -39,8 +39,12 @@ class DescribedOption:
 
 def described(model: type[Section]) -> list[DescribedOption]:
     """Return the options of a section, its own before those that it shares with others."""
-    own = [name for name in model.model_fields if name in model.__annotations__]
-    return [*_described(model, own), *shared_options(model)]
+    return own_options(model) + shared_options(model)
+
+
+def own_options(model: type[Section]) -> list[DescribedOption]:
+    """Return the options that a section alone has."""
+    return _described(model, [name for name in model.model_fields if name in model.__annotations__])
 
 
 def shared_options(model: type[Section]) -> list[DescribedOption]:

@@ -8,8 +8,9 @@ from pydantic import (
     Field,
 )
 
-from boldly.config.datasets import DownstreamSplitOptions, UpstreamSplitOptions
+from boldly.config.datasets import AtlasOptions, DownstreamSplitOptions, TaskOptions, UpstreamSplitOptions
 from boldly.config.sections import Section
+from boldly.config.signals import ParcellateOptions, PreprocessOptions
 
 
 class IndexOptions(Section):
@@ -48,3 +49,27 @@ class SplitOptions(Section):
     upstream: UpstreamSplitOptions = Field(UpstreamSplitOptions(), description="Pretraining.")
     downstream: DownstreamSplitOptions = Field(DownstreamSplitOptions(), description="Decoding.")
     seed: int = Field(1234, description="Seed of all splits.")
+
+
+class BatchOptions(Section):
+    """How many subjects one job prepares (preprocess, parcellate and shard), one after the other."""
+
+    minutes: float = Field(
+        1.0,
+        gt=0,
+        description="How long such a job should last, minutes, by what was measured in this folder, or 4 s for "
+        "each run; on a cluster longer than jobs wait for their turn (the profile slurm has 20).",
+    )
+    subjects: int | None = Field(None, ge=1, description="Subjects of each job, instead; null: as `minutes` says.")
+
+
+class PrepareOptions(Section):
+    """What `boldly prepare` is told of a dataset: the sections of the three stages, and what they take from others."""
+
+    preprocess: PreprocessOptions = PreprocessOptions()
+    parcellate: ParcellateOptions = ParcellateOptions()
+    shard: ShardOptions = ShardOptions()
+    atlas: AtlasOptions
+    task: TaskOptions | None = None
+    window_frames: int = 10
+    on_error: Literal["stop", "exclude"] = "stop"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from boldly.config.datasets import TaskOptions
+from boldly.config.overrides import FLAG, with_settings
 from boldly.config.sections import S, parse
 from boldly.config.signals import PreprocessOptions
 from boldly.config.study import Config
@@ -40,7 +42,7 @@ def resolve(config: Config, checkout: Path) -> Config:
             options = datasets[name] = options.model_copy(update={"preprocess": own})
         if isinstance(options.task, str):
             path = _find(options.task, checkout)
-            task = parse(TaskOptions, _read_yaml(path, f"datasets.{name}.task"), path)
+            task = parse(TaskOptions, read_yaml(path, f"datasets.{name}.task"), path)
             datasets[name] = options.model_copy(update={"task": task})
     experiments = dict(config.pretrain.experiments)
     for name, experiment in experiments.items():
@@ -74,7 +76,7 @@ def apply_preset(options: PreprocessOptions, checkout: Path) -> PreprocessOption
     if options.preset is None:
         return options
     path = _preset_path(options.preset, checkout)
-    base = parse(PreprocessOptions, _read_yaml(path, "preprocess.preset"), path)
+    base = parse(PreprocessOptions, read_yaml(path, "preprocess.preset"), path)
     if base.preset is not None:
         message, remedy = "a preset cannot start from another one", "write its options out"
         raise InputError(Problem(path, "preset", message, remedy))
@@ -98,11 +100,32 @@ def _preset_path(preset: str, checkout: Path) -> str:
 
 def load_config(path: Path | str, checkout: Path) -> Config:
     """Read, check and complete a config file (see `resolve`)."""
-    return resolve(parse(Config, _read_yaml(str(path), "config"), str(path)), checkout)
+    return resolve(read_config(path, {}), checkout)
+
+
+def read_config(path: Path | str, settings: Mapping[str, Any]) -> Config:
+    """Read and check a config file.
+
+    Parameters
+    ----------
+    path : Path or str
+        YAML.
+    settings : mapping
+        Values in place of those of the file, by names as ``split.downstream.draws``.
+
+    Raises
+    ------
+    InputError
+        With every wrong key and value, or for a file that is absent or no YAML.
+    """
+    content = read_yaml(str(path), "config")
+    if settings and isinstance(content, dict):
+        return parse(Config, with_settings(content, settings), f"{path} with {FLAG}")
+    return parse(Config, content, str(path))
 
 
 # Options of a dataset in which ${VARIABLE} is expanded.
-_PATHS = ("derivatives", "fmriprep", "bids", "shards", "participants", "source", "ceilings")
+_PATHS = ("derivatives", "fmriprep", "bids", "shards", "participants", "source", "ceilings", "truth")
 
 
 def _expand_variables(config: Config) -> Config:
@@ -133,7 +156,14 @@ def _find(path: str, checkout: Path) -> str:
     return path if Path(path).exists() or not (checkout / path).exists() else str(checkout / path)
 
 
-def _read_yaml(path: str, entity: str) -> Any:
+def read_yaml(path: str, entity: str) -> Any:
+    """Read a YAML file of the config.
+
+    Raises
+    ------
+    InputError
+        For a file that is absent or not YAML.
+    """
     try:
         return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -12,7 +12,9 @@ from pydantic import (
 
 from boldly.config.adaptation import PROBE_BASELINES, AdaptOptions, AdaptSection
 from boldly.config.datasets import SURFACES, AtlasOptions, DatasetOptions, TaskOptions
+from boldly.config.explanation import ExplainOptions
 from boldly.config.preparation import (
+    BatchOptions,
     ExportOptions,
     IndexOptions,
     ShardOptions,
@@ -57,6 +59,11 @@ class FiguresOptions(Section):
     """Pictures."""
 
     dpi: int = Field(200, ge=50, description="Resolution of the PNG files.")
+    published: bool = Field(
+        False,
+        description="Mark in upstream_losses what Thomas et al. (2022) reached on their data, with which other "
+        "data cannot be compared.",
+    )
 
 
 class Config(Section):
@@ -75,7 +82,9 @@ class Config(Section):
     pretrain: PretrainSection = Field(PretrainSection(), description="Stage pretrain.")
     adapt: AdaptSection = Field(AdaptSection(), description="Stage adapt.")
     evaluate: EvaluateOptions = Field(EvaluateOptions(), description="Stage evaluate.")
+    explain: ExplainOptions = Field(ExplainOptions(), description="Stage explain.")
     figures: FiguresOptions = Field(FiguresOptions(), description="Stage figures.")
+    batches: BatchOptions = Field(BatchOptions(), description="Jobs that prepare subjects.")
     devices: dict[ExperimentName, DeviceOptions] = Field(
         {}, description="What upstream experiments train on, by name; `default`: the others."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +13,15 @@ from scipy.special import softmax
 from boldly.decoders import probe as probes
 from boldly.decoders.encoders import ENCODERS, SIGNAL, States, identity, network_states, signal_states
 from boldly.decoders.probe import FeatureCache, Probe
-from boldly.models.basis import FILE, load_basis
+from boldly.models.basis import FILE, Basis, load_basis
 from boldly.models.build import WEIGHTS, load_contract, load_encoder
 from boldly.provenance import check_same
 from boldly.records import InputError, Problem
 from boldly.samples.corpus import Corpus
-from boldly.training.decoding import predict, predict_logits
+from boldly.training.decoding import load_decoder, logits_of, predict, predict_logits
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def predict_fits(
@@ -53,7 +57,7 @@ def predict_fits(
     for name in trained:
         yield name, predict(folder / name, corpus, allow_mismatch=allow_mismatch)
     loaded = {name: Probe.load(folder / name) for name in fits if name not in trained}
-    encoded = _Encoded(folder, corpus)
+    encoded = _Encoded(_Encoders(folder), corpus)
     for name in sorted(loaded, key=lambda name: [member.encoder for member in loaded[name].members]):
         check_same(load_contract(folder / name), corpus.contract, str(folder), corpus.keys[0], allow_mismatch)
         probabilities = encoded.probabilities(loaded[name])
@@ -64,6 +68,67 @@ def predict_fits(
         yield name, probabilities
 
 
+class LoadedFit:
+    """A decoder and the networks that it reads from, read once and applied to any number of trials.
+
+    Parameters
+    ----------
+    folder : Path or str
+        Folder of the experiment.
+    name : str
+        Folder of the decoder in it.
+
+    Attributes
+    ----------
+    probe : Probe or None
+        The probe; None for a network alone.
+    network : nn.Module or None
+        The trained network; None for a probe alone.
+    longest : int
+        Longer trials are cut behind this many frames.
+
+    Raises
+    ------
+    InputError
+        For missing or damaged files.
+    """
+
+    def __init__(self, folder: Path | str, name: str) -> None:
+        folder = Path(folder)
+        self.probe = Probe.load(folder / name) if (folder / name / probes.CONFIG).exists() else None
+        self.network: nn.Module | None = None
+        if self.probe is None or (folder / name / WEIGHTS).exists():
+            self.network = load_decoder(folder / name)
+        self._encoders = _Encoders(folder)
+        for member in self.probe.members if self.probe is not None else ():
+            if member.encoder != SIGNAL:
+                self._encoders.load(member.encoder)
+
+    @property
+    def longest(self) -> int:
+        """Longer trials are cut behind this many frames."""
+        if self.probe is not None:
+            return self.probe.longest
+        sizes: Any = self.network.sizes  # type: ignore[union-attr]
+        longest: int = sizes.window_frames
+        return longest
+
+    def encoder(self, name: str) -> nn.Module:
+        """Return the network of an encoder."""
+        return self._encoders.load(name)[0]
+
+    def probabilities(self, corpus: Corpus) -> NDArray[np.float32]:
+        """Return the probability of each state for each trial, shape (R, labels); contracts are not compared."""
+        logits = None if self.network is None else logits_of(self.network, corpus)
+        if self.probe is None:
+            import torch
+
+            assert logits is not None
+            return torch.from_numpy(logits).softmax(dim=1).numpy()
+        probabilities = _Encoded(self._encoders, corpus).probabilities(self.probe)
+        return probabilities if logits is None else _tuned(probabilities, logits)
+
+
 def _tuned(probabilities: NDArray[np.float32], logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the probabilities of a probe to whose logits those of a network are added."""
     smallest = np.finfo(np.float32).tiny
@@ -71,11 +136,25 @@ def _tuned(probabilities: NDArray[np.float32], logits: NDArray[np.float32]) -> N
     return softmax(sums, axis=1).astype(np.float32)
 
 
+class _Encoders:
+    """The encoders of an experiment, each read when it is first asked for and kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._loaded: dict[str, tuple[nn.Module, Basis | None]] = {}
+
+    def load(self, name: str) -> tuple[nn.Module, Basis | None]:
+        if name not in self._loaded:
+            folder = self.folder / ENCODERS / name
+            self._loaded[name] = load_encoder(folder), load_basis(folder)
+        return self._loaded[name]
+
+
 class _Encoded:
     """The trials as the encoders of an experiment see them; those that are no longer needed are forgotten."""
 
-    def __init__(self, folder: Path, corpus: Corpus) -> None:
-        self._folder, self._corpus = folder, corpus
+    def __init__(self, encoders: _Encoders, corpus: Corpus) -> None:
+        self._encoders, self._corpus = encoders, corpus
         self._known: dict[str, tuple[States, FeatureCache | None]] = {}
 
     def probabilities(self, probe: Probe) -> NDArray[np.float32]:
@@ -90,7 +169,7 @@ class _Encoded:
             if member.basis is not None:
                 features = FeatureCache(states, member.basis)
             if features is None:
-                path = self._folder / ENCODERS / member.encoder / FILE
+                path = self._encoders.folder / ENCODERS / member.encoder / FILE
                 raise InputError(Problem(str(path), "", "no such file", "rerun adapt for this experiment"))
             total += member.weight * member.probabilities(features(everything, member.read_outs, member.layers))
         return total.astype(np.float32)
@@ -99,7 +178,6 @@ class _Encoded:
         if name == SIGNAL:
             states = signal_states(self._corpus, longest)
             return states, FeatureCache(states, identity(states.values.shape[2]))
-        folder = self._folder / ENCODERS / name
-        states = network_states(load_encoder(folder), self._corpus, longest)
-        basis = load_basis(folder)
+        network, basis = self._encoders.load(name)
+        states = network_states(network, self._corpus, longest)
         return states, None if basis is None else FeatureCache(states, basis)

@@ -34,18 +34,18 @@ from boldly.models.basis import Basis
 
 Floats = NDArray[np.float32]
 
-_SLICES = 8
-_LEADING = 8
-_LAGS_S = (0.0, 1.0, 2.0, 3.0, 4.0)
-_COMPONENTS = 32
+PARTS = 8
+LEADING = 8
+LAGS_S = (0.0, 1.0, 2.0, 3.0, 4.0)
+COMPONENTS = 32
 # Share of a sphere of the same trace in each covariance: trials have fewer frames than a covariance has numbers.
-_SHRINKAGE = 0.1
+SHRINKAGE = 0.1
 # Fisher's z of a correlation of one is infinite.
-_HIGHEST = 0.999
+HIGHEST = 0.999
 # Share of the components' variance below which a trial does not vary: what rounding leaves is smaller.
-_STILL = 1e-9
+STILL = 1e-9
 # Half way between the components' own variances and equal ones, before covariances are taken.
-_WHITENING = 0.5
+WHITENING = 0.5
 
 
 def read_out(states: States, basis: Basis, words: Sequence[ReadOut], layers: Sequence[int]) -> list[Floats]:
@@ -83,18 +83,21 @@ def _mean(projected: NDArray, states: States, variance: Floats) -> NDArray:
 
 def _slices(projected: NDArray, states: States, variance: Floats) -> NDArray:
     """Return the means of the parts, which overlap by a frame where the length is no multiple of their number."""
-    edges = np.arange(_SLICES + 1) / _SLICES * states.lengths[:, None]  # (R, parts + 1)
-    first = np.floor(edges[:, :-1]).astype(np.int64)
-    stop = np.maximum(np.ceil(edges[:, 1:]).astype(np.int64), first + 1)
-    parts = [
-        _means(projected, states.starts[:-1] + first[:, part], states.starts[:-1] + stop[:, part])
-        for part in range(_SLICES)
-    ]
+    edges = part_edges(states.lengths) + states.starts[:-1, None, None]
+    parts = [_means(projected, *edges[:, part].T) for part in range(PARTS)]
     return np.concatenate(parts, axis=1)
 
 
+def part_edges(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the first frame of each part of trials and the one behind its last, shape (R, PARTS, 2)."""
+    edges = np.arange(PARTS + 1) / PARTS * lengths[:, None]  # (R, parts + 1)
+    first = np.floor(edges[:, :-1]).astype(np.int64)
+    stop = np.maximum(np.ceil(edges[:, 1:]).astype(np.int64), first + 1)
+    return np.stack([first, stop], axis=2)
+
+
 def _leading(projected: NDArray, states: States, variance: Floats) -> NDArray:
-    return _slices(projected[:, :_LEADING], states, variance)
+    return _slices(projected[:, :LEADING], states, variance)
 
 
 def _means(values: NDArray, first: NDArray, stop: NDArray) -> NDArray:
@@ -106,15 +109,16 @@ def _means(values: NDArray, first: NDArray, stop: NDArray) -> NDArray:
 
 
 def _covariance(projected: NDArray, states: States, variance: Floats) -> NDArray:
-    values = projected[:, :_LEADING]
+    values = projected[:, :LEADING]
     upper = np.triu_indices(values.shape[1])
     features = []
     for trial, (start, stop) in enumerate(zip(states.starts[:-1], states.starts[1:], strict=True)):
         frames = values[start:stop] - values[start:stop].mean(axis=0)
         parts = []
-        for lag_s in _LAGS_S:
-            lag = min(round(lag_s / states.t_r[trial]), len(frames) - 1)
-            now, later = _pairs(states, slice(start, stop), lag)
+        for lag_s in LAGS_S:
+            numbers = None if states.numbers is None else states.numbers[start:stop]
+            lag = lag_frames(lag_s, states.t_r[trial], len(frames))
+            now, later = lagged_pairs(len(frames), lag, numbers)
             product = frames[now].T @ frames[later] / max(1, len(now))
             parts.append(product[upper] if lag_s == 0 else product.ravel())
         features.append(np.concatenate(parts))
@@ -122,33 +126,36 @@ def _covariance(projected: NDArray, states: States, variance: Floats) -> NDArray
     return np.sign(table) * np.sqrt(np.abs(table))
 
 
-def _pairs(states: States, trial: slice, lag: int) -> tuple[NDArray, NDArray]:
+def lag_frames(lag_s: float, t_r: float, length: int) -> int:
+    """Return a lag as a number of frames, less than the trial has."""
+    return min(round(lag_s / float(t_r)), int(length) - 1)
+
+
+def lagged_pairs(length: int, lag: int, numbers: NDArray[np.int32] | None) -> tuple[NDArray, NDArray]:
     """Return which frames of a trial have one that comes `lag` frames later, and which these are.
 
-    Where scrubbing took frames, the next one that is there is not the next one in time.
+    Where scrubbing took frames, the next one that is there is not the next one in time: `numbers` (length,) says
+    which frame of its run each is; None: none is missing.
     """
-    if states.numbers is None:
-        first = np.arange(trial.stop - trial.start - lag)
+    if numbers is None:
+        first = np.arange(length - lag)
         return first, first + lag
-    numbers = states.numbers[trial]
     later = np.searchsorted(numbers, numbers + lag)
-    there = np.flatnonzero(
-        (later < len(numbers)) & (numbers[np.minimum(later, len(numbers) - 1)] == numbers + lag)
-    )
+    there = np.flatnonzero((later < length) & (numbers[np.minimum(later, length - 1)] == numbers + lag))
     return there, later[there]
 
 
 def _power(projected: NDArray, states: States, variance: Floats) -> NDArray:
-    values = projected[:, :_COMPONENTS]
+    values = projected[:, :COMPONENTS]
     upper = np.triu_indices(values.shape[1])
     table = _covariances(values, states)[:, *upper]
     return np.sign(table) * np.sqrt(np.abs(table))
 
 
 def _tangent(projected: NDArray, states: States, variance: Floats) -> NDArray:
-    values = projected[:, :_COMPONENTS]
+    values = projected[:, :COMPONENTS]
     floor = max(1e-6 * float(variance.max()), 1e-12)
-    weights = np.maximum(variance[: values.shape[1]], floor) ** (-_WHITENING / 2)
+    weights = np.maximum(variance[: values.shape[1]], floor) ** (-WHITENING / 2)
     return _logarithms(values * weights, states, variance[: values.shape[1]] * weights**2)
 
 
@@ -163,10 +170,10 @@ def _logarithms(values: NDArray, states: States, expected: NDArray) -> NDArray:
     weights = np.where(upper[0] == upper[1], 1, np.sqrt(2))
     covariances = _covariances(values, states)
     power = np.trace(covariances, axis1=1, axis2=2) / n
-    still = power <= _STILL * expected.mean()
+    still = power <= STILL * expected.mean()
     covariances[still], power[still] = np.diag(expected), expected.mean()
     # Components that never vary leave the least number.
-    shrunk = (1 - _SHRINKAGE) * covariances + (_SHRINKAGE * power + 1e-12)[:, None, None] * np.eye(n)
+    shrunk = (1 - SHRINKAGE) * covariances + (SHRINKAGE * power + 1e-12)[:, None, None] * np.eye(n)
     spectra, vectors = np.linalg.eigh(shrunk)
     logarithms = (vectors * np.log(spectra)[:, None]) @ vectors.transpose(0, 2, 1)
     return logarithms[:, *upper] * weights
@@ -191,7 +198,7 @@ def _correlation(projected: NDArray, states: States, variance: Floats) -> NDArra
         # Signals that do not vary correlate with none.
         frames /= np.where(norm > 0, norm, np.inf)
         found = (frames.T @ frames).ravel()[below].astype(np.float32)
-        table[trial] = np.arctanh(np.clip(found, -_HIGHEST, _HIGHEST))
+        table[trial] = np.arctanh(np.clip(found, -HIGHEST, HIGHEST))
     return table
 
 

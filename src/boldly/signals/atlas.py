@@ -221,8 +221,13 @@ def _integers(volumes: Volumes) -> NDArray[np.int32]:
     return labels.astype(np.int32)
 
 
+def names_table(options: AtlasOptions) -> Path | None:
+    """Return the table of names of an atlas: the one given, else the one found beside its image."""
+    return Path(options.labels) if options.labels is not None else _table_of(options)
+
+
 def _names(options: AtlasOptions, kind: str, values: tuple[int, ...]) -> tuple[str, ...]:
-    path = Path(options.labels) if options.labels is not None else _table_of(options)
+    path = names_table(options)
     if path is None:
         return tuple(f"parcel-{value}" for value in values)
 

@@ -42,11 +42,12 @@ _FAILURES = (
 
 
 class Origin(NamedTuple):
-    """Where an atlas is from, and on what terms."""
+    """Where an atlas is from, on what terms, and whether they let anyone pass it on."""
 
     source: str
     citation: str
     licence: str
+    may_be_shared: bool = False
 
 
 ORIGINS = {
@@ -60,6 +61,7 @@ ORIGINS = {
         "Schaefer et al. (2018), Local-global parcellation of the human cerebral cortex from intrinsic functional "
         "connectivity MRI, Cerebral Cortex 28, 3095-3114",
         "MIT",
+        may_be_shared=True,
     ),
     "aal": Origin(
         "https://www.gin.cnrs.fr/en/tools/aal",
@@ -122,7 +124,7 @@ def _fetch(atlas: AtlasOptions, image: Path, table: Path, record: Path) -> None:
         write_tsv(second, names)
         about = {
             "atlas": atlas.label,
-            **ORIGINS[str(atlas.name)]._asdict(),
+            **{key: value for key, value in ORIGINS[str(atlas.name)]._asdict().items() if key != "may_be_shared"},
             "template": str(bunch.template),
             "sha256": {image.name: file_sha256(first), table.name: file_sha256(second)},
         }

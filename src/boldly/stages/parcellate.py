@@ -111,7 +111,7 @@ def run(
             if record.key not in regressors:
                 raise InputError(Problem(str(nuisance), record.key, "no rows of this run", "rerun preprocess"))
             kept, confounds, _ = regressors[record.key]
-            series.append(_parcellate(record, kept, confounds, parcels, options, cache))
+            series.append(parcellate_run(record, kept, confounds, parcels, options, cache))
         except InputError as error:
             problems += error.problems
             defective[record.key] = " ".join("; ".join(problem.message for problem in error.problems).split())
@@ -178,7 +178,7 @@ def _with_defective(measured: pd.DataFrame, reasons: dict[str, str]) -> pd.DataF
     return whole.sort_values("key", ignore_index=True)
 
 
-def _parcellate(
+def parcellate_run(
     record: Run,
     kept: NDArray[np.bool_],
     regressors: NDArray[np.float64],
@@ -186,7 +186,28 @@ def _parcellate(
     options: ParcellateOptions,
     cache: Path,
 ) -> RunSeries:
-    """Extract and clean one run."""
+    """Extract and clean one run.
+
+    Parameters
+    ----------
+    record : Run
+        The run.
+    kept : ndarray of bool, shape (T,)
+        False for frames that are scrubbed.
+    regressors : ndarray of float64, shape (T, R)
+        What is regressed out.
+    atlas : Atlas or Parcellation
+        The parcels.
+    options : ParcellateOptions
+        Smoothing, filters, scaling; with one high-pass filter (`boldly.config.with_one_high_pass`).
+    cache : Path
+        Folder of projections.
+
+    Raises
+    ------
+    InputError
+        For an image that cannot be read, does not fit its regressors, or has no signal in the parcels.
+    """
     if isinstance(atlas, Parcellation):
         extracted, coverage = _from_surfaces(record, atlas, options)
     else:
@@ -328,11 +349,29 @@ def _contract(
         raise InputError(
             Problem(str(runs), f"sub-{subject}", message, "set datasets.<name>.image_suffix and rerun index")
         )
+    return contract_of(spaces[0], atlas, options, preprocess, images=kinds[0] if kinds else "")
+
+
+def contract_of(
+    space: str,
+    atlas: Atlas | Parcellation,
+    options: ParcellateOptions,
+    preprocess: PreprocessOptions,
+    *,
+    images: str = "",
+) -> Contract:
+    """Return the contract of runs in a space that are prepared with these options.
+
+    Parameters
+    ----------
+    images : str, optional
+        Kind of the images (`boldly.bids.kind_of_image`).
+    """
     return Contract(
         atlas=atlas.name,
         atlas_sha256=atlas.sha256,
         n_parcels=atlas.n_parcels,
-        space=spaces[0],
+        space=space,
         confounds=preprocess.regression(),
         smoothing_fwhm_mm=options.smoothing_fwhm_mm,
         high_pass_hz=options.high_pass_hz,
@@ -340,5 +379,5 @@ def _contract(
         detrend=options.detrend,
         standardize=options.standardize,
         mask=options.mask and isinstance(atlas, Atlas),
-        images=kinds[0] if kinds else "",
+        images=images,
     )

@@ -94,17 +94,14 @@ def run(
     kept: dict[str, Nuisance] = {}
     for record in records:
         try:
-            table, regressors = _read(record, options)
+            row, regressors = nuisance_of_run(record, options)
         except InputError as error:
-            found = [dataclasses.replace(problem, entity=record.key) for problem in error.problems]
-            problems += found
-            rows.append(_defective(record, found))
+            problems += error.problems
+            rows.append(_defective(record, error.problems))
             continue
-        row = quality(record.key, table, regressors, options.exclude)
         rows.append(row)
         if row.status == "ok":
-            movement = _column(table, "framewise_displacement")
-            kept[record.key] = dataclasses.replace(regressors, displacement_mm=movement)
+            kept[record.key] = regressors
         else:
             _LOG.warning("%s: excluded: %s", record.key, row.reason)
     if problems and on_error == "stop":
@@ -115,6 +112,30 @@ def run(
     with atomic_path(nuisance) as first, atomic_path(qc) as second:
         confounds.write_nuisance(first, kept)
         _write_quality(second, rows)
+
+
+def nuisance_of_run(record: Run, options: PreprocessOptions) -> tuple[Quality, Nuisance]:
+    """Return the quality of a run and its nuisance regressors, with the framewise displacement.
+
+    Parameters
+    ----------
+    record : Run
+        The run.
+    options : PreprocessOptions
+        Strategy and thresholds.
+
+    Raises
+    ------
+    InputError
+        With what is wrong with its confounds table.
+    """
+    try:
+        table, regressors = _read(record, options)
+    except InputError as error:
+        raise InputError([dataclasses.replace(problem, entity=record.key) for problem in error.problems]) from None
+    row = quality(record.key, table, regressors, options.exclude)
+    movement = _column(table, "framewise_displacement")
+    return row, dataclasses.replace(regressors, displacement_mm=movement)
 
 
 def quality(key: str, table: pd.DataFrame, regressors: Nuisance, exclude: ExclusionOptions) -> Quality:

@@ -111,6 +111,48 @@ def run(
     logger.info("sub-%s: %d samples of %d runs", subject, len(samples), len(series))
 
 
+def samples_of_trials(
+    item: RunSeries,
+    recorded: Run,
+    trials: list[Trial],
+    names: list[str],
+    *,
+    contract: Contract,
+    task: TaskOptions,
+    options: ShardOptions,
+) -> list[Sample]:
+    """Cut the trials of a run, as `run` does it for a downstream dataset.
+
+    Parameters
+    ----------
+    item : RunSeries
+        Signals of the run.
+    recorded : Run
+        The run as it was recorded.
+    trials : list of Trial
+        In frames of `options.t_r_s`, or of the run where that is None.
+    names : list of str
+        States in label order.
+    contract : Contract
+        Of the signals.
+    task : TaskOptions
+        Fewest frames of a trial, and whether they are averaged.
+    options : ShardOptions
+        Number type and repetition time of the samples.
+
+    Raises
+    ------
+    InputError
+        For signals that are not finite, or not once they are stored.
+    """
+    _check_range(item, options, Path(recorded.bold))
+    item, record = _at_t_r(item, recorded, contract, options.t_r_s)
+    placed = _Placed({item.key: trials}, {item.key: record.t_r}, names, task, Path(recorded.events))
+    if options.t_r_s is not None:
+        contract = replace(contract, t_r_s=options.t_r_s)
+    return list(_trial_samples(item, record, recorded, contract, placed, options))
+
+
 @dataclass(frozen=True)
 class _Placed:
     """The trials of a subject by run, the repetition time (s) of each run's frames, and what is done with them."""

@@ -32,12 +32,14 @@ from boldly.simulation.confounds import confounds_table
 from boldly.simulation.files import write_nifti
 from boldly.simulation.study import DATASETS, DatasetPlan, RunPlan, Size
 from boldly.simulation.tree import Tree, write_config
+from boldly.simulation.truth import true_maps
 
 logger = logging.getLogger(__name__)
 
 SPACE = "MNI152NLin2009cAsym"
 ATLAS = "atlas/atlas-demo_probseg.nii.gz"
 CEILINGS = "ceilings.tsv"
+TRUTH = "truth.tsv"
 # Written last: a folder without it holds no complete study.
 STUDY = "study.json"
 _UNFINISHED = ".unfinished"
@@ -77,6 +79,9 @@ def run(output: Path, *, size: Size = "demo", seed: int = 1234, workers: int = 2
     _check(seed, workers)
     settings = {"study": "boldly demo", "size": size, "seed": seed, "version": boldly.__version__}
     if _finished(output) == settings:
+        if not (output / TRUTH).exists():
+            # A study from before there was this table.
+            _write_truth(output)
         logger.info("%s already holds this study (size %s, seed %d)", output, size, seed)
         return
     _clear(output)
@@ -84,6 +89,7 @@ def run(output: Path, *, size: Size = "demo", seed: int = 1234, workers: int = 2
     output.mkdir(parents=True, exist_ok=True)
     (output / _UNFINISHED).touch()
     _write_atlas(output)
+    _write_truth(output)
     for dataset in DATASETS:
         _write_dataset_files(output, dataset, size)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), threadpool_limits, (1,)) as pool:
@@ -160,7 +166,7 @@ def _finished(output: Path) -> Any:
 
 def _clear(output: Path) -> None:
     """Remove what an earlier call has written, and nothing else."""
-    names = [dataset.name for dataset in DATASETS] + ["atlas", "README.md", CEILINGS, STUDY]
+    names = [dataset.name for dataset in DATASETS] + ["atlas", "README.md", CEILINGS, TRUTH, STUDY]
     present = [output / name for name in names if (output / name).exists()]
     if (output / STUDY).is_file() or (output / _UNFINISHED).is_file():
         for path in present:
@@ -237,6 +243,17 @@ def _write_atlas(output: Path) -> None:
     names = brain_of_all.parcel_names()
     rows = [{"index": k, "name": name, "network": network} for k, (name, network) in enumerate(names, start=1)]
     write_tsv(output / ATLAS.replace(".nii.gz", ".tsv"), pd.DataFrame(rows))
+
+
+def _write_truth(output: Path) -> None:
+    """Write how the parcels respond to the labelled states."""
+    tables = [
+        true_maps(dataset.states, study.TRIAL_DURATIONS_S).assign(dataset=dataset.name)
+        for dataset in DATASETS
+        if dataset.states
+    ]
+    table = pd.concat(tables, ignore_index=True).round(6)
+    write_tsv(output / TRUTH, table[["dataset", *(name for name in table if name != "dataset")]])
 
 
 def _write_dataset_files(output: Path, dataset: DatasetPlan, size: Size) -> None:

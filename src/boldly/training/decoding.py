@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from boldly.models.build import load_config, load_contract, load_network
 from boldly.provenance import check_same
@@ -46,12 +48,27 @@ def predict_logits(
 ) -> NDArray[np.float32]:
     """Return the logits that `predict` makes probabilities of."""
     check_same(load_contract(folder), corpus.contract, str(folder), corpus.keys[0], allow_mismatch)
-    sizes = load_config(folder)
-    if not sizes.labels:
+    return logits_of(load_decoder(folder), corpus)
+
+
+def load_decoder(folder: Path | str) -> nn.Module:
+    """Read a network with a head, in evaluation mode.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no decoder.
+    """
+    if not load_config(folder).labels:
         raise InputError(
             Problem(str(folder), "", "a pretrained network, not a decoder", "give a folder that adapt wrote")
         )
-    network = load_network(folder)
+    return load_network(folder)
+
+
+def logits_of(network: nn.Module, corpus: Corpus) -> NDArray[np.float32]:
+    """Return the logits of a decoder for each trial, shape (R, n_labels), on a GPU where there is one."""
+    sizes: Any = network.sizes
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device)
     trials = Trials(corpus, sizes.window_frames)

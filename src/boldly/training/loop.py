@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from boldly.config import OptimiserOptions
 from boldly.models.objective import Objective, Row, Weights
 from boldly.samples.windows import Batch
+from boldly.training import allocation
 from boldly.training.checkpoints import CheckpointFolder
 from boldly.training.history import History, Losses, Progress
 from boldly.training.processes import (
@@ -193,6 +194,7 @@ def fit(
     objective.train()
     if validate and validate_first and not progress.eval_rows:
         evaluate(0)
+    end = allocation.deadline() if checkpoints and first else float("inf")
     with _stop_signals(asked_for=checkpoints is not None) as asked:
         stop = False
         while step < last and not stop:
@@ -217,7 +219,7 @@ def fit(
                 history.add("train", {"step": step, "loss": losses.take_mean(), "learning_rate": rates[0] * share})
             if validate and (step % options.validation_steps == 0 or step == last):
                 evaluate(step)
-            stop = _agreed(bool(asked), step, accelerator)
+            stop = _agreed(bool(asked) or time.monotonic() > end, step, accelerator)
             # A training that made nothing better is refused; with a checkpoint of its end that can be overruled.
             due = not progress.improved if step == last else stop or step % options.checkpoint_every == 0
             if checkpoints and due:
@@ -227,6 +229,9 @@ def fit(
             history.speak(step, options.steps)
     history.close()
     if stop and step < options.steps:
+        if first:
+            logger.info("%s: saved at step %d of %d, before it is ended", name, step, options.steps)
+            allocation.queue_again()
         raise Interrupted(asked[0] if asked else signal.SIGTERM)
     validated = progress.best_value is not None
     return Fit(

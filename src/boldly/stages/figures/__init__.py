@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -16,11 +17,20 @@ from boldly.stages.figures.downstream_accuracy import downstream_accuracy
 from boldly.stages.figures.downstream_comparisons import downstream_comparisons
 from boldly.stages.figures.downstream_confusion import downstream_confusion
 from boldly.stages.figures.downstream_curves import downstream_curves
+from boldly.stages.figures.downstream_embedding import downstream_embedding
+from boldly.stages.figures.downstream_reliability import downstream_reliability
+from boldly.stages.figures.downstream_replication import downstream_replication
+from boldly.stages.figures.downstream_training import downstream_training
 from boldly.stages.figures.downstream_trials import downstream_trials
 from boldly.stages.figures.excluded import excluded
 from boldly.stages.figures.quality import quality
 from boldly.stages.figures.upstream_data import upstream_data
+from boldly.stages.figures.upstream_frameworks import upstream_frameworks
+from boldly.stages.figures.upstream_largest import upstream_largest, upstream_warm_start
 from boldly.stages.figures.upstream_losses import upstream_losses
+from boldly.stages.figures.upstream_scaling import upstream_scaling
+from boldly.stages.figures.upstream_sizes import upstream_sizes
+from boldly.stages.figures.upstream_skill import upstream_skill
 
 FIGURES: dict[str, Callable[..., tuple[Figure, pd.DataFrame]]] = {
     "upstream_data": upstream_data,
@@ -28,11 +38,21 @@ FIGURES: dict[str, Callable[..., tuple[Figure, pd.DataFrame]]] = {
     "excluded": excluded,
     "carpet": carpet,
     "downstream_trials": downstream_trials,
+    "upstream_frameworks": upstream_frameworks,
+    "upstream_sizes": upstream_sizes,
     "upstream_losses": upstream_losses,
+    "upstream_skill": upstream_skill,
+    "upstream_scaling": upstream_scaling,
+    "upstream_largest": upstream_largest,
+    "upstream_warm_start": upstream_warm_start,
     "downstream_accuracy": downstream_accuracy,
     "downstream_curves": downstream_curves,
     "downstream_comparisons": downstream_comparisons,
     "downstream_confusion": downstream_confusion,
+    "downstream_reliability": downstream_reliability,
+    "downstream_embedding": downstream_embedding,
+    "downstream_training": downstream_training,
+    "downstream_replication": downstream_replication,
 }
 
 
@@ -66,5 +86,8 @@ def run(*, figure: str, tables: list[Path], options: FiguresOptions, output: Pat
     if missing:
         raise InputError(Problem(str(path), figure, "no such table", "run the stage before") for path in missing)
     with style.styled():
-        picture, drawn = FIGURES[figure](tables, **({"key": key} if key else {}))
+        extra: dict[str, Any] = {"key": key} if key else {}
+        if figure == "upstream_losses":
+            extra["published"] = options.published
+        picture, drawn = FIGURES[figure](tables, **extra)
         style.save(picture, drawn, output, options.dpi)

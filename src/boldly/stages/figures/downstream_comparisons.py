@@ -43,7 +43,7 @@ def downstream_comparisons(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
         _check_heads(paths)
     table = table[table["kind"] == "pretrained"].reset_index(drop=True)
     if table.empty:
-        return _nothing(), table[DRAWN]
+        return style.nothing("no pretrained decoder is compared with another one"), table[DRAWN]
     others = table["other_kind"].map(_CONTROLS).fillna(table["baseline"].map(style.spelled))
     table = table.assign(other=others)
     names = list(table["experiment"].unique())
@@ -125,11 +125,3 @@ def _legend(part: SubFigure, colours: dict[str, str], per_line: int) -> None:
     )
     text = "right of 0: the pretrained decoder is better · filled: p < 0.05, corrected"
     part.text(0.008, 0.02, text, fontsize=5.8, color=style.GREY, va="bottom")
-
-
-def _nothing() -> Figure:
-    figure = style.new_figure(style.COLUMN, 0.6)
-    figure.text(
-        0.5, 0.5, "no pretrained decoder is compared with another one", ha="center", va="center", color=style.GREY
-    )
-    return figure

@@ -1,4 +1,4 @@
-"""Figure downstream_confusion: which mental states the best decoder of each dataset mistakes for which."""
+"""Figure downstream_confusion: which mental states a decoder mistakes for which, states in the order of their tasks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from matplotlib.figure import Figure
 from boldly.files import read_tsv
 from boldly.metrics import confusion
 from boldly.stages.figures import style
-from boldly.stages.figures.tables import dataset_of, unsuitable
+from boldly.stages.figures.tables import dataset_of, drawn_decoder, tasks_of, unsuitable
 
 COLUMNS = ("experiment", "n", "key", "label", "label_name", "predicted")
 
 
 def downstream_confusion(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
-    """Draw one matrix per dataset: the decoder with the most correct predictions at the largest n.
+    """Draw one matrix per dataset, with the decoder of `drawn_decoder` at the largest n.
+
+    States of one task stand together, with lines between tasks.
 
     Parameters
     ----------
@@ -26,28 +28,44 @@ def downstream_confusion(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
         Prediction tables, one per dataset; panels stand in their order.
     """
     # Probabilities are most of such a table, and are not drawn.
-    tables = [_best(read_tsv(path, columns=COLUMNS), path) for path in paths]
+    choice = drawn_decoder([_checked(read_tsv(path, columns=COLUMNS), path) for path in paths])
+    tables = choice.tables
     cells = [table["label"].nunique() for table in tables]
     sides = [(0.26 if n <= 14 else 0.185) * n + 1.3 for n in cells]
     figure = style.new_figure(min(max(sides), style.PAGE), sum(sides))
     panels = figure.subplots(len(tables), 1, squeeze=False, height_ratios=sides)
     drawn = []
     for axes, table in zip(panels.flat, tables, strict=True):
-        drawn.append(_draw(axes, table))
+        drawn.append(_draw(axes, table, choice.title(table)))
     return figure, pd.concat(drawn, ignore_index=True)
 
 
-def _best(predictions: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Return the predictions of the decoder that is drawn."""
+def _checked(predictions: pd.DataFrame, path: Path) -> pd.DataFrame:
     if not set(COLUMNS) <= set(predictions.columns):
         raise unsuitable(path, "not a table of predictions", predictions)
-    largest = predictions[predictions["n"] == predictions["n"].max()]
-    correct = (largest["label"] == largest["predicted"]).groupby(largest["experiment"]).mean()
-    return largest[largest["experiment"] == correct.idxmax()]
+    return predictions
 
 
-def _draw(axes: Axes, predictions: pd.DataFrame) -> pd.DataFrame:
-    names = predictions.drop_duplicates("label").set_index("label")["label_name"].sort_index()
+def _by_task(names: pd.Series) -> pd.Series:
+    """Bring the states of a task together; tasks stand in the order of their first label."""
+    tasks = tasks_of(list(names))
+    order = sorted(range(len(tasks)), key=lambda place: (tasks.index(tasks[place]), place))
+    return names.iloc[order]
+
+
+def _part_tasks(axes: Axes, names: list[str]) -> None:
+    """Draw a line between tasks, if any has several states."""
+    tasks = tasks_of(names)
+    if len(set(tasks)) == len(tasks):
+        return
+    for place in range(1, len(tasks)):
+        if tasks[place] != tasks[place - 1]:
+            axes.axhline(place - 0.5, color=style.GREY, linewidth=0.4)
+            axes.axvline(place - 0.5, color=style.GREY, linewidth=0.4)
+
+
+def _draw(axes: Axes, predictions: pd.DataFrame, title: str) -> pd.DataFrame:
+    names = _by_task(predictions.drop_duplicates("label").set_index("label")["label_name"].sort_index())
     n_labels = int(max(predictions["label"].max(), predictions["predicted"].max())) + 1
     counts = confusion(predictions["label"].to_numpy(), predictions["predicted"].to_numpy(), n_labels)
     # States without a test trial have no row to be a share of.
@@ -69,7 +87,9 @@ def _draw(axes: Axes, predictions: pd.DataFrame) -> pd.DataFrame:
         )  # fmt: skip
     first = predictions.iloc[0]
     dataset = dataset_of(str(first["key"]))
-    axes.set_title(f"{dataset}: {style.spelled(str(first['experiment']))}, n = {first['n']}")
+    _part_tasks(axes, list(names))
+    # From the left edge of the picture: long titles would be cut at its right one.
+    axes.set_title(title, x=0.0)
     axes.set(xlabel="predicted, % of the trials of a state", ylabel="true state")
     labels = [int(label) for label in present]
     records = [

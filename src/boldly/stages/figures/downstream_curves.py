@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from boldly.stages.figures import style
@@ -19,6 +21,13 @@ _Ends = list[tuple[str, float, str]]  # label, last value and colour of each lin
 _PER_LINE = 4
 _DASHED = (0, (3, 1.5))
 _DOTTED = (0, (1, 1.2))
+# Without numbers of people: horizontal lines.
+_REFERENCE_DASHES: dict[str, Any] = {
+    "chance": (0, (1, 2)),
+    "ceiling_mean_signal": (0, (6, 2, 1, 2)),
+    "ceiling_any": (0, (7, 2)),
+}
+_CONTROL_DASHES = (0, (4, 1, 1, 1))
 _BASELINE_DASHES = ((0, (1, 1)), (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (8, 2)))
 # Of many baselines, those that have curves of their own beside the best: of what the published system compared
 # with, of the mean signal, and of linear pretraining.
@@ -68,7 +77,8 @@ def downstream_curves(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     Pretrained networks are solid, those from scratch dashed, untrained ones dotted; experiments that start from
     several upstream models share a panel. Coloured bands are intervals. Of more than three baselines, a grey band
     reaches from the worst to the best of each n, and `NAMED_BASELINES` are drawn. Without any network, the
-    baselines alone are drawn, in colour.
+    baselines alone are drawn, in colour. A legend above names all lines but those of one panel alone, which are
+    named at their ends.
 
     Parameters
     ----------
@@ -84,13 +94,14 @@ def downstream_curves(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     chunks = [families[first : first + per_line] for first in range(0, len(families), per_line)]
     lines = [(rows, chunk) for _, rows in accuracy.groupby("dataset", sort=False) for chunk in chunks]
     width = style.COLUMN * 0.8 if per_line == 1 else min(style.PAGE, 1.15 + 2.0 * per_line)
-    figure = style.new_figure(width, 0.35 + 1.6 * len(lines))
+    figure = style.new_figure(width, 0.75 + 1.6 * len(lines))
     panels = figure.subplots(len(lines), per_line, squeeze=False, sharey="row")
     for number, (line, (rows, chunk)) in enumerate(zip(panels, lines, strict=True)):
         ends = []
         for axes, family in zip(line, chunk, strict=False):
             curves = _lines(family, rows, colours[family.name], baselines)
-            ends.append(_panel(axes, rows, curves, last=family is chunk[-1]))
+            own = bool(family.several) or not family.name
+            ends.append(_panel(axes, rows, curves, named_at_ends=own))
             if number == 0 or len(chunks) > 1:
                 axes.set_title(style.wrapped(style.spelled(family.name), 22))
             if number == len(lines) - 1 or len(chunks) > 1:
@@ -100,6 +111,7 @@ def downstream_curves(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
         for axes in line[len(chunk) :]:
             axes.set_axis_off()
         line[0].set_ylabel(f"{rows['dataset'].iloc[0]}\naccuracy")
+    style.legend_above(figure, _legend(accuracy, families, baselines))
     return figure, accuracy[DRAWN_SCORES]
 
 
@@ -163,33 +175,25 @@ def _short(name: str) -> str:
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 
-def _panel(axes: Axes, rows: pd.DataFrame, lines: list[_Line], *, last: bool) -> _Ends:
-    """Draw everything but the labels, which are returned."""
+def _panel(axes: Axes, rows: pd.DataFrame, lines: list[_Line], *, named_at_ends: bool) -> _Ends:
+    """Draw everything; return the labels of those lines that the legend does not name."""
     sizes = sorted(rows[rows["n"] > 0]["n"].unique())
     ends: _Ends = []
-    for name, text in REFERENCES.items():
-        value = rows.loc[rows["experiment"] == name, "value"]
-        if len(value):
-            axes.axhline(value.iloc[0], color=style.GREY, linewidth=0.6, linestyle=(0, (1, 2)), zorder=1)
-            if last:
-                ends.append((text, float(value.iloc[0]), style.GREY))
+    for name, dashes in _REFERENCE_DASHES.items():
+        for value in rows.loc[rows["experiment"] == name, "value"]:
+            axes.axhline(value, color=style.GREY, linewidth=0.7, linestyle=dashes, zorder=1)
     controls = highest_control(rows)
     if len(controls):
         _reference(axes, controls)
-        if last:
-            ends.append(("best control", float(controls.iloc[-1]), style.GREY))
     baselines = rows[rows["kind"] == "baseline"]
     if baselines["experiment"].nunique() > _MOST_BASELINES:
-        range_ = baselines.groupby("n")["value"].agg(["min", "max"])
-        _band(axes, range_)
-        if last:
-            ends.append(("best baseline", float(range_["max"].iloc[-1]), style.GREY))
+        _band(axes, baselines.groupby("n")["value"].agg(["min", "max"]))
     for number, line in enumerate(lines):
         # A single n: beside each other, so that whiskers do not cover each other.
         shift = (number - (len(lines) - 1) / 2) * 0.16
         end = _point(axes, line, shift) if len(sizes) == 1 else _curve(axes, line)
-        if last or line.front:
-            ends.append((line.label, end, style.for_text(line.colour) if line.front else style.GREY))
+        if line.front and named_at_ends:
+            ends.append((line.label, end, style.for_text(line.colour)))
     if not any(line.front for line in lines):
         axes.text(0.03, 0.95, "not trained", transform=axes.transAxes, va="top", color=style.GREY, fontsize=6)
     _x_axis(axes, sizes)
@@ -197,14 +201,56 @@ def _panel(axes: Axes, rows: pd.DataFrame, lines: list[_Line], *, last: bool) ->
     return ends
 
 
+def _legend(scores: pd.DataFrame, families: list[_Family], baselines: list[str]) -> list[Any]:
+    """Name what the panels have in common."""
+    starts = [
+        ("pretrained", "pretrained", "solid"),
+        ("scratch", "same network, from scratch", _DASHED),
+        ("untrained", "same network, untrained", _DOTTED),
+    ]
+    look: dict[str, Any] = {"color": style.INK, "linewidth": 1.3, "marker": "o", "markersize": 2.6}
+    handles: list[Any] = [
+        Line2D(
+            [],
+            [],
+            label=text,
+            linestyle=dashes,
+            markerfacecolor=style.INK if dashes == "solid" else "white",
+            **look,
+        )
+        for kind, text, dashes in starts
+        if any(getattr(family, kind) for family in families)
+    ]
+    grey: dict[str, Any] = {"color": style.GREY, "linewidth": 0.9}
+    if any(family.name for family in families):
+        handles += [
+            Line2D([], [], label=style.spelled(name), linestyle=dashes, **grey)
+            for name, dashes in zip(baselines, _BASELINE_DASHES * len(baselines), strict=False)
+        ]
+    n_baselines = scores.loc[scores["kind"] == "baseline", "experiment"].nunique()
+    if n_baselines > _MOST_BASELINES:
+        label = f"all {n_baselines} baselines, worst to best"
+        handles.append(Patch(facecolor=style.GREY, alpha=0.16, linewidth=0, label=label))
+    there = set(scores["experiment"])
+    handles += [
+        Line2D([], [], label=REFERENCES[name], linestyle=dashes, color=style.GREY, linewidth=0.7)
+        for name, dashes in _REFERENCE_DASHES.items()
+        if name in there
+    ]
+    if (scores["kind"] == "control").any():
+        label = "best control, sees no signal"
+        handles.append(Line2D([], [], label=label, linestyle=_CONTROL_DASHES, color=style.GREY, linewidth=0.6))
+    return handles
+
+
 def _reference(axes: Axes, controls: pd.Series) -> None:
     """Draw the best control of each n."""
     x = np.log2(controls.index.to_numpy(float))
     look: dict[str, Any] = {"color": style.GREY, "linewidth": 0.6, "zorder": 1}
     if len(x) == 1:
-        axes.axhline(controls.iloc[0], linestyle=(0, (4, 1, 1, 1)), **look)
+        axes.axhline(controls.iloc[0], linestyle=_CONTROL_DASHES, **look)
     else:
-        axes.plot(x, controls, linestyle=(0, (4, 1, 1, 1)), **look)
+        axes.plot(x, controls, linestyle=_CONTROL_DASHES, **look)
 
 
 def _band(axes: Axes, baselines: pd.DataFrame) -> None:
@@ -213,10 +259,8 @@ def _band(axes: Axes, baselines: pd.DataFrame) -> None:
     look: dict[str, Any] = {"facecolor": style.GREY, "alpha": 0.16, "linewidth": 0, "zorder": 1}
     if len(x) == 1:
         axes.axhspan(baselines["min"].iloc[0], baselines["max"].iloc[0], **look)
-        axes.axhline(baselines["max"].iloc[0], color=style.GREY, linewidth=0.9, zorder=2)
     else:
         axes.fill_between(x, baselines["min"], baselines["max"], **look)
-        axes.plot(x, baselines["max"], color=style.GREY, linewidth=0.9, zorder=2)
 
 
 def _curve(axes: Axes, line: _Line) -> float:

@@ -26,6 +26,8 @@ GREY = "#767676"
 PALE = "#D0D0D0"
 ALERT = "#D55E00"
 
+SKILL = "skill: 1 \N{MINUS SIGN} L1 / L1 of zero"
+
 # Okabe and Ito's colours, told apart with all kinds of colour vision. Frameworks keep theirs in all figures.
 _FRAMEWORKS = {
     "autoencoding": "#E69F00",
@@ -38,6 +40,11 @@ _OTHERS = ("#8C564B", "#B8A600", "#5D3A9B", "#3F3F3F")
 
 # From near white to blue, lightness falling evenly; readable without colour vision and on grey paper.
 BLUES: Colormap = LinearSegmentedColormap.from_list("blues", ["#F5F8FC", "#9CC3E3", "#2F7ABF", "#08306B"])
+
+# From orange over white to blue, equally dark at both ends.
+DIVERGING: Colormap = LinearSegmentedColormap.from_list(
+    "diverging", ["#8A3B00", "#D98C4A", "#FAF7F4", "#5A9BD0", "#0B3F73"]
+)
 
 # For signals: black is low, white is high.
 GREYS: Colormap = LinearSegmentedColormap.from_list("greys", ["#000000", "#FFFFFF"])
@@ -102,6 +109,13 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def nothing(text: str) -> Figure:
+    """Return a picture that says why there is nothing to draw."""
+    figure = new_figure(COLUMN, 0.6)
+    figure.text(0.5, 0.5, text, ha="center", va="center", color=GREY)
+    return figure
+
+
 def save(figure: Figure, table: pd.DataFrame, output: Path, dpi: int) -> None:
     """Write the picture as PNG and PDF and what it shows as TSV; the same figure gives the same bytes."""
     undated: dict[str, dict[str, Any]] = {
@@ -121,6 +135,23 @@ def spelled(name: str) -> str:
     for word, spelling in _SPELLINGS.items():
         text = re.sub(rf"\b{word}\b", spelling, text)
     return text
+
+
+def framework_of(name: str) -> str | None:
+    """Return the framework that the name of an experiment holds, the longest that does."""
+    return max((framework for framework in _FRAMEWORKS if framework in name), key=len, default=None)
+
+
+def legend_above(figure: Figure, handles: Sequence[Any], columns: int | None = None) -> None:
+    """Name lines and markers above all panels, in as many columns as fit."""
+    if not handles:
+        return
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    fitting = max(1, int(figure.get_figwidth() / (0.35 + 0.052 * longest)))
+    figure.legend(
+        handles=list(handles), loc="outside upper left", ncols=columns or min(fitting, len(handles)),
+        handlelength=2.0, columnspacing=1.2, borderaxespad=0.2,
+    )  # fmt: skip
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:

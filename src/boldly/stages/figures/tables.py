@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +12,7 @@ import pandas as pd
 from boldly import bids
 from boldly.files import read_tsv
 from boldly.records import InputError, Problem, read_comparisons, read_scores
+from boldly.stages.figures import style
 
 _RUN_COLUMNS = ("dataset", "subject", "key", "t_r", "n_volumes", "status", "reason")
 _QC_COLUMNS = ("key", "status", "reason", "mean_fd_mm", "mean_std_dvars", "degrees_of_freedom")
@@ -90,11 +93,16 @@ def read_all_scores(paths: list[Path]) -> pd.DataFrame:
         table = read_scores(path)
         if set(_COMPARISON_COLUMNS) <= set(table.columns):
             continue
-        if not set(_SCORE_COLUMNS) <= set(table.columns):
-            raise unsuitable(path, "not a score table", table)
+        check_scores(path, table)
         summary = table[(table[["draw", "seed", "subject"]] == "all").all(axis=1)]
         tables.append(_one_chance(summary[summary["metric"] == "accuracy"]))
     return pd.concat(tables, ignore_index=True)
+
+
+def check_scores(path: Path, table: pd.DataFrame) -> None:
+    """Raise an InputError if a table has not the columns of scores."""
+    if not set(_SCORE_COLUMNS) <= set(table.columns):
+        raise unsuitable(path, "not a score table", table)
 
 
 def read_all_comparisons(paths: list[Path]) -> pd.DataFrame:
@@ -154,6 +162,66 @@ def kinds_of_reasons(reasons: pd.Series) -> pd.Series:
         columns = list(zip(*alike, strict=True))
         kinds[alike.index] = "".join(column[0] if len(set(column)) == 1 else "…" for column in columns)
     return kinds
+
+
+def probabilities(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of a table of predictions that hold the probability of each state."""
+    return predictions.filter(regex="^p_").dropna(axis=1, how="all")
+
+
+def tasks_of(states: list[str]) -> list[str]:
+    """Return the task of each state: its first word where several states share it, else the state itself."""
+    first = [state.split(" ")[0] for state in states]
+    counts = Counter(first)
+    return [
+        word if counts[word] > 1 and word != state else state for word, state in zip(first, states, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class DrawnDecoder:
+    """The decoder that figures of single predictions show.
+
+    Attributes
+    ----------
+    tables : list of DataFrame
+        Its predictions at the largest n, one table per dataset.
+    rule : str
+        How it was chosen, for titles.
+    """
+
+    tables: list[pd.DataFrame]
+    rule: str
+
+    def title(self, table: pd.DataFrame) -> str:
+        """Return dataset and n of a table, and the decoder."""
+        first = table.iloc[0]
+        return f"{dataset_of(str(first['key']))}, n = {first['n']}: {self.rule}"
+
+
+def drawn_decoder(tables: list[pd.DataFrame]) -> DrawnDecoder:
+    """Choose the decoder to draw by one rule for all datasets.
+
+    That is "chosen", for each fit the pretrained decoder with the lowest validation loss, where every dataset has
+    it: test trials have no say in it. Else it is the one decoder with the highest accuracy on the test trials, on
+    average over the datasets, of those that all datasets have.
+
+    Parameters
+    ----------
+    tables : list of DataFrame
+        Predictions of each dataset.
+    """
+    largest = [table[table["n"] == table["n"].max()] for table in tables]
+    names = set.intersection(*(set(table["experiment"]) for table in largest))
+    if "chosen" in names:
+        experiment, rule = "chosen", "decoder chosen by validation"
+    else:
+        correct = [(table["label"] == table["predicted"]).groupby(table["experiment"]).mean() for table in largest]
+        means = pd.concat(correct, axis=1).mean(axis=1)
+        experiment = str(means[means.index.isin(names)].idxmax() if names else means.idxmax())
+        rule = f"{style.spelled(experiment)}, of all the highest test accuracy"
+    own = [table[table["experiment"] == experiment] for table in largest]
+    return DrawnDecoder([table for table in own if len(table)], rule)
 
 
 def dataset_of(key: str) -> str:

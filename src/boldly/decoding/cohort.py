@@ -1,0 +1,509 @@
+"""Tool decode: a decoder applied to all runs of a derivatives folder, as tables and pictures of a BIDS derivative."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import re
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+import boldly
+from boldly import bids
+from boldly.config import REVISIONS, DatasetOptions, EvaluateOptions, IndexOptions, PreprocessOptions, TaskOptions
+from boldly.decoding.decoder import PROBABILITY, Decoder
+from boldly.decoding.folder import CONFIG, atlas_options
+from boldly.decoding.preparation import Recipe
+from boldly.decoding.timeline import draw_timeline
+from boldly.files import read_json, read_tsv, write_json, write_tsv
+from boldly.provenance import check_same, file_sha256
+from boldly.records import InputError, Problem, Run, read_runs, write_scores
+from boldly.stages import index
+from boldly.stages.evaluate.predictions import Experiment, FitPredictions, Trials
+from boldly.stages.evaluate.references import uniform_guessing
+from boldly.stages.evaluate.scores import is_summary, score, summary_line
+from boldly.stages.index.survey import events_tables
+
+logger = logging.getLogger(__name__)
+
+SCORES = "scores.tsv"
+PROBLEMS = "problems.tsv"
+
+# What runs are called in messages: decoded data have no name in a config.
+_DATASET = "new"
+_BIDS_VERSION = "1.10.0"
+_DECIMALS = 6
+# Ways out of index name options of a config; here they are options of the command line.
+_FLAGS = {
+    f"datasets.{_DATASET}.derivatives": "--derivatives",
+    f"datasets.{_DATASET}.bids": "--events",
+    f"datasets.{_DATASET}.space": "--space",
+    f"datasets.{_DATASET}.subjects": "--participant",
+    f"datasets.{_DATASET}.tasks": "--bids-task",
+    f"datasets.{_DATASET}.without_mask: whole_image": "--without-mask",
+    "(index.on_error: exclude)": "",
+}
+_OTHER_REGRESSION = (
+    "the decoder was trained with this regression: compute the confounds again, or change it with --preprocess and "
+    "accept that with --allow-mismatch confounds"
+)
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The people that are decoded, and what is asked of their runs.
+
+    Attributes
+    ----------
+    derivatives : Path
+        Folder of fMRIPrep.
+    events : Path or None
+        BIDS folder with their events; None: sliding windows.
+    participants, tasks : tuple of str or None
+        Labels of the people, and BIDS tasks; None: all.
+    space : str or None
+        Space of the images; None: that of the contract.
+    task : TaskOptions or None
+        How events become trials; None: as in the training.
+    preprocess : PreprocessOptions or None
+        Nuisance regressors; None: those of the training.
+    window_s, step_s : float or None
+        Sliding windows, see `boldly.decoding.decoder.Decoder.decode`.
+    without_mask : bool
+        Whether the whole image counts as brain where a run has no mask.
+    """
+
+    derivatives: Path
+    events: Path | None = None
+    participants: tuple[str, ...] | None = None
+    tasks: tuple[str, ...] | None = None
+    space: str | None = None
+    task: TaskOptions | None = None
+    preprocess: PreprocessOptions | None = None
+    window_s: float | None = None
+    step_s: float | None = None
+    without_mask: bool = False
+
+
+def run(
+    *,
+    model: Path,
+    cohort: Cohort,
+    output: Path,
+    allow_mismatch: Collection[str] = (),
+    atlas: Path | None = None,
+    cache: Path | None = None,
+    workers: int | None = None,
+    summary: bool = True,
+) -> None:
+    """Decode all runs of a cohort.
+
+    Runs that were decoded before and did not change, nor the decoder or the options, are left as they are. Each
+    file takes its name when it is complete.
+
+    Parameters
+    ----------
+    model : Path
+        Folder of the decoder.
+    cohort : Cohort
+        Whom to decode.
+    output : Path
+        Folder of the derivative dataset: ``sub-<label>/[ses-<label>/]func/*_desc-<decoder>_decoding.tsv`` and
+        ``.json``, a row per trial or window; ``sub-<label>/figures/*_decoding.png``; ``scores.tsv`` where there
+        are events; ``problems.tsv`` where runs are defective; ``dataset_description.json``.
+    allow_mismatch : collection of str
+        Contract fields in which the data may differ; also "t_r" and "coverage".
+    atlas, cache : Path, optional
+        See `boldly.decoding.decoder.Decoder.from_pretrained`.
+    workers : int, optional
+        Runs that are decoded at the same time; default: one for each core.
+    summary : bool, default=True
+        Whether scores of all that lies in `output` are written.
+
+    Raises
+    ------
+    InputError
+        For a decoder or a cohort that cannot be used at all; and, when all other runs are decoded, with every
+        problem of every defective run.
+    """
+    decoder = Decoder.from_pretrained(model, atlas=atlas, cache=cache, allow_mismatch=allow_mismatch)
+    recipe = decoder.recipe(task=cohort.task, preprocess=cohort.preprocess)
+    records, problems = find_runs(decoder, cohort, recipe)
+    jobs = [_job(decoder, recipe, cohort, record, output) for record in records]
+    todo = [job for job in jobs if not job.is_done()]
+    if len(todo) < len(jobs):
+        logger.info("%d of %d runs are decoded already, unchanged", len(jobs) - len(todo), len(jobs))
+    for number, (job, found) in enumerate(_decode_all(decoder, recipe, cohort, todo, workers or _cores()), 1):
+        if found:
+            job.remove()
+        problems += found
+        outcome = f"defective: {found[0].message}" if found else str(job.table)
+        logger.info("%d/%d %s: %s", number, len(todo), job.record.key, outcome)
+    write_json(output / "dataset_description.json", _description(decoder, cohort))
+    _write_problems(output / PROBLEMS, problems)
+    if summary:
+        summarise(decoder, output)
+    if problems:
+        raise InputError(problems)
+
+
+def find_runs(decoder: Decoder, cohort: Cohort, recipe: Recipe) -> tuple[list[Run], list[Problem]]:
+    """Find the runs of a cohort with their files.
+
+    Returns
+    -------
+    runs : list of Run
+        Those that can be decoded, as far as their headers tell; with the path of their events where they have some.
+    problems : list of Problem
+        What is wrong with the others.
+
+    Raises
+    ------
+    InputError
+        Where the cohort as a whole cannot be used.
+    """
+    space = cohort.space or decoder.contract.space
+    contract = replace(recipe.contract_of(space), t_r_s=decoder.contract.t_r_s)
+    check_same(decoder.contract, contract, str(cohort.derivatives), decoder.about.name, decoder.allow_mismatch)
+    options = DatasetOptions(
+        role="upstream",
+        derivatives=str(cohort.derivatives),
+        subjects=None if cohort.participants is None else list(cohort.participants),
+        tasks=None if cohort.tasks is None else list(cohort.tasks),
+        space=space,
+        without_mask="whole_image" if cohort.without_mask else "error",
+    )
+    atlas = atlas_options(decoder.folder, decoder.about, decoder.image, decoder.cache / "atlas")
+    with tempfile.TemporaryDirectory(prefix="boldly-") as temporary:
+        runs, labels = Path(temporary, "runs.tsv"), Path(temporary, "labels.json")
+        try:
+            index.run(
+                dataset=_DATASET,
+                dataset_options=options,
+                options=IndexOptions(on_error="exclude", minimum_volumes=2),
+                preprocess=recipe.preprocess,
+                window_frames=2,
+                atlas=atlas,
+                runs=runs,
+                labels=labels,
+            )
+        except InputError as error:
+            raise InputError([_translated(problem) for problem in error.problems]) from None
+        records = read_runs(runs)
+        problems = _read_problems(runs.with_name(f"{_DATASET}_problems.tsv"))
+    usable = [record for record in records if record.status == "ok"]
+    problems += [
+        Problem(record.bold, record.key, record.reason, "leave the run out")
+        for record in records
+        if record.status == "excluded"
+    ]
+    return (usable if cohort.events is None else _with_events(usable, cohort.events)), problems
+
+
+def _with_events(records: Sequence[Run], folder: Path) -> list[Run]:
+    try:
+        tables = events_tables(folder, _DATASET, {record.subject for record in records})
+    except InputError as error:
+        raise InputError([_translated(problem) for problem in error.problems]) from None
+    found = []
+    for record in records:
+        entities = {key: getattr(record, name) for name, key in bids.RUN_ENTITIES.items() if getattr(record, name)}
+        best = bids.best_match(tables[record.subject], entities)
+        if len(best) != 1:
+            logger.info("%s: no events table: sliding windows", record.key)
+        found.append(replace(record, events=str(best[0]) if len(best) == 1 else ""))
+    return found
+
+
+def _translated(problem: Problem) -> Problem:
+    """Put a way out into the terms of the command line."""
+    remedy = problem.remedy
+    for words, option in _FLAGS.items():
+        remedy = remedy.replace(words, option)
+    if "preprocess." in remedy:
+        remedy = _OTHER_REGRESSION
+    return replace(problem, remedy=remedy.strip())
+
+
+def _read_problems(path: Path) -> list[Problem]:
+    if not path.exists():
+        return []
+    rows = read_tsv(path, "all").fillna("").to_dict("records")
+    return [
+        _translated(Problem(str(row["file"]), str(row["entity"]), str(row["message"]), str(row["way_out"])))
+        for row in rows
+    ]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to decode, and its files.
+
+    Attributes
+    ----------
+    record : Run
+        The run.
+    table, picture : Path
+        What is written; the JSON file beside the table is written last.
+    signature : str
+        Checksum of all that the result depends on.
+    """
+
+    record: Run
+    table: Path
+    picture: Path
+    signature: str
+
+    def is_done(self) -> bool:
+        """Tell whether the run was decoded from the same input by the same decoder."""
+        try:
+            known = read_json(bids.sidecar(self.table))["Signature"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return bool(known == self.signature) and self.table.exists() and self.picture.exists()
+
+    def remove(self) -> None:
+        """Remove what an earlier version of the run left: it would pass for the result of this one."""
+        for path in (bids.sidecar(self.table), self.table, self.picture):
+            path.unlink(missing_ok=True)
+
+
+def _job(decoder: Decoder, recipe: Recipe, cohort: Cohort, record: Run, output: Path) -> Job:
+    entities = {key: getattr(record, name) for name, key in bids.RUN_ENTITIES.items()}
+    label = re.sub("[^A-Za-z0-9]", "", decoder.about.name)
+    stem = f"{bids.run_prefix(entities)}_space-{record.space}_desc-{label}_decoding"
+    subject = output / f"sub-{record.subject}"
+    folder = subject / f"ses-{record.session}" if record.session else subject
+    files = [record.bold, record.mask, record.confounds, record.events]
+    if record.confounds:
+        files.append(str(bids.sidecar(Path(record.confounds))))
+    content = {
+        "decoder": _checksum(decoder),
+        "options": [
+            section.model_dump(mode="json")
+            for section in (recipe.preprocess, recipe.parcellate, recipe.shard, recipe.task)
+        ],
+        "windows": [cohort.window_s, cohort.step_s],
+        "allow": sorted(decoder.allow_mismatch),
+        "run": dataclasses.asdict(record),
+        "files": [_stamp(path) for path in files],
+        "revisions": {name: REVISIONS[name] for name in ("index", "preprocess", "parcellate", "shard")},
+    }
+    signature = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return Job(record, folder / "func" / f"{stem}.tsv", subject / "figures" / f"{stem}.png", signature)
+
+
+def _stamp(path: str) -> list[Any]:
+    """Return what changes with a file: its path, size and time."""
+    if not path or not os.path.exists(path):
+        return [path]
+    about = os.stat(path)
+    return [path, about.st_size, about.st_mtime_ns]
+
+
+def _checksum(decoder: Decoder) -> str:
+    return file_sha256(decoder.folder / CONFIG)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _decode_all(
+    decoder: Decoder, recipe: Recipe, cohort: Cohort, jobs: Sequence[Job], workers: int
+) -> Iterator[tuple[Job, list[Problem]]]:
+    """Yield each job when it is done, with what is wrong with its run."""
+    bar = tqdm(total=len(jobs), desc=f"{decoder.about.name}: decode", unit="run", disable=None)
+    workers = min(workers, len(jobs))
+    with bar:
+        if workers < 2:
+            for job in jobs:
+                yield job, _decode(decoder, recipe, cohort, job)
+                bar.update()
+            return
+        about = (decoder.folder, decoder.allow_mismatch, decoder.image, decoder.cache, recipe, cohort)
+        threads = max(1, _cores() // workers)
+        # Not forked: threads of numerical libraries do not survive that.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, context, _start, (about, threads)) as pool:
+            waiting = {pool.submit(_decode_in_worker, job): job for job in jobs}
+            try:
+                for done in as_completed(waiting):
+                    yield waiting[done], done.result()
+                    bar.update()
+            except BrokenProcessPool:
+                message = "a worker process was ended from outside, mostly for lack of memory"
+                raise InputError(
+                    Problem("--workers", "", message, "rerun with fewer workers; done runs stay")
+                ) from None
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+# The decoder of a worker process, loaded once.
+_LOADED: dict[str, tuple[Decoder, Recipe, Cohort]] = {}
+
+
+def _start(about: tuple[Any, ...], threads: int) -> None:
+    folder, allow, image, cache, recipe, cohort = about
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    decoder = Decoder.from_pretrained(folder, atlas=image, cache=cache, allow_mismatch=allow, check=False)
+    _LOADED["decoder"] = decoder, recipe, cohort
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _decode_in_worker(job: Job) -> list[Problem]:
+    return _decode(*_LOADED["decoder"], job)
+
+
+def _decode(decoder: Decoder, recipe: Recipe, cohort: Cohort, job: Job) -> list[Problem]:
+    """Decode a run and write its files; return what is wrong with it."""
+    record = job.record
+    try:
+        table = decoder.decode_run(record, recipe, window_s=cohort.window_s, step_s=cohort.step_s)
+    except InputError as error:
+        return [_translated(replace(problem, entity=record.key)) for problem in error.problems]
+    job.table.parent.mkdir(parents=True, exist_ok=True)
+    bids.sidecar(job.table).unlink(missing_ok=True)
+    write_tsv(job.table, _rounded(table))
+    draw_timeline(table, decoder.about.labels, job.table.name.partition("_space-")[0], job.picture)
+    write_json(bids.sidecar(job.table), _sidecar(decoder, cohort, record, table, job.signature))
+    return []
+
+
+def _rounded(table: pd.DataFrame) -> pd.DataFrame:
+    numbers = table.select_dtypes("number").columns
+    return table.assign(**{name: table[name].astype(np.float64).round(_DECIMALS) for name in numbers})
+
+
+def _sidecar(decoder: Decoder, cohort: Cohort, record: Run, table: pd.DataFrame, signature: str) -> dict[str, Any]:
+    """Return the JSON beside a table: its columns, and where it comes from."""
+    has_trials = "trial_type" in table
+    delay = "the haemodynamic delay of the decoder is taken off"
+    columns: dict[str, Any] = {
+        "onset": {
+            "Description": "Onset of the trial" if has_trials else f"Onset of the sliding window; {delay}",
+            "Units": "s",
+        },
+        "duration": {"Description": "Duration of the trial or window", "Units": "s"},
+        "state": {"Description": "Most probable state; n/a where scrubbing left too few frames"},
+        "probability": {"Description": "Probability of that state"},
+    }
+    if has_trials:
+        columns["trial_type"] = {"Description": "State that the events name, in the names of the decoder"}
+    for name in decoder.about.labels:
+        columns[f"{PROBABILITY}{name}"] = {"Description": f"Probability of the state '{name}'"}
+    length_s, step_s = decoder.window(cohort.window_s, cohort.step_s)
+    return {
+        **columns,
+        "Description": f"States decoded from one run by {decoder.about.name}",
+        "Sources": [path for path in (record.bold, record.mask, record.confounds, record.events) if path],
+        "RepetitionTime": record.t_r,
+        **({} if has_trials else {"WindowLength": length_s, "WindowStep": step_s}),
+        "Decoder": {"Name": decoder.about.name, "ConfigSha256": _checksum(decoder)},
+        "AllowedMismatch": sorted(decoder.allow_mismatch),
+        "Signature": signature,
+    }
+
+
+def _description(decoder: Decoder, cohort: Cohort) -> dict[str, Any]:
+    made_by = {
+        "Name": "boldly",
+        "Version": boldly.__version__,
+        "Description": f"boldly decode with {decoder.about.name} (SHA-256 of its config {_checksum(decoder)})",
+    }
+    sources = [cohort.derivatives, *([cohort.events] if cohort.events is not None else [])]
+    return {
+        "Name": f"Mental states decoded by {decoder.about.name}",
+        "BIDSVersion": _BIDS_VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [made_by],
+        "SourceDatasets": [{"URL": path.resolve().as_uri()} for path in sources],
+    }
+
+
+def _write_problems(path: Path, problems: Sequence[Problem]) -> None:
+    """Write the table of problems; without problems, remove that of an earlier attempt."""
+    if not problems:
+        path.unlink(missing_ok=True)
+        return
+    rows = [dataclasses.astuple(problem) for problem in problems]
+    write_tsv(path, pd.DataFrame(rows, columns=["file", "entity", "message", "way_out"]))
+
+
+def summarise(decoder: Decoder, output: Path) -> None:
+    """Write scores of all decoded trials in a folder, with intervals over people (over trials for a single one).
+
+    Parameters
+    ----------
+    decoder : Decoder
+        Tables of others do not count.
+    output : Path
+        Folder that `run` wrote.
+    """
+    tables = dict(_decoded_trials(decoder, output))
+    if not tables:
+        (output / SCORES).unlink(missing_ok=True)
+        return
+    about = decoder.about
+    numbers = {name: number for number, name in enumerate(about.labels)}
+    whole = pd.concat(tables.values(), ignore_index=True)
+    runs = [name for name, table in tables.items() for _ in range(len(table))]
+    trials = Trials(
+        keys=tuple(f"{name}_{row}" for row, name in enumerate(runs)),
+        runs=tuple(runs),
+        subjects=tuple(bids.entities(name)["sub"] for name in runs),
+        labels=whole["trial_type"].map(numbers).to_numpy(np.int64),
+        label_names=tuple(about.labels),
+        by="subject",
+    )
+    probabilities = whole[[f"{PROBABILITY}{name}" for name in about.labels]].to_numpy(np.float32)
+    training = about.training
+    fit = FitPredictions(
+        training.n,
+        str(training.draw),
+        str(training.seed),
+        np.arange(len(whole)),
+        whole["state"].map(numbers).to_numpy(np.int64),
+        probabilities,
+    )
+    experiment = Experiment(about.name, training.kind, training.start, (fit,))
+    dataset = output.resolve().name
+    rows, _ = score([experiment], trials, dataset=dataset, options=EvaluateOptions())
+    write_scores(output / SCORES, [*uniform_guessing(trials, dataset), *rows])
+    people = len(set(trials.subjects))
+    logger.info(
+        "%d trials of %d people: %s", len(whole), people, "; ".join(summary_line(r) for r in rows if is_summary(r))
+    )
+
+
+def _decoded_trials(decoder: Decoder, output: Path) -> Iterator[tuple[str, pd.DataFrame]]:
+    label = re.sub("[^A-Za-z0-9]", "", decoder.about.name)
+    checksum = _checksum(decoder)
+    for path in sorted(output.glob(f"sub-*/**/func/*_desc-{label}_decoding.tsv")):
+        try:
+            about = read_json(bids.sidecar(path))
+        except (OSError, ValueError):
+            continue
+        if about.get("Decoder", {}).get("ConfigSha256") != checksum or "trial_type" not in about:
+            continue
+        table = read_tsv(path, ("trial_type", "state"))
+        table = table[table["state"].notna()]
+        if len(table):
+            yield path.name.partition("_space-")[0], table

@@ -1,0 +1,416 @@
+"""Tool package: from a trained fit among the results of a study to a folder that other people use."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from boldly import layout
+from boldly.config import AtlasOptions, Config, TaskOptions, load_config, with_one_high_pass
+from boldly.decoders.encoders import ENCODERS, MANIFEST, SIGNAL
+from boldly.decoders.probe import ARRAYS, Probe
+from boldly.decoders.probe import CONFIG as PROBE
+from boldly.decoding.card import write_card
+from boldly.decoding.folder import (
+    ATLAS,
+    COMPARISONS,
+    FIT,
+    SCORES,
+    About,
+    AtlasReference,
+    Training,
+    write_about,
+)
+from boldly.files import atomic_path, read_json, read_tsv, write_tsv
+from boldly.provenance import Contract, check_same, file_sha256
+from boldly.records import InputError, Problem, read_comparisons, read_runs, read_scores, read_trials
+from boldly.samples.seen import MANIFEST as SEEN
+from boldly.signals.atlas import names_table
+from boldly.stages.atlas import ORIGINS
+
+logger = logging.getLogger(__name__)
+
+# Files of a fit and of an encoder that are needed to apply them.
+_OF_FIT = (PROBE, ARRAYS, "config.json", "model.safetensors", "contract.json")
+_OF_ENCODER = ("config.json", "model.safetensors", "contract.json", "basis.safetensors", SEEN)
+# Runs of the training cover more or less; a new one may cover a bit less than the worst of them.
+_LEAST_COVERED = 0.8
+_REMEDY = "give results/models/downstream/<dataset>[/<experiment>[/<fit>]], or results with --dataset"
+
+
+@dataclass(frozen=True)
+class Picked:
+    """A fit, and why it is this one.
+
+    Attributes
+    ----------
+    root : Path
+        Folder of the study.
+    experiment : Path
+        Folder of the experiment.
+    manifest : dict
+        What adapt says of it.
+    fit : dict
+        What it says of the fit.
+    why : str
+        How it was picked, in words; empty where the user named it.
+    """
+
+    root: Path
+    experiment: Path
+    manifest: dict[str, Any]
+    fit: dict[str, Any]
+    why: str
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the fit."""
+        return self.experiment / str(self.fit["folder"])
+
+    @property
+    def dataset(self) -> str:
+        """Dataset that it was trained on."""
+        return str(self.manifest["dataset"])
+
+    def result(self, pattern: str) -> Path:
+        """Return the path of a result of the study on the dataset (a pattern of `boldly.layout`)."""
+        return self.root / pattern.format(dataset=self.dataset, subject="*")
+
+
+def run(
+    *,
+    source: Path,
+    output: Path,
+    dataset: str | None = None,
+    config: Path | None = None,
+    name: str | None = None,
+    licence: str = "not stated",
+    include_atlas: bool | None = None,
+) -> About:
+    """Write the folder of a decoder.
+
+    Parameters
+    ----------
+    source : Path
+        A fit, an experiment, or all experiments of a dataset in ``results/models/downstream``, or the folder of all
+        results. Where there is a choice, it is the largest number of training units and the lowest loss in
+        validation; test scores are not looked at.
+    output : Path
+        The folder; one that is there is replaced once the new one is whole.
+    dataset : str, optional
+        Dataset, where `source` is the folder of all results.
+    config : Path, optional
+        Config of the study; default: config/config.yaml beside the results.
+    name : str, optional
+        Name of the decoder; default: ``<dataset>-<experiment>``.
+    licence : str, optional
+        Terms of the decoder, an identifier as hub cards have it (``cc0-1.0``).
+    include_atlas : bool, optional
+        Whether the image of the atlas is copied into the folder; default: an image of one's own, and published
+        ones whose licence allows it.
+
+    Returns
+    -------
+    About
+        What was written.
+
+    Raises
+    ------
+    InputError
+        For results that are incomplete, and a config that is not the one the decoder was trained with.
+    """
+    picked = pick(source, dataset)
+    if picked.why:
+        logger.info("%s", picked.why)
+    study = _study(picked, config)
+    contract = _contract(picked.folder)
+    atlas = _atlas(study, picked.root, contract)
+    about = _about(picked, study, contract, name or f"{picked.dataset}-{picked.experiment.name}", licence)
+    with atomic_path(output) as temporary:
+        _copy_fit(picked, temporary)
+        if atlas is not None:
+            about = about.model_copy(update={"atlas": _copy_atlas(atlas, contract, temporary, include_atlas)})
+        scores, comparisons = _copy_scores(picked, temporary)
+        write_about(temporary, about, contract)
+        write_card(temporary, about, contract, scores, comparisons)
+    size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
+    logger.info("%s: %s, %.1f MB", about.name, output, size / 1e6)
+    return about
+
+
+def pick(source: Path, dataset: str | None = None) -> Picked:
+    """Find the fit that is packaged; parameters as those of `run`.
+
+    Raises
+    ------
+    InputError
+        Where there is no fit, or nothing to choose by.
+    """
+    folder = source.resolve()
+    models = folder.parent / Path(layout.DOWNSTREAM_MODELS).parent
+    if folder.name == models.parts[-3] and models.is_dir():
+        datasets = sorted(path.name for path in models.iterdir() if path.is_dir())
+        if dataset is None and len(datasets) == 1:
+            dataset = datasets[0]
+        if dataset not in datasets:
+            message = f"decoders of the datasets {', '.join(datasets) or 'none'}"
+            message += f"; there is no {dataset}" if dataset else ""
+            raise InputError(Problem(str(source), "", message, "name one with --dataset"))
+        folder = models / dataset
+    if (folder.parent / MANIFEST).is_file():
+        manifest = _manifest(folder.parent)
+        fit = next((fit for fit in manifest["fits"] if fit["folder"] == folder.name), None)
+        if fit is None:
+            message = f"no fit of this name in {folder.parent / MANIFEST}"
+            raise InputError(Problem(str(source), "", message, _REMEDY))
+        return Picked(_root(folder.parent), folder.parent, manifest, fit, "")
+    experiments = [folder] if (folder / MANIFEST).is_file() else _experiments(folder)
+    if not experiments:
+        raise InputError(Problem(str(source), "", "no trained decoder", _REMEDY))
+    return _best(source, experiments)
+
+
+def _experiments(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob(f"*/{MANIFEST}")) if folder.is_dir() else []
+
+
+def _root(experiment: Path) -> Path:
+    depth = len(Path(layout.DOWNSTREAM_MODEL).parts)
+    return experiment.parents[min(depth, len(experiment.parents)) - 1]
+
+
+def _manifest(experiment: Path) -> dict[str, Any]:
+    path = experiment / MANIFEST
+    try:
+        content: dict[str, Any] = read_json(path)
+        for fit in content["fits"]:
+            assert {"folder", "n", "draw", "seed", "train", "validation", "test"} <= set(fit)
+        return content
+    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+        message = f"not a manifest of adapted models: {type(error).__name__} {error}"
+        raise InputError(Problem(str(path), "", message, "rerun adapt for this experiment")) from None
+
+
+def _best(source: Path, experiments: list[Path]) -> Picked:
+    """Pick by validation: of the largest n the experiment with the lowest mean loss, of this the fit."""
+    manifests = {folder: _manifest(folder) for folder in experiments}
+    n = max(fit["n"] for manifest in manifests.values() for fit in manifest["fits"])
+    losses: dict[Path, list[tuple[float, dict[str, Any]]]] = {}
+    for folder, manifest in manifests.items():
+        fits = [fit for fit in manifest["fits"] if fit["n"] == n]
+        known = [(float(fit.get("validation_loss", math.nan)), fit) for fit in fits]
+        if known and not any(math.isnan(loss) for loss, _ in known):
+            losses[folder] = known
+    if not losses and len(experiments) == 1:
+        folder, manifest = next(iter(manifests.items()))
+        fit = min((fit for fit in manifest["fits"] if fit["n"] == n), key=lambda fit: (fit["draw"], fit["seed"]))
+        why = f"{folder.name}, {fit['folder']}: the first fit of the largest n; none has a validation"
+        return Picked(_root(folder), folder, manifest, fit, why)
+    if not losses:
+        message = f"no experiment has a loss in validation for all fits of n {n}, so there is nothing to choose by"
+        raise InputError(Problem(str(source), "", message, "name an experiment or a fit"))
+    means = {folder: sum(loss for loss, _ in known) / len(known) for folder, known in losses.items()}
+    best = min(means, key=lambda folder: (means[folder], folder.name))
+    loss, fit = min(losses[best], key=lambda item: (item[0], item[1]["draw"], item[1]["seed"]))
+    others = len(experiments) - len(losses)
+    left_out = f" ({others} without a validation left out)" if others else ""
+    why = (
+        f"{best.name}, {fit['folder']}: of n {n}, the largest, the lowest mean validation loss "
+        f"({means[best]:.3f}) of {len(losses)} experiments{left_out}, and the lowest of its {len(losses[best])} "
+        f"fits ({loss:.3f}); test scores were not looked at"
+    )
+    return Picked(_root(best), best, manifests[best], fit, why)
+
+
+def _study(picked: Picked, config: Path | None) -> Config:
+    path = config or picked.root / "config" / "config.yaml"
+    if not path.is_file():
+        remedy = "give the config that the decoder was trained with: --config config/mine.yaml"
+        raise InputError(Problem(str(path), picked.dataset, "no such config", remedy))
+    study = load_config(path, path.resolve().parent.parent)
+    if picked.dataset not in study.datasets:
+        message = f"has no dataset {picked.dataset} (has: {', '.join(study.datasets)})"
+        remedy = "give the config that the decoder was trained with: --config config/mine.yaml"
+        raise InputError(Problem(str(path), picked.dataset, message, remedy))
+    return study
+
+
+def _contract(folder: Path) -> Contract:
+    from boldly.models.build import load_contract
+
+    return load_contract(folder)
+
+
+def _atlas(study: Config, root: Path, contract: Contract) -> AtlasOptions | None:
+    """Return the atlas of a study, with paths that exist, once its image is found to be that of the contract."""
+    options = study.atlas
+    if options is None:
+        return None
+    places = {
+        field: str(root / value)
+        for field in ("path", "labels", "cache")
+        if (value := getattr(options, field)) and not Path(value).exists() and (root / value).exists()
+    }
+    options = options.model_copy(update=places)
+    if not Path(options.image).is_file():
+        remedy = "run this where the study was, or correct atlas.path in the config"
+        raise InputError(Problem(options.image, "atlas", "no such file", remedy))
+    if file_sha256(options.image) != contract.atlas_sha256:
+        message = f"its checksum is not that of the atlas {contract.atlas} that the decoder was trained with"
+        raise InputError(Problem(options.image, "atlas", message, "give the config of that time with --config"))
+    return options
+
+
+def _about(picked: Picked, study: Config, contract: Contract, name: str, licence: str) -> About:
+    dataset, fit = picked.dataset, picked.fit
+    options = study.datasets[dataset]
+    preprocess = study.preprocess_of(dataset)
+    parcellate = with_one_high_pass(study.parcellate_of(dataset), preprocess)
+    if options.derivatives is not None:
+        _check_options(picked, study, contract)
+    about = _described_fit(picked)
+    events = [event for event in read_trials(picked.result(layout.TRIALS)) if event.trial is not None]
+    t_rs = [run.t_r for run in read_runs(picked.result(layout.RUNS), usable=True) if not math.isnan(run.t_r)]
+    lengths = sorted(event.n_frames * event.t_r for event in events)
+    if not lengths or not t_rs:
+        raise InputError(Problem(str(picked.result(layout.TRIALS)), dataset, "no trial", "rerun index"))
+    t_r_s = (min(t_rs), max(t_rs)) if study.shard.t_r_s is None else (study.shard.t_r_s,) * 2
+    task = options.task if isinstance(options.task, TaskOptions) else None
+    return About(
+        name=name,
+        kind=about["kind"],
+        labels=list(about["labels"]),
+        longest_frames=about["longest"],
+        t_r_s=t_r_s,
+        window_s=round(lengths[len(lengths) // 2], 6),
+        least_covered=_least_covered(picked),
+        task=None if task is None else task.model_copy(update={"labels": list(about["labels"])}),
+        preprocess=preprocess.model_copy(update={"preset": None}),
+        parcellate=parcellate,
+        shard=study.shard,
+        training=Training(
+            experiment=picked.experiment.name,
+            kind=str(picked.manifest["kind"]),
+            start=str(picked.manifest["start"]),
+            dataset=dataset,
+            by=_by(picked),
+            picked=picked.why,
+            choice=str(fit.get("choice", f"step {fit['step']}" if "step" in fit else "")),
+            **{key: fit[key] for key in ("n", "draw", "seed", "train", "validation", "test")},
+        ),
+        licence=licence,
+    )
+
+
+def _check_options(picked: Picked, study: Config, contract: Contract) -> None:
+    """Refuse a config whose options changed since the decoder was trained."""
+    dataset = picked.dataset
+    preprocess = study.preprocess_of(dataset)
+    parcellate = with_one_high_pass(study.parcellate_of(dataset), preprocess)
+    fields = {
+        "space": study.datasets[dataset].space,
+        "confounds": preprocess.regression(),
+        **{
+            name: getattr(parcellate, name)
+            for name in ("smoothing_fwhm_mm", "high_pass_hz", "low_pass_hz", "detrend", "standardize", "mask")
+        },
+        "t_r_s": study.shard.t_r_s,
+    }
+    check_same(contract, dataclasses.replace(contract, **fields), "the config", dataset)
+
+
+def _described_fit(picked: Picked) -> dict[str, Any]:
+    """Return kind, labels and longest trial of a fit."""
+    from boldly.models.build import load_config as load_network_config
+
+    has_network = (picked.folder / "model.safetensors").exists()
+    if (picked.folder / PROBE).exists():
+        probe = Probe.load(picked.folder)
+        kind = "fine-tuned" if has_network else "probe"
+        return {"kind": kind, "labels": probe.labels, "longest": probe.longest}
+    sizes = load_network_config(picked.folder)
+    return {"kind": "network", "labels": sizes.labels, "longest": sizes.window_frames}
+
+
+def _by(picked: Picked) -> str:
+    units = [*picked.fit["train"], *picked.fit["test"]]
+    return "run" if any(unit.startswith("ds-") for unit in units) else "subject"
+
+
+def _least_covered(picked: Picked) -> float:
+    """Return the share of parcels that a run has to cover: 80 %, less where the training had less."""
+    n_parcels = _contract(picked.folder).n_parcels
+    pattern = picked.result(layout.QUALITY)
+    tables = sorted(pattern.parent.glob(pattern.name))
+    marked = [read_tsv(path, columns=("n_marked",)) for path in tables]
+    known = [table["n_marked"].max() for table in marked if "n_marked" in table and len(table)]
+    lowest = 1 - max(known, default=0) / n_parcels
+    return round(min(_LEAST_COVERED, float(lowest)), 4)
+
+
+def _copy_fit(picked: Picked, output: Path) -> None:
+    """Copy the fit, and the encoders that it reads from."""
+    encoders: list[str] = []
+    if (picked.folder / PROBE).exists():
+        encoders = [member.encoder for member in Probe.load(picked.folder).members if member.encoder != SIGNAL]
+    _copy(picked.folder, output / FIT, _OF_FIT)
+    for name in dict.fromkeys(encoders):
+        _copy(picked.experiment / ENCODERS / name, output / ENCODERS / name, _OF_ENCODER)
+
+
+def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
+    target.mkdir(parents=True)
+    for name in names:
+        if (source / name).exists():
+            shutil.copyfile(source / name, target / name)
+
+
+def _copy_atlas(options: AtlasOptions, contract: Contract, output: Path, include: bool | None) -> AtlasReference:
+    """Copy image and names of the atlas where they may be passed on, and say where they are from."""
+    reference = AtlasReference(name=contract.atlas, sha256=contract.atlas_sha256)
+    if options.fetched:
+        origin = ORIGINS[str(options.name)]
+        about = {"source": origin.source, "citation": origin.citation, "licence": origin.licence}
+        fetch = AtlasOptions.model_validate(
+            options.model_dump(include={"name", "dimension", "resolution_mm", "variant"})
+        )
+        reference = reference.model_copy(update={**about, "fetch": fetch})
+        include = origin.may_be_shared if include is None else include
+    if include is False:
+        return reference
+    (output / ATLAS).mkdir(parents=True, exist_ok=True)
+    update = {"file": f"{ATLAS}/{Path(options.image).name}"}
+    shutil.copyfile(options.image, output / update["file"])
+    if (table := names_table(options)) is not None:
+        update["labels"] = f"{ATLAS}/{table.name}"
+        shutil.copyfile(table, output / update["labels"])
+    return reference.model_copy(update=update)
+
+
+def _copy_scores(picked: Picked, output: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Copy what evaluate says of the fit, its experiment, and what stands beside it at the same n."""
+    n, experiment = picked.fit["n"], picked.experiment.name
+    path = picked.result(layout.SCORES)
+    if not path.is_file():
+        logger.warning("no scores (%s): the card will say so; run `snakemake evaluate` first", path)
+        return pd.DataFrame(), pd.DataFrame()
+    scores = read_scores(path)
+    summary = (scores["draw"] == "all") & (scores["seed"] == "all") & (scores["subject"] == "all")
+    own = scores["experiment"] == experiment
+    this = own & (scores["draw"] == str(picked.fit["draw"])) & (scores["seed"] == str(picked.fit["seed"]))
+    scores = scores[scores["n"].isin([n, 0]) & ((summary & (own | (scores["label"] == "all"))) | this)]
+    write_tsv(output / SCORES, scores)
+    path = picked.result(layout.COMPARISONS)
+    comparisons = read_comparisons(path) if path.is_file() else pd.DataFrame()
+    if len(comparisons):
+        one = (comparisons["experiment"] == experiment) | (comparisons["baseline"] == experiment)
+        comparisons = comparisons[(comparisons["n"] == n) & one]
+        write_tsv(output / COMPARISONS, comparisons)
+    return scores, comparisons

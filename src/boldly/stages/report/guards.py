@@ -1,0 +1,105 @@
+"""What a reader should know before believing a score: flags, controls, exceptions that were allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pandas as pd
+
+from boldly.stages.report.tables import Column, Table, table
+
+Record = dict[str, Any]
+
+
+def warnings(
+    scores: dict[str, pd.DataFrame],
+    splits: Iterable[Record],
+    manifests: dict[str, Record],
+    downstream: dict[tuple[str, str], Record],
+    study: Record | None,
+) -> list[str]:
+    """Return a sentence for each thing that the guards of the workflow flagged or that the config allowed.
+
+    Parameters
+    ----------
+    scores : dict
+        Summary of the scores of each dataset.
+    splits : iterable of dict
+        The splits.
+    manifests : dict
+        Of the upstream experiments.
+    downstream : dict
+        Manifests of the downstream experiments, by dataset and name.
+    study : dict or None
+        What `study.record` wrote.
+    """
+    lines = []
+    for dataset, rows in scores.items():
+        flagged = rows[rows["flag"].fillna("") != ""].drop_duplicates(["experiment", "n", "flag"])
+        for (experiment, text), of_one in flagged.groupby(["experiment", "flag"], sort=False):
+            n = ", ".join(str(number) for number in sorted(set(of_one["n"])))
+            lines.append(f"{dataset}: {experiment} (n = {n}) is flagged: {text}.")
+    for split in splits:
+        if split.get("by") == "run":
+            lines.append(
+                f"{split['dataset']}: the split is by run, so the same person trains and tests; nothing is said about "
+                "other people."
+            )
+        if split.get("shared"):
+            lines.append(f"{split['dataset']}: people whom another dataset tests were let into the pretraining.")
+    everyone = {**manifests, **{f"{name} ({dataset})": one for (dataset, name), one in downstream.items()}}
+    for text, names in _by_value(everyone, lambda one: one.get("options", {}).get("allow_mismatch")).items():
+        lines.append(f"{names}: data and model may differ in {text} (allow_mismatch).")
+    for text, names in _by_value(manifests, lambda one: one.get("without_fingerprints")).items():
+        lines.append(
+            f"{names}: some runs of {text} that pretrained have no fingerprint, so nothing can tell whether they are "
+            "among the runs that are tested under another name."
+        )
+    if study is not None:
+        lines += [f"{text}." if not text.endswith(".") else text for text in study["warnings"]]
+        if study["config"]["evaluate"]["allow_pretrained_test_runs"]:
+            lines.append(
+                "Networks that were pretrained on test runs are scored (evaluate.allow_pretrained_test_runs)."
+            )
+    commits = {str(one.get("environment", {}).get("git_commit")) for one in everyone.values()}
+    if any(commit.endswith("-dirty") for commit in commits):
+        lines.append(
+            "Some models were trained with code that differs from its commit (git_commit ends in -dirty)."
+        )
+    if len(commits) > 1:
+        lines.append(f"The models were trained with {len(commits)} versions of the code (see the versions below).")
+    return lines
+
+
+def _by_value(manifests: dict[str, Record], value: Callable[[Record], list[str] | None]) -> dict[str, str]:
+    """Return the names of the experiments that have the same value, by this value; without those that have none."""
+    found: dict[str, list[str]] = {}
+    for name, manifest in manifests.items():
+        if values := value(manifest):
+            found.setdefault(", ".join(values), []).append(name)
+    return {text: ", ".join(names) for text, names in found.items()}
+
+
+def controls(scores: dict[str, pd.DataFrame]) -> Table:
+    """Return the accuracy of the controls that see no signal, beside chance."""
+    records: list[Record] = []
+    for dataset, rows in scores.items():
+        accuracy = rows[rows["metric"] == "accuracy"]
+        chance = accuracy.loc[accuracy["kind"] == "chance", "value"].max()
+        for row in accuracy[accuracy["kind"] == "control"].to_dict("records"):
+            seen = str(row["experiment"]).removeprefix("control_")
+            records.append({**row, "dataset": dataset, "sees": seen, "chance": chance})  # type: ignore[dict-item]
+    columns = (
+        Column("dataset", "Dataset"),
+        Column("sees", "The control sees only"),
+        Column("n", "n", 0),
+        Column("value", "Accuracy", 3, ("ci_low", "ci_high")),
+        Column("chance", "Chance", 3),
+        Column("flag", "Flag"),
+    )
+    caption = (
+        "Controls: classifiers that see no signal, only the length of a trial, its position in the run, or its motion. "
+        "Where one is above chance, the design of the experiment gives states away."
+    )
+    return table(caption, records, columns)

@@ -1,0 +1,14 @@
+"""For tests: Snakemake's Slurm plugin looks each second whether a job has ended.
+
+It would add 10 s to the time between two looks whenever nothing has ended, too slow for jobs of seconds. Python
+imports this module at its start where the folder is in PYTHONPATH.
+"""
+
+import sys
+
+if any("snakemake" in word for word in sys.orig_argv):
+    from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+
+    RemoteExecutor.next_seconds_between_status_checks = property(
+        lambda executor: 1.0, lambda executor, value: None
+    )

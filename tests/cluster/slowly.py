@@ -1,0 +1,25 @@
+"""Run boldly with trainings that take at least 0.2 s for a step: for tests that disturb them.
+
+python slowly.py pretrain --name ...
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from boldly.cli import main
+from boldly.training import loop
+
+_STEP_S = 0.2
+_share = loop.learning_rate_share
+
+
+def _slow_share(*arguments, **settings):
+    time.sleep(_STEP_S)
+    return _share(*arguments, **settings)
+
+
+if __name__ == "__main__":
+    loop.learning_rate_share = _slow_share
+    sys.exit(main())

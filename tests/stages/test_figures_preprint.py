@@ -1,0 +1,250 @@
+"""Figures of the preprint and beyond it: what they show of small tables, and what is wrong with others."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.lines import Line2D
+
+from boldly.config import FiguresOptions
+from boldly.files import read_tsv, write_json, write_tsv
+from boldly.records import InputError
+from boldly.stages import figures
+from boldly.stages.figures.carpet import read_networks
+from boldly.stages.figures.experiments import fit_power_law
+from boldly.stages.figures.tables import drawn_decoder, tasks_of
+from tests.stages.test_figures import (
+    carpet_inputs,
+    draw,
+    fits_of_two_seeds,
+    history,
+    inputs,
+    picture,
+    predictions,
+    trained_decoder,
+    upstream_experiment,
+    words,
+)
+
+pytestmark = pytest.mark.filterwarnings("error::UserWarning")
+
+
+def test_the_size_search_marks_the_best_size_of_each_framework(tmp_path):
+    table = draw("upstream_sizes", inputs("upstream_sizes", tmp_path), tmp_path)
+    kept = table[table["is_kept"]]
+    assert len(kept) == 8  # four sizes of two frameworks
+    best = kept[kept["is_best"]]
+    assert best[["layers", "width"]].to_numpy().tolist() == [[2, 32], [2, 32]]  # its L1 is the lowest by 0.01
+    assert "width 32" in words(picture("upstream_sizes", inputs("upstream_sizes", tmp_path / "again")))
+
+
+def test_one_size_alone_is_no_search(tmp_path):
+    paths = upstream_experiment(tmp_path, "csm")
+    assert draw("upstream_sizes", paths, tmp_path).empty
+    assert "no framework has validated experiments of several sizes" in words(picture("upstream_sizes", paths))
+
+
+def test_a_history_without_its_record_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"no record of the training") as error:
+        draw("upstream_sizes", history(tmp_path, "csm"), tmp_path)
+    assert "csm/manifest.json" in str(error.value)
+    (tmp_path / "csm/manifest.json").write_text("{}")
+    with pytest.raises(InputError, match="not the record of a training"):
+        draw("upstream_scaling", [tmp_path / "csm/train_history.csv"], tmp_path)
+
+
+@pytest.mark.parametrize("name", ["upstream_sizes", "upstream_scaling", "upstream_skill", "upstream_largest"])
+def test_tables_that_are_no_histories_are_named(name, tmp_path):
+    path = tmp_path / "csm" / "eval_history.csv"
+    path.parent.mkdir()
+    path.write_text("time,value\n1,2\n")
+    with pytest.raises(InputError, match="not a training history"):
+        draw(name, [path], tmp_path)
+
+
+@pytest.mark.parametrize("name", ["downstream_reliability", "downstream_embedding", "downstream_confusion"])
+def test_tables_that_are_no_predictions_are_named(name, tmp_path):
+    write_tsv(tmp_path / "wrong.tsv", pd.DataFrame({"experiment": ["csm"], "n": [1]}))
+    with pytest.raises(InputError, match="not a table of predictions"):
+        draw(name, [tmp_path / "wrong.tsv"], tmp_path)
+
+
+def test_a_power_law_is_found_with_its_floor():
+    n = np.array([4.0, 8.0, 16.0, 32.0, 64.0])
+    law = fit_power_law(n, 0.7 + 0.3 * n**-0.5)
+    assert law is not None
+    # The floor is searched in steps of 0.25 % of the lowest loss.
+    assert law.floor == pytest.approx(0.7, abs=0.003)
+    assert law.exponent == pytest.approx(0.5, abs=0.05)
+    assert fit_power_law(n[:2], n[:2]) is None
+    assert fit_power_law(n, 0.7 + 0.01 * n) is None  # it rises
+
+
+def test_scaling_counts_the_people_of_each_training(tmp_path):
+    table = draw("upstream_scaling", inputs("upstream_scaling", tmp_path), tmp_path)
+    assert table["people"].tolist() == [5, 10, 20, 40]
+    assert (table["exponent"] > 0).all()
+    assert "people^" in words(picture("upstream_scaling", inputs("upstream_scaling", tmp_path / "again")))
+
+
+def test_skill_by_dataset_stands_with_its_repetition_time(tmp_path):
+    paths = inputs("upstream_skill", tmp_path)
+    table = draw("upstream_skill", paths, tmp_path)
+    by = table.set_index(["dataset", "against"])["skill"]
+    assert by["two", "VAR"] == pytest.approx(-0.01)
+    assert by["one", "AR(1)"] == pytest.approx(0.02)
+    assert set(table["t_r"]) == {2.0}
+    assert "one, 2 s" in words(picture("upstream_skill", paths))
+
+
+def test_warm_starts_stand_beside_the_same_network_without(tmp_path):
+    paths = inputs("upstream_warm_start", tmp_path)
+    paths += upstream_experiment(tmp_path, "wider", size=(2, 64))
+    table = draw("upstream_warm_start", paths, tmp_path)
+    assert dict(zip(table["curve"], table["experiment"], strict=True)) == {"warm": "warm", "cold": "csm"}
+    assert "from gpt2" in words(picture("upstream_warm_start", paths))
+    assert draw("upstream_warm_start", upstream_experiment(tmp_path / "x", "csm"), tmp_path).empty
+
+
+def test_the_largest_network_of_each_framework_is_shown(tmp_path):
+    table = draw("upstream_largest", inputs("upstream_largest", tmp_path), tmp_path)
+    assert set(table["experiment"]) == {"csm_3", "autoencoding_3"}  # two layers, width 32
+
+
+def test_a_model_is_drawn_with_shapes_and_numbers_of_weights(tmp_path):
+    paths = inputs("upstream_frameworks", tmp_path)
+    table = draw("upstream_frameworks", paths, tmp_path)
+    csm = table[table["experiment"] == "csm"].set_index("part")
+    assert csm.loc["embedder", "output"] == "(B, 50, 24)"
+    assert csm.loc["embedder", "parameters"] == 24 * 48
+    assert csm.loc["coupling", "parameters"] == 48 * 48
+    assert "each next frame, from those before it" in words(picture("upstream_frameworks", paths)).replace(
+        "\n", " "
+    )
+    paths[0].with_name("model.safetensors").unlink()
+    with pytest.raises(InputError, match="no model"):
+        draw("upstream_frameworks", paths, tmp_path)
+
+
+def test_published_end_points_are_marked_where_they_are_asked_for(tmp_path):
+    paths = history(tmp_path, "csm") + history(tmp_path, "network_bert", parts=True)
+    output = tmp_path / "losses.png"
+    options = FiguresOptions(dpi=60, published=True)
+    figures.run(figure="upstream_losses", tables=paths, options=options, output=output)
+    table = read_tsv(output.with_suffix(".tsv"))
+    marks = table[table["repetition"] == "Thomas et al. 2022"].set_index("experiment")
+    # 1 - 0.725 / 0.798; the loss of BERT holds more than the L1.
+    assert marks.loc["csm", "skill"] == pytest.approx(0.0915, abs=1e-4)
+    assert marks.loc["csm", "part"] == "published"
+    assert marks.loc["network_bert", "part"] == "at least"
+    assert "Thomas et al. 2022" not in words(picture("upstream_losses", paths))
+
+
+def test_losses_define_skill_and_name_their_lines(tmp_path):
+    text = words(picture("upstream_losses", history(tmp_path, "csm")))
+    assert "skill: 1 \N{MINUS SIGN} L1 / L1 of zero" in text
+    assert {"held-out subjects", "predicting zero"} <= set(text.split("\n"))
+
+
+def test_curves_of_adaptation_are_means_over_draws(tmp_path):
+    paths = inputs("downstream_training", tmp_path)
+    table = draw("downstream_training", paths, tmp_path)
+    assert set(table["experiment"]) == {"csm", "linear"}
+    assert set(table["n_draws"]) == {2}
+    first = table.query("measure == 'loss' and n == 1 and seed == 1").iloc[0]
+    assert first["value"] == pytest.approx(2 - 0.01 + 0.05 + 0.2)  # draws add 0 and 0.1
+    assert table.query("measure == 'accuracy'")["value"].max() == 0.5
+    text = words(picture("downstream_training", paths))
+    assert "seed 2" in text
+    scratch = trained_decoder(tmp_path, "one", "csm_scratch", "scratch")
+    assert draw("downstream_training", [scratch], tmp_path).empty
+    write_json(tmp_path / "other.json", {"n": 1})
+    with pytest.raises(InputError, match="not the record of a downstream experiment"):
+        draw("downstream_training", [tmp_path / "other.json"], tmp_path)
+
+
+def test_replication_shows_decoders_with_two_seeds(tmp_path):
+    table = draw("downstream_replication", [fits_of_two_seeds(tmp_path, "one")], tmp_path)
+    assert set(table["experiment"]) == {"csm", "linear"}
+    means = table.groupby("seed")["value"].mean()
+    assert means.tolist() == pytest.approx([0.5, 0.6])
+    text = words(picture("downstream_replication", [fits_of_two_seeds(tmp_path / "again", "one")]))
+    assert "mean size 0.100" in text
+
+
+def test_reliability_parts_predictions_into_groups_of_equal_size(tmp_path):
+    table = draw("downstream_reliability", [predictions(tmp_path, "one", 6)], tmp_path)
+    csm = table[table["experiment"] == "csm"]
+    assert csm["predictions"].sum() == 240  # 40 of each of six states
+    assert len(csm) == 10
+    # All are as sure: 0.7 and a sixth of 0.3; about 60 % are right.
+    assert csm["confidence"].to_numpy() == pytest.approx(0.75)
+    assert csm["calibration_error"].iloc[0] >= abs(0.75 - csm["accuracy"].mean()) - 1e-9
+
+
+def test_the_map_of_trials_has_a_point_for_each(tmp_path):
+    table = draw("downstream_embedding", [predictions(tmp_path, "one", 3)], tmp_path)
+    assert len(table) == 120
+    assert table["key"].is_unique
+    assert set(table["share_right"]) <= {0.0, 1.0}
+
+
+def test_few_trials_are_mapped_too(tmp_path):
+    path = predictions(tmp_path, "one", 3)
+    write_tsv(path, read_tsv(path).groupby("experiment").head(5))
+    assert len(draw("downstream_embedding", [path], tmp_path)) == 5
+
+
+def test_one_rule_chooses_the_decoder_of_all_datasets(tmp_path):
+    tables = [read_tsv(predictions(tmp_path, name, 3)) for name in ("one", "two")]
+    found = drawn_decoder(tables)
+    assert "CSM, of all the highest test accuracy" in found.title(found.tables[0])
+    chosen = [
+        pd.concat([table, table[table["experiment"] == "linear"].assign(experiment="chosen")]) for table in tables
+    ]
+    found = drawn_decoder(chosen)
+    # Worse on the test trials, which have no say.
+    assert {name for table in found.tables for name in table["experiment"]} == {"chosen"}
+    assert "decoder chosen by validation" in found.title(found.tables[0])
+    # Of a single dataset that has it, the rule is the other one for all.
+    assert "highest" in drawn_decoder([chosen[0], tables[1]]).rule
+
+
+def test_states_of_a_task_are_known_by_their_first_word():
+    assert tasks_of(["MOTOR lh", "REST rest", "MOTOR rh", "nBack"]) == ["MOTOR", "REST rest", "MOTOR", "nBack"]
+
+
+def test_confusion_stands_in_the_order_of_tasks(tmp_path):
+    path = predictions(tmp_path, "one", 4)
+    table = read_tsv(path)
+    names = {0: "WM faces", 1: "MOTOR lh", 2: "WM places", 3: "MOTOR rh"}
+    write_tsv(path, table.assign(label_name=table["label"].map(names)))
+    (axes,) = picture("downstream_confusion", [path]).axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["WM faces", "WM places", "MOTOR lh", "MOTOR rh"]
+    assert len([line for line in axes.lines if isinstance(line, Line2D)]) == 2  # one each way between two tasks
+
+
+def test_a_carpet_orders_parcels_by_network(tmp_path):
+    paths = carpet_inputs(tmp_path, "one")
+    names = tmp_path / "atlas.tsv"
+    (plain,) = [axes for axes in picture("carpet", paths).axes if "parcels" in axes.get_ylabel()]
+    n_parcels = int(plain.get_ylabel().split()[0])
+    networks = ["Vis" if number % 2 else "Default" for number in range(n_parcels)]
+    index = range(1, n_parcels + 1)
+    write_tsv(names, pd.DataFrame({"index": index, "name": [f"p{i}" for i in index], "network": networks}))
+    (ordered,) = [axes for axes in picture("carpet", [*paths, names]).axes if "parcels" in axes.get_ylabel()]
+    assert ordered.get_ylabel() == f"{n_parcels} parcels, by network"
+    assert [label.get_text() for label in ordered.get_yticklabels()] == ["Default", "Vis"]
+    before, after = (np.ma.filled(axes.images[0].get_array(), np.nan) for axes in (plain, ordered))
+    order = [*range(0, n_parcels, 2), *range(1, n_parcels, 2)]
+    np.testing.assert_array_equal(after, before[order])
+
+
+def test_networks_are_read_from_names_of_schaefer(tmp_path):
+    path = tmp_path / "atlas.tsv"
+    write_tsv(path, pd.DataFrame({"index": [1, 2], "name": ["7Networks_LH_Vis_1", "7Networks_RH_Default_PFC_3"]}))
+    assert read_networks(path) == ["Vis", "Default"]
+    write_tsv(path, pd.DataFrame({"index": [1], "name": ["left hand"]}))
+    assert read_networks(path) == []

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from boldly.config import Config, parse, resolve
+from boldly.files import read_json
+from boldly.records import InputError
+from boldly.stages import report
+from boldly.stages.report import figures, references
+from boldly.stages.report.tables import Column, table
+from tests.stages import finished
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+def config() -> Config:
+    return resolve(parse(Config, finished.CONFIG, "test"), CHECKOUT)
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    finished.write(tmp_path)
+    return Path("results")
+
+
+def page_of(results: Path, with_config: bool = True) -> str:
+    report.run(results=results, output=Path("report.html"), config=config() if with_config else None)
+    return Path("report.html").read_text()
+
+
+def test_the_page_says_what_the_tables_say(results: Path) -> None:
+    page = page_of(results)
+    for part in (
+        "0.700 [0.650, 0.750]",  # the pretrained decoder at the largest n
+        "+0.100 [+0.020, +0.180]",  # and what it is better than the baseline by
+        "&lt; 0.001",  # corrected p
+        "8 volumes, fewer than 10",  # a run that index excluded
+        "mean FD 0.9 mm is over 0.5 mm",  # and one that preprocess did
+        "dropped: matches &#39;cue&#39;",  # an event that is no trial
+        "task: control_motion (n = 1, 3) is flagged: above chance.",
+        "git commit",
+    ):
+        assert part in page, part
+    assert "0.123" not in page  # the score of a single fit
+
+
+def test_the_page_needs_nothing_beside_it(results: Path) -> None:
+    page = page_of(results)
+    sources = re.findall(r"<(?:script|img|link|iframe|source|object|embed)\b[^>]*?(?:src|href)=\"([^\"]*)", page)
+    assert sources
+    assert all(source.startswith("data:") for source in sources)
+    assert "@import" not in page
+    assert "url(" not in page
+
+
+def test_captions_are_those_of_the_workflow_with_the_parameters(results: Path) -> None:
+    page = page_of(results)
+    assert "mean framewise displacement 0.5 mm" in page
+    assert "95 % intervals over test units" in page
+
+
+def test_a_finished_folder_needs_no_config_once_it_is_recorded(results: Path) -> None:
+    with_config = page_of(results)
+    (Path("data/task") / "dataset_description.json").unlink()
+    later = page_of(results, with_config=False)
+    date = r"on \d{4}-\d\d-\d\d \d\d:\d\d"
+    assert re.sub(date, "", later) == re.sub(date, "", with_config)
+
+
+def test_without_a_config_the_page_says_how_to_name_it(results: Path) -> None:
+    page = page_of(results, with_config=False)
+    assert "boldly report results --config" in page
+    assert "0.700 [0.650, 0.750]" in page
+    assert not Path("report.bib").exists()
+
+
+def test_methods_cite_data_atlas_and_software(results: Path) -> None:
+    page_of(results)
+    text, bibliography = Path("report_methods.md").read_text(), Path("report.bib").read_text()
+    cited = set(re.findall(r"@([\w.-]+)", text))
+    assert {"data-task", "difumo", "fmriprep", "compcor", "boldly", "snakemake"} <= cited
+    assert cited == set(re.findall(r"^@\w+\{([^,]+),", bibliography, re.MULTILINE))
+    assert "doi = {10.18112/openneuro.ds000105.v3.0.0}" in bibliography
+    assert "fMRIPrep 23.2.1" in text
+    # Nothing is claimed of data that do not say what made them.
+    assert "task had been preprocessed with fMRIPrep" in text
+    assert "Runs with a mean framewise displacement [@power2012] over 0.5 mm" in text
+    assert bibliography.count("{") == bibliography.count("}")
+
+
+def test_names_from_the_data_stay_text(results: Path) -> None:
+    path = results / "index/task_trials.tsv"
+    path.write_text(path.read_text().replace("house", "<script>alert(1)</script>"))
+    assert "<script>alert" not in page_of(results)
+
+
+def test_too_many_pictures_become_smaller_and_then_fewer(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.effect_noise((2400, 800), 80).save(results / "figures/carpet.png")  # noise cannot be compressed
+    monkeypatch.setattr(figures, "_PICTURE_BYTES", 300_000)
+    found = {one.name: one for one in figures.pictures(results / "figures", report.CAPTIONS, None)}
+    assert not found["carpet"].source
+    assert found["quality"].source
+    monkeypatch.setattr(figures, "_PICTURE_BYTES", 1_200_000)
+    found = {one.name: one for one in figures.pictures(results / "figures", report.CAPTIONS, None)}
+    assert 1000 <= found["carpet"].width < 2400
+
+
+def test_views_that_fetch_something_are_left_out(results: Path) -> None:
+    folder = results / "explain/task"
+    folder.mkdir(parents=True)
+    (folder / "face.html").write_text("<title>face</title><script>1 < 2</script>")
+    (folder / "remote.html").write_text('<script src="https://example.org/a.js"></script>')
+    page = page_of(results)
+    assert page.count("<iframe") == 1
+    assert "&lt;script&gt;1 &lt; 2" in page
+
+
+def test_a_folder_without_results_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no index/"):
+        report.run(results=tmp_path, output=tmp_path / "report.html")
+
+
+def test_the_config_survives_its_record(results: Path) -> None:
+    page_of(results)
+    assert parse(Config, read_json(results / "study.json")["config"], "study.json") == config()
+
+
+def test_numbers_never_look_like_zero_unless_they_are() -> None:
+    column = Column("p", "p", 3)
+    cells = [
+        row[0].text for row in table("", [{"p": value} for value in (0.0, 1e-9, 0.0126, 1234.5)], [column]).rows
+    ]
+    assert cells == ["0.000", "< 0.001", "0.013", "1,234.500"]
+
+
+def test_columns_without_values_are_left_out() -> None:
+    columns = [Column("a", "A"), Column("b", "B", 1)]
+    assert [column.title for column in table("", [{"a": "x", "b": float("nan")}], columns).columns] == ["A"]
+
+
+def test_dataset_descriptions_become_references() -> None:
+    said = {
+        "Name": "A & B",
+        "Authors": ["Doe, J."],
+        "ReferencesAndLinks": ["https://example.org/x"],
+        "License": "CC0",
+    }
+    entry = references.of_dataset("ab", said)
+    assert entry is not None
+    assert r"title = {{A \& B}}" in entry.bibtex()
+    assert entry.link == "https://example.org/x"
+    assert references.of_dataset("ab", {}) is None

@@ -1,0 +1,62 @@
+"""Batches of subjects: who is in which, how many there are, and what makes a subject's results stale."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from boldly import batches
+from boldly.config import BatchOptions
+
+SUBJECTS = [f"{number:04d}" for number in range(300)]
+
+
+def test_each_subject_is_in_one_batch_and_a_new_one_moves_no_other() -> None:
+    names = batches.names(SUBJECTS, 12)
+    groups = [batches.members(name, SUBJECTS) for name in names]
+    assert sorted(subject for group in groups for subject in group) == SUBJECTS
+    assert [batches.of_subject(group[0], 12) for group in groups] == names
+    more = [*SUBJECTS, "new"]
+    changed = [name for name, group in zip(names, groups, strict=True) if batches.members(name, more) != group]
+    assert changed == [batches.of_subject("new", 12)]
+
+
+def test_batches_without_subjects_are_not_named() -> None:
+    assert len(batches.names(["01"], 8)) == 1
+
+
+def test_jobs_last_as_long_as_they_should(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = BatchOptions(minutes=20)
+    # 4 s for each run where nothing was measured: 300 runs a job.
+    assert batches.count("x", 300, 3000, options) == 10
+    assert batches.count("x", 2, 3000, options) == 2
+    assert batches.count("x", 300, 10, options) == 1
+    assert batches.count("x", 300, 3000, BatchOptions(subjects=7)) == 43
+    stamp = {stage: {"seconds": 20.0, "runs": 3} for stage in batches.STAGES}
+    folder = tmp_path / "results/prepare/measured"
+    folder.mkdir(parents=True)
+    (folder / "sub-01.json").write_text(json.dumps(stamp))
+    # 20 s for each run.
+    assert batches.count("x", 300, 3000, options) == 50
+
+
+def test_batches_stay_what_they_are_until_there_are_twice_as_many_subjects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    batches.keep_count("x", "3of5", 100)
+    assert batches.count("x", 200, 9000, BatchOptions(minutes=1)) == 5
+    assert batches.count("x", 201, 9000, BatchOptions(subjects=1)) == 201
+
+
+def test_what_changes_a_stage_makes_those_behind_it_stale() -> None:
+    inputs = dict.fromkeys(batches.STAGES, "same")
+    options: dict[str, list[object]] = {stage: [1, "{}"] for stage in batches.STAGES}
+    before = batches.keys(inputs, options)
+    after = batches.keys({**inputs, "parcellate": "other"}, options)
+    assert [stage for stage in batches.STAGES if before[stage] != after[stage]] == ["parcellate", "shard"]
+    after = batches.keys(inputs, {**options, "shard": [2, "{}"]})
+    assert [stage for stage in batches.STAGES if before[stage] != after[stage]] == ["shard"]
