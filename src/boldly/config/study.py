@@ -180,6 +180,13 @@ class Config(Section):
                     f"{FEW_UNITS[few]} standard errors to each side and says next to nothing; "
                     "`test: leave_one_out` tests each unit in turn"
                 )
+            if options.role == "upstream" and (same := self._tested_people(name)):
+                lines.append(
+                    f"datasets.{name}: its people come from the same folder as those of {', '.join(same)}, where "
+                    "some are tested: nobody may be pretrained on and tested, so set "
+                    "split.upstream.shared_people to exclude (leave them out) or allow (the split records them), "
+                    f"or, if they are others, give datasets.{name}.source a name"
+                )
             if options.derivatives is None:
                 continue
             task = options.task
@@ -208,6 +215,15 @@ class Config(Section):
                     f"--output-spaces {template}; TemplateFlow has many atlases in both)"
                 )
         return lines
+
+    def _tested_people(self, name: str) -> list[str]:
+        """Return the downstream datasets of the same people, where nothing says what is to be done about them."""
+        options = self.datasets[name]
+        split = options.split or self.split.upstream
+        if getattr(split, "shared_people", "error") != "error":
+            return []
+        others = self.datasets.items()
+        return [other for other, its in others if its.role == "downstream" and its.people == options.people]
 
     @model_validator(mode="after")
     def _names_meet(self) -> Self:

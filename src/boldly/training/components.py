@@ -93,7 +93,7 @@ def signal_basis(
             corpus = load_corpus([path], allow_mismatch=allow_mismatch)
             if contracts:
                 check_same(contracts[0], corpus.contract, shown(path), corpus.keys[0], allow_mismatch)
-            contracts[:] = contracts or [corpus.contract]
+            contracts[:] = [contracts[0].with_another(corpus.contract) if contracts else corpus.contract]
             for first in range(0, len(corpus.frames), _FRAMES):
                 block = corpus.frames[first : first + _FRAMES].astype(np.float64)
                 total[:] = [block.T @ block + (total[0] if total else 0)]
