@@ -36,7 +36,7 @@ from boldly.models.objective import Objective, Row
 from boldly.samples.corpus import Corpus, load_corpus
 from boldly.samples.windows import Windows
 from boldly.training.components import leading_components
-from boldly.training.linear import fit_dynamics
+from boldly.training.linear import fit_linear, fitted_couplings
 from boldly.training.loop import fit
 from boldly.training.processes import Processes
 
@@ -90,11 +90,10 @@ def main() -> None:
         rows.append({"training": name, "step": step, "seconds": seconds, "L1": reached})
     start = Clock()
     corpus = load_corpus(training)
-    dynamics = fit_dynamics(corpus)
+    ((_, coupling),) = fitted_couplings(fit_linear(corpus, None)).items()
     seconds = start.seconds()
     rows.insert(1, {"training": "linear start alone", "step": 0, "seconds": seconds, "L1": np.nan})
-    t_r = float(corpus.t_r[0])
-    forecast = np.exp(-t_r / dynamics.memory_s) * windows[:, -2].numpy() @ dynamics.coupling
+    forecast = windows[:, -2].numpy() @ coupling
     rows[1]["L1"] = float(np.abs(forecast - windows[:, -1].numpy()).mean())
     table = pd.DataFrame(rows)
     slowest = table["seconds"].iloc[0]
@@ -160,10 +159,10 @@ def ours(
     """Train until the error is reached, or to the end; return step, seconds and error."""
     clock = Clock()
     corpus = load_corpus(paths)
-    objective = build_objective(build_network(pretraining_config(options, corpus.frames.shape[1]), options.seed))
+    config = pretraining_config(options, corpus.frames.shape[1], sorted(set(corpus.groups)))
+    objective = build_objective(build_network(config, options.seed))
     if linear:
-        dynamics = fit_dynamics(corpus)
-        objective.start(lambda: (dynamics.memory_s, dynamics.coupling))
+        objective.start(fitted_couplings(fit_linear(corpus, None)))
     objective.network.start_embedding(leading_components(corpus))
     source = Windows(corpus, window_options(options, options.batch_size), options.seed, most * options.batch_size)
     found: list[tuple[int, float, float]] = []

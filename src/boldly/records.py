@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 Status = Literal["ok", "excluded", "error"]
 
 
+# Environment variable: a file that the first of several processes writes which says what is wrong with the input.
+SPEAKER = "BOLDLY_SPEAKER"
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong with an input.

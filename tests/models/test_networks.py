@@ -87,7 +87,8 @@ def pad(batch, n_frames):
 def test_gradient_reaches_every_parameter_of_a_pretraining_network(framework):
     network = build_network(sizes(framework), seed=0)
     build_objective(network)(**windows(framework).__getitems__(range(8)))["loss"].backward()
-    assert [name for name, p in network.named_parameters() if p.grad is None] == []
+    # What CSM starts from is fitted, not trained.
+    assert [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None] == []
     assert all(torch.isfinite(p.grad).all() for p in network.parameters())
 
 
@@ -99,7 +100,8 @@ def test_masked_modeling_reads_single_windows_too(framework):
     losses = build_objective(network)(**batch)
     losses["loss"].backward()
     torch.testing.assert_close(losses["window_loss"], losses["l1"])
-    assert [name for name, p in network.named_parameters() if p.grad is None] == []
+    # What CSM starts from is fitted, not trained.
+    assert [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
 def test_what_is_hidden_has_no_say_in_masked_autoencoding():
@@ -126,7 +128,8 @@ def test_gradient_reaches_every_parameter_of_a_decoder(framework):
     outputs = network(**trial_batch())
     outputs["loss"].backward()
     assert outputs["logits"].shape == (6, 3)
-    assert [name for name, p in network.named_parameters() if p.grad is None] == []
+    # What CSM starts from is fitted, not trained.
+    assert [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
 @pytest.mark.parametrize(

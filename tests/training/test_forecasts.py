@@ -9,12 +9,12 @@ import torch
 from boldly.config import PretrainOptions
 from boldly.models import build
 from boldly.models.build import build_objective, pretraining_config, window_options
-from boldly.samples.windows import Windows
+from boldly.samples.windows import Windows, number_of
 from boldly.training import linear
 from boldly.training.forecasts import forecast
-from boldly.training.linear import fit_dynamics
+from boldly.training.linear import fit_linear, fitted_couplings
 from boldly.training.processes import Processes
-from boldly.training.validation import UpstreamValidation, choose_coupling
+from boldly.training.validation import UpstreamValidation
 from tests.training import synthetic
 
 P = 6
@@ -91,13 +91,13 @@ def test_what_is_not_seen_is_forecast_from_the_forecast():
     torch.testing.assert_close(forecast(frames, seen, None)[:, 3], frames[:, 1])
 
 
-def test_dynamics_of_several_repetition_times_fade_with_time():
-    corpus = study([4000] * 4, t_r=[1.0, 1.0, 4.0, 4.0], memory_s=4.0)
-    memory_s, found, _ = fit_dynamics(corpus)
-    assert memory_s == 4.0
-    np.testing.assert_allclose(found, coupling(), atol=0.06)
-    steady = fit_dynamics(study([4000] * 4, t_r=[1.0, 1.0, 4.0, 4.0]))
-    assert steady[0] > 100
+def test_each_dataset_and_repetition_time_has_a_coupling_of_its_own():
+    corpus = study([4000] * 4, t_r=[1.0, 1.0, 4.0, 4.0], memory_s=4.0, datasets=["a", "a", "a", "b"])
+    fitted = fitted_couplings(fit_linear(corpus, None))
+    assert list(fitted) == [("a", 1.0), ("a", 4.0), ("b", 4.0)]
+    for (_, t_r), found in fitted.items():
+        # 4,000 frames: standard error of a coefficient about 0.015.
+        np.testing.assert_allclose(found, coupling(t_r, 4.0), atol=0.08)
 
 
 def own(n_frames, runs=1, seed=0):
@@ -112,7 +112,7 @@ def own(n_frames, runs=1, seed=0):
 def test_with_one_short_run_dynamics_are_no_worse_than_those_of_each_parcel_by_itself():
     training, held_out = own(30), torch.from_numpy(own(2000, seed=7).frames)
     fitted = fit_forecasts(training, [("toy", 2.0)])["toy", 2.0]
-    start = torch.from_numpy(fit_dynamics(training)[1]).float()
+    start = fitted["coupling"]
 
     def error(forecast_of):
         return float((held_out[1:] - forecast_of(held_out[:-1])).square().mean())
@@ -125,50 +125,108 @@ def test_with_one_short_run_dynamics_are_no_worse_than_those_of_each_parcel_by_i
 
 
 def test_with_many_runs_the_penalty_towards_ar1_does_not_hide_what_parcels_say_of_each_other():
-    np.testing.assert_allclose(fit_dynamics(study([4000, 4000], seed=1))[1], coupling(), atol=0.06)
+    fitted = fit_forecasts(study([4000, 4000], seed=1), [("toy", 2.0)])["toy", 2.0]
+    np.testing.assert_allclose(fitted["coupling"].numpy(), coupling(), atol=0.06)
+
+
+def chooser(corpus, training):
+    """Validate on windows of a corpus."""
+    wanted = window_options(PretrainOptions(framework="csm", window_frames=(6, 12)), 8)
+    return UpstreamValidation(Windows(corpus, wanted, 1, 200), 8, training=training)
 
 
 def test_a_coupling_that_only_one_subject_has_is_left_out_of_the_start():
     """One subject with coupled parcels, others whose parcels each follow themselves alone."""
-    training = study([300, 300])
-    training = dataclasses.replace(training, subjects=("00", "00"))
-    wanted = window_options(PretrainOptions(framework="csm", window_frames=(6, 12)), 8)
-    fitted = fit_dynamics(training)
-    alike, others = (Windows(corpus, wanted, 1, 200) for corpus in (study([300] * 2, seed=5), own(300, 2, seed=5)))
-    assert choose_coupling(fitted, alike)[0] == 1
-    share, kept = choose_coupling(fitted, others)
-    assert share == 0
-    np.testing.assert_allclose(kept.coupling, np.diag(fitted.alone))
-    assert kept.memory_s == fitted.memory_s
+    training = dataclasses.replace(study([300, 300]), subjects=("00", "00"))
+    fits: Any = fit_linear(training, None)
+    alike, others = study([300] * 2, seed=5), own(300, 2, seed=5)
+    (same,), (other,) = (chooser(c, training).choose_couplings(fits).values() for c in (alike, others))
+    fit = fits["toy", 2.0]
+    assert min(abs(same - fit[name]).max() for name in ("coupling", "var")) < 1e-6
+    np.testing.assert_allclose(other, np.diag(fit["ar1"]))
 
 
-def test_the_start_is_as_good_as_the_fit_and_as_ar1_on_the_windows_that_choose():
-    training = dataclasses.replace(study([40, 40]), subjects=("00", "00"))
-    wanted = window_options(PretrainOptions(framework="csm", window_frames=(6, 12)), 8)
-    windows = Windows(study([300] * 4, seed=3), wanted, 1, 200)
-    fitted = fit_dynamics(training)
-    errors = []
-    for dynamics in (choose_coupling(fitted, windows)[1], fitted, fitted.blended(0)):
-        network = build_network(
-            pretraining_config(PretrainOptions(framework="csm", layers=1, width=8, heads=2), P), 1
-        )
-        network.start_dynamics(dynamics.memory_s, dynamics.coupling)
-        with torch.inference_mode():
-            validate = UpstreamValidation(windows, 8, training=training)
-            errors.append(validate(build_objective(network.eval()), Processes())["l1"])
-    assert errors[0] <= min(errors[1:]) + 1e-6  # rounding
+def test_groups_choose_by_themselves_and_those_without_a_window_keep_their_fit():
+    training = study([300] * 6, datasets=["a", "a", "b", "b", "c", "c"])
+    fits: Any = fit_linear(training, None)
+    alike, others = study([300] * 2, seed=5), own(300, 2, seed=5)
+    frames = np.concatenate([alike.frames, others.frames.astype(np.float16)])
+    held_out = dataclasses.replace(study([300] * 4, datasets=["a", "a", "b", "b"]), frames=frames)
+    found = chooser(held_out, training).choose_couplings(fits)
+    np.testing.assert_allclose(found["a", 2.0], coupling(), atol=0.2)
+    np.testing.assert_allclose(found["b", 2.0], np.diag(fits["b", 2.0]["ar1"]))
+    np.testing.assert_allclose(found["c", 2.0], fits["c", 2.0]["coupling"], atol=1e-6)
 
 
-def test_csm_starts_from_the_dynamics():
+def starting(groups):
     options = PretrainOptions(framework="csm", layers=1, width=8, heads=2)
-    network = build_network(pretraining_config(options, P), 1).eval()
-    network.start_dynamics(3.0, coupling())
-    torch.nn.init.zeros_(network.unembedder.weight)
-    inputs = torch.randn(1, 5, P)
-    marked = torch.zeros(1, P, dtype=torch.bool)
-    said = network.predict_next(inputs, torch.arange(5.0)[None] * 2, torch.tensor([2.0]), marked)
-    expected = inputs @ torch.from_numpy(coupling()).float() * np.exp(-2 / 3)
-    torch.testing.assert_close(said, expected)
+    return build_network(pretraining_config(options, P, groups), 1).eval()
+
+
+def test_in_each_group_the_start_is_as_good_as_its_fit_ar1_and_var_on_the_windows_that_choose():
+    datasets = ["a", "a", "b", "b"]
+    # Few frames, so that fits err; in b parcels say nothing of each other.
+    training = study([40] * 4, t_r=[0.8, 0.8, 2.0, 2.0], memory_s=2.0, datasets=datasets)
+    training = dataclasses.replace(training, subjects=("00", "00", "01", "01"))
+    held_out = study([300] * 4, t_r=[0.8, 0.8, 2.0, 2.0], memory_s=2.0, datasets=datasets, seed=3)
+    held_out = dataclasses.replace(
+        held_out, frames=np.concatenate([held_out.frames[:600], own(300, 2, seed=3).frames.astype(np.float16)])
+    )
+    validate, fits = chooser(held_out, training), fit_linear(training, held_out)
+    errors = []
+    for couplings in (validate.choose_couplings(fits), fitted_couplings(fits)):
+        network = starting(sorted(fits))
+        network.start_dynamics(couplings)
+        with torch.inference_mode():
+            errors.append(validate(build_objective(network), Processes()))
+    chosen, fitted = errors
+    for part in ("", "_a", "_b"):
+        best = min(fitted[f"l1{part}"], fitted[f"l1_ar1{part}"], fitted[f"l1_var{part}"])
+        assert chosen[f"l1{part}"] <= best + 1e-6  # rounding
+
+
+def test_csm_starts_from_the_coupling_of_its_dataset_and_the_nearest_repetition_time():
+    groups = [("a", 0.8), ("a", 2.0), ("b", 2.0)]
+    network = starting(groups)
+    couplings = {group: (number + 1) * coupling() for number, group in enumerate(groups)}
+    network.start_dynamics(couplings)
+    inputs = torch.randn(5, 5, P)
+    marked = torch.zeros(5, P, dtype=torch.bool)
+    t_r = torch.tensor([0.8, 2.0, 2.0, 1.9, 0.7])
+    datasets = torch.tensor([number_of(name) for name in ("a", "a", "b", "a", "new")])
+    said = network.predict_next(inputs, torch.arange(5.0) * t_r[:, None], t_r, marked, datasets)
+    for row, place in enumerate((0, 1, 2, 1, 0)):
+        torch.testing.assert_close(said[row], inputs[row] @ torch.from_numpy(couplings[groups[place]]).float())
+    unknown = network.predict_next(inputs, torch.arange(5.0) * t_r[:, None], t_r, marked)
+    torch.testing.assert_close(unknown[0], said[0])
+
+
+@torch.inference_mode()
+def test_each_group_keeps_the_share_of_the_blocks_that_errs_least():
+    """The blocks are made to say the rest of the forecast in one dataset, and nonsense in the other."""
+    corpus = study([300] * 4, datasets=["a", "a", "b", "b"], seed=3)
+    groups = sorted(set(corpus.groups))
+    network = starting(groups)
+    network.start_dynamics({("a", 2.0): coupling(), ("b", 2.0): np.zeros((P, P))})
+    says = torch.nn.Linear(P, P, bias=False)
+    says.weight.copy_(torch.from_numpy(coupling()).T)
+    network.encode = lambda inputs, *parts: [inputs]
+    network.unembedder, network.far, network.sizes = (
+        says,
+        torch.nn.ModuleList(),
+        dataclasses.replace(network.sizes, horizons_s=()),
+    )
+    objective = build_objective(network)
+    wanted = window_options(PretrainOptions(framework="csm", window_frames=(6, 12)), 8)
+    windows = Windows(corpus, wanted, 1, 100)
+    row = UpstreamValidation(windows, 8, calibrate=True)(objective, Processes())
+    assert (row["forecast_share_a_2s"], row["forecast_share_b_2s"]) == (0.0, 1.0)
+    assert row["forecast_share"] == 0.5
+    network.load_state_dict(objective.settle(network.state_dict(), row))
+    again = UpstreamValidation(windows, 8)(objective, Processes())
+    assert again["l1"] == pytest.approx(row["l1"], abs=1e-6)
+    # Of both datasets only the noise is left.
+    assert again["l1"] == pytest.approx(NOISE * np.sqrt(2 / np.pi), rel=0.05)
 
 
 def validation(framework="csm", cache=None, training=None):
@@ -250,5 +308,5 @@ def test_what_lies_behind_a_gap_is_not_the_next_frame():
     whole = synthetic.corpus([90, 90], n_parcels=P)
     numbers = np.concatenate([np.arange(90) + 7 * (np.arange(90) >= gap) for gap in (50, 60)])
     gapped = dataclasses.replace(whole, frames=parts.frames, subjects=("0", "1"), numbers=numbers.astype(np.int32))
-    expected, found = fit_dynamics(split), fit_dynamics(gapped)
-    np.testing.assert_array_equal(found.coupling, expected.coupling)
+    expected, found = (fit_forecasts(c, [("toy", 2.0)])["toy", 2.0]["coupling"] for c in (split, gapped))
+    assert torch.equal(found, expected)

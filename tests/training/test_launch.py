@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -44,7 +47,7 @@ def test_an_allocation_of_several_nodes_starts_itself_on_each() -> None:
 
 def test_nodes_meet_at_the_first_of_the_allocation() -> None:
     command = launch_command(STAGE, nodes=3, processes=8, environment=STEP)
-    assert command[1:3] == ["-m", "torch.distributed.run"]
+    assert command[1:3] == ["-m", "boldly.training.torchrun"]
     assert value(command, "--nnodes") == "3"
     assert value(command, "--node-rank") == "2"
     assert value(command, "--nproc-per-node") == "8"
@@ -59,6 +62,53 @@ def test_nodes_meet_at_the_first_of_the_allocation() -> None:
 def test_several_nodes_without_an_allocation_are_refused() -> None:
     with pytest.raises(InputError, match="3 nodes, but this is no Slurm allocation"):
         launch_command(STAGE, nodes=3, processes=8, environment={})
+
+
+def launched(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "boldly", "launch", "--processes", "2", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+
+
+def test_what_is_wrong_with_the_input_is_said_once_and_nothing_else(tmp_path: Path) -> None:
+    missing = tmp_path / "split.json"
+    options = '{"framework": "csm"}'
+    done = launched(
+        "pretrain",
+        "--name",
+        "toy",
+        "--options",
+        options,
+        "--output",
+        str(tmp_path / "out"),
+        "--data",
+        str(missing),
+        "shards",
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "boldly: 1 problem with the input",
+        "- no such file",
+        f"    file: {missing}",
+        "    way out: run split first",
+    ]
+
+
+def test_a_process_that_was_killed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dies.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    command = [
+        sys.executable,
+        "-m",
+        "boldly.training.torchrun",
+        "--nproc-per-node",
+        "1",
+        str(tmp_path / "dies.py"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 137
+    assert (
+        done.stderr.strip() == "boldly: process 0 was ended by SIGKILL, as the system does where memory is used up"
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ import argparse
 import logging
 import os
 import sys
+from pathlib import Path
 
 from boldly import __version__
 from boldly.cli import decoding, explain, learning, preparation, report, tools
 from boldly.cli.arguments import Parser
-from boldly.records import InputError
+from boldly.records import SPEAKER, InputError
 
 # In the order of `boldly --help`.
 MODULES = (preparation, learning, decoding, explain, tools, report)
@@ -44,16 +45,25 @@ def main(arguments: list[str] | None = None) -> int:
         args.command(args)
     except InputError as error:
         count = len(error.problems)
-        print(f"boldly: {count} problem{'s' if count != 1 else ''} with the input", file=sys.stderr)
-        for problem in error.problems:
-            print(f"- {problem}", file=sys.stderr)
+        problems = "".join(f"\n- {problem}" for problem in error.problems)
+        _say(f"{count} problem{'s' if count != 1 else ''} with the input{problems}")
         return 1
     except OSError as error:
         # A full disk, a file that may not be read: no fault of the program, so no traceback.
         where = f"\n    file: {error.filename}" if error.filename else ""
-        print(f"boldly: {error.strerror or error}{where}", file=sys.stderr)
+        _say(f"{error.strerror or error}{where}")
         return 1
     return 0
+
+
+def _say(message: str) -> None:
+    """Print an error; of processes that train together (`boldly launch`) the first to fail speaks for all."""
+    if speaker := os.environ.get(SPEAKER):
+        try:
+            Path(speaker).touch(exist_ok=False)
+        except FileExistsError:
+            return
+    print(f"boldly: {message}", file=sys.stderr)
 
 
 def parser() -> argparse.ArgumentParser:

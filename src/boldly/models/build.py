@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from boldly.models.network import NetworkConfig
 from boldly.models.objective import Decoding, Objective
 from boldly.provenance import Contract
 from boldly.records import InputError, Problem
+from boldly.samples.corpus import Group
 from boldly.samples.windows import WindowOptions
 
 WEIGHTS = "model.safetensors"
@@ -94,8 +95,19 @@ def _objective(framework: str, variant: str) -> type[Objective]:
     return objective
 
 
-def pretraining_config(options: PretrainOptions, n_parcels: int) -> NetworkConfig:
-    """Return the sizes of an upstream experiment's network."""
+def pretraining_config(options: PretrainOptions, n_parcels: int, groups: Sequence[Group] = ()) -> NetworkConfig:
+    """Return the sizes of an upstream experiment's network.
+
+    Parameters
+    ----------
+    options : PretrainOptions
+        The experiment.
+    n_parcels : int
+        Parcels of the runs.
+    groups : sequence of (str, float), optional
+        Datasets and repetition times (s) of the runs.
+    """
+    is_csm = (options.framework, options.variant) == ("csm", "boldly")
     return NetworkConfig(
         framework=options.framework,
         n_parcels=n_parcels,
@@ -106,7 +118,8 @@ def pretraining_config(options: PretrainOptions, n_parcels: int) -> NetworkConfi
         window_frames=options.window_frames[1],
         variant=options.variant,
         embedding_layers=options.embedding_layers,
-        horizons_s=tuple(options.horizons_s) if (options.framework, options.variant) == ("csm", "boldly") else (),
+        horizons_s=tuple(options.horizons_s) if is_csm else (),
+        groups=tuple(groups) if is_csm else (),
         pairs=options.pairs or options.variant == "lfb",
         parcel_groups=options.parcel_groups if options.framework == "masked_autoencoding" else 0,
     )
@@ -159,7 +172,8 @@ def load_config(folder: Path | str) -> NetworkConfig:
         content = read_json(path)
         # Older models say horizons in frames, which they keep.
         sequences = {name: tuple(content.get(name, ())) for name in ("labels", "horizons_s", "horizons")}
-        config = NetworkConfig(**{**content, **sequences})
+        groups = tuple((str(dataset), float(t_r)) for dataset, t_r in content.get("groups", ()))
+        config = NetworkConfig(**{**content, **sequences, "groups": groups})
         if config.framework not in FRAMEWORKS.get(config.variant, {}):
             raise ValueError(f"no network {config.framework} of variant {config.variant}")
         return config

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model
 
+from boldly.config import PretrainOptions
 from boldly.models.network import (
     Network,
     NetworkConfig,
@@ -19,7 +22,9 @@ from boldly.models.network import (
     small_linear,
     window_l1,
 )
-from boldly.models.objective import SHARES, FitDynamics, Objective, Row, Sums, Targets, Weights
+from boldly.models.objective import SHARES, Couplings, Objective, Row, Sums, Targets, Weights
+from boldly.samples.corpus import Group
+from boldly.samples.windows import WindowOptions, number_of
 
 # Of the loss of frames further ahead.
 _HORIZON_WEIGHT = 0.5
@@ -27,19 +32,27 @@ _HORIZON_WEIGHT = 0.5
 # Frames ahead that the next frame's own loss does not speak of already.
 _NEAREST_FRAMES = 2
 
+# Farther than any two repetition times are from each other (logarithm of their ratio).
+_FAR_AWAY = 100.0
+
 
 class CausalNetwork(Network):
     """GPT-2 blocks with a next-frame loss at every position.
 
-    The prediction is that of a vector autoregression, ``exp(-t_r / memory) coupling`` times the last frame, plus
-    what the blocks add. It is fitted beforehand and stays: the blocks would need thousands of steps to find it,
-    and steps of an optimiser blur it. Every frame but the first is a target, where the reference supervises one
-    masked frame per sequence. Frames further ahead are predicted beside it.
+    The prediction is that of a vector autoregression, the last frame times a coupling, plus what the blocks add.
+    It is fitted beforehand and stays: the blocks would need thousands of steps to find it, and steps of an
+    optimiser blur it. Every frame but the first is a target, where the reference supervises one masked frame per
+    sequence. Frames further ahead are predicted beside it.
+
+    Each dataset and repetition time (`NetworkConfig.groups`) has a coupling of its own: how much a frame says of
+    the next one depends on the time between them, on the scanner and on the cleaning, and one coupling for all
+    errs more than a fit to each. A window of another repetition time takes the nearest one of its dataset, one of
+    an unknown dataset the nearest of all.
 
     What the blocks add is fitted to training subjects, and with few of them it may do harm to others. Of the kept
-    weights it is therefore multiplied with the share from 0 to 1 that errs least on the validation subjects
-    (`CausalModeling.settle`): shrinkage, its strength chosen on held-out data. With share 0 the forecast is that
-    before the first step. The hidden states, which decoders read, stay as they are.
+    weights it is therefore multiplied, in each group, with the share from 0 to 1 that errs least on the validation
+    subjects (`CausalModeling.settle`): shrinkage, its strength chosen on held-out data. With share 0 the forecast
+    is that before the first step. The hidden states, which decoders read, stay as they are.
     """
 
     def __init__(self, sizes: NetworkConfig) -> None:
@@ -48,28 +61,46 @@ class CausalNetwork(Network):
         if self.unembedder is not None:
             # Before the first step predictions are those of the autoregression: with few data nothing is better.
             nn.init.zeros_(self.unembedder.weight)
-            # Until they are fitted, the next frame is what the blocks say.
-            self.register_buffer("memory", torch.tensor(torch.inf))
-            self.register_buffer("coupling", torch.zeros(sizes.n_parcels, sizes.n_parcels))
-            self.memory: Tensor
-            self.coupling: Tensor
+            # Until they are fitted, the next frame is what the blocks say. No buffers: those are sent to all
+            # processes before each step.
+            n_groups = max(1, len(sizes.groups))
+            self.coupling = nn.Parameter(torch.zeros(n_groups, *2 * [sizes.n_parcels]), requires_grad=False)
+            self.share = nn.Parameter(torch.ones(n_groups), requires_grad=False)
             self.far = nn.ModuleList(
                 small_linear(sizes.width, sizes.n_parcels) for _ in (sizes.horizons_s or sizes.horizons)
             )
 
-    def start_dynamics(self, memory_s: float, coupling: NDArray[np.floating]) -> None:
-        """Set the vector autoregression that predictions start from; a decoder has none.
+    def start_dynamics(self, couplings: Couplings) -> None:
+        """Set the vector autoregressions that predictions start from; a decoder has none.
 
         Parameters
         ----------
-        memory_s : float
-            Time constant, s.
-        coupling : ndarray, shape (P, P)
-            ``exp(-t_r / memory_s)`` times this is what a frame, as a row, is multiplied with for the next.
+        couplings : dict
+            For each of the network's groups what a frame, as a row, is multiplied with for the next, (P, P).
         """
         if self.head is None:
-            self.memory.fill_(memory_s)
-            self.coupling.copy_(torch.as_tensor(coupling))
+            with torch.no_grad():
+                for coupling, group in zip(self.coupling, self.sizes.groups, strict=True):
+                    coupling.copy_(torch.as_tensor(couplings[group]))
+
+    @torch.compiler.disable
+    def places(self, t_r: Tensor, dataset: Tensor | None = None) -> Tensor:
+        """Return the numbers (B,) of the groups that windows belong to.
+
+        Parameters
+        ----------
+        t_r : Tensor, shape (B,)
+            Repetition times, s.
+        dataset : Tensor of int64, shape (B,), optional
+            Datasets (`boldly.samples.windows.number_of`); None: unknown.
+        """
+        groups = self.sizes.groups or (("", 1.0),)
+        t_rs = t_r.new_tensor([group_t_r for _, group_t_r in groups])
+        distance = (t_r[:, None] / t_rs).log().abs()  # (B, groups)
+        if dataset is not None:
+            names = dataset.new_tensor([number_of(name) for name, _ in groups])
+            distance = distance + _FAR_AWAY * (dataset[:, None] != names)
+        return distance.argmin(dim=1)
 
     def encode(
         self, inputs: Tensor, seconds: Tensor, t_r: Tensor, marked: Tensor, valid: Tensor | None = None
@@ -81,13 +112,21 @@ class CausalNetwork(Network):
                 hidden.append(block(hidden[-1]))
         return [*hidden[:-1], self.decoder.ln_f(hidden[-1])]
 
-    def predict_next(self, inputs: Tensor, seconds: Tensor, t_r: Tensor, marked: Tensor) -> Tensor:
+    def predict_next(
+        self, inputs: Tensor, seconds: Tensor, t_r: Tensor, marked: Tensor, dataset: Tensor | None = None
+    ) -> Tensor:
         """Predict the frame after each frame (B, L, P)."""
-        hidden = self.encode(inputs, seconds, t_r, marked)[-1]
-        return self._start(inputs, t_r, marked) + self.predict_frames(hidden)
+        hidden, place = self.encode(inputs, seconds, t_r, marked)[-1], self.places(t_r, dataset)
+        return self._start(inputs, marked, place) + self.share[place, None, None] * self.predict_frames(hidden)
 
     def predict(
-        self, inputs: Tensor, seconds: Tensor, t_r: Tensor, marked: Tensor, valid: Tensor | None = None
+        self,
+        inputs: Tensor,
+        seconds: Tensor,
+        t_r: Tensor,
+        marked: Tensor,
+        valid: Tensor | None = None,
+        dataset: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return what the autoregression says of the next frames, what the blocks add, and farther frames.
 
@@ -98,24 +137,38 @@ class CausalNetwork(Network):
         far : list of Tensor, shape (B, L, P)
             For each horizon what is said at each frame.
         """
-        hidden = self.encode(inputs, seconds, t_r, marked)[-1]
-        start = self._start(inputs[:, :-1], t_r, marked)
-        return start, self.predict_frames(hidden[:, :-1]), [layer(hidden) for layer in self.far]
+        hidden, place = self.encode(inputs, seconds, t_r, marked)[-1], self.places(t_r, dataset)
+        start = self._start(inputs[:, :-1], marked, place)
+        added = self.share[place, None, None] * self.predict_frames(hidden[:, :-1])
+        return start, added, [layer(hidden) for layer in self.far]
 
-    def _start(self, inputs: Tensor, t_r: Tensor, marked: Tensor) -> Tensor:
-        """Return what the autoregression says of the frame after each frame (B, L, P)."""
-        fading = torch.exp(-t_r / self.memory)[:, None]  # (B, 1)
-        return (inputs * (fading * ~marked)[:, None]) @ self.coupling
+    @torch.compiler.disable
+    def _start(self, inputs: Tensor, marked: Tensor, place: Tensor) -> Tensor:
+        """Return what the autoregressions of the windows' groups (B,) say of the next frames (B, L, P)."""
+        inputs = inputs * ~marked[:, None]
+        if len(self.coupling) == 1:
+            return inputs @ self.coupling[0]
+        said = torch.empty_like(inputs)
+        for number in place.unique().tolist():
+            rows = place == number
+            said[rows] = (inputs[rows] @ self.coupling[number]).to(said.dtype)
+        return said
 
 
 class CausalModeling(Objective):
     """The L1 of the next frames, plus the weighted L1 of frames further ahead."""
 
     network: CausalNetwork
+    starts_from_couplings = True
 
-    def start(self, fit_dynamics: FitDynamics) -> None:
-        """Start from the autoregression of the training runs."""
-        self.network.start_dynamics(*fit_dynamics())
+    @classmethod
+    def view(cls, options: PretrainOptions, batch_size: int) -> WindowOptions:
+        """Return which windows are cut: plain ones that know their dataset."""
+        return dataclasses.replace(super().view(options, batch_size), tell_dataset=True)
+
+    def start(self, couplings: Couplings) -> None:
+        """Start from the autoregressions of the training runs."""
+        self.network.start_dynamics(couplings)
 
     def forward(
         self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, with_shares: bool = False, **batch: Any
@@ -148,19 +201,36 @@ class CausalModeling(Objective):
         """Return the losses of windows (B,), and those with shares of the blocks' forecast to choose from."""
         return super().measure(**batch, with_shares=calibrate)
 
-    def choose(self, sums: Sums) -> tuple[Sums, Row]:
-        """Choose the share of the blocks' forecast that errs least over all groups."""
-        by_share = [np.array(sums.pop(f"l1_share_{number}")) for number in range(len(SHARES))]
-        best = min(range(len(SHARES)), key=lambda number: by_share[number].sum())
-        loss = np.array(sums["loss"]) - np.array(sums["l1"]) + by_share[best]
-        return {**sums, "l1": by_share[best].tolist(), "loss": loss.tolist()}, {"forecast_share": SHARES[best]}
+    def choose(self, sums: Sums, groups: Sequence[Group]) -> tuple[Sums, Row]:
+        """Choose, for each group of the network, the share of the blocks' forecast that errs least."""
+        by_share = np.array([sums.pop(f"l1_share_{number}") for number in range(len(SHARES))])
+        places = self._places(groups)
+        loss, l1 = np.array(sums["loss"]) - sums["l1"], np.empty(len(groups))
+        shares: Row = {}
+        for place in np.unique(places):
+            errors = by_share[:, places == place]
+            best = int(errors.sum(axis=1).argmin())
+            l1[places == place] = errors[best]
+            shares[self._share_name(place)] = SHARES[best]
+        mean = {"forecast_share": float(np.mean(list(shares.values())))}
+        return {**sums, "l1": l1.tolist(), "loss": (loss + l1).tolist()}, {**mean, **shares}
 
     def settle(self, weights: Weights, row: Row) -> Weights:
-        """Keep the chosen share of what the blocks add to the forecasts."""
-        share = row.get("forecast_share", 1.0)
-        return {
-            name: tensor * share if name.startswith("unembedder.") else tensor for name, tensor in weights.items()
-        }
+        """Keep the chosen shares of what the blocks add to the forecasts."""
+        mean = row.get("forecast_share", 1.0)
+        shares = [row.get(self._share_name(place), mean) for place in range(len(self.network.share))]
+        return {**weights, "share": torch.tensor(shares)}
+
+    def _places(self, groups: Sequence[Group]) -> NDArray[np.int64]:
+        datasets, t_rs = zip(*groups, strict=True)
+        numbers = torch.tensor([number_of(dataset) for dataset in datasets])
+        return self.network.places(torch.tensor(t_rs), numbers).numpy()
+
+    def _share_name(self, place: int) -> str:
+        if not self.network.sizes.groups:
+            return "forecast_share"
+        dataset, t_r = self.network.sizes.groups[place]
+        return f"forecast_share_{dataset}_{t_r:g}s"
 
     def _frames_ahead(self, t_r: Tensor) -> list[Tensor]:
         """Return how many frames ahead each horizon lies in each window (B,)."""

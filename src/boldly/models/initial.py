@@ -17,6 +17,8 @@ from boldly.records import InputError, Problem
 
 _MODELS: dict[type[nn.Module], str] = {GPT2Model: "gpt2", BertModel: "bert"}
 _BIN = "pytorch_model.bin"
+# Of CSM: what is fitted to the runs of each training, not learned.
+_FITTED = ("coupling", "share")
 # Vectors of words: there are none here.
 _WORDS = ("wte.weight", "embeddings.word_embeddings.weight")
 # Vectors of positions (of the faithful networks alone): the first ones are taken.
@@ -51,7 +53,8 @@ def initialise(network: nn.Module, folder: Path | str) -> None:
             Problem(str(folder / CONFIG), "", f"no model: {error}", "correct pretrain's initialise")
         ) from None
     if "model_type" not in content:
-        transfer(network, load_weights(folder), str(folder / WEIGHTS))
+        fitted = {name: tensor for name, tensor in network.state_dict().items() if name in _FITTED}
+        transfer(network, {**load_weights(folder), **fitted}, str(folder / WEIGHTS))
         return
     module, kind = _language_model(network)
     if kind != content["model_type"]:

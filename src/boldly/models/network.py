@@ -63,8 +63,10 @@ class NetworkConfig:
         Groups of parcels that a frame is parted into (masked_autoencoding).
     pairs : bool
         Whether the BERT frameworks are pretrained on pairs of windows and told their order.
+    groups : tuple of (str, float)
+        Datasets and repetition times (s) for whose next frames CSM has a coupling of their own.
     horizons : tuple of int
-        The same in frames, in models from before it was seconds; empty in others.
+        `horizons_s` in frames, in models from before it was seconds; empty in others.
     """
 
     framework: NetworkName
@@ -80,6 +82,7 @@ class NetworkConfig:
     horizons_s: tuple[float, ...] = ()
     parcel_groups: int = 0
     pairs: bool = True
+    groups: tuple[tuple[str, float], ...] = ()
     horizons: tuple[int, ...] = ()
 
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from boldly.config import PretrainOptions
 from boldly.models.network import Outputs, classified, window_l1
+from boldly.samples.corpus import Group
 from boldly.samples.windows import WindowOptions
 
 Row = dict[str, float]
 Weights = dict[str, Tensor]
 # Name of a measure to its sums over the windows of each group.
 Sums = dict[str, list[float]]
-# Fits, on demand, a vector autoregression to the training runs: its time constant (s) and its coupling (P, P).
-FitDynamics = Callable[[], tuple[float, NDArray]]
+# Of the vector autoregression of each group: what a frame, as a row, is multiplied with for the next, (P, P).
+Couplings = Mapping[Group, NDArray[np.floating]]
 
 # What shares of a part of a forecast may be kept.
 SHARES = tuple(number / 10 for number in range(11))
@@ -63,6 +65,8 @@ class Objective(nn.Module):
     mask_fraction = 0.2
     # Whether AR(1), VAR and the last frame are forecasts of what `targets` asks for.
     has_forecasts = True
+    # Whether `start` has a use for vector autoregressions.
+    starts_from_couplings = False
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -84,8 +88,8 @@ class Objective(nn.Module):
         targets, inputs = self.targets(**batch), batch["inputs"]
         return {"l1_zero": window_l1(torch.zeros_like(inputs), inputs, targets.frames, targets.marked)}
 
-    def start(self, fit_dynamics: FitDynamics) -> None:
-        """Set what the network starts from, given a fit to the training runs; here nothing is fitted."""
+    def start(self, couplings: Couplings) -> None:
+        """Set what the network starts from, given fits to the training runs; here nothing is fitted."""
 
     def measure(self, *, calibrate: bool = False, **batch: Any) -> Outputs:
         """Return what a validation sums up for each window (B,): `loss`, `l1` and so on.
@@ -100,8 +104,15 @@ class Objective(nn.Module):
         losses = {name: value for name, value in self(**batch).items() if name != "loss"}
         return {"loss": losses.pop("window_loss"), **losses}
 
-    def choose(self, sums: Sums) -> tuple[Sums, Row]:
+    def choose(self, sums: Sums, groups: Sequence[Group]) -> tuple[Sums, Row]:
         """Choose, by the sums of a validation, something about the weights that are kept; here nothing.
+
+        Parameters
+        ----------
+        sums : dict
+            Sums over the windows of each group, by measure.
+        groups : sequence of (str, float)
+            These groups.
 
         Returns
         -------

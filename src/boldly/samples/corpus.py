@@ -22,6 +22,10 @@ from boldly.samples.shards import Sample, read_shard
 COVARIATES = ("n_volumes", "position", "mean_fd_mm")
 
 
+# Dataset and repetition time, s.
+Group = tuple[str, float]
+
+
 class Stretches(NamedTuple):
     """Frames without a gap between them: ``corpus.frames[first:end]``, of one sample; arrays of shape (S,)."""
 
@@ -79,6 +83,11 @@ class Corpus:
     def __post_init__(self) -> None:
         if not self.frames.flags.c_contiguous:
             raise ValueError("frames must be in C order: windows are cut as stretches of memory")
+
+    @property
+    def groups(self) -> list[Group]:
+        """Dataset and repetition time (s) of each sample."""
+        return list(zip(self.datasets, self.t_r.tolist(), strict=True))
 
     @cached_property
     def stretches(self) -> Stretches:

@@ -7,6 +7,7 @@ gathered with one index. Workers, ranks and restarts therefore see the same wind
 from __future__ import annotations
 
 import warnings
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -61,6 +62,8 @@ class WindowOptions:
         Windows start at multiples of their length.
     restart_clock : bool
         B starts at 0 s as A does, instead of at the time that it would have as the continuation of A.
+    tell_dataset : bool
+        A batch says of which dataset each window is (single windows).
     """
 
     shortest: int
@@ -74,6 +77,7 @@ class WindowOptions:
     largest_gap: int = 4
     stepped_onsets: bool = False
     restart_clock: bool = False
+    tell_dataset: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,11 @@ def uniform(seed: int, index: int | Numbers, stream: int | Numbers) -> Floats:
             state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             state = state ^ (state >> np.uint64(31))
     return np.asarray((state >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+
+
+def number_of(dataset: str) -> int:
+    """Return the number that stands for a dataset in a batch: the CRC-32 of its name."""
+    return zlib.crc32(dataset.encode())
 
 
 def _tensor(frames: NDArray[Any]) -> Tensor:
@@ -180,8 +189,8 @@ class Windows(Dataset[Batch]):
 
     A batch holds `inputs` (B, L, P) float32, `seconds` (B, L) float32 since the first frame, `t_r` (B,) float32 s
     and `marked` (B, P) bool; `valid` (B, L) bool if some windows are shorter than others (absent: all frames are
-    real); `masked` (B, L) or (B, P) bool if the options ask for masking; `split` (int, number of frames of A) and
-    `follows` (B,) float32 if they ask for pairs.
+    real); `dataset` (B,) int64 (see `number_of`), `masked` (B, L) or (B, P) bool, and for pairs `split` (int,
+    number of frames of A) and `follows` (B,) float32, if the options ask for them.
 
     No window bridges a gap that scrubbing left: each is cut from frames that follow one another, of which a run
     may have several stretches (`Corpus.stretches`).
@@ -248,6 +257,9 @@ class Windows(Dataset[Batch]):
         """Cut the windows with these numbers."""
         index: Numbers = np.asarray(indices, np.int64)
         batch = self._pairs(index) if self.options.pairs else self._singles(index)
+        if self.options.tell_dataset:
+            numbers = [number_of(self.corpus.datasets[run]) for run in self.runs(indices)]
+            batch["dataset"] = torch.tensor(numbers)
         if self.options.masking == "frames":
             batch["masked"] = torch.from_numpy(self._mask_frames(index, batch))
         elif self.options.masking == "parcels":

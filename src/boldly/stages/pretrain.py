@@ -7,18 +7,16 @@ import logging
 import os
 import shutil
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from boldly import bids
 from boldly.config import PretrainOptions
-from boldly.files import is_url, write_json
+from boldly.files import is_url, read_json, write_json
 from boldly.models.basis import Basis, save_basis
 from boldly.models.build import (
     CONTRACT,
@@ -35,7 +33,7 @@ from boldly.models.network import Network, NetworkConfig
 from boldly.provenance import Contract, check_same, environment, file_sha256
 from boldly.records import InputError, Problem
 from boldly.samples import remote
-from boldly.samples.corpus import Corpus, load_corpus
+from boldly.samples.corpus import Corpus, Group, load_corpus
 from boldly.samples.packed import LooseShards, PackedShards, Shards, open_packed
 from boldly.samples.seen import MANIFEST, Seen, read_seen, seen_in
 from boldly.samples.shards import subject_shards
@@ -46,10 +44,18 @@ from boldly.training.checkpoints import CheckpointFolder
 from boldly.training.components import hidden_basis, leading_components, signal_basis, unexplained
 from boldly.training.continuity import check_continuity
 from boldly.training.history import write_history
-from boldly.training.linear import LinearFits, fit_dynamics, linear_name, made_of, read_linear
+from boldly.training.linear import (
+    Forecasts,
+    fit_forecasts,
+    fitted_couplings,
+    groups_of,
+    linear_name,
+    made_of,
+    read_linear,
+)
 from boldly.training.loop import Fit, fit
 from boldly.training.processes import join_processes, share_batch
-from boldly.training.validation import UpstreamValidation, choose_coupling
+from boldly.training.validation import UpstreamValidation
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +66,8 @@ _VALIDATION_BATCH = 32
 
 # Errors of forecasts that were fitted to the training subjects.
 _COMPARISONS = "comparisons.json"
+# Datasets and repetition times that a training began with.
+_GROUPS = "groups.json"
 
 Data = list[tuple[Path, Path | str]]
 
@@ -141,17 +149,21 @@ def run(
     done = checkpoints.steps()
     # What the first shards tell about forecasts is kept: a training that goes on starts with those at hand.
     is_known = not validation or (checkpoints.path / _COMPARISONS).exists()
-    linear = _linear(source, training, validation, options)
     runs = _corpus(windows, done[-1] * options.batch_size if done and is_known else 0)
     if processes.is_main_process:
         _check_continuity(windows, done[-1] * options.batch_size if done else 0, used)
     contract = runs.contract
-    config = pretraining_config(options, contract.n_parcels)
+    held_out = _held_out(validation, options, contract, source)
+    linear = _linear(source, training, validation, options)
+    groups = _groups(runs, held_out, checkpoints, goes_on=bool(done), writes=processes.is_main_process)
+    config = pretraining_config(options, contract.n_parcels, groups)
     objective = build_objective(build_network(config, options.seed))
-    validate = _validation(validation, options, runs, checkpoints, source, linear)
+    validate = _validation(held_out, options, runs, checkpoints, linear)
     # Checkpoints hold what a fit would give.
     if not done:
-        objective.start(partial(_dynamics, name, runs, linear, validate))
+        if objective.starts_from_couplings:
+            fits = linear or fit_forecasts(runs, groups)
+            objective.start(validate.choose_couplings(fits) if validate else fitted_couplings(fits))
         if options.start == "components" and isinstance(objective.network, Network):
             objective.network.start_embedding(leading_components(runs))
     if initial is not None:
@@ -184,7 +196,6 @@ def run(
     write_history(output / "eval_history.csv", outcome.eval_rows)
     if not outcome.improved and not options.keep_untrained:
         raise _untrained(name, output, outcome)
-    _tell_of_linear_forecasts(name, outcome)
     _write_manifest(output, name, about, options, outcome.step, outcome.seconds)
     # The corpus of a streamed training is gone by now; a group of its shards stands for it.
     first = training[: options.stream_shards]
@@ -302,7 +313,7 @@ def _group(windows: Windows | StreamedWindows, number: int) -> Windows:
 
 def _linear(
     source: Shards, training: list[Path | str], validation: list[Path | str], options: PretrainOptions
-) -> LinearFits | None:
+) -> Forecasts | None:
     """Return the linear fits beside a packed corpus; None where there is none: then they are made when needed."""
     if not isinstance(source, PackedShards) or options.stream_shards is not None:
         return None
@@ -328,42 +339,46 @@ def _weights(initial: Path | None) -> list[Path]:
     return [path for path in (initial / WEIGHTS, initial / "pytorch_model.bin") if path.exists()]
 
 
-def _validation(
-    paths: list[Path | str],
-    options: PretrainOptions,
-    training: Corpus,
-    checkpoints: CheckpointFolder,
-    source: Shards,
-    linear: LinearFits | None,
-) -> UpstreamValidation | None:
-    """Return the validation on the held-out subjects; None where no subject is held out."""
+def _groups(
+    training: Corpus, held_out: Corpus | None, checkpoints: CheckpointFolder, *, goes_on: bool, writes: bool
+) -> list[Group]:
+    """Return the datasets and repetition times of the runs; of a training that goes on, of those it began with."""
+    path = checkpoints.path / _GROUPS
+    if goes_on:
+        return [(dataset, t_r) for dataset, t_r in read_json(path)]
+    groups = groups_of(training, held_out)
+    if writes:
+        write_json(path, groups)
+    return groups
+
+
+def _held_out(
+    paths: list[Path | str], options: PretrainOptions, contract: Contract, source: Shards
+) -> Corpus | None:
+    """Return the runs of the held-out subjects; None where no subject is held out."""
     if not paths:
         return None
     corpus = source.corpus(paths)
-    where = remote.shown(paths[0])
-    check_same(training.contract, corpus.contract, where, corpus.keys[0], options.allow_mismatch)
-    windows = Windows(
-        corpus,
-        window_options(options, _VALIDATION_BATCH),
-        options.seed + _VALIDATION_SEED,
-        options.validation_windows,
-    )
+    check_same(contract, corpus.contract, remote.shown(paths[0]), corpus.keys[0], options.allow_mismatch)
+    return corpus
+
+
+def _validation(
+    held_out: Corpus | None,
+    options: PretrainOptions,
+    training: Corpus,
+    checkpoints: CheckpointFolder,
+    linear: Forecasts | None,
+) -> UpstreamValidation | None:
+    """Return the validation on the held-out subjects; None where no subject is held out."""
+    if held_out is None:
+        return None
+    wanted = window_options(options, _VALIDATION_BATCH)
+    windows = Windows(held_out, wanted, options.seed + _VALIDATION_SEED, options.validation_windows)
     cache = checkpoints.path / _COMPARISONS
-    fitted = linear.forecasts if linear else None
     return UpstreamValidation(
-        windows, _VALIDATION_BATCH, training=training, fitted=fitted, cache=cache, calibrate=True
+        windows, _VALIDATION_BATCH, training=training, fitted=linear, cache=cache, calibrate=True
     )
-
-
-def _dynamics(
-    name: str, corpus: Corpus, linear: LinearFits | None, validate: UpstreamValidation | None
-) -> tuple[float, NDArray]:
-    """Fit the autoregression of the training runs, as far as it holds for the validation subjects."""
-    dynamics, share = linear.dynamics if linear else fit_dynamics(corpus), 1.0
-    if validate is not None:
-        share, dynamics = choose_coupling(dynamics, validate.windows)
-    logger.info("%s: starts from a VAR with %.0f %% of the coupling between parcels", name, 100 * share)
-    return dynamics.memory_s, dynamics.coupling
 
 
 def _untrained(name: str, output: Path, outcome: Fit) -> InputError:
@@ -379,20 +394,6 @@ def _untrained(name: str, output: Path, outcome: Fit) -> InputError:
         f"weights of step {outcome.step} (the training is not repeated)"
     )
     return InputError(Problem(str(output / "eval_history.csv"), name, message, remedy))
-
-
-def _tell_of_linear_forecasts(name: str, outcome: Fit) -> None:
-    """Warn where a forecast of causal sequence modeling errs more than one that is fitted to each dataset alone.
-
-    It starts from one autoregression for all datasets and repetition times, and does not become worse than that.
-    """
-    for row in outcome.eval_rows:
-        if row["step"] != outcome.step or "forecast_share" not in row:
-            continue
-        for column, word in (("l1_var", "a VAR"), ("l1_ar1", "AR(1)")):
-            if row["l1"] > row.get(column, np.inf):
-                message = "%s: its forecast of the next frame errs by %.4f, %s by %.4f"
-                logger.warning(message, name, row["l1"], word, row[column])
 
 
 def _check_compiler(name: str) -> None:

@@ -16,7 +16,7 @@ from boldly.records import InputError, Problem
 from boldly.training.history import Progress
 
 # Raised when files of checkpoints change, so that older ones are refused.
-_FORMAT = 2
+_FORMAT = 3
 _KEPT = 2
 _EXPERIMENT = "experiment.json"
 # The last file of a checkpoint: without it the checkpoint is not complete.

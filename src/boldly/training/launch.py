@@ -56,7 +56,7 @@ def launch_command(
     stage = ["-m", "boldly", *arguments]
     if nodes * processes <= 1:
         return [sys.executable, *stage]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    torchrun = [sys.executable, "-m", "boldly.training.torchrun", "--nproc-per-node", str(processes)]
     torchrun += ["--max-restarts", "0", "--signals-to-handle", _SIGNALS]
     if nodes == 1:
         meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{LOOPBACK}:0", "--local-addr", LOOPBACK]

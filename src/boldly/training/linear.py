@@ -1,8 +1,8 @@
 """Linear forecasts, fitted to the training runs: what a network starts from and has to beat.
 
-Each says the next frame from the one before: a first-order process per parcel (AR(1)), or a vector autoregression
-(VAR) with ridge. They depend on the runs alone: the fits to a corpus stand in a file beside it, which all
-experiments and processes read.
+Each says the next frame from the one before, for the runs of one dataset and repetition time: a first-order
+process per parcel (AR(1)), or a vector autoregression (VAR) with ridge. They depend on the runs alone: the fits to
+a corpus stand in a file beside it, which all experiments and processes read.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,20 +22,22 @@ from safetensors.numpy import save_file
 
 from boldly.files import atomic_path
 from boldly.records import InputError, Problem
-from boldly.samples.corpus import Corpus
+from boldly.samples.corpus import Corpus, Group
 
 Matrix = NDArray[np.float64]
-# Dataset and repetition time, s.
-Group = tuple[str, float]
 # For each group and forecast what multiplies a frame: nothing, numbers (P,), or a matrix (P, P), in float32.
 Forecasts = dict[Group, dict[str, NDArray[np.float32] | None]]
 
+# What networks are compared with.
 NAMES = ("last_frame", "ar1", "var")
+# The VAR that causal sequence modeling starts from.
+COUPLING = "coupling"
 
-_FORMAT = 1
+_FORMAT = 2
 
 # Ridge penalties, as multiples of the mean power of a parcel.
 _PENALTIES = 10.0 ** np.arange(-3.5, 2.01, 0.5)
+
 
 # Time constants to choose from, s; the last one is as good as none.
 _MEMORIES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 1000.0)
@@ -81,101 +83,105 @@ def fit_forecasts(corpus: Corpus, wanted: Iterable[Group]) -> Forecasts:
     Returns
     -------
     Forecasts
-        `last_frame` (the same frame again), `ar1` and `var`.
+        `last_frame` (the same frame again), `ar1`, `var`, and `coupling`: a VAR whose penalty pulls not towards
+        nothing but towards each parcel's AR(1), or towards one VAR for all groups (`_fit_common`), whichever errs
+        less on subjects left out of the fit. With little data it is hardly worse than those.
     """
-    datasets = np.array(corpus.datasets)
-    found: Forecasts = {}
+    wanted, datasets = list(wanted), np.array(corpus.datasets)
+    halves: dict[Group, list[Moments]] = {}
     for dataset, t_r in wanted:
         of_dataset = datasets == dataset
         choices = (of_dataset & (corpus.t_r == t_r), of_dataset, np.ones(len(corpus), bool))
         runs = next(np.flatnonzero(chosen) for chosen in choices if chosen.any())
-        halves = [_moments(corpus, half) for half in _halves(corpus, runs)]
-        ar1 = ar1_of(sum_of(halves)).astype(np.float32)
-        var = fit_var(halves)[0].astype(np.float32)
-        found[dataset, t_r] = {"last_frame": None, "ar1": ar1, "var": var}
+        halves[dataset, t_r] = [_moments(corpus, half) for half in _halves(corpus, runs)]
+    common = _fit_common(halves) if len(halves) > 1 else {}
+    found: Forecasts = {}
+    for group, parts in halves.items():
+        alone = [np.diag(ar1_of(part)) for part in _others_and_whole(parts)]
+        # Where datasets are alike, what they have in common is the better guess; where they are not, AR(1) is.
+        guesses = [alone, *([common[group]] if common else [])]
+        coupling, _ = min((fit_var(parts, guess) for guess in guesses), key=lambda fit: fit[1])
+        fits = {"ar1": np.diag(alone[-1]), "var": fit_var(parts)[0], COUPLING: coupling}
+        in_single = {name: fit.astype(np.float32) for name, fit in fits.items()}
+        found[group] = {"last_frame": None, **in_single}
     return found
 
 
-class Dynamics(NamedTuple):
-    """A VAR for all repetition times: ``y = exp(-t_r / memory_s) x coupling``.
+def _fit_common(halves: Mapping[Group, list[Moments]]) -> dict[Group, list[Matrix]]:
+    """Fit one VAR to all groups whatever their repetition time: ``y = exp(-t_r / memory) x coupling``.
 
-    Attributes
-    ----------
-    memory_s : float
-        Time constant, s.
-    coupling : ndarray, shape (P, P)
-        What frames, as rows, are multiplied with.
-    alone : ndarray, shape (P,)
-        What each parcel is multiplied with where parcels say nothing of each other: the AR(1) that the coupling
-        was pulled to.
-    """
-
-    memory_s: float
-    coupling: Matrix
-    alone: Matrix
-
-    def blended(self, share: float) -> Dynamics:
-        """Return the dynamics with only a share of what the coupling has beyond AR(1)."""
-        ar1 = np.diag(self.alone)
-        return self._replace(coupling=ar1 + share * (self.coupling - ar1))
-
-
-def fit_dynamics(corpus: Corpus) -> Dynamics:
-    """Fit one VAR to all runs whatever their repetition time: ``y = exp(-t_r / memory) x coupling``.
-
-    Its penalty pulls each parcel towards its own AR(1), not towards nothing: with little data forecasts are hardly
-    worse than those. Memory and penalty are those that err least on subjects left out of the fit.
-
-    Parameters
-    ----------
-    corpus : Corpus
-        Training runs.
+    Its penalty pulls to AR(1). Memory and penalty are those that err least on subjects left out of the fit.
 
     Returns
     -------
-    Dynamics
+    dict
+        For each group couplings (P, P): without the first part of any group, without the second, of all.
     """
-    t_rs = np.unique(corpus.t_r).tolist()
-    halves = [
-        {t_r: _moments(corpus, [stretch for stretch in half if stretch.t_r == t_r]) for t_r in t_rs}
-        for half in _halves(corpus, np.arange(len(corpus)))
-    ]
-    fits = {}
+    fits = []
     # With one repetition time all memories say the same.
-    for memory_s in _MEMORIES_S if len(t_rs) > 1 else _MEMORIES_S[-1:]:
-        parts = [sum_of([half[t].faded(math.exp(-t / memory_s)) for t in t_rs]) for half in halves]
-        coupling, error = fit_var(parts, towards_ar1=True)
-        fits[memory_s] = error, Dynamics(memory_s, coupling, ar1_of(sum_of(parts)))
-    return min(fits.values(), key=lambda fit: fit[0])[1]
+    memories = _MEMORIES_S if len({t_r for _, t_r in halves}) > 1 else _MEMORIES_S[-1:]
+    for memory_s in memories:
+        faded = [[part.faded(math.exp(-t_r / memory_s)) for part in parts] for (_, t_r), parts in halves.items()]
+        parts = [sum_of(list(part)) for part in zip(*faded, strict=True)]
+        priors = [np.diag(ar1_of(part)) for part in _others_and_whole(parts)]
+        penalty, error = _choose_penalty(parts, priors)
+        fits.append((error, memory_s, penalty, parts, priors))
+    _, memory_s, penalty, parts, priors = min(fits, key=lambda fit: fit[0])
+    couplings = [
+        _solve(part, penalty, prior) for part, prior in zip(_others_and_whole(parts), priors, strict=True)
+    ]
+    return {group: [math.exp(-group[1] / memory_s) * coupling for coupling in couplings] for group in halves}
 
 
-def fit_var(parts: list[Moments], *, towards_ar1: bool = False) -> tuple[Matrix, float]:
+def fitted_couplings(fits: Forecasts) -> dict[Group, NDArray[np.float32]]:
+    """Return the couplings as they were fitted."""
+    found = {group: fit[COUPLING] for group, fit in fits.items()}
+    return {group: coupling for group, coupling in found.items() if coupling is not None}
+
+
+def fit_var(parts: list[Moments], priors: Sequence[Matrix] | None = None) -> tuple[Matrix, float]:
     """Solve the normal equations of a VAR, with the ridge that errs least on the parts left out of the fit.
 
     Parameters
     ----------
     parts : list of Moments
         Of different subjects, so that the ridge is that for subjects never seen.
-    towards_ar1 : bool, default=False
-        The penalty is on the difference from AR(1), not on the coupling itself.
+    priors : sequence of ndarray, optional
+        Couplings (P, P) that the penalty pulls to: for each part one that the part had no say in, and one for all.
+        None: to nothing.
 
     Returns
     -------
     coupling : ndarray, shape (P, P)
         What frames, as rows, are multiplied with.
     error : float
-        Squared error on the parts left out, summed; with a single part that of the fit itself.
+        Squared error on the parts left out, summed.
     """
-    whole = sum_of(parts)
+    if priors is None:
+        priors = [np.zeros_like(parts[0].now)] * (len(parts) + 1)
+    penalty, error = _choose_penalty(parts, priors)
+    return _solve(sum_of(parts), penalty, priors[-1]), error
+
+
+def _choose_penalty(parts: list[Moments], priors: Sequence[Matrix]) -> tuple[float, float]:
+    """Return the ridge that errs least on the parts left out of the fit, and that error."""
+    *others, whole = _others_and_whole(parts)
     penalties = _PENALTIES * max(np.trace(whole.now) / len(whole.now), np.finfo(float).tiny)
     errors = np.zeros(len(penalties))
-    for number, held_out in enumerate(parts):
-        rest = [part for other, part in enumerate(parts) if other != number]
-        fitted = sum_of(rest or parts)
-        errors += _held_out_errors(fitted, held_out, penalties, _prior(fitted, towards_ar1))
-    best, prior = penalties[int(errors.argmin())], _prior(whole, towards_ar1)
-    missing = whole.lagged - whole.now @ prior
-    return prior + np.linalg.solve(whole.now + best * np.eye(len(prior)), missing), float(errors.min())
+    for fitted, held_out, prior in zip(others, parts, priors[:-1], strict=True):
+        errors += _held_out_errors(fitted, held_out, penalties, prior)
+    return float(penalties[int(errors.argmin())]), float(errors.min())
+
+
+def _solve(moments: Moments, penalty: float, prior: Matrix) -> Matrix:
+    missing = moments.lagged - moments.now @ prior
+    return prior + np.linalg.solve(moments.now + penalty * np.eye(len(prior)), missing)
+
+
+def _others_and_whole(parts: list[Moments]) -> list[Moments]:
+    """Return for each part the sum of the others, and the sum of all."""
+    others = [sum_of(parts[:number] + parts[number + 1 :]) for number in range(len(parts))]
+    return [*others, sum_of(parts)]
 
 
 def sum_of(parts: list[Moments]) -> Moments:
@@ -184,11 +190,6 @@ def sum_of(parts: list[Moments]) -> Moments:
     for part in parts[1:]:
         whole = whole + part
     return whole
-
-
-def _prior(moments: Moments, towards_ar1: bool) -> Matrix:
-    """Return the coupling that a penalty pulls to."""
-    return np.diag(ar1_of(moments)) if towards_ar1 else np.zeros_like(moments.now)
 
 
 def _held_out_errors(fitted: Moments, held_out: Moments, penalties: Matrix, prior: Matrix) -> Matrix:
@@ -243,22 +244,6 @@ def _moments(corpus: Corpus, stretches: Iterable[Stretch]) -> Moments:
     return Moments(now, lagged, power)
 
 
-@dataclass(frozen=True)
-class LinearFits:
-    """What is fitted to the training runs of a corpus.
-
-    Attributes
-    ----------
-    dynamics : Dynamics
-        One VAR for all runs (`fit_dynamics`).
-    forecasts : Forecasts
-        Those of the groups that validate (`fit_forecasts`).
-    """
-
-    dynamics: Dynamics
-    forecasts: Forecasts
-
-
 def linear_name(share: float | Literal["*"]) -> str:
     """Return the name, beside a corpus, of the file of fits to a share of the training subjects (*: any share)."""
     return f"linear_{share if share == '*' else float(share)}.safetensors"
@@ -270,39 +255,41 @@ def made_of(training: Mapping[str, str], validation: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def fit_linear(training: Corpus, validation: Corpus | None) -> LinearFits:
-    """Fit all that pretrainings on these runs want to know."""
-    groups: list[Group] = []
-    if validation is not None:
-        groups = sorted(set(zip(validation.datasets, validation.t_r.tolist(), strict=True)))
-    return LinearFits(fit_dynamics(training), fit_forecasts(training, groups))
+def groups_of(training: Corpus, validation: Corpus | None) -> list[Group]:
+    """Return the datasets and repetition times of the runs that train or validate, sorted."""
+    return sorted({*training.groups, *(validation.groups if validation is not None else ())})
 
 
-def write_linear(path: Path, fits: LinearFits, shards: str) -> None:
+def fit_linear(training: Corpus, validation: Corpus | None) -> Forecasts:
+    """Fit all that pretrainings on these runs want to know: the forecasts of all groups in either corpus."""
+    return fit_forecasts(training, groups_of(training, validation))
+
+
+def write_linear(path: Path, fits: Forecasts, shards: str) -> None:
     """Write fits, atomically.
 
     Parameters
     ----------
     path : Path
         File to write (.safetensors).
-    fits : LinearFits
+    fits : Forecasts
         What to write.
     shards : str
         Checksum of the shards that they were fitted to (`made_of`).
     """
-    memory_s, coupling, alone = fits.dynamics
-    tensors: dict[str, NDArray] = {"coupling": coupling, "alone": alone}
-    groups = sorted(fits.forecasts)
-    for number, group in enumerate(groups):
-        found = fits.forecasts[group].items()
-        tensors |= {f"{number}/{name}": value for name, value in found if value is not None}
-    about = {"format": _FORMAT, "made_of": shards, "memory_s": memory_s, "groups": groups}
+    groups = sorted(fits)
+    tensors = {
+        f"{number}/{name}": np.ascontiguousarray(value)
+        for number, group in enumerate(groups)
+        for name, value in fits[group].items()
+        if value is not None
+    }
+    about = {"format": _FORMAT, "made_of": shards, "groups": groups}
     with atomic_path(path) as temporary:
-        contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-        save_file(contiguous, temporary, {"boldly": json.dumps(about)})
+        save_file(tensors, temporary, {"boldly": json.dumps(about)})
 
 
-def read_linear(path: Path, shards: str) -> LinearFits:
+def read_linear(path: Path, shards: str) -> Forecasts:
     """Read what `write_linear` wrote.
 
     Raises
@@ -317,16 +304,13 @@ def read_linear(path: Path, shards: str) -> LinearFits:
             if (about["format"], about["made_of"]) != (_FORMAT, shards):
                 message = "fitted to other shards than those of this training, or by another version of boldly"
                 raise InputError(Problem(str(path), "", message, remedy))
-            names = set(stream.keys())
-            forecasts: Forecasts = {
+            return {
                 (str(dataset), float(t_r)): {
-                    name: stream.get_tensor(f"{number}/{name}") if f"{number}/{name}" in names else None
-                    for name in NAMES
+                    name: None if name == "last_frame" else stream.get_tensor(f"{number}/{name}")
+                    for name in (*NAMES, COUPLING)
                 }
                 for number, (dataset, t_r) in enumerate(about["groups"])
             }
-            coupling, alone = stream.get_tensor("coupling"), stream.get_tensor("alone")
-            return LinearFits(Dynamics(float(about["memory_s"]), coupling, alone), forecasts)
     except InputError:
         raise
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:

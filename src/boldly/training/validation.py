@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from torch.nn import functional
 from boldly.files import read_json, write_json
 from boldly.models.network import Outputs, real_frames, window_l1
 from boldly.models.objective import SHARES, Objective, Row, Sums, Targets
-from boldly.samples.corpus import Corpus
+from boldly.samples.corpus import Corpus, Group
 from boldly.samples.windows import Batch, Trials, Windows
 from boldly.training.forecasts import forecast
-from boldly.training.linear import NAMES, Dynamics, Forecasts, Group, fit_forecasts
+from boldly.training.linear import COUPLING, NAMES, Forecasts, fit_forecasts
 from boldly.training.processes import Processes
 
 # Trials are short; so many fit any machine.
@@ -27,6 +27,11 @@ TRIALS_PER_BATCH = 256
 
 # What a validation is: an objective in evaluation mode to a row with `loss` and `criterion` (smaller is better).
 Validate = Callable[[Objective, Processes], Row]
+
+
+def device_of(objective: Objective) -> torch.device:
+    """Return where an objective computes."""
+    return next(objective.parameters()).device
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -45,9 +50,9 @@ class UpstreamValidation:
     weighted alike.
 
     With `calibrate`, the row is that of the weights that the objective makes of those of the network by what it
-    chooses on these windows (`Objective.choose`, `Objective.settle`): in causal sequence modeling the share of the
-    blocks' forecast that errs least, `forecast_share`. The L1 of the next frame can then not exceed that before
-    the first step.
+    chooses on these windows (`Objective.choose`, `Objective.settle`): in causal sequence modeling, for each
+    dataset and repetition time, the share of the blocks' forecast that errs least, and their mean as
+    `forecast_share`. The L1 of the next frame can then not exceed that before the first step.
 
     Parameters
     ----------
@@ -82,7 +87,7 @@ class UpstreamValidation:
         self.cache = cache
         self.calibrate = calibrate
         corpus, runs = windows.corpus, windows.runs(range(len(windows)))
-        group_of_run = list(zip(corpus.datasets, corpus.t_r.tolist(), strict=True))
+        group_of_run = corpus.groups
         self.groups: list[Group] = sorted({group_of_run[run] for run in runs})
         number = {group: place for place, group in enumerate(self.groups)}
         self._group = np.array([number[group_of_run[run]] for run in runs])
@@ -98,10 +103,51 @@ class UpstreamValidation:
                 write_json(self.cache, self._comparisons)
         measure = partial(objective.measure, calibrate=self.calibrate)
         chosen: Row = {}
-        sums = self._sums(objective, processes, lambda batch, group: measure(**batch))
+        sums = self._sums(device_of(objective), processes, lambda batch, group: measure(**batch))
         if self.calibrate:
-            sums, chosen = objective.choose(sums)
+            sums, chosen = objective.choose(sums, self.groups)
         return {**self._row({**self._comparisons, **sums}), **chosen}
+
+    def choose_couplings(self, fits: Forecasts) -> dict[Group, NDArray[np.float32]]:
+        """Choose how much parcels say of each other, for each dataset and repetition time.
+
+        The ridge of a fit is chosen on training subjects left out of it. With one training subject it is chosen on
+        runs of the same subject, and too small for others. Of what the coupling has beyond AR(1) the share from 0
+        to 1 is taken that errs least on the windows, or the plain VAR if that errs less.
+
+        Parameters
+        ----------
+        fits : Forecasts
+            Fitted to the training subjects.
+
+        Returns
+        -------
+        dict
+            For each group in `fits` the coupling (P, P). Its L1 on the windows of the group exceeds neither that
+            of the fitted one nor those of AR(1) and VAR. Groups without a window keep the fitted one.
+        """
+        candidates: dict[str, float | None] = {f"{share:.1f}": share for share in SHARES} | {"var": None}
+
+        def errors(batch: Batch, group: Tensor) -> Outputs:
+            inputs, marked = batch["inputs"], batch["marked"]
+            frames = real_frames(inputs, batch.get("valid"))[:, 1:]
+            found = {name: inputs.new_zeros(len(inputs)) for name in candidates}
+            for number in group.unique().tolist():
+                rows = (group == number).nonzero().squeeze(1)
+                alone, coupling, var = (fits[self.groups[number]][name] for name in ("ar1", COUPLING, "var"))
+                before = inputs[rows, :-1] * ~marked[rows, None]
+                apart, plain = before * torch.as_tensor(alone), before @ torch.as_tensor(var)
+                together = before @ torch.as_tensor(coupling) - apart
+                for name, share in candidates.items():
+                    said = plain if share is None else apart + share * together
+                    found[name][rows] = window_l1(said, inputs[rows, 1:], frames[rows], marked[rows])
+            return found
+
+        sums = self._sums(torch.device("cpu"), Processes(), errors)
+        best = np.array([sums[name] for name in candidates]).argmin(axis=0)  # (groups,)
+        shares = list(candidates.values())
+        chosen = {group: shares[number] for group, number in zip(self.groups, best, strict=True)}
+        return {group: _blended(fit, chosen.get(group, 1.0)) for group, fit in fits.items()}
 
     def _compare(self, objective: Objective, processes: Processes) -> Sums:
         """Return the errors of the predictions that need no training, summed over the windows of each group."""
@@ -115,14 +161,13 @@ class UpstreamValidation:
                 found |= self._forecast_errors(objective.targets(**batch), batch, group, fitted)
             return {"windows": torch.ones_like(found["l1_zero"]), **found}
 
-        return self._sums(objective, processes, errors)
+        return self._sums(device_of(objective), processes, errors)
 
     def _sums(
-        self, objective: Objective, processes: Processes, measure: Callable[[Batch, Tensor], Outputs]
+        self, device: torch.device, processes: Processes, measure: Callable[[Batch, Tensor], Outputs]
     ) -> Sums:
         """Sum what is measured for each window (B,) over the windows of each group, in all processes."""
         sums: dict[str, Tensor] = {}
-        device = next(objective.parameters()).device
         for batch, group, counts in self._share(processes, device):
             for name, values in measure(batch, group).items():
                 zeros = torch.zeros(len(self.groups), dtype=torch.float64, device=device)
@@ -152,7 +197,8 @@ class UpstreamValidation:
         for number in group.unique().tolist():
             rows = (group == number).nonzero().squeeze(1)
             frames, counted, marked = inputs[rows], targets.frames[rows], targets.marked[rows]
-            for name, coefficients in fitted[self.groups[number]].items():
+            for name in NAMES:
+                coefficients = fitted[self.groups[number]][name]
                 there = None if coefficients is None else torch.as_tensor(coefficients, device=inputs.device)
                 said = forecast(frames, targets.seen[rows], there, split=split)
                 errors[f"l1_{name}"][rows] = window_l1(said, frames, counted, marked)
@@ -188,40 +234,13 @@ def _with_skills(means: dict[str, float], suffix: str) -> Row:
     return row
 
 
-def choose_coupling(dynamics: Dynamics, windows: Windows) -> tuple[float, Dynamics]:
-    """Choose how much parcels say of each other: the share of the coupling beyond AR(1) that errs least.
-
-    The ridge of `fit_dynamics` is chosen on training subjects left out of the fit. With one training subject it is
-    chosen on runs of the same subject, and too small for others.
-
-    Parameters
-    ----------
-    dynamics : Dynamics
-        As fitted to the training subjects.
-    windows : Windows
-        Of the validation subjects.
-
-    Returns
-    -------
-    share : float
-        From 0 (AR(1)) to 1 (as fitted).
-    dynamics : Dynamics
-        With this share, so that its L1 on these windows exceeds neither that of the fit nor that of AR(1).
-    """
-    coupling, alone = (torch.from_numpy(part).float() for part in (dynamics.coupling, dynamics.alone))
-    errors = torch.zeros(len(SHARES), dtype=torch.float64)
-    for start in range(0, len(windows), TRIALS_PER_BATCH):
-        batch = windows.__getitems__(range(start, min(start + TRIALS_PER_BATCH, len(windows))))
-        inputs, marked = batch["inputs"], batch["marked"]
-        fading = torch.exp(-batch["t_r"] / dynamics.memory_s)[:, None]
-        before = inputs[:, :-1] * (fading * ~marked)[:, None]
-        apart = before * alone
-        together = before @ coupling - apart
-        frames = real_frames(inputs, batch.get("valid"))[:, 1:]
-        for number, share in enumerate(SHARES):
-            errors[number] += window_l1(apart + share * together, inputs[:, 1:], frames, marked).double().sum()
-    share = SHARES[int(errors.argmin())]
-    return share, dynamics.blended(share)
+def _blended(fit: Mapping[str, NDArray[np.float32] | None], share: float | None) -> NDArray[np.float32]:
+    """Return a share of what a coupling has beyond AR(1), beside AR(1); None: the plain VAR."""
+    alone, coupling, var = fit["ar1"], fit[COUPLING], fit["var"]
+    assert alone is not None
+    assert coupling is not None
+    assert var is not None
+    return var if share is None else np.diag(alone) + np.float32(share) * (coupling - np.diag(alone))
 
 
 class DecoderValidation:
@@ -245,7 +264,7 @@ class DecoderValidation:
 
     def __call__(self, objective: Objective, processes: Processes) -> Row:
         """Validate a decoder."""
-        device = next(objective.parameters()).device
+        device = device_of(objective)
         losses, hits = [], []
         for batch in self.batches:
             batch = to_device(batch, device)
