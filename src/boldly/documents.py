@@ -14,6 +14,7 @@ from boldly.config import (
     AdaptOptions,
     AdaptSection,
     AtlasOptions,
+    BatchOptions,
     Config,
     DatasetOptions,
     DeviceOptions,
@@ -63,6 +64,7 @@ TABLES: dict[str, type[Section]] = {
     "adapt.experiments.<name>": AdaptOptions,
     "evaluate": EvaluateOptions,
     "figures": FiguresOptions,
+    "batches": BatchOptions,
     "devices.<name>": DeviceOptions,
 }
 
