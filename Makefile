@@ -35,7 +35,7 @@ install: .venv/installed
 
 demo: install
 	boldly simulate --output data/demo --workers $(CORES)
-	snakemake --cores $(CORES) --quiet rules --scheduler greedy --show-failed-logs
+	snakemake --cores $(CORES) --quiet rules --scheduler greedy
 	snakemake --quiet --report report.html
 	boldly inspect results/evaluate/*_scores.tsv
 	echo "Figures:"; ls results/figures/*.png

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.workflow import by_hand
 from tests.workflow.conftest import CHECKOUT, TINY, Snakemake, command
 
 CONTROLS = {"control_length", "control_position", "control_motion"}
@@ -66,6 +67,24 @@ def test_whole_run_writes_scores_and_figures(done: Path) -> None:
     for figure in ("upstream_data", "quality", "upstream_losses", *of_decoding):
         for suffix in (".png", ".pdf", ".tsv"):
             assert (done / f"results/figures/{figure}{suffix}").stat().st_size > 0
+
+
+def test_stages_by_hand_get_what_the_workflow_passes(
+    done: Path, snakemake: Snakemake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(done)
+    # Behind the splits everything is known: their datasets are indexed.
+    dry = snakemake(done, "--cores", "1", "--dry-run", "--printshellcmds", "-R", "split")
+    passed = by_hand.passed(dry.stdout + dry.stderr)
+    assert {stage for stage, _ in passed} >= {"split", "pretrain", "adapt", "evaluate", "figures"}
+    experiments: dict[str, list[str | None]] = {
+        "pretrain": ["csm", "components"],
+        "adapt": ["csm_scratch", "mean_mlp", "both"],
+    }
+    for stage in ("split", "pretrain", "adapt", "evaluate", "figures"):
+        for experiment in experiments.get(stage, [None]):
+            for job, values in by_hand.by_hand(TINY, done, stage, experiment=experiment).items():
+                assert by_hand.differences(passed[job], values) == [], job
 
 
 def test_second_run_has_nothing_to_do(done: Path, snakemake: Snakemake) -> None:
