@@ -14,6 +14,7 @@ from boldly.config import (
     AdaptOptions,
     AdaptSection,
     AtlasOptions,
+    BatchOptions,
     Config,
     DatasetOptions,
     DecodeOptions,
@@ -67,6 +68,7 @@ TABLES: dict[str, type[Section]] = {
     "explain": ExplainOptions,
     "decode.<name>": DecodeOptions,
     "figures": FiguresOptions,
+    "batches": BatchOptions,
     "devices.<name>": DeviceOptions,
 }
 

@@ -28,13 +28,8 @@ from boldly.provenance import environment
 from boldly.records import InputError, Problem
 from boldly.samples.corpus import Corpus, load_corpus
 from boldly.samples.shards import subject_shards
-<<<<<<< HEAD
 from boldly.stages.explain.comparison import Comparison, Known
 from boldly.stages.explain.decoders import Experiment, Fit, owners_of, read_experiment
-=======
-from boldly.signals.atlas import Atlas, load_parcels
-from boldly.stages.explain.decoders import Experiment, Fit, read_experiment
->>>>>>> studies
 
 logger = logging.getLogger(__name__)
 
@@ -152,45 +147,6 @@ def tars(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-<<<<<<< HEAD
-=======
-class _Comparison:
-    """What the maps of all experiments of a dataset are compared with, worked out once."""
-
-    def __init__(self, dataset: str, corpus: Corpus, known: Known, options: ExplainOptions) -> None:
-        states, n_parcels = corpus.label_names, corpus.frames.shape[1]
-        self.named = None if known.atlas is None else load_parcels(known.atlas)
-        # Only parcels of voxels are drawn, not those of surfaces.
-        self.atlas = self.named if isinstance(self.named, Atlas) else None
-        if known.atlas and self.named and self.named.sha256 != corpus.contract.atlas_sha256:
-            message = f"the signals are those of another atlas, {corpus.contract.atlas}"
-            raise InputError(Problem(known.atlas.image, dataset, message, "give that atlas"))
-        self.glm: Array | None = None
-        if options.glm and known.series is not None and known.trials is not None:
-            from boldly.stages.explain.contrasts import state_contrasts
-
-            series = {
-                subject: known.series / f"sub-{subject}_timeseries.safetensors"
-                for subject in sorted(set(corpus.subjects))
-            }
-            self.glm = state_contrasts(series, known.trials, states, set(corpus.runs))
-        self.truth: dict[str, Array] | None = None
-        if known.truth is not None:
-            from boldly.stages.explain.agreement import read_truth
-
-            self.truth = read_truth(known.truth, dataset, states, n_parcels)
-
-    def parcels(self, n_parcels: int) -> pd.DataFrame:
-        """Return number and name of each parcel: the label in the image, or the number of the map from 1."""
-        if self.named is None:
-            return pd.DataFrame(
-                {"index": range(1, n_parcels + 1), "name": [f"parcel-{k + 1}" for k in range(n_parcels)]}
-            )
-        first = 1 if self.atlas is not None and self.atlas.kind == "maps" else 0
-        return pd.DataFrame({"index": [value + first for value in self.named.values], "name": self.named.names})
-
-
->>>>>>> studies
 def _explain(
     experiment: Experiment,
     dataset: str,
