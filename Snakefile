@@ -22,6 +22,7 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/scheduler.smk"
+include: "workflow/rules/messages.smk"
 include: "workflow/rules/common.smk"
 
 
@@ -46,3 +47,4 @@ include: "workflow/rules/adapt.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/repeat.smk"

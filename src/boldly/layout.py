@@ -321,9 +321,8 @@ class Layout:
             "downstream_replication": (self.downstream, [SCORES]),
         }.get(figure, (self.prepared, [RUNS]))
         tables = [pattern.format(dataset=name) for pattern in patterns for name in datasets]
-        if figure == "carpet":
-            tables += self.atlas_names()
-        return tables + (self.quality_folders(datasets) if patterns == [RUNS] else [])
+        tables += self.quality_folders(datasets) if patterns == [RUNS] else []
+        return tables + (self.atlas_names() if figure == "carpet" else [])
 
 
 def _shape(options: PretrainOptions) -> tuple[str, int, int]:

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
+from snakemake.exceptions import IncompleteCheckpointException, WorkflowError
 from snakemake.logging import logger
 
 # Modules, not names: a Snakefile shares its namespace with Snakemake itself (which has a `parse` of its own).
@@ -299,8 +299,12 @@ def training_memory(wildcards, input, attempt):
 
 
 def corpus_threads(wildcards):
-    """Threads that read shards: one for each hundred subjects."""
-    return min(8, 1 + sum(len(subjects(dataset)) for dataset in CORPORA[wildcards.corpus]) // 100)
+    """Threads that read shards: one for each hundred subjects; one as long as these are not known, as in a dry run."""
+    try:
+        return min(8, 1 + sum(len(subjects(dataset)) for dataset in CORPORA[wildcards.corpus]) // 100)
+    except IncompleteCheckpointException:
+        # Snakemake waits for a checkpoint where input needs it, and stumbles where threads do.
+        return 1
 
 
 def corpus_memory(wildcards, attempt):

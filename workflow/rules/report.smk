@@ -28,9 +28,8 @@ rule report:
     params:
         # On standard input: the config of many experiments is longer than an argument may be.
         config=CONFIG.model_dump_json(),
-        results="results",
     shell:
-        "boldly report {params.results:q}"
+        "boldly report"
         " --config -"
         " --output {output.page:q}"
         " <<< {params.config:q}"

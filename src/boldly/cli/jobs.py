@@ -170,7 +170,9 @@ def _shard(study: Layout, args: argparse.Namespace) -> Iterator[Job]:
             "trials": Path(layout.TRIALS.format(dataset=dataset)),
             "window_frames": study.shortest_window,
             "options": study.config.shard.model_dump_json(),
+            "on_error": study.config.index.on_error,
             "output": Path(study.shard(dataset, subject)),
+            "problems": Path(layout.SHARD_PROBLEMS.format(dataset=dataset, subject=subject)),
         }
         yield Job("shard", f"{dataset} sub-{subject}", values, {timeseries: "parcellate"})
 
@@ -335,7 +337,7 @@ def _figures(study: Layout, args: argparse.Namespace) -> Iterator[Job]:
         output = layout.FIGURE.format(figure=figure)
         if args.key is not None:
             dataset = study.dataset_of(args.key)
-            tables = [layout.RUNS.format(dataset=dataset), *study.quality_folders([dataset])]
+            tables = [layout.RUNS.format(dataset=dataset), *study.quality_folders([dataset]), *study.atlas_names()]
             output = layout.CARPET.format(dataset=dataset, key=args.key)
         values = {
             "figure": figure,
