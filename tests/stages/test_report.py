@@ -162,5 +162,5 @@ def test_the_methods_say_how_a_split_without_sizes_was_made() -> None:
     split = {"downstream": DownstreamSplitOptions().model_dump()}
     config = {"datasets": {"x": {"split": None}}, "split": split}
     sentence = _split("x", config, {"people": 8, "runs": 16})
-    assert "the labels of 1, 3, 6 and 7 people" in sentence
+    assert "the labels of 1, 3, 6, and 7 people (for each person a random draw of each number)" in sentence
     assert "tested on each person in turn" in sentence

@@ -241,9 +241,11 @@ def _split(name: str, config: Record, count: Record) -> str:
     plural = "runs" if split["by"] == "run" else "people"
     numbers = enumerated([str(number) for number in split["train"]])
     tested = f"each {unit} in turn" if split["test"] == "leave_one_out" else f"{split['test']} other {plural}"
+    is_each = split["test"] == "leave_one_out"
+    draws = f"for each {unit} a random draw" if is_each else counted(split["draws"], "random draw")
     sentence = (
-        f"In {name}, decoders were trained with the labels of {numbers} {plural} ({counted(split['draws'], 'random draw')} "
-        f"of each number) and tested on {tested}."
+        f"In {name}, decoders were trained with the labels of {numbers} {plural} ({draws} of each number) and tested "
+        f"on {tested}."
     )
     if split["validation"]:
         sentence += f" The labels of {split['validation']} more {plural} served for choices and count as used."
