@@ -94,7 +94,7 @@ def downstream_curves(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     chunks = [families[first : first + per_line] for first in range(0, len(families), per_line)]
     lines = [(rows, chunk) for _, rows in accuracy.groupby("dataset", sort=False) for chunk in chunks]
     width = style.COLUMN * 0.8 if per_line == 1 else min(style.PAGE, 1.15 + 2.0 * per_line)
-    figure = style.new_figure(width, 0.75 + 1.6 * len(lines))
+    figure = style.new_figure(width, 0.55 + 1.6 * len(lines))
     panels = figure.subplots(len(lines), per_line, squeeze=False, sharey="row")
     for number, (line, (rows, chunk)) in enumerate(zip(panels, lines, strict=True)):
         ends = []
