@@ -152,7 +152,8 @@ def legend_above(figure: Figure, handles: Sequence[Any], columns: int | None = N
     # Panels keep their height, however many lines the legend has.
     figure.set_figheight(figure.get_figheight() + 0.14 * (-(-len(handles) // columns) - 1))
     figure.legend(
-        handles=list(handles), loc="outside upper left", ncols=columns, handlelength=2.0, columnspacing=1.2, borderaxespad=0.2,
+        handles=list(handles), loc="outside upper left", ncols=columns, handlelength=2.0, columnspacing=1.2,
+        borderaxespad=0.2,
     )  # fmt: skip
 
 
