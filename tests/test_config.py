@@ -658,6 +658,7 @@ SHIPPED = sorted((CHECKOUT / "config").glob("*.yaml"))
 def test_configs_that_come_along_load(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAXBY", "/haxby")
     monkeypatch.setenv("SONG", "/song")
+    monkeypatch.setenv("STUDY", "/study")
     monkeypatch.setenv("MDTB", "/mdtb")
     # Weights have to be there.
     for name in ("gpt2", "bert-base-uncased", "autoencoding", "csm", "sequence_bert", "network_bert"):
@@ -874,3 +875,14 @@ def test_weights_are_found_by_variables(tmp_path, monkeypatch):
     monkeypatch.setenv("MODELS", "/nowhere")
     with pytest.raises(InputError, match="no upstream experiment"):
         load_config(config, tmp_path)
+
+
+def test_people_of_one_folder_with_both_roles_are_warned_about(tmp_path: Path) -> None:
+    def said(**upstream: Any) -> list[str]:
+        task = {"role": "downstream", "derivatives": "d", "bids": "b", "task": {"delay_s": 5}}
+        datasets = {"rest": {"role": "upstream", "derivatives": "d", **upstream}, "task": task}
+        return [line for line in warnings_of(tmp_path, datasets=datasets) if "datasets.rest" in line]
+
+    (line,) = said()
+    assert "the same folder as those of task" in line
+    assert said(source="others") == said(split={"shared_people": "allow"}) == []

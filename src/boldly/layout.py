@@ -46,6 +46,8 @@ SCORES = "results/evaluate/{dataset}_scores.tsv"
 COMPARISONS = "results/evaluate/{dataset}_comparisons.tsv"
 CHOICES = "results/evaluate/{dataset}_choices.tsv"
 PREDICTIONS = "results/evaluate/{dataset}_predictions.tsv.gz"
+EXPLANATION = "results/explain/{dataset}/{experiment}"
+EXPLANATION_TABLE = EXPLANATION + "/{table}.tsv"
 FIGURE = "results/figures/{figure}.png"
 CARPET = "results/figures/carpet/{dataset}/{key}.png"
 REPORT = "results/report.html"
@@ -60,6 +62,10 @@ SAMPLES = "samples.json"
 
 # A file name has its limits; the names of many datasets do not fit.
 _LONGEST_NAME = 100
+EXPLANATION_TABLES = ("maps", "curves", "summary")
+EXPLANATION_FOLDERS = ("images", "pictures", "views")
+# Which table of stage explain each of its figures is drawn from.
+_EXPLAINED_TABLES = {"explain_maps": "maps", "explain_curves": "curves", "explain_agreement": "summary"}
 _QUALITY_FOLDERS = tuple(str(Path(pattern).parent) for pattern in (QC, QUALITY))
 
 
@@ -205,6 +211,33 @@ class Layout:
             if options.datasets is None or dataset in options.datasets
         ]
 
+    @functools.cached_property
+    def explained(self) -> list[str]:
+        """Downstream experiments that are explained: those of the config, else one that is likely to be asked for.
+
+        That is the first with a pretrained network, else the first probe, else the first of all.
+        """
+        experiments = self.config.adapt.experiments
+        if self.config.explain.experiments is not None:
+            return list(self.config.explain.experiments)
+        for wanted in ("pretrained", "baseline"):
+            for name, options in experiments.items():
+                if getattr(options, wanted) is not None and options.is_probe and options.datasets is None:
+                    return [name]
+        return list(experiments)[:1]
+
+    def explained_models(self, dataset: str) -> list[str]:
+        """Return the folders of the experiments of a dataset that are explained."""
+        return [DOWNSTREAM_MODEL.format(dataset=dataset, experiment=name) for name in self.explained]
+
+    @property
+    def explanations(self) -> list[str]:
+        """Folders of all explanations."""
+        datasets = self.config.explain.datasets or self.downstream
+        return [
+            EXPLANATION.format(dataset=dataset, experiment=name) for dataset in datasets for name in self.explained
+        ]
+
     def probe_experiments(self) -> str:
         """Return options and upstream models of all probes, as JSON for `boldly adapt --experiments`."""
         described = {
@@ -259,6 +292,7 @@ class Layout:
             **dict.fromkeys(("downstream_confusion", "downstream_reliability", "downstream_embedding"), adapted),
             "downstream_training": self.figure_tables("downstream_training"),
             "downstream_replication": adapted and several_seeds,
+            **dict.fromkeys(_EXPLAINED_TABLES, self.explanations),
         }
         return [figure for figure, data in wanted.items() if data]
 
@@ -311,6 +345,8 @@ class Layout:
             if figure == "upstream_skill":
                 return [RUNS.format(dataset=name) for name in self.upstream] + tables
             return tables
+        if figure in _EXPLAINED_TABLES:
+            return [f"{folder}/{_EXPLAINED_TABLES[figure]}.tsv" for folder in self.explanations]
         if figure == "downstream_training":
             return [
                 f"{DOWNSTREAM_MODEL.format(dataset=dataset, experiment=name)}/{ADAPTED}"
@@ -332,9 +368,8 @@ class Layout:
             "downstream_replication": (self.downstream, [SCORES]),
         }.get(figure, (self.prepared, [RUNS]))
         tables = [pattern.format(dataset=name) for pattern in patterns for name in datasets]
-        if figure == "carpet":
-            tables += self.atlas_names()
-        return tables + (self.quality_folders(datasets) if patterns == [RUNS] else [])
+        tables += self.quality_folders(datasets) if patterns == [RUNS] else []
+        return tables + (self.atlas_names() if figure == "carpet" else [])
 
 
 def _shape(options: PretrainOptions) -> tuple[str, int, int]:

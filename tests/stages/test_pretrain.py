@@ -114,8 +114,10 @@ def test_shards_of_another_contract_are_refused(data, tmp_path):
         pretrain.run(name="toy", options=allowed, data=[(data[0][0], folder)], output=tmp_path / name)
         # Subject 00 is the first.
         assert load_contract(tmp_path / name).space == "toy"
+    assert load_contract(tmp_path / "memory").varied == {"space": ["toy", "elsewhere"]}
     linear = PretrainOptions(framework="components", width=8, allow_mismatch=["space"])
     pretrain.run(name="components", options=linear, data=[(data[0][0], folder)], output=tmp_path / "linear")
+    assert load_contract(tmp_path / "linear").varied == {"space": ["toy", "elsewhere"]}
     other = linear.model_copy(update={"allow_mismatch": ["confounds"]})
     with pytest.raises(InputError, match="space: 'toy' != 'elsewhere'"):
         pretrain.run(name="components", options=other, data=[(data[0][0], folder)], output=tmp_path / "other")

@@ -483,3 +483,37 @@ use rule figure_downstream_confusion as figure_downstream_replication with:
         "results/logs/figures/downstream_replication.log",
     benchmark:
         "results/usage/figures/downstream_replication.tsv"
+
+
+rule figure_explain:
+    """What maps of decoders show (maps), how faithful they are (curves) and what they agree with (agreement)."""
+    input:
+        tables=lambda wildcards: LAYOUT.figure_tables(f"explain_{wildcards.view}"),
+    output:
+        png=report(
+            "results/figures/explain_{view}.png",
+            caption="../report/explain.rst",
+            category="Explanation",
+        ),
+        others=multiext("results/figures/explain_{view}", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/explain_{view}.log",
+    benchmark:
+        "results/usage/figures/explain_{view}.tsv"
+    wildcard_constraints:
+        view="maps|curves|agreement",
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        options=options("figures"),
+        revision=REVISIONS["figures"],
+    shell:
+        "boldly figures"
+        " --figure explain_{wildcards.view:q}"
+        " --tables {input.tables:q}"
+        " --options {params.options:q}"
+        " --output {output.png:q}"
+        " 2> {log:q}"

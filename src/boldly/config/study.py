@@ -13,6 +13,7 @@ from pydantic import (
 
 from boldly.config.adaptation import PROBE_BASELINES, AdaptOptions, AdaptSection
 from boldly.config.datasets import SURFACES, AtlasOptions, DatasetOptions, TaskOptions
+from boldly.config.decoding import DecodeOptions
 from boldly.config.explanation import ExplainOptions
 from boldly.config.preparation import (
     BatchOptions,
@@ -85,6 +86,9 @@ class Config(Section):
     evaluate: EvaluateOptions = Field(EvaluateOptions(), description="Stage evaluate.")
     explain: ExplainOptions = Field(ExplainOptions(), description="Stage explain.")
     figures: FiguresOptions = Field(FiguresOptions(), description="Stage figures.")
+    decode: dict[Name, DecodeOptions] = Field(
+        {}, description="People to whom finished decoders are applied, by name (`snakemake decode`)."
+    )
     batches: BatchOptions = Field(BatchOptions(), description="Jobs that prepare subjects.")
     devices: dict[ExperimentName, DeviceOptions] = Field(
         {}, description="What upstream experiments train on, by name; `default`: the others."
@@ -176,6 +180,13 @@ class Config(Section):
                     f"{FEW_UNITS[few]} standard errors to each side and says next to nothing; "
                     "`test: leave_one_out` tests each unit in turn"
                 )
+            if options.role == "upstream" and (same := self._tested_people(name)):
+                lines.append(
+                    f"datasets.{name}: its people come from the same folder as those of {', '.join(same)}, where "
+                    "some are tested: nobody may be pretrained on and tested, so set "
+                    "split.upstream.shared_people to exclude (leave them out) or allow (the split records them), "
+                    f"or, if they are others, give datasets.{name}.source a name"
+                )
             if options.derivatives is None:
                 continue
             task = options.task
@@ -205,6 +216,15 @@ class Config(Section):
                 )
         return lines
 
+    def _tested_people(self, name: str) -> list[str]:
+        """Return the downstream datasets of the same people, where nothing says what is to be done about them."""
+        options = self.datasets[name]
+        split = options.split or self.split.upstream
+        if getattr(split, "shared_people", "error") != "error":
+            return []
+        others = self.datasets.items()
+        return [other for other, its in others if its.role == "downstream" and its.people == options.people]
+
     @model_validator(mode="after")
     def _names_meet(self) -> Self:
         wrong = []
@@ -224,6 +244,7 @@ class Config(Section):
                         f"(there are: {', '.join(self.pretrain.experiments) or 'none'})"
                     )
         wrong += self._wrong_members()
+        wrong += self._wrongly_explained()
         wrong += self._unknown_starts()
         if strangers := sorted(set(self.devices) - {"default", *self.pretrain.experiments}):
             wrong.append(f"devices: no upstream experiment {', '.join(strangers)}")
@@ -287,6 +308,22 @@ class Config(Section):
                     wrong.append(f"{field}: '{member}' has other window_frames than the first member")
                 if not set(options.datasets or downstream) <= set(other.datasets or downstream):
                     wrong.append(f"{field}: '{member}' is not adapted to all datasets of '{name}'")
+        return wrong
+
+    def _wrongly_explained(self) -> list[str]:
+        """Say which experiments and datasets cannot be explained."""
+        experiments, wrong = self.adapt.experiments, []
+        downstream = [name for name, options in self.datasets.items() if options.role == "downstream"]
+        if unknown := sorted(set(self.explain.datasets or ()) - set(downstream)):
+            wrong.append(f"explain.datasets: no downstream dataset {', '.join(unknown)}")
+        datasets = self.explain.datasets or downstream
+        for name in self.explain.experiments or ():
+            field = f"explain.experiments: '{name}'"
+            if name not in experiments:
+                there = ", ".join(experiments) or "none"
+                wrong.append(f"{field} is no downstream experiment (there are: {there})")
+            elif absent := sorted(set(datasets) - set(experiments[name].datasets or downstream)):
+                wrong.append(f"{field} is not adapted to {', '.join(absent)}; name explain.datasets")
         return wrong
 
     def _unknown_starts(self) -> list[str]:

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,13 @@ from boldly.samples.splits import UpstreamSplit, read_split
 from boldly.samples.streams import StreamedWindows
 from boldly.samples.windows import Windows
 from boldly.training.checkpoints import CheckpointFolder
-from boldly.training.components import hidden_basis, leading_components, signal_basis, unexplained
+from boldly.training.components import (
+    coming_components,
+    hidden_basis,
+    leading_components,
+    signal_basis,
+    unexplained,
+)
 from boldly.training.continuity import check_continuity
 from boldly.training.history import write_history
 from boldly.training.linear import (
@@ -165,9 +172,10 @@ def run(
     validate = _validation(held_out, options, runs, checkpoints, linear)
     # Checkpoints hold what a fit would give.
     if not done:
-        if objective.starts_from_couplings:
+        if objective.is_fitted:
             fits = linear or fit_forecasts(runs, groups)
-            objective.start(validate.choose_couplings(fits) if validate else fitted_couplings(fits))
+            couplings = validate.choose_couplings(fits) if validate else fitted_couplings(fits)
+            objective.start(couplings, partial(coming_components, runs))
         if options.start == "components" and isinstance(objective.network, Network):
             objective.network.start_embedding(leading_components(runs))
     if initial is not None:

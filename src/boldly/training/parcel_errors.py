@@ -8,8 +8,7 @@ import torch
 
 from boldly.models.objective import Objective
 from boldly.models.parcel_errors import listening
-from boldly.samples.windows import Windows
-from boldly.training.validation import to_device
+from boldly.samples.windows import Windows, to_device
 
 COLUMNS = ["parcel", "l1", "l1_zero", "values"]
 _BATCH = 32

@@ -23,6 +23,7 @@ from boldly.stages.figures.downstream_replication import downstream_replication
 from boldly.stages.figures.downstream_training import downstream_training
 from boldly.stages.figures.downstream_trials import downstream_trials
 from boldly.stages.figures.excluded import excluded
+from boldly.stages.figures.explain import explain_agreement, explain_curves, explain_maps
 from boldly.stages.figures.quality import quality
 from boldly.stages.figures.upstream_data import upstream_data
 from boldly.stages.figures.upstream_errors import upstream_errors
@@ -55,6 +56,9 @@ FIGURES: dict[str, Callable[..., tuple[Figure, pd.DataFrame]]] = {
     "downstream_embedding": downstream_embedding,
     "downstream_training": downstream_training,
     "downstream_replication": downstream_replication,
+    "explain_maps": explain_maps,
+    "explain_curves": explain_curves,
+    "explain_agreement": explain_agreement,
 }
 
 
