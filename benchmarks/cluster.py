@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -57,7 +58,7 @@ if name == "sbatch":
             path.write_text("{{}}" if path.suffix == ".json" else "")
     with open(folder / "jobs", "a") as file:
         file.write(rule + "\\n")
-        number = file.tell()
+    number = os.getpid()
     with open(folder / "numbers", "a") as file:
         print(number, file=file)
     print(number)
