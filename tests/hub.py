@@ -48,7 +48,10 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/api/validate-yaml":
             self.say({"errors": [], "warnings": []})
         elif "/preupload/" in path:
-            files = [{"path": item["path"], "uploadMode": "regular", "shouldIgnore": False} for item in json.loads(body)["files"]]
+            files = [
+                {"path": item["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for item in json.loads(body)["files"]
+            ]
             self.say({"files": files})
         elif "/commit/" in path:
             name = path.removeprefix("/api/models/").partition("/commit/")[0]

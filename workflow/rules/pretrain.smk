@@ -88,6 +88,7 @@ rule pretrain_experiment:
         contract=f"{layout.UPSTREAM_MODEL}/contract.json",
         train=f"{layout.UPSTREAM_MODEL}/train_history.csv",
         evaluation=f"{layout.UPSTREAM_MODEL}/eval_history.csv",
+        parcels=f"{layout.UPSTREAM_MODEL}/parcel_errors.tsv",
     log:
         "results/logs/pretrain/{experiment}.log",
     benchmark:

@@ -220,7 +220,8 @@ def _frameworks(experiments: Record) -> list[str]:
         seeds = f", repeated with {counted(len(one['repeats']), 'other seed')}" if one["repeats"] else ""
         low, high = one["window_frames"]
         lines.append(
-            f"{_FRAMEWORKS.get(one['framework'], one['framework'])} ({one['layers']} layers of width {one['width']}, "
+            f"{_FRAMEWORKS.get(one['framework'], one['framework'])} "
+            f"({one['layers']} layers of width {one['width']}, "
             f"{one['steps']:,} steps of {one['batch_size']} windows of {low} to {high} frames, learning rate "
             f"{one['learning_rate']:g}{seeds})"
         )
@@ -234,8 +235,8 @@ def _split(name: str, config: Record) -> str:
     numbers = enumerated([str(number) for number in split["train"]])
     tested = f"each {unit} in turn" if split["test"] == "leave_one_out" else f"{split['test']} other {plural}"
     sentence = (
-        f"In {name}, decoders were trained with the labels of {numbers} {plural} ({counted(split['draws'], 'random draw')} "
-        f"of each number) and tested on {tested}."
+        f"In {name}, decoders were trained with the labels of {numbers} {plural} "
+        f"({counted(split['draws'], 'random draw')} of each number) and tested on {tested}."
     )
     if split["validation"]:
         sentence += f" The labels of {split['validation']} more {plural} served for choices and count as used."
