@@ -155,3 +155,11 @@ def test_dataset_descriptions_become_references() -> None:
     assert r"title = {{A \& B}}" in entry.bibtex()
     assert entry.link == "https://example.org/x"
     assert references.of_dataset("ab", {}) is None
+
+
+def test_ready_made_shards_are_not_said_to_be_cleaned() -> None:
+    ready = {"datasets": {"a": {"role": "upstream", "shards": "data/a"}}}
+    content = parse(Config, ready, "test").model_dump(mode="json")
+    said = figures.from_template(report.CAPTIONS / "workflow.rst", content)
+    assert "ready-made shards" in said
+    assert "Nuisance regression" not in said
