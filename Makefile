@@ -38,7 +38,7 @@ install: .venv/installed
 
 demo: install
 	boldly simulate --output data/demo --workers $(CORES)
-	snakemake --cores $(CORES) --quiet rules --scheduler greedy --show-failed-logs
+	snakemake --cores $(CORES) --quiet rules --scheduler greedy
 	snakemake --quiet --report report.html
 	boldly inspect results/evaluate/*_scores.tsv
 	echo "Figures:"; ls results/figures/*.png
@@ -58,7 +58,7 @@ test-cluster: install
 	pytest -m cluster -s tests/cluster
 
 benchmarks: demo
-	for name in parcellate shards scale train forecasts evaluate; do echo "benchmarks/$$name.py"; python benchmarks/$$name.py; done
+	for name in parcellate shards scale train forecasts evaluate decode; do echo "benchmarks/$$name.py"; python benchmarks/$$name.py; done
 	python benchmarks/page.py
 
 lint: install
