@@ -494,8 +494,7 @@ def explain_series(wildcards):
     """Time series and trials, for a general linear model of the events."""
     if not CONFIG.explain.glm or wildcards.dataset not in PREPARED:
         return []
-    series = subject_files(layout.TIMESERIES)(wildcards)
-    return [*series, layout.TRIALS.format(dataset=wildcards.dataset)]
+    return [*batch_files(wildcards.dataset, "parcellate"), layout.TRIALS.format(dataset=wildcards.dataset)]
 
 
 def dataset_truth(wildcards):
