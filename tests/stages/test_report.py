@@ -172,3 +172,10 @@ def test_ready_made_shards_are_not_said_to_be_cleaned() -> None:
     said = figures.from_template(report.CAPTIONS / "workflow.rst", content)
     assert "ready-made shards" in said
     assert "Nuisance regression" not in said
+
+
+def test_a_split_that_is_left_to_boldly_is_told(results: Path) -> None:
+    left = {**finished.CONFIG, "split": {}}
+    study = resolve(parse(Config, left, "test"), CHECKOUT)
+    report.run(results=results, output=Path("report.html"), config=study)
+    assert "1, 3, 6, 11 (as far as there are) training subjects" in Path("report.html").read_text()

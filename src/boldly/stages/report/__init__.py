@@ -214,8 +214,8 @@ def _drawing(one: Record) -> Markup:
             ends = f'x1="{x(row["ci_low"])}" x2="{x(row["ci_high"])}" y1="{y}" y2="{y}"'
             parts.append(f'<line class="{kind}" stroke-width="2" {ends}/>')
         parts.append(f'<circle class="{kind}" cx="{x(row["value"])}" cy="{y}" r="4.5"/>')
-        label = Markup.escape(str(row["experiment"])[:20])
-        parts.append(f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{label}</text>')
+        name = Markup.escape(str(row["experiment"])[:20])
+        parts.append(f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{name}</text>')
     body = "".join(parts)
     label = "Accuracy with its interval; chance is dashed"
     return Markup(f'<svg viewBox="0 0 620 {bottom + 22}" role="img" aria-label="{label}">{body}</svg>')

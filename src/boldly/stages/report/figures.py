@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from docutils.core import publish_parts  # type: ignore[import-untyped]
+from docutils.core import publish_parts
 from markupsafe import Markup
 from PIL import Image
 
