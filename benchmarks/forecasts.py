@@ -30,6 +30,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ from boldly.models.build import build_network, build_objective, pretraining_conf
 from boldly.samples.corpus import Corpus, load_corpus
 from boldly.samples.timeseries import read_timeseries
 from boldly.samples.windows import Windows
-from boldly.training.components import leading_components
+from boldly.training.components import coming_components, leading_components
 from boldly.training.linear import fit_linear, groups_of
 from boldly.training.loop import fit
 from boldly.training.processes import Processes
@@ -153,7 +154,7 @@ def compare(
     )
     couplings = validate.choose_couplings(fits)
     for one in (objective, start):
-        one.start(couplings)
+        one.start(couplings, partial(coming_components, training))
         one.network.start_embedding(leading_components(training))
     outcome = fit(
         objective,

@@ -88,6 +88,7 @@ rule pretrain_experiment:
         contract=layout.UPSTREAM_MODEL + "/contract.json",
         train=layout.UPSTREAM_MODEL + "/train_history.csv",
         evaluation=layout.UPSTREAM_MODEL + "/eval_history.csv",
+        parcels=layout.UPSTREAM_MODEL + "/parcel_errors.tsv",
     log:
         "results/logs/pretrain/{experiment}.log",
     benchmark:

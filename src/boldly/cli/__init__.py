@@ -13,12 +13,12 @@ import sys
 from pathlib import Path
 
 from boldly import __version__
-from boldly.cli import decoding, explain, learning, preparation, report, tools
+from boldly.cli import decoding, explain, learning, preparation, report, sharing, tools
 from boldly.cli.arguments import Parser
 from boldly.records import SPEAKER, InputError
 
 # In the order of `boldly --help`.
-MODULES = (preparation, learning, decoding, explain, tools, report)
+MODULES = (preparation, learning, decoding, explain, sharing, tools, report)
 
 
 def main(arguments: list[str] | None = None) -> int:

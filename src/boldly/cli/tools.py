@@ -65,8 +65,22 @@ def add(commands: Commands) -> None:
     flag(sub, "heads", "attention heads, where train_config.json is lost", type=int, default=None)
     path(sub, "labels", "names of a decoder's states (labels.json of its shards)", default=None)
 
+    _add_status(commands)
     sub = command(commands, "inspect", _inspect, "print what shards, time series, models and tables hold")
     sub.add_argument("paths", nargs="+", type=Path, help="files or model folders")
+    sub.add_argument("--all", action="store_true", help="each of many files of a folder, not their summary")
+
+
+def _add_status(commands: Commands) -> None:
+    sub = command(commands, "status", _status, "say what is done, running and failed in a results folder")
+    text = "results of a study, or its folder; default: results"
+    sub.add_argument("results", nargs="?", type=Path, default=Path("results"), help=text)
+
+
+def _status(args: argparse.Namespace) -> None:
+    from boldly.stages import status
+
+    print(status.run(args.results))
 
 
 def _corpus(args: argparse.Namespace) -> None:
@@ -124,4 +138,4 @@ def _import_weights(args: argparse.Namespace) -> None:
 def _inspect(args: argparse.Namespace) -> None:
     from boldly.stages import inspect
 
-    print(inspect.run(args.paths))
+    print(inspect.run(args.paths, every=args.all))

@@ -364,8 +364,8 @@ class DatasetOptions(Section):
     )
     shards: str | None = Field(
         None,
-        description="Folder of ready-made tars, instead of derivatives. Upstream also the http(s) address of one, "
-        "with the run table `<dataset>_runs.tsv` beside the tars.",
+        description="Folder of ready-made tars, instead of derivatives. Upstream also the address of one "
+        "(http, https or s3), with the run table `<dataset>_runs.tsv` beside the tars.",
     )
     participants: str | None = Field(
         None,

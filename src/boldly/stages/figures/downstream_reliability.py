@@ -97,8 +97,8 @@ def _panel(axes: Axes, table: pd.DataFrame, colours: dict[str, str]) -> None:
     lines = []
     for name, bins in table.groupby("experiment", sort=False):
         axes.plot(
-            bins["confidence"], bins["accuracy"], color=colours[str(name)], marker="o", markersize=2.6, linewidth=0.9,
-            clip_on=False, zorder=3,
+            bins["confidence"], bins["accuracy"], color=colours[str(name)], marker="o", markersize=2.6,
+            linewidth=0.9, clip_on=False, zorder=3,
         )  # fmt: skip
         lines.append(f"{style.spelled(str(name))} {bins['calibration_error'].iloc[0]:.3f}")
     axes.text(

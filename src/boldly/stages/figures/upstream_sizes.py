@@ -1,4 +1,4 @@
-"""Figure upstream_sizes, Figure 3 of the preprint: how well networks of several sizes predict held-out subjects."""
+"""Figure upstream_sizes, Figure 3 of the preprint: how well networks of several sizes predict."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def _legend(shades: dict[int, Any], tables: dict[str, pd.DataFrame]) -> list[Lin
     same = all(sorted(table["layers"].unique()) == most for table in tables.values())
     words = ("fewest layers", "more", "most", "even more")
     for number in range(len(most)):
-        text = f"{most[number]} layers" if same else words[number % len(words)]
+        text = f"{most[number]} layer{'s' if most[number] > 1 else ''}" if same else words[number % len(words)]
         handles.append(
             Line2D([], [], color=style.INK, linewidth=1.1, linestyle=_DASHES[number % len(_DASHES)], label=text)
         )

@@ -226,7 +226,8 @@ def _frameworks(experiments: Record) -> list[str]:
         seeds = f", repeated with {counted(len(one['repeats']), 'other seed')}" if one["repeats"] else ""
         low, high = one["window_frames"]
         lines.append(
-            f"{_FRAMEWORKS.get(one['framework'], one['framework'])} ({one['layers']} layers of width {one['width']}, "
+            f"{_FRAMEWORKS.get(one['framework'], one['framework'])} "
+            f"({one['layers']} layers of width {one['width']}, "
             f"{one['steps']:,} steps of {one['batch_size']} windows of {low} to {high} frames, learning rate "
             f"{one['learning_rate']:g}{seeds})"
         )
