@@ -51,7 +51,7 @@ def test_a_table_has_type_limits_default_and_meaning() -> None:
     lines = documents.table(DownstreamSplitOptions).splitlines()
     assert lines[2].startswith('| `by` | `subject`, `run` | `"subject"` | Unit of the split;')
     assert "| `train` | list of whole number | none | Numbers of training units" in lines[3]
-    assert "| `test` | whole number or `leave_one_out` | `9` |" in lines[5]
+    assert "| `test` | whole number or `leave_one_out` | none |" in lines[5]
     assert "| `draws` | whole number ≥ 1 | `5` |" in lines[6]
 
 
