@@ -164,3 +164,11 @@ def test_the_methods_say_how_a_split_without_sizes_was_made() -> None:
     sentence = _split("x", config, {"people": 8, "runs": 16})
     assert "the labels of 1, 3, 6, and 7 people (for each person a random draw of each number)" in sentence
     assert "tested on each person in turn" in sentence
+
+
+def test_ready_made_shards_are_not_said_to_be_cleaned() -> None:
+    ready = {"datasets": {"a": {"role": "upstream", "shards": "data/a"}}}
+    content = parse(Config, ready, "test").model_dump(mode="json")
+    said = figures.from_template(report.CAPTIONS / "workflow.rst", content)
+    assert "ready-made shards" in said
+    assert "Nuisance regression" not in said
