@@ -50,8 +50,8 @@ def test_every_option_has_a_description() -> None:
 def test_a_table_has_type_limits_default_and_meaning() -> None:
     lines = documents.table(DownstreamSplitOptions).splitlines()
     assert lines[2].startswith('| `by` | `subject`, `run` | `"subject"` | Unit of the split;')
-    assert "| `train` | list of whole number | `[1, 3, 6, 11]` |" in lines[3]
-    assert "| `test` | whole number or `leave_one_out` | `9` |" in lines[5]
+    assert "| `train` | list of whole number | none | Numbers of training units" in lines[3]
+    assert "| `test` | whole number or `leave_one_out` | none |" in lines[5]
     assert "| `draws` | whole number ≥ 1 | `5` |" in lines[6]
 
 

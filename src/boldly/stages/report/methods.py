@@ -245,8 +245,8 @@ def _split(name: str, config: Record, count: Record) -> str:
     is_each = split["test"] == "leave_one_out"
     draws = f"for each {unit} a random draw" if is_each else counted(split["draws"], "random draw")
     sentence = (
-        f"In {name}, decoders were trained with the labels of {numbers} {plural} ({draws} of each number) and tested "
-        f"on {tested}."
+        f"In {name}, decoders were trained with the labels of {numbers} {plural} ({draws} of each number) and "
+        f"tested on {tested}."
     )
     if split["validation"]:
         sentence += f" The labels of {split['validation']} more {plural} served for choices and count as used."
