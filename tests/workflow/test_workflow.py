@@ -87,8 +87,11 @@ def test_stages_by_hand_get_what_the_workflow_passes(
     }
     for stage in ("split", "pretrain", "adapt", "evaluate", "figures"):
         for experiment in experiments.get(stage, [None]):
-            for job, values in by_hand.by_hand(TINY, done, stage, experiment=experiment).items():
-                assert by_hand.differences(passed[job], values) == [], job
+            made = by_hand.by_hand(TINY, done, stage, experiment=experiment)
+            # Figures of the data alone are not drawn again behind the splits.
+            assert made.keys() <= passed.keys() or stage == "figures"
+            for job in made.keys() & passed.keys():
+                assert by_hand.differences(passed[job], made[job]) == [], job
 
 
 def test_the_last_file_is_the_page_about_the_study(done: Path) -> None:
