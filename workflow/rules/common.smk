@@ -490,26 +490,21 @@ def explain_atlas(wildcards):
     return atlas_files() if wildcards.dataset in PREPARED else []
 
 
-def explain_series(wildcards):
-    """Time series and trials, for a general linear model of the events."""
-    if not CONFIG.explain.glm or wildcards.dataset not in PREPARED:
-        return []
-    series = subject_files(layout.TIMESERIES)(wildcards)
-    return [*series, layout.TRIALS.format(dataset=wildcards.dataset)]
-
-
 def dataset_truth(wildcards):
     truth = CONFIG.datasets[wildcards.dataset].truth
     return [truth] if truth else []
 
 
 def explain_arguments(wildcards):
-    """What maps are drawn on and compared with, as arguments."""
+    """What maps are drawn on and compared with, as arguments; time series and trials are those of the shards."""
     dataset, truth = wildcards.dataset, dataset_truth(wildcards)
     arguments = ["--truth", *truth] if truth else []
     if dataset not in PREPARED:
         return arguments
-    arguments += ["--atlas", options("atlas"), "--trials", layout.TRIALS.format(dataset=dataset)]
+    arguments += ["--atlas", options("atlas")]
+    if not CONFIG.explain.glm:
+        return arguments
+    arguments += ["--trials", layout.TRIALS.format(dataset=dataset)]
     return [*arguments, "--series", str(Path(layout.TIMESERIES.format(dataset=dataset, subject="")).parent)]
 
 

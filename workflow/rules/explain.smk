@@ -22,7 +22,6 @@ if EXPLAINED:
             models=explained_models,
             shards=dataset_shards,
             atlas=explain_atlas,
-            series=explain_series,
             truth=dataset_truth,
         output:
             expand(
