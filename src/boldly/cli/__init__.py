@@ -48,6 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
         problems = "".join(f"\n- {problem}" for problem in error.problems)
         _say(f"{count} problem{'s' if count != 1 else ''} with the input{problems}")
         return 1
+    except BrokenPipeError:
+        # Whoever reads has read enough: `boldly inspect ... | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         # A full disk, a file that may not be read: no fault of the program, so no traceback.
         where = f"\n    file: {error.filename}" if error.filename else ""
