@@ -288,10 +288,10 @@ class Layout:
             "downstream_trials": self.downstream,
             **dict.fromkeys(("downstream_accuracy", "downstream_curves"), adapted),
             # Without a network there is nothing to compare.
-            "downstream_comparisons": adapted and [one for one in options if one.kind == "pretrained"],
+            "downstream_comparisons": self.downstream and [one for one in options if one.kind == "pretrained"],
             **dict.fromkeys(("downstream_confusion", "downstream_reliability", "downstream_embedding"), adapted),
             "downstream_training": self.figure_tables("downstream_training"),
-            "downstream_replication": adapted and several_seeds,
+            "downstream_replication": self.downstream and several_seeds,
             **dict.fromkeys(_EXPLAINED_TABLES, self.explanations),
         }
         return [figure for figure, data in wanted.items() if data]

@@ -179,7 +179,7 @@ def upstream_experiment(
     shards = {f"ds-one_sub-{number:02d}.tar": "checksum" for number in range(people)}
     write_json(paths[0].parent / "manifest.json", {"options": sizes, "training": shards})
     write_json(paths[0].parent / "config.json", {**sizes, "n_parcels": 48, "window_frames": 50, "heads": 4})
-    weights = {
+    weights: dict[str, np.ndarray] = {
         "embedder.linear.weight": np.zeros((width, 48), np.float32),
         "decoder.h.weight": np.zeros((width, 7)),
     }

@@ -45,6 +45,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_json(tmp_path / "models" / model / "config.json", {"model_type": model})
     for model in ("autoencoding", "csm", "sequence_bert", "network_bert"):
         write_json(tmp_path / "weights" / model / "config.json", {"framework": model})
+        (tmp_path / "weights" / model / "model.safetensors").touch()  # a plan reads no weights
     variables = {"PREPRINT": "data", "LANGUAGE_MODELS": "models", "WEIGHTS": "weights", "SHARDS": "shards"}
     for name, folder in variables.items():
         monkeypatch.setenv(name, str(tmp_path / folder))

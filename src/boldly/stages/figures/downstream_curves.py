@@ -204,7 +204,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, lines: list[_Line], *, named_at_ends:
 
 def _legend(scores: pd.DataFrame, families: list[_Family], baselines: list[str]) -> list[Any]:
     """Name what the panels have in common."""
-    starts = [
+    starts: list[tuple[str, str, Any]] = [
         ("pretrained", "pretrained", "solid"),
         ("scratch", "same network, from scratch", _DASHED),
         ("untrained", "same network, untrained", _DOTTED),

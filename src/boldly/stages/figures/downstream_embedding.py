@@ -113,12 +113,13 @@ def _panel(axes: Axes, points: pd.DataFrame, title: str) -> None:
 
 def _name(axes: Axes, points: pd.DataFrame, states: list[str]) -> None:
     """Write the name of each state at the median of its trials, moved up or down where names would touch."""
-    middles = points.groupby("state")[["x", "y"]].median()
+    medians = points.groupby("state")[["x", "y"]].median()
+    middles = {str(name): (float(x), float(y)) for name, x, y in medians.itertuples()}
     width, height = (float(np.ptp(points[axis])) or 1.0 for axis in ("x", "y"))
     placed: list[tuple[float, float, float]] = []
-    for state in sorted(states, key=lambda name: middles.loc[name, "y"]):
+    for state in sorted(states, key=lambda name: middles[name][1]):
         text = state if len(state) <= 18 else f"{state[:17]}…"
-        x, y = (float(middles.loc[state, axis]) for axis in ("x", "y"))
+        x, y = middles[state]
         half = 0.0105 * width * len(text)
         while any(
             abs(x - other) < half + reach and abs(y - there) < 0.042 * height for other, there, reach in placed
@@ -139,7 +140,8 @@ def _looks(states: list[str]) -> dict[str, tuple[str, str]]:
     for place, (state, task) in enumerate(zip(states, tasks, strict=True)):
         within = [other for other, own in zip(states, tasks, strict=True) if own == task].index(state)
         hue = names.index(task) / len(names)
-        colour = to_hex(hsv_to_rgb((hue, 0.85 - 0.25 * (within % 2), 0.85 - 0.3 * ((within // 2) % 2))))
+        shade = hsv_to_rgb((hue, 0.85 - 0.25 * (within % 2), 0.85 - 0.3 * ((within // 2) % 2)))
+        colour = to_hex((float(shade[0]), float(shade[1]), float(shade[2])))
         marker = _MARKERS[(within if len(names) < len(states) else place) % len(_MARKERS)]
         looks[state] = (colour, marker)
     return looks

@@ -89,10 +89,11 @@ def _draw(panels: Any, block: pd.DataFrame) -> None:
 
 
 def _map(axes: Axes, table: pd.DataFrame, shades: Any, norm: Normalize, form: str) -> None:
+    values = table.to_numpy(float)
     for row in range(len(table)):
         for column in range(table.shape[1]):
             # Rounded first: adding zero turns minus zero into zero.
-            value = round(float(table.iat[row, column]), 2) + 0.0
+            value = round(float(values[row, column]), 2) + 0.0
             if not np.isfinite(value):
                 continue
             face = shades(norm(value))

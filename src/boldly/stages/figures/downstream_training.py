@@ -112,7 +112,7 @@ def _panel(axes: Axes, table: pd.DataFrame, colours: dict[str, str], seeds: list
     for (experiment, seed), curve in table.groupby(["experiment", "seed"], sort=False):
         axes.plot(
             curve["step"], curve["value"], color=colours[str(experiment)], linewidth=0.9,
-            linestyle=_DASHES[seeds.index(seed) % len(_DASHES)],
+            linestyle=_DASHES[seeds.index(int(str(seed))) % len(_DASHES)],
         )  # fmt: skip
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))

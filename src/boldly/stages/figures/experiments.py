@@ -58,7 +58,7 @@ class Experiment:
         if evaluated is None or not {"l1", "l1_zero"} <= set(evaluated.columns):
             return None
         later = evaluated[evaluated["step"] > 0]
-        return None if later.empty else later.loc[later["loss"].idxmin()]
+        return None if later.empty else later.iloc[int(later["loss"].argmin())]
 
 
 def read_experiments(paths: list[Path]) -> list[Experiment]:

@@ -133,17 +133,17 @@ def _panel(axes: Axes, name: str, config: dict[str, Any], parts: pd.DataFrame, c
         top = y - 0.03
         bottom = top - (step - 0.055)
         box = FancyBboxPatch(
-            (0.06, bottom), 0.88, top - bottom, boxstyle="round,pad=0,rounding_size=0.02", facecolor=colour,
+            (0.01, bottom), 0.98, top - bottom, boxstyle="round,pad=0,rounding_size=0.02", facecolor=colour,
             alpha=0.22, linewidth=0,
         )  # fmt: skip
         axes.add_patch(box)
         text = f"{row['part']}, {_counted(int(row['parameters']))}"
         middle = (top + bottom) / 2
         if row["does"]:
-            axes.text(0.5, middle + 0.018, text, ha="center", va="center", fontsize=6, fontweight="bold")
+            axes.text(0.5, middle + 0.018, text, ha="center", va="center", fontsize=5.8, fontweight="bold")
             axes.text(0.5, middle - 0.022, row["does"], ha="center", va="center", fontsize=5.6)
         else:
-            axes.text(0.5, middle, text, ha="center", va="center", fontsize=6, fontweight="bold")
+            axes.text(0.5, middle, text, ha="center", va="center", fontsize=5.8, fontweight="bold")
         y = bottom - 0.028
         axes.text(0.5, y, row["output"], ha="center", va="center", fontsize=5.8, color=style.GREY)
     if rest:

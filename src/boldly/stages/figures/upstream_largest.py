@@ -132,7 +132,7 @@ def _line(axes: Axes, table: pd.DataFrame, curve: str, part: str, colour: str) -
         axes.plot(table["step"], table["skill"], color=colour, linewidth=0.8, alpha=0.45, zorder=2)
         return
     shade, dashes = (style.GREY, _DASHED) if curve == "cold" else (colour, "solid")
-    axes.plot(table["step"], table["skill"], color=shade, linestyle=dashes, linewidth=1.4, zorder=3)  # type: ignore[arg-type]
+    axes.plot(table["step"], table["skill"], color=shade, linestyle=dashes, linewidth=1.4, zorder=3)
 
 
 def _legend(table: pd.DataFrame) -> list[Line2D]:

@@ -80,7 +80,11 @@ def _table(experiments: list[Experiment]) -> pd.DataFrame:
         assert kept is not None
         layers, width = experiment.size
         part = skill_curve(experiment.histories[VALIDATION])
-        about = {"experiment": experiment.name, "framework": experiment.framework, "layers": layers}
+        about: dict[str, Any] = {
+            "experiment": experiment.name,
+            "framework": experiment.framework,
+            "layers": layers,
+        }
         parts.append(part.assign(**about, width=width, is_kept=part["step"] == kept["step"]))
     table = pd.concat(parts, ignore_index=True)
     best = table.loc[table["is_kept"], "skill"].idxmax()
