@@ -28,7 +28,7 @@ def test_every_shipped_config_loads() -> None:
     from boldly.config import load_config
 
     for path in sorted((CHECKOUT / "config").glob("*.yaml")):
-        if path.name in ("haxby.yaml", "mdtb.yaml", "small_study.yaml", "song.yaml"):
+        if "${" in path.read_text():
             continue  # they name variables; test_variables_in_paths and tests/test_config.py read them
         assert load_config(path, CHECKOUT).datasets, path
 
