@@ -22,6 +22,8 @@ Arguments = dict[tuple[str, str], dict[str, Any]]
 def passed(output: str) -> Arguments:
     """Return the arguments of each stage by stage and output, from what a dry run with commands printed."""
     found = {}
+    # Stages are registered with their parsers.
+    whole = parser()
     for line in output.splitlines():
         command = line.strip().removeprefix("Shell command: ").removeprefix("exec ").replace(" 2>> ", " 2> ")
         words = shlex.split(command) if command.startswith("boldly ") else []
@@ -29,7 +31,7 @@ def passed(output: str) -> Arguments:
         if words[1:2] == ["launch"]:
             words = ["boldly", *words[words.index("pretrain") :]]
         if words and words[1] in STAGES and "--experiments" not in words:
-            values = vars(parser().parse_args(words[1:]))
+            values = vars(whole.parse_args(words[1:]))
             found[_name(words[1], values)] = values
     return found
 
