@@ -80,6 +80,8 @@ def test_stages_by_hand_get_what_the_workflow_passes(
     # Behind the splits everything is known: their datasets are indexed.
     dry = snakemake(done, "--cores", "1", "--dry-run", "--printshellcmds", "-R", "split", "figures")
     passed = by_hand.passed(dry.stdout + dry.stderr)
+    # A figure for which the config has no data is not repeated either.
+    assert ("figures", "results/figures/upstream_scaling.png") not in passed
     assert {stage for stage, _ in passed} >= {"split", "pretrain", "adapt", "evaluate", "figures"}
     experiments: dict[str, list[str | None]] = {
         "pretrain": ["csm", "components"],
