@@ -3,19 +3,23 @@
 from boldly.config import STAGES
 
 
-def rules_of(stage):
-    """The rules that write what a stage writes: <stage>_..., of figures figure_..."""
-    prefix = "figure_" if stage == "figures" else f"{stage}_"
-    return {rule.name for rule in workflow.rules if rule.name.startswith(prefix)}
+def work_of(stage):
+    """What -R is to be given for a stage: the rules <stage>_..., or the figures that the config has data for.
+
+    A rule of a figure has no wildcards. Snakemake runs such rules when they are named, whether or not there is data.
+    """
+    if stage == "figures":
+        return set(figure_files())
+    return {rule.name for rule in workflow.rules if rule.name.startswith(f"{stage}_")}
 
 
 def with_rules_of_stages(prepare):
-    """Snakemake's preparation of the jobs, after stages that are to be repeated have become their rules."""
+    """Snakemake's preparation of the jobs, after stages that are to be repeated have become their rules and files."""
 
     def prepared(*arguments, **settings):
         forced = set(workflow.dag_settings.forcerun or ())
-        stages = {stage for stage in forced.intersection(STAGES) if rules_of(stage)}
-        workflow.dag_settings.forcerun = forced.union(*map(rules_of, stages)) - stages
+        stages = {stage for stage in forced.intersection(STAGES) if work_of(stage)}
+        workflow.dag_settings.forcerun = forced.union(*map(work_of, stages)) - stages
         return prepare(*arguments, **settings)
 
     return prepared
