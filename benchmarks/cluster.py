@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -48,20 +49,21 @@ with open(folder / "calls", "a") as calls:
 if name == "sbatch":
     text = " ".join(sys.argv)
     rule, _, wildcards = re.search(r"--target-jobs '?([^' ]+)", text).group(1).partition(":")
-    values = [pair.partition("=")[2] for pair in wildcards.split(",") if pair]
+    target = rule + " " + " ".join(sorted(wildcards.replace('"', "").split(",")))
     for line in open(folder / "outputs"):
         owner, path = line.rstrip("\\n").split("\\t")
-        if owner == rule and all(value in path for value in values):
+        if owner == target.strip():
             path = Path({tree!r}, path)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("{{}}" if path.suffix == ".json" else "")
-    jobs = folder / "jobs"
-    number = 1 + len(jobs.read_text().split()) if jobs.exists() else 1
-    with open(jobs, "a") as file:
+    with open(folder / "jobs", "a") as file:
         file.write(rule + "\\n")
+    number = os.getpid()
+    with open(folder / "numbers", "a") as file:
+        print(number, file=file)
     print(number)
-elif name in ("squeue", "sacct") and (folder / "jobs").exists():
-    for number in range(1, 1 + len((folder / "jobs").read_text().split())):
+elif name in ("squeue", "sacct") and (folder / "numbers").exists():
+    for number in (folder / "numbers").read_text().split():
         print(f"{{number}}|COMPLETED")
 elif name == "scontrol":
     print("MinJobAge = 300 sec")
@@ -135,9 +137,16 @@ def play_slurm(tree: Path, stubs: Path) -> None:
         path = stubs / name
         path.write_text(STUB.format(python=sys.executable, folder=str(stubs), tree=str(tree)))
         path.chmod(0o755)
-    summary = snakemake(tree, "--summary", "--config", "batches={minutes: 20}").text.splitlines()
-    fields = [line.split("\t") for line in summary if line.count("\t") > 4]
-    (stubs / "outputs").write_text("".join(f"{parts[2]}\t{parts[0]}\n" for parts in fields[1:]))
+    planned = snakemake(tree, "--dry-run", "--config", "batches={minutes: 20}").text
+    lines = []
+    for block in re.split(r"\n(?=(?:rule|checkpoint) \w+:\n)", planned)[1:]:
+        fields = dict(re.findall(r"^    (output|benchmark|wildcards): (.*)$", block, flags=re.MULTILINE))
+        wildcards = sorted(pair for pair in fields.get("wildcards", "").split(", ") if pair)
+        target = " ".join([block.split()[1].rstrip(":"), *wildcards])
+        # A job that ended without its usage file has failed.
+        paths = [*fields.get("output", "").split(", "), fields.get("benchmark", "")]
+        lines += [f"{target}\t{path}\n" for path in paths if path]
+    (stubs / "outputs").write_text("".join(lines))
 
 
 def run_head(tree: Path, stubs: Path) -> Call:

@@ -70,7 +70,7 @@ class Data:
 DATA = (
     Data("demo", "results/parcellate/demo0?/*_timeseries.safetensors", 12, 8, (2, 5, 10, 20, 40)),
     Data("haxby", "haxby/results/parcellate/haxby/*_timeseries.safetensors", 3, 2, (1, 3, 7), by_run=True),
-    Data("song", "${SONG}/ds-songup/*.tar", 3, 2, (1, 2, 4), config="config/song.yaml"),
+    Data("song", "${SONG}/ds-songup/*.tar", 3, 2, (1, 4), config="config/song.yaml"),
     Data("song, 1 and 2 s", "${SONG}/ds-songup/*.tar", 4, 2, (3,), config="config/song.yaml", halved=True),
 )
 

@@ -281,7 +281,7 @@ class Layout:
         adapted = self.downstream and self.config.adapt.experiments
         options = self.config.adapt.experiments.values()
         several_seeds = [one for one in options if len({*one.seeds, *self._upstream_seeds(one)}) > 1]
-        wanted = {
+        wanted: dict[str, object] = {
             "upstream_data": self.upstream,
             **dict.fromkeys(("quality", "excluded", "carpet"), self.prepared),
             **self.pictured_experiments(),

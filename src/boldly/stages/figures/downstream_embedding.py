@@ -20,7 +20,7 @@ _COLUMNS = ["dataset", "experiment", "n", "key", "state", "x", "y", "predictions
 _MOST_TRIALS = 3000
 _PERPLEXITY = 30.0
 _LEAST = 1e-4  # probabilities below are taken for this: their logarithms say little
-_MARKERS = "osD^vPX*<>ph"
+_MARKERS = "osD^v*<>phd"
 
 
 def downstream_embedding(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:

@@ -41,7 +41,7 @@ def downstream_reliability(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     columns = min(len(tables), 2)
     rows = -(-len(tables) // columns)
     width = max(style.COLUMN, min(style.PAGE, 3.2 * columns))
-    figure = style.new_figure(width, 0.35 + 0.15 * (len(names) // 3 + 1) + 3.0 * rows)
+    figure = style.new_figure(width, 0.3 + 3.0 * rows)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes, table in zip(grid.flat, tables, strict=False):
         _panel(axes, table, colours)

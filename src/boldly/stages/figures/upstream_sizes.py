@@ -108,11 +108,15 @@ def _map(axes: Axes, table: pd.DataFrame, *, first: bool) -> None:
     layers, widths = sorted(kept["layers"].unique()), sorted(kept["width"].unique())
     margin = 0.2 * max(float(np.ptp(kept["skill"])), 1e-4)
     norm = Normalize(kept["skill"].min() - margin, kept["skill"].max() + margin)
+    # Sizes that hardly differ need a further digit.
+    digits = 3 if np.ptp(kept["skill"]) >= 0.003 else 4
     for row in kept.to_dict("records"):
         x, y = widths.index(row["width"]), layers.index(row["layers"])
         face = style.BLUES(norm(row["skill"]))
         axes.add_patch(Rectangle((x - 0.48, y - 0.47), 0.96, 0.94, facecolor=face, linewidth=0))
-        text = f"\N{BLACK CIRCLE} {row['skill']:.3f}" if row["is_best"] else f"{row['skill']:.3f}"
+        # Rounded first: adding zero turns minus zero into zero.
+        value = f"{round(row['skill'], digits) + 0.0:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+        text = f"\N{BLACK CIRCLE} {value}" if row["is_best"] else value
         weight = "bold" if row["is_best"] else "normal"
         axes.text(x, y, text, ha="center", va="center", fontsize=6, color=style.ink_on(face), fontweight=weight)
     axes.set(
