@@ -131,10 +131,12 @@ class DifferentiableDecoder(nn.Module):
         if self._probe is None or self._network is not None or len(self._probe.members) > 1:
             return False
         (member,) = self._probe.members
-        encoder = self._encoders[self._places[member.encoder]] if member.encoder != SIGNAL else None
-        frameworks = {None if encoder is None else encoder.sizes.framework}
-        is_linear = set(member.read_outs) <= LINEAR_READ_OUTS and len(member.classifier.weights) == 1
-        return is_linear and frameworks <= {None, "components"}
+        if not set(member.read_outs) <= LINEAR_READ_OUTS or len(member.classifier.weights) > 1:
+            return False
+        if member.encoder == SIGNAL:
+            return True
+        sizes: Any = self._encoders[self._places[member.encoder]].sizes
+        return bool(sizes.framework == "components")
 
     @property
     def is_scale_free(self) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from boldly.records import read_trials
+from boldly.records import events_table, read_trials
 from boldly.samples.timeseries import RunSeries, read_timeseries
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def state_contrasts(
     """
     people = []
     for subject, path in series.items():
-        events = pd.DataFrame([vars(event) for event in read_trials(trials, subject=subject)])
+        events = events_table(read_trials(trials, subject=subject))
         effects = [
             _effects(run, _timed(events[events["key"] == run.key], states), states)
             for run in read_timeseries(path)[0]

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from boldly.files import read_tsv
 from boldly.stages.figures import style
@@ -99,7 +100,7 @@ def _largest(table: pd.DataFrame) -> pd.Series:
     return table.groupby(["method", "state"])["direction"].transform(lambda values: values.abs().max() or 1)
 
 
-def _draw_map(axes: Axes, table: pd.DataFrame, method: str, *, is_first: bool):  # type: ignore[no-untyped-def]
+def _draw_map(axes: Axes, table: pd.DataFrame, method: str, *, is_first: bool) -> AxesImage:
     scaled = table.assign(direction=table["direction"] / _largest(table))
     grid = scaled.pivot(index="state", columns="index", values="direction")
     grid = grid.loc[list(dict.fromkeys(table["state"]))]
