@@ -344,6 +344,8 @@ def _decode_in_worker(job: Job) -> list[Problem]:
 def _decode(decoder: Decoder, recipe: Recipe, options: DecodeOptions, job: Job) -> list[Problem]:
     """Decode a run and write its files; return what is wrong with it."""
     record = job.record
+    # A decoder that cannot be read is no fault of a run.
+    _ = decoder.fit
     try:
         table = decoder.decode_run(record, recipe, window_s=options.window_s, step_s=options.step_s)
     except InputError as error:
