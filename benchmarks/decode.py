@@ -194,7 +194,7 @@ def write_trials(folder: Path, contract: Contract) -> Path:
             data = rng.normal(size=(20, contract.n_parcels)).astype(np.float16)
             samples.append(Sample(f"{key}_sample_{number:03d}", data, flat, flat + 1, meta, contract))
         write_shard(folder / f"ds-toy_sub-{subject}.tar", samples)
-    draw = {"n": 2, "draw": 0, "train": ["01", "02"], "validation": [], "test": ["01"]}
+    draw = {"n": 2, "draw": 0, "train": ["01", "02"], "validation": [], "test": ["03"]}
     split = folder / "split.json"
     write_json(split, {"dataset": "toy", "role": "downstream", "by": "subject", "seed": 1, "draws": [draw]})
     return split
