@@ -30,6 +30,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ from boldly.models.build import build_network, build_objective, pretraining_conf
 from boldly.samples.corpus import Corpus, load_corpus
 from boldly.samples.timeseries import read_timeseries
 from boldly.samples.windows import Windows
-from boldly.training.components import leading_components
+from boldly.training.components import coming_components, leading_components
 from boldly.training.linear import fit_linear, groups_of
 from boldly.training.loop import fit
 from boldly.training.processes import Processes
@@ -69,7 +70,7 @@ class Data:
 DATA = (
     Data("demo", "results/parcellate/demo0?/*_timeseries.safetensors", 12, 8, (2, 5, 10, 20, 40)),
     Data("haxby", "haxby/results/parcellate/haxby/*_timeseries.safetensors", 3, 2, (1, 3, 7), by_run=True),
-    Data("song", "${SONG}/ds-songup/*.tar", 3, 2, (1, 2, 4), config="config/song.yaml"),
+    Data("song", "${SONG}/ds-songup/*.tar", 3, 2, (1, 4), config="config/song.yaml"),
     Data("song, 1 and 2 s", "${SONG}/ds-songup/*.tar", 4, 2, (3,), config="config/song.yaml", halved=True),
 )
 
@@ -153,7 +154,7 @@ def compare(
     )
     couplings = validate.choose_couplings(fits)
     for one in (objective, start):
-        one.start(couplings)
+        one.start(couplings, partial(coming_components, training))
         one.network.start_embedding(leading_components(training))
     outcome = fit(
         objective,

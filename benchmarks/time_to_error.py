@@ -21,6 +21,7 @@ import os
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ from boldly.models.build import build_network, build_objective, pretraining_conf
 from boldly.models.objective import Objective, Row
 from boldly.samples.corpus import Corpus, load_corpus
 from boldly.samples.windows import Windows
-from boldly.training.components import leading_components
+from boldly.training.components import coming_components, leading_components
 from boldly.training.linear import fit_linear, fitted_couplings
 from boldly.training.loop import fit
 from boldly.training.processes import Processes
@@ -162,7 +163,7 @@ def ours(
     config = pretraining_config(options, corpus.frames.shape[1], sorted(set(corpus.groups)))
     objective = build_objective(build_network(config, options.seed))
     if linear:
-        objective.start(fitted_couplings(fit_linear(corpus, None)))
+        objective.start(fitted_couplings(fit_linear(corpus, None)), partial(coming_components, corpus))
     objective.network.start_embedding(leading_components(corpus))
     source = Windows(corpus, window_options(options, options.batch_size), options.seed, most * options.batch_size)
     found: list[tuple[int, float, float]] = []

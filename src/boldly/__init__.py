@@ -6,16 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from boldly.decoding.decoder import Decoder
+    from boldly.models.pretrained import Network
 
-__all__ = ["Decoder", "__version__"]
+__all__ = ["Decoder", "Network", "__version__"]
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import the decoder when it is asked for: `import boldly` alone stays quick."""
+    """Import a class when it is asked for: `import boldly` alone stays quick."""
     if name == "Decoder":
         from boldly.decoding.decoder import Decoder
 
         return Decoder
+    if name == "Network":
+        from boldly.models.pretrained import Network
+
+        return Network
     raise AttributeError(f"module 'boldly' has no attribute '{name}'")

@@ -14,6 +14,7 @@ from boldly.config import (
     AdaptOptions,
     AdaptSection,
     AtlasOptions,
+    BatchOptions,
     Config,
     DatasetOptions,
     DecodeOptions,
@@ -21,6 +22,7 @@ from boldly.config import (
     DownstreamSplitOptions,
     EvaluateOptions,
     ExclusionOptions,
+    ExplainOptions,
     ExportOptions,
     FiguresOptions,
     GridOptions,
@@ -63,8 +65,10 @@ TABLES: dict[str, type[Section]] = {
     "adapt": AdaptSection,
     "adapt.experiments.<name>": AdaptOptions,
     "evaluate": EvaluateOptions,
+    "explain": ExplainOptions,
     "decode.<name>": DecodeOptions,
     "figures": FiguresOptions,
+    "batches": BatchOptions,
     "devices.<name>": DeviceOptions,
 }
 

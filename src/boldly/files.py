@@ -127,8 +127,8 @@ def _remove(path: Path) -> None:
 
 
 def is_url(location: Path | str) -> bool:
-    """Tell whether a location is a web address, not a path."""
-    return str(location).startswith(("http://", "https://"))
+    """Tell whether a location is an address (of the web, or of an S3 bucket), not a path."""
+    return str(location).startswith(("http://", "https://", "s3://"))
 
 
 def location(text: str) -> Path | str:

@@ -26,15 +26,15 @@ Lowest and highest coverage of intervals of nominally 0.95, over 54 ratios of th
 ``tests/test_intervals.py``; SD of units 0.05 to 0.15, of draws 0.01 to 0.08, of seeds 0 to 0.03, of interactions 0
 to 0.03, 20 or 60 trials per unit):
 
-======= ============== ============== ============== ==============
-one seed   6 units        9 units       24 units       100 units
-======= ============== ============== ============== ==============
-1 draw  0.938 to 0.955 0.943 to 0.957 0.943 to 0.958 0.943 to 0.961
-2 draws 0.964 to 0.996 0.953 to 0.996 0.935 to 0.994 0.927 to 0.985
-3 draws 0.961 to 0.994 0.956 to 0.991 0.939 to 0.987 0.940 to 0.980
-5 draws 0.948 to 0.984 0.952 to 0.980 0.943 to 0.974 0.947 to 0.969
-10      0.946 to 0.968 0.944 to 0.967 0.947 to 0.965 0.946 to 0.961
-======= ============== ============== ============== ==============
+======== ============== ============== ============== ==============
+one seed 6 units        9 units        24 units       100 units
+======== ============== ============== ============== ==============
+1 draw   0.938 to 0.955 0.943 to 0.957 0.943 to 0.958 0.943 to 0.961
+2 draws  0.964 to 0.996 0.953 to 0.996 0.935 to 0.994 0.927 to 0.985
+3 draws  0.961 to 0.994 0.956 to 0.991 0.939 to 0.987 0.940 to 0.980
+5 draws  0.948 to 0.984 0.952 to 0.980 0.943 to 0.974 0.947 to 0.969
+10       0.946 to 0.968 0.944 to 0.967 0.947 to 0.965 0.946 to 0.961
+======== ============== ============== ============== ==============
 
 (4,000 intervals per ratio: standard error 0.003.) With three seeds they cover 0.934 to 1.000 at 2 draws, 0.944 to
 0.997 at 1 or 3, and 0.948 to 0.987 at 5 or 10. Two levels of a factor cannot do better: an interval that allows

@@ -37,7 +37,7 @@ class Counts:
     bins: Array
 
     def reshape(self, *shape: int) -> Counts:
-        """Return counts of cells (N,) as (*shape,)."""
+        """Return counts of cells (N,) as an array of another shape."""
         return Counts(
             self.labels.reshape(*shape, *self.labels.shape[-2:]),
             self.surprise.reshape(shape),

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import yaml
 
-from boldly import Decoder, layout
+from boldly import Decoder, layout, sharing
 from boldly.decoding import package
 from boldly.decoding.folder import CARD, CONFIG
 from boldly.files import read_tsv
 from boldly.records import InputError
 from boldly.samples.corpus import load_corpus
 from tests.decoding import studies
+from tests.hub import running_hub
 
 # The table of predictions has six digits.
 HALF_A_DIGIT = 0.51e-6
@@ -176,3 +177,20 @@ def test_importing_the_package_alone_loads_nothing() -> None:
     program = "import sys, boldly; print([m for m in ('numpy', 'torch', 'pandas', 'nibabel') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_decoder_goes_to_a_hub_and_comes_back(
+    study: Path, decoder: Decoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", "hf_of_the_test")
+    with running_hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        commit = sharing.push(decoder.folder, "lab/toy-decoder")
+        fetched = Decoder.from_pretrained("lab/toy-decoder", revision=commit)
+    trials, _ = trials_of(study, "05")
+    np.testing.assert_array_equal(fetched.predict_proba(trials), decoder.predict_proba(trials))
+    # The card is the decoder's own.
+    assert (fetched.folder / "README.md").read_text() == (decoder.folder / "README.md").read_text()

@@ -7,7 +7,8 @@ import torch
 from boldly.config import PretrainOptions
 from boldly.models.build import window_options
 from boldly.records import InputError
-from boldly.samples.windows import Trials, WindowOptions, Windows, group_of_parcels, uniform
+from boldly.samples.cuts import uniform
+from boldly.samples.windows import Trials, WindowOptions, Windows, group_of_parcels
 from tests.training import synthetic
 
 SINGLE = WindowOptions(shortest=5, longest=12, batch_size=8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -98,16 +99,15 @@ def _events() -> list[Event]:
 
 
 def _write_scores(folder: Path) -> None:
-    rows = [Score("task", "chance_uniform", 0, *["all"] * 3, "accuracy", 0.5, 0.5, 0.5, 40, "chance")]
+    whole = ("all", "all", "all")
+    rows = [Score("task", "chance_uniform", 0, *whole, "accuracy", 0.5, 0.5, 0.5, 40, "chance")]
     for n in (1, 3):
         for name, kind, value in (("csm", "pretrained", 0.7), ("mean_logistic", "baseline", 0.6)):
-            low, high = value - 0.05, value + 0.05
-            rows.append(Score("task", name, n, *["all"] * 3, "accuracy", value, low, high, 40, kind))
-            rows.append(Score("task", name, n, *["all"] * 3, "log_loss", 0.4, 0.3, 0.5, 40, kind))
-        flag = "above chance"
-        rows.append(
-            Score("task", "control_motion", n, *["all"] * 3, "accuracy", 0.64, 0.6, 0.7, 40, "control", flag=flag)
-        )
+            interval = (value - 0.05, value + 0.05)
+            rows.append(Score("task", name, n, *whole, "accuracy", value, *interval, 40, kind))
+            rows.append(Score("task", name, n, *whole, "log_loss", 0.4, 0.3, 0.5, 40, kind))
+        seen = Score("task", "control_motion", n, *whole, "accuracy", 0.64, 0.6, 0.7, 40, "control")
+        rows.append(replace(seen, flag="above chance"))
     # A single fit is no row of the table.
     rows.append(Score("task", "csm", 3, "0", "1234", "all", "accuracy", 0.123, 0.1, 0.2, 40, "pretrained"))
     write_scores(folder / "task_scores.tsv", rows)

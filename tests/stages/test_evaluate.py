@@ -384,6 +384,30 @@ def test_networks_are_compared_with_all_baselines_and_with_themselves_untrained(
     )  # 4 networks x 2 baselines, and 2 without training
 
 
+def test_one_network_without_pretraining_counts_once_in_the_family_of_comparisons(tmp_path, monkeypatch):
+    """Two frameworks may have one network; pretrained, they differ."""
+    write_study(tmp_path / "shards")
+    draws = by_subject((1,), 2)
+
+    def decide(experiment: str, fit: str, corpus: Corpus) -> np.ndarray:
+        share = {"one": 0.9, "two": 0.8, "linear": 0.5}.get(experiment, 0.3)
+        rng = np.random.default_rng([int(100 * share), *fit.encode()])
+        right = rng.random(len(corpus)) < share
+        return np.eye(3)[np.where(right, corpus.labels, (corpus.labels + 1) % 3)]
+
+    install_decoders(monkeypatch, decide)
+    models = [write_model(tmp_path / name, "pretrained", name, draws) for name in ("one", "two")]
+    models += [write_model(tmp_path / f"{name}_new", "untrained", name, draws) for name in ("one", "two")]
+    models.append(write_model(tmp_path / "linear", "baseline", "linear", draws))
+    run(tmp_path, write_split(tmp_path / "split.json", draws), models)
+    table = read_comparisons(tmp_path / "comparisons.tsv")
+    pairs = table.groupby("experiment")["baseline"].apply(set).to_dict()
+    # Each pretrained network keeps its own partner.
+    assert pairs == {"one": {"one_new", "linear"}, "two": {"two_new", "linear"}, "one_new": {"linear"}}
+    smallest = table.sort_values("p").iloc[0]
+    assert smallest["p_holm"] == pytest.approx(min(1, 5 * smallest["p"]))
+
+
 def test_a_difference_is_paired(tmp_path, monkeypatch):
     # Two decoders that are right in the same trials but for one of nine in each run: their difference is sure,
     # although subjects differ much.

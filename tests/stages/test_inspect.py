@@ -149,7 +149,33 @@ def test_a_scores_table(tmp_path: Path) -> None:
     found = lines(tmp_path / "scores.tsv")
     assert found["scores table"] == "4 scores"
     assert found["metrics"] == "accuracy, macro_f1"
-    assert found["accuracy"] == "n   3  chance  0.125 n   3  csm     0.750  [0.700; 0.800]"
+    assert found["accuracy"] == "n   3  csm     0.750  [0.700; 0.800] n   3  chance  0.125"
+
+
+def test_many_shards_of_a_folder_are_summarised(tmp_path: Path) -> None:
+    paths = []
+    for number in range(1, 6):
+        paths.append(tmp_path / f"ds-toy_sub-0{number}.tar")
+        write_shard(paths[-1], [run_sample(f"0{number}", run=run, n_volumes=10 * number) for run in (1, 2)])
+    said = inspect.run(paths)
+    # Two runs of 10 frames are the fewest, of 50 the most: 2 x (10 + 20 + 30 + 40 + 50) in all.
+    assert "300 in all, 20 to 100 in a file" in said
+    assert "toy; 5 subjects" in said
+    assert "2 runs each" in said
+    assert "6 parcels, float16" in said
+    assert said.count("contract") == 1
+    assert inspect.run(paths, every=True).count("contract") == 5
+    # Some files can still be read one by one.
+    assert inspect.run(paths[:3]).count("contract") == 3
+
+
+def test_a_damaged_shard_among_many_is_named(tmp_path: Path) -> None:
+    paths = [tmp_path / f"ds-toy_sub-0{number}.tar" for number in range(1, 6)]
+    for path in paths:
+        write_shard(path, [run_sample()])
+    paths[3].write_bytes(paths[3].read_bytes()[:700])
+    with pytest.raises(InputError, match=r"sub-04\.tar"):
+        inspect.run(paths)
 
 
 def test_a_flagged_score_is_said(tmp_path: Path) -> None:
@@ -172,7 +198,7 @@ def test_a_table_of_comparisons(tmp_path: Path) -> None:
     found = lines(tmp_path / "comparisons.tsv")
     assert found["comparisons"] == "2 paired differences"
     assert found["difference"] == (
-        "n   3  csm - mlp     +0.100  [+0.050; +0.150]  p 0.012, corrected n  11  csm - linear  +0.100"
+        "n   3  csm - mlp     +0.100  [+0.050; +0.150]  p 0.004 (corrected 0.012) n  11  csm - linear  +0.100"
     )
 
 
@@ -225,3 +251,10 @@ def test_everything_that_cannot_be_described_is_reported_at_once(tmp_path: Path)
     with pytest.raises(InputError) as caught:
         inspect.run(paths)
     assert [problem.where for problem in caught.value.problems] == [str(path) for path in paths]
+
+
+def test_a_model_of_data_that_differ_tells_all_they_have(tmp_path: Path) -> None:
+    one, two = contract(), contract(confounds={"strategy": []}, smoothing_fwhm_mm=None)
+    write_timeseries(tmp_path / "x.safetensors", [run_series("ds-toy_sub-01_task-a")], one.with_another(two))
+    assert "varies      confounds: motion; or none" in inspect.run([tmp_path / "x.safetensors"])
+    assert lines(tmp_path / "x.safetensors")["varies"].endswith("smoothing_fwhm_mm: 3.0; or None")

@@ -17,7 +17,13 @@ from boldly.records import InputError
 from boldly.samples.corpus import load_corpus
 from boldly.samples.shards import read_shard, write_shard
 from boldly.samples.windows import WindowOptions, Windows
-from boldly.training.components import hidden_basis, leading_components, signal_basis, unexplained
+from boldly.training.components import (
+    coming_components,
+    hidden_basis,
+    leading_components,
+    signal_basis,
+    unexplained,
+)
 from tests.training import synthetic
 
 
@@ -162,3 +168,29 @@ def test_leading_components_look_at_the_chosen_runs_alone() -> None:
     frames[60:140] = 100.0
     changed = dataclasses.replace(chosen, frames=frames)
     np.testing.assert_array_equal(leading_components(changed), leading_components(chosen))
+
+
+def test_components_of_coming_frames_have_variance_one_and_keep_repetition_times_apart() -> None:
+    corpus = synthetic.corpus([400, 300, 4], t_r=[2.0, 1.0, 2.0])
+    found = coming_components(corpus, [2.0, 4.0, 8.0], 6)
+    assert found.shape == (3, 16, 6)
+    said = []
+    for run, frames_ahead in ((0, (1, 2, 4)), (1, (2, 4, 8))):
+        signals = corpus.signals(run).astype(np.float32)
+        count = len(signals) - frames_ahead[-1]
+        parts = [signals[by : by + count] @ found[place] for place, by in enumerate(frames_ahead)]
+        said.append(np.sum(parts, axis=0))
+    together = np.concatenate(said)
+    np.testing.assert_allclose(together.T @ together / len(together), np.eye(6), atol=1e-3)
+
+
+def test_where_coming_frames_are_one_frame_no_component_is_made_of_rounding() -> None:
+    corpus = synthetic.corpus([200], t_r=[8.0])
+    found = coming_components(corpus, [1.0, 2.0], 8)
+    # A quarter of 16 parcels, said once.
+    assert (np.abs(found).sum(axis=(0, 1)) > 0).sum() == 4
+    assert np.abs(found).max() < 100
+
+
+def test_without_a_run_that_is_long_enough_nothing_is_to_be_said() -> None:
+    assert not coming_components(synthetic.corpus([12, 14], t_r=2.0), [4.0, 100.0], 5).any()

@@ -211,11 +211,7 @@ def test_each_group_keeps_the_share_of_the_blocks_that_errs_least():
     says = torch.nn.Linear(P, P, bias=False)
     says.weight.copy_(torch.from_numpy(coupling()).T)
     network.encode = lambda inputs, *parts: [inputs]
-    network.unembedder, network.far, network.sizes = (
-        says,
-        torch.nn.ModuleList(),
-        dataclasses.replace(network.sizes, horizons_s=()),
-    )
+    network.unembedder, network.coming = says, None
     objective = build_objective(network)
     wanted = window_options(PretrainOptions(framework="csm", window_frames=(6, 12)), 8)
     windows = Windows(corpus, wanted, 1, 100)

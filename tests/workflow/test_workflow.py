@@ -6,11 +6,13 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from tests.workflow import by_hand
 from tests.workflow.conftest import CHECKOUT, TINY, Snakemake, command
 
 CONTROLS = {"control_length", "control_position", "control_motion"}
@@ -26,7 +28,7 @@ def test_every_shipped_config_loads() -> None:
     from boldly.config import load_config
 
     for path in sorted((CHECKOUT / "config").glob("*.yaml")):
-        if path.name in ("haxby.yaml", "mdtb.yaml", "song.yaml"):
+        if path.name in ("haxby.yaml", "mdtb.yaml", "small_study.yaml", "song.yaml"):
             continue  # they name variables; test_variables_in_paths and tests/test_config.py read them
         assert load_config(path, CHECKOUT).datasets, path
 
@@ -63,9 +65,47 @@ def test_whole_run_writes_scores_and_figures(done: Path) -> None:
     # One line per fit, "chosen" included, which one pretrained experiment alone does not make.
     assert set(choices["experiment"]) == set(scores.loc[scores["draw"] != "all", "experiment"]) - CONTROLS
     of_decoding = ("downstream_accuracy", "downstream_curves", "downstream_comparisons", "downstream_confusion")
-    for figure in ("upstream_data", "quality", "upstream_losses", *of_decoding):
+    summary = pd.read_csv(done / "results/explain/demomdtb/csm/summary.tsv", sep="\t")
+    assert {"glm_r", "truth_r", "area"} <= set(summary.columns)
+    assert len(list((done / "results/explain/demomdtb/csm/images/patterns").glob("*.nii.gz"))) == 10
+    for figure in ("upstream_data", "explain_maps", "quality", "upstream_losses", *of_decoding):
         for suffix in (".png", ".pdf", ".tsv"):
             assert (done / f"results/figures/{figure}{suffix}").stat().st_size > 0
+
+
+def test_stages_by_hand_get_what_the_workflow_passes(
+    done: Path, snakemake: Snakemake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(done)
+    # Behind the splits everything is known: their datasets are indexed.
+    dry = snakemake(done, "--cores", "1", "--dry-run", "--printshellcmds", "-R", "split")
+    passed = by_hand.passed(dry.stdout + dry.stderr)
+    assert {stage for stage, _ in passed} >= {"split", "pretrain", "adapt", "evaluate", "figures"}
+    experiments: dict[str, list[str | None]] = {
+        "pretrain": ["csm", "components"],
+        "adapt": ["csm_scratch", "mean_mlp", "both"],
+    }
+    for stage in ("split", "pretrain", "adapt", "evaluate", "figures"):
+        for experiment in experiments.get(stage, [None]):
+            for job, values in by_hand.by_hand(TINY, done, stage, experiment=experiment).items():
+                assert by_hand.differences(passed[job], values) == [], job
+
+
+def test_the_last_file_is_the_page_about_the_study(done: Path) -> None:
+    page = (done / "results/report.html").read_text()
+    assert "<title>boldly: demomdtb</title>" in page
+    assert "data:image/png;base64," in page
+    assert "simulated" in (done / "results/report_methods.md").read_text()
+    assert "@misc{boldly" in (done / "results/report.bib").read_text()
+
+
+def test_the_picture_of_the_workflow_shows_its_stages(done: Path, snakemake: Snakemake) -> None:
+    graph = snakemake(done, "--rulegraph").stdout
+    program = [sys.executable, str(CHECKOUT / "docs/rulegraph.py")]
+    drawn = subprocess.run(program, input=graph, capture_output=True, text=True, check=True).stdout
+    wanted = {line for label in re.findall(r'label="([^"]+)"', drawn) for line in label.split(r"\n")}
+    picture = (CHECKOUT / "workflow/rulegraph.svg").read_text()
+    assert set(re.findall(r"<text[^>]*>([^<]+)<", picture)) == wanted, "make rulegraph draws it anew"
 
 
 def test_second_run_has_nothing_to_do(done: Path, snakemake: Snakemake) -> None:

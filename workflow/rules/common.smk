@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
+from snakemake.exceptions import IncompleteCheckpointException, WorkflowError
 from snakemake.logging import logger
 
 # Modules, not names: a Snakefile shares its namespace with Snakemake itself (which has a `parse` of its own).
@@ -39,6 +39,7 @@ PROBES = LAYOUT.probes
 # As a pattern for file names; that of an empty list matches nothing.
 OTHER_EXPERIMENTS = "|".join(re.escape(name) for name in ADAPT if name not in PROBES) or "(?!)"
 SHORTEST_WINDOW = LAYOUT.shortest_window
+EXPLAINED = LAYOUT.explained
 # Packed runs that upstream experiments share, and the datasets that they are of.
 CORPORA = LAYOUT.corpora
 
@@ -300,8 +301,12 @@ def training_memory(wildcards, input, attempt):
 
 
 def corpus_threads(wildcards):
-    """Threads that read shards: one for each hundred subjects."""
-    return min(8, 1 + sum(len(subjects(dataset)) for dataset in CORPORA[wildcards.corpus]) // 100)
+    """Threads that read shards: one for each hundred subjects; one as long as these are not known, as in a dry run."""
+    try:
+        return min(8, 1 + sum(len(subjects(dataset)) for dataset in CORPORA[wildcards.corpus]) // 100)
+    except IncompleteCheckpointException:
+        # Snakemake waits for a checkpoint where input needs it, and stumbles where threads do.
+        return 1
 
 
 def corpus_memory(wildcards, attempt):
@@ -461,6 +466,48 @@ def export_files(wildcards):
     ]
 
 
+def explained():
+    """The tables of all experiments that are explained."""
+    return [f"{folder}/{table}.tsv" for folder in LAYOUT.explanations for table in layout.EXPLANATION_TABLES]
+
+
+def explained_folders_to_write():
+    """Images, pictures and pages of all experiments, as patterns of the dataset."""
+    pattern = f"{layout.EXPLANATION}/{{kind}}"
+    return expand(pattern, allow_missing=True, experiment=EXPLAINED, kind=layout.EXPLANATION_FOLDERS)
+
+
+def explained_folders(wildcards):
+    return LAYOUT.explained_models(wildcards.dataset)
+
+
+def explained_models(wildcards):
+    return [f"{folder}/{layout.ADAPTED}" for folder in explained_folders(wildcards)]
+
+
+def explain_atlas(wildcards):
+    """The atlas of a dataset that is made from images."""
+    return atlas_files() if wildcards.dataset in PREPARED else []
+
+
+def dataset_truth(wildcards):
+    truth = CONFIG.datasets[wildcards.dataset].truth
+    return [truth] if truth else []
+
+
+def explain_arguments(wildcards):
+    """What maps are drawn on and compared with, as arguments; time series and trials are those of the shards."""
+    dataset, truth = wildcards.dataset, dataset_truth(wildcards)
+    arguments = ["--truth", *truth] if truth else []
+    if dataset not in PREPARED:
+        return arguments
+    arguments += ["--atlas", options("atlas")]
+    if not CONFIG.explain.glm:
+        return arguments
+    arguments += ["--trials", layout.TRIALS.format(dataset=dataset)]
+    return [*arguments, "--series", str(Path(layout.TIMESERIES.format(dataset=dataset, subject="")).parent)]
+
+
 def figure_files():
     """The figures that the config has data for."""
     return expand(layout.FIGURE, figure=LAYOUT.figures())
@@ -471,7 +518,8 @@ def report_tables():
     tables = expand(layout.RUNS, dataset=CONFIG.datasets)
     if DOWNSTREAM and ADAPT:
         tables += expand(layout.SCORES, dataset=DOWNSTREAM) + expand(layout.COMPARISONS, dataset=DOWNSTREAM)
-    return tables
+    pictures = [f"{folder}/{kind}" for folder in LAYOUT.explanations for kind in ("pictures", "views")]
+    return tables + explained() + pictures
 
 
 def decoder_config(wildcards):

@@ -28,10 +28,5 @@ rule report:
     params:
         # On standard input: the config of many experiments is longer than an argument may be.
         config=CONFIG.model_dump_json(),
-        results="results",
     shell:
-        "boldly report {params.results:q}"
-        " --config -"
-        " --output {output.page:q}"
-        " <<< {params.config:q}"
-        " > {log:q} 2>&1"
+        "boldly report" " --config -" " --output {output.page:q}" " <<< {params.config:q}" " > {log:q} 2>&1"

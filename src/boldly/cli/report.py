@@ -20,7 +20,7 @@ def add(commands: Commands) -> None:
         "results", type=Path, nargs="?", default=Path("results"), help="folder of results; default: results"
     )
     path(sub, "output", "the page; default: report.html", default=Path("report.html"))
-    text = "config file of the study; default: what an earlier report recorded in the folder; -: JSON on standard input"
+    text = "config file of the study, or - for JSON on standard input; default: what an earlier report recorded"
     sub.add_argument("--config", metavar="PATH", help=text)
 
 

@@ -99,9 +99,9 @@ class PretrainOptions(OptimiserOptions):
     # Of the next frame alone, hidden states know the change and lose the pattern that lasts, which is what tells
     # mental states apart.
     horizons_s: list[Annotated[float, Field(gt=0)]] = Field(
-        [4.0, 8.0, 16.0],
-        description="Times ahead, s, of the frames that are predicted beside the next one, with half its weight; "
-        "at least two frames (csm).",
+        [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0],
+        description="Times ahead, s, of the coming frames whose leading components, all together, are predicted "
+        "beside the next frame (csm).",
     )
     validation_windows: int = Field(512, ge=1, description="Windows per validation.")
     keep_untrained: bool = Field(

@@ -35,6 +35,7 @@ from boldly.provenance import Contract, check_same
 from boldly.records import InputError, Problem, Run, Trial
 from boldly.samples.corpus import Corpus
 from boldly.samples.sample import Sample, run_fingerprint
+from boldly.sharing import folder_of, is_repository
 from boldly.signals.atlas import Atlas
 from boldly.signals.grayordinates import Parcellation
 from boldly.signals.headers import HeaderError
@@ -90,6 +91,7 @@ class Decoder:
         cls,
         folder: Path | str,
         *,
+        revision: str | None = None,
         atlas: Path | str | None = None,
         cache: Path | str | None = None,
         allow_mismatch: Collection[str] = (),
@@ -100,7 +102,9 @@ class Decoder:
         Parameters
         ----------
         folder : Path or str
-            Folder that ``boldly package`` wrote.
+            Folder that ``boldly package`` wrote, or ``owner/name`` of a repository of a hub.
+        revision : str, optional
+            Commit, tag or branch of the repository.
         atlas : Path or str, optional
             Image of the atlas, where it does not lie in the folder; its checksum must be that of the contract.
         cache : Path or str, optional
@@ -116,8 +120,10 @@ class Decoder:
         InputError
             For a folder that is no decoder, or in which files are missing or damaged.
         """
-        about, contract = read_about(folder, check=check)
-        return cls(Path(folder), about, contract, atlas=atlas, cache=cache, allow_mismatch=allow_mismatch)
+        # A folder is checked by what its config.json says.
+        found = folder_of(folder, revision) if is_repository(folder) or revision else Path(folder)
+        about, contract = read_about(found, check=check)
+        return cls(found, about, contract, atlas=atlas, cache=cache, allow_mismatch=allow_mismatch)
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Copy the decoder to another folder, atomically."""

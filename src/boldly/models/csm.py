@@ -22,15 +22,12 @@ from boldly.models.network import (
     small_linear,
     window_l1,
 )
-from boldly.models.objective import SHARES, Couplings, Objective, Row, Sums, Targets, Weights
+from boldly.models.objective import SHARES, ComingComponents, Couplings, Objective, Row, Sums, Targets, Weights
 from boldly.samples.corpus import Group
 from boldly.samples.windows import WindowOptions, number_of
 
-# Of the loss of frames further ahead.
-_HORIZON_WEIGHT = 0.5
-
-# Frames ahead that the next frame's own loss does not speak of already.
-_NEAREST_FRAMES = 2
+# What is said of coming frames: so many numbers at most.
+_MOST_TARGETS = 48
 
 # Farther than any two repetition times are from each other (logarithm of their ratio).
 _FAR_AWAY = 100.0
@@ -42,7 +39,9 @@ class CausalNetwork(Network):
     The prediction is that of a vector autoregression, the last frame times a coupling, plus what the blocks add.
     It is fitted beforehand and stays: the blocks would need thousands of steps to find it, and steps of an
     optimiser blur it. Every frame but the first is a target, where the reference supervises one masked frame per
-    sequence. Frames further ahead are predicted beside it.
+    sequence. Beside it the leading components of all coming frames together are predicted, as far as the horizons
+    reach: of the next frame alone the blocks learn how it differs from what the autoregression says, mostly noise,
+    and not the pattern that lasts, which is what tells mental states apart.
 
     Each dataset and repetition time (`NetworkConfig.groups`) has a coupling of its own: how much a frame says of
     the next one depends on the time between them, on the scanner and on the cleaning, and one coupling for all
@@ -66,9 +65,25 @@ class CausalNetwork(Network):
             n_groups = max(1, len(sizes.groups))
             self.coupling = nn.Parameter(torch.zeros(n_groups, *2 * [sizes.n_parcels]), requires_grad=False)
             self.share = nn.Parameter(torch.ones(n_groups), requires_grad=False)
-            self.far = nn.ModuleList(
-                small_linear(sizes.width, sizes.n_parcels) for _ in (sizes.horizons_s or sizes.horizons)
-            )
+            self.register_buffer("ahead", _any_targets(len(self.horizons), sizes.n_parcels))
+            self.ahead: Tensor
+            self.coming = small_linear(sizes.width, self.ahead.shape[2]) if self.horizons else None
+
+    @property
+    def horizons(self) -> tuple[float, ...]:
+        """Times ahead of the coming frames, s; of older models frames."""
+        return self.sizes.horizons_s or self.sizes.horizons
+
+    def start_targets(self, ahead: NDArray[np.floating]) -> None:
+        """Set what is said of coming frames; a decoder says nothing.
+
+        Parameters
+        ----------
+        ahead : ndarray, shape (H, P, K)
+            What the frame at each horizon is multiplied with; their sum is what is to be said.
+        """
+        if self.head is None:
+            self.ahead.copy_(torch.as_tensor(ahead))
 
     def start_dynamics(self, couplings: Couplings) -> None:
         """Set the vector autoregressions that predictions start from; a decoder has none.
@@ -127,20 +142,20 @@ class CausalNetwork(Network):
         marked: Tensor,
         valid: Tensor | None = None,
         dataset: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Return what the autoregression says of the next frames, what the blocks add, and farther frames.
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return what the autoregression says of the next frames, what the blocks add, and coming frames.
 
         Returns
         -------
         start, added : Tensor, shape (B, L - 1, P)
             Their sum is the forecast of the frames from the second one on.
-        far : list of Tensor, shape (B, L, P)
-            For each horizon what is said at each frame.
+        coming : Tensor, shape (B, L, K), or None
+            What is said at each frame of those behind it, if there are horizons.
         """
         hidden, place = self.encode(inputs, seconds, t_r, marked)[-1], self.places(t_r, dataset)
         start = self._start(inputs[:, :-1], marked, place)
         added = self.share[place, None, None] * self.predict_frames(hidden[:, :-1])
-        return start, added, [layer(hidden) for layer in self.far]
+        return start, added, None if self.coming is None else self.coming(hidden)
 
     @torch.compiler.disable
     def _start(self, inputs: Tensor, marked: Tensor, place: Tensor) -> Tensor:
@@ -156,19 +171,22 @@ class CausalNetwork(Network):
 
 
 class CausalModeling(Objective):
-    """The L1 of the next frames, plus the weighted L1 of frames further ahead."""
+    """The L1 of the next frames, plus the squared error of the leading components of coming frames."""
 
     network: CausalNetwork
-    starts_from_couplings = True
+    is_fitted = True
 
     @classmethod
     def view(cls, options: PretrainOptions, batch_size: int) -> WindowOptions:
         """Return which windows are cut: plain ones that know their dataset."""
         return dataclasses.replace(super().view(options, batch_size), tell_dataset=True)
 
-    def start(self, couplings: Couplings) -> None:
-        """Start from the autoregressions of the training runs."""
+    def start(self, couplings: Couplings, coming_components: ComingComponents) -> None:
+        """Start from the autoregressions of the training runs, and aim at components of their coming frames."""
         self.network.start_dynamics(couplings)
+        if self.network.sizes.horizons_s:
+            count = self.network.ahead.shape[2]
+            self.network.start_targets(coming_components(self.network.sizes.horizons_s, count))
 
     def forward(
         self, inputs: Tensor, marked: Tensor, valid: Tensor | None = None, with_shares: bool = False, **batch: Any
@@ -177,13 +195,12 @@ class CausalModeling(Objective):
 
         With `with_shares` also `l1_share_<n>`, the L1 of the next frames with ``SHARES[n]`` of what blocks add.
         """
-        start, added, far = self.network(inputs=inputs, marked=marked, valid=valid, **batch)
+        start, added, coming = self.network(inputs=inputs, marked=marked, valid=valid, **batch)
         frames = real_frames(inputs, valid)
         l1 = window_l1(start + added, inputs[:, 1:], frames[:, 1:], marked)
-        ahead = self._frames_ahead(batch["t_r"])
-        loss = l1 + _HORIZON_WEIGHT * sum(
-            _far_l1(said, horizon, inputs, frames, marked) for said, horizon in zip(far, ahead, strict=True)
-        )
+        loss = l1
+        if coming is not None:
+            loss = l1 + self._error_ahead(coming, inputs * ~marked[:, None], frames, batch["t_r"])
         shares = {
             f"l1_share_{number}": window_l1(start + share * added, inputs[:, 1:], frames[:, 1:], marked)
             for number, share in enumerate(SHARES if with_shares else ())
@@ -218,7 +235,8 @@ class CausalModeling(Objective):
     def settle(self, weights: Weights, row: Row) -> Weights:
         """Keep the chosen shares of what the blocks add to the forecasts."""
         mean = row.get("forecast_share", 1.0)
-        shares = [row.get(self._share_name(place), mean) for place in range(len(self.network.share))]
+        places = range(max(1, len(self.network.sizes.groups)))
+        shares = [row.get(self._share_name(place), mean) for place in places]
         return {**weights, "share": torch.tensor(shares)}
 
     def _places(self, groups: Sequence[Group]) -> NDArray[np.int64]:
@@ -232,21 +250,34 @@ class CausalModeling(Objective):
         dataset, t_r = self.network.sizes.groups[place]
         return f"forecast_share_{dataset}_{t_r:g}s"
 
+    def _error_ahead(self, said: Tensor, inputs: Tensor, frames: Tensor, t_r: Tensor) -> Tensor:
+        """Return the mean squared error (B,) of what is said at each frame behind which all horizons lie."""
+        B, L = frames.shape
+        window, counted, target = torch.arange(B, device=t_r.device)[:, None], frames, torch.zeros_like(said)
+        for ahead, directions in zip(self._frames_ahead(t_r), self.network.ahead, strict=True):
+            place = torch.arange(L, device=t_r.device) + ahead[:, None]  # (B, L)
+            there = place.clamp_max(L - 1)
+            counted = counted & (place < L) & frames[window, there]
+            target = target + (inputs @ directions)[window, there]
+        error = (said - target).square().mean(dim=2) * counted
+        return error.sum(dim=1) / counted.sum(dim=1).clamp_min(1)
+
     def _frames_ahead(self, t_r: Tensor) -> list[Tensor]:
         """Return how many frames ahead each horizon lies in each window (B,)."""
         sizes = self.network.sizes
         if not sizes.horizons_s:
             return [torch.full_like(t_r, ahead, dtype=torch.long) for ahead in sizes.horizons]
-        return [torch.round(ahead / t_r).long().clamp_min(_NEAREST_FRAMES) for ahead in sizes.horizons_s]
+        return [torch.round(ahead / t_r).long().clamp_min(1) for ahead in sizes.horizons_s]
 
 
-def _far_l1(prediction: Tensor, ahead: Tensor, inputs: Tensor, frames: Tensor, marked: Tensor) -> Tensor:
-    """Return the L1 (B,) of what is said at each frame of the frame `ahead` (B,) behind it."""
-    B, L = frames.shape
-    place = torch.arange(L, device=ahead.device) + ahead[:, None]  # (B, L)
-    window, there = torch.arange(B, device=ahead.device)[:, None], place.clamp_max(L - 1)
-    counted = (place < L) & frames[window, there]
-    return window_l1(prediction, inputs[window, there], counted, marked)
+def _any_targets(n_horizons: int, n_parcels: int) -> Tensor:
+    """Return parcels at some of the horizons, as what is said of coming frames until components are fitted."""
+    count = min(_MOST_TARGETS, n_horizons * max(1, n_parcels // 4))
+    number = torch.arange(count)
+    directions = torch.zeros(n_horizons, n_parcels, count)
+    if n_horizons:
+        directions[number % n_horizons, number % n_parcels, number] = 1.0
+    return directions
 
 
 def gpt2_blocks(sizes: NetworkConfig) -> GPT2Model:

@@ -18,7 +18,7 @@ from boldly.records import InputError, Problem
 _MODELS: dict[type[nn.Module], str] = {GPT2Model: "gpt2", BertModel: "bert"}
 _BIN = "pytorch_model.bin"
 # Of CSM: what is fitted to the runs of each training, not learned.
-_FITTED = ("coupling", "share")
+_FITTED = ("coupling", "share", "ahead")
 # Vectors of words: there are none here.
 _WORDS = ("wte.weight", "embeddings.word_embeddings.weight")
 # Vectors of positions (of the faithful networks alone): the first ones are taken.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,8 @@ Weights = dict[str, Tensor]
 Sums = dict[str, list[float]]
 # Of the vector autoregression of each group: what a frame, as a row, is multiplied with for the next, (P, P).
 Couplings = Mapping[Group, NDArray[np.floating]]
+# Fits, on demand, components of frames at some times ahead, s, so many of them: (H, P, K).
+ComingComponents = Callable[[Sequence[float], int], NDArray[np.floating]]
 
 # What shares of a part of a forecast may be kept.
 SHARES = tuple(number / 10 for number in range(11))
@@ -65,8 +67,8 @@ class Objective(nn.Module):
     mask_fraction = 0.2
     # Whether AR(1), VAR and the last frame are forecasts of what `targets` asks for.
     has_forecasts = True
-    # Whether `start` has a use for vector autoregressions.
-    starts_from_couplings = False
+    # Whether `start` has a use for what is fitted to the training runs.
+    is_fitted = False
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -88,7 +90,7 @@ class Objective(nn.Module):
         targets, inputs = self.targets(**batch), batch["inputs"]
         return {"l1_zero": window_l1(torch.zeros_like(inputs), inputs, targets.frames, targets.marked)}
 
-    def start(self, couplings: Couplings) -> None:
+    def start(self, couplings: Couplings, coming_components: ComingComponents) -> None:
         """Set what the network starts from, given fits to the training runs; here nothing is fitted."""
 
     def measure(self, *, calibrate: bool = False, **batch: Any) -> Outputs:

@@ -21,6 +21,7 @@ from urllib.request import Request, urlopen
 
 from boldly.files import is_url
 from boldly.records import InputError, Problem
+from boldly.samples.s3 import web_address
 from boldly.samples.tars import damaged
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ class WebStream(io.RawIOBase):
     Parameters
     ----------
     url : str
-        Address, http or https.
+        Address: http, https or s3.
 
     Raises
     ------
@@ -110,7 +111,7 @@ class WebStream(io.RawIOBase):
 
     def _connect(self) -> HTTPResponse:
         headers = {"Range": f"bytes={self._reached}-"} if self._reached else {}
-        response: HTTPResponse = urlopen(Request(self.url, headers=headers), timeout=_TIMEOUT_S)
+        response: HTTPResponse = urlopen(Request(web_address(self.url), headers=headers), timeout=_TIMEOUT_S)
         self._response = response
         identity = (_size(response), response.headers["ETag"])
         for before, now in zip(self._identity, identity, strict=True):
@@ -216,7 +217,7 @@ class _TarStream:
 
 
 def _ask(url: str) -> int | None:
-    with urlopen(Request(url, method="HEAD"), timeout=_TIMEOUT_S) as response:
+    with urlopen(Request(web_address(url, "HEAD"), method="HEAD"), timeout=_TIMEOUT_S) as response:
         return _size(response)
 
 

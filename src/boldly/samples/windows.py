@@ -6,7 +6,6 @@ gathered with one index. Workers, ranks and restarts therefore see the same wind
 
 from __future__ import annotations
 
-import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,32 +14,31 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from boldly.records import InputError, Problem
 from boldly.samples.corpus import Corpus
+from boldly.samples.cuts import Batch, Bools, Cut, Floats, Frames, Numbers, Stream, as_batch, below, uniform
+from boldly.samples.hiding import group_of_parcels, hide
 
-Batch = dict[str, Any]
-Numbers = NDArray[np.int64]
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.float64]
-
-# What a number is drawn for: draws with different streams are independent.
-_RUN, _ONSET, _LENGTH, _SECOND_LENGTH, _FOLLOWS, _GAP, _OTHER_RUN, _OTHER_ONSET, _MASK, _PHASE, _ORDER = range(11)
+__all__ = [
+    "TRIALS_PER_BATCH",
+    "Batch",
+    "Trials",
+    "WindowOptions",
+    "Windows",
+    "group_of_parcels",
+    "number_of",
+    "to_device",
+]
 
 # Trials are short; so many fit any machine.
 TRIALS_PER_BATCH = 256
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-
-# More spans than any window has: makes (window, span) one number.
-_MOST_SPANS = 1 << 20
-
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """Move the tensors of a batch."""
-    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+    return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
 
 
 @dataclass(frozen=True)
@@ -88,108 +86,9 @@ class WindowOptions:
     tell_dataset: bool = False
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """Where B windows lie: sample (number in the corpus), first row of the corpus, length; each of shape (B,)."""
-
-    run: Numbers
-    first: Numbers
-    length: Numbers
-
-
-def uniform(seed: int, index: int | Numbers, stream: int | Numbers) -> Floats:
-    """Draw numbers in [0, 1) as a pure function of the arguments.
-
-    Seed, stream and index go one after the other through the finalizer of SplitMix64 (Steele, Lea & Flood 2014).
-
-    Parameters
-    ----------
-    seed : int
-        Seed of the experiment.
-    index : int or ndarray of int64
-        Number of the window, any shape.
-    stream : int or ndarray of int64
-        What the number is for; of a shape that goes with that of `index`.
-
-    Returns
-    -------
-    ndarray of float64, shape of `index` and `stream` together
-    """
-    state = np.zeros((), np.uint64)
-    with np.errstate(over="ignore"):
-        for part in (seed, stream, index):
-            state = state + (np.asarray(part, np.int64).astype(np.uint64) + np.uint64(1)) * _GOLDEN
-            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            state = state ^ (state >> np.uint64(31))
-    return np.asarray((state >> np.uint64(11)).astype(np.float64) * 2.0**-53)
-
-
 def number_of(dataset: str) -> int:
     """Return the number that stands for a dataset in a batch: the CRC-32 of its name."""
     return zlib.crc32(dataset.encode())
-
-
-def _tensor(frames: NDArray[Any]) -> Tensor:
-    """Return frames as a tensor without copying them; frames of a mapped file must not be written to."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
-        return torch.from_numpy(frames)
-
-
-class _Frames:
-    """Copies windows out of a corpus, by way of memory used again: fresh memory costs more than the copy."""
-
-    def __init__(self, corpus: Corpus) -> None:
-        self._source = _tensor(corpus.frames)
-        self._room = self._source.new_empty(0)
-
-    def __call__(self, *cuts: _Cut) -> tuple[Tensor, list[Bools]]:
-        """Return windows, the cuts side by side.
-
-        Returns
-        -------
-        frames : Tensor of float32, shape (B, L, P)
-            L is the sum of the longest lengths of each cut; behind the end of shorter windows stand zeros.
-        valid : list of ndarray of bool, shape (B, length)
-            Real frames of each cut.
-        """
-        longest = [int(cut.length.max()) for cut in cuts]
-        frames = torch.empty(len(cuts[0].run), sum(longest), self._source.shape[1])
-        parts = frames.split(longest, dim=1)
-        return frames, [self._copy(cut, part) for cut, part in zip(cuts, parts, strict=True)]
-
-    def _copy(self, cut: _Cut, frames: Tensor) -> Bools:
-        longest, n_parcels = frames.shape[1:]
-        offset = np.arange(longest)
-        valid = offset < cut.length[:, None]
-        if valid.all():
-            # Each window is one stretch of memory: all windows there could be, as rows that overlap.
-            shape = (len(self._source) - longest + 1, longest * n_parcels)
-            rows, index = self._source.as_strided(shape, (n_parcels, 1)), cut.first
-        else:
-            rows, index = self._source, (cut.first[:, None] + np.minimum(offset, cut.length[:, None] - 1)).ravel()
-        if self._room.numel() < frames.numel():
-            self._room = self._source.new_empty(frames.numel())
-        room = self._room[: frames.numel()].view(len(index), -1)
-        torch.index_select(rows, 0, torch.from_numpy(index), out=room)
-        frames.copy_(room.view(frames.shape))
-        if not valid.all():
-            frames[torch.from_numpy(~valid)] = 0
-        return valid
-
-
-def _batch(frames: Tensor, valid: Bools, seconds: Floats, t_r: Floats, marked: Bools) -> Batch:
-    batch: Batch = {
-        "inputs": frames,
-        "seconds": torch.from_numpy(seconds).float(),
-        "t_r": torch.from_numpy(t_r).float(),
-        "marked": torch.from_numpy(marked),
-    }
-    # Its absence tells the network, without a look at the values, that there is no padding.
-    if not valid.all():
-        batch["valid"] = torch.from_numpy(valid)
-    return batch
 
 
 class Windows(Dataset[Batch]):
@@ -222,7 +121,7 @@ class Windows(Dataset[Batch]):
 
     def __init__(self, corpus: Corpus, options: WindowOptions, seed: int, count: int) -> None:
         self.corpus = corpus
-        self._frames = _Frames(corpus)
+        self._frames = Frames(corpus)
         self.options = options
         self.seed = seed
         self.count = count
@@ -268,18 +167,7 @@ class Windows(Dataset[Batch]):
         if self.options.tell_dataset:
             numbers = [number_of(self.corpus.datasets[run]) for run in self.runs(indices)]
             batch["dataset"] = torch.tensor(numbers)
-        if self.options.masking == "frames":
-            batch["masked"] = torch.from_numpy(self._mask_frames(index, batch))
-        elif self.options.masking == "parcels":
-            batch["masked"] = torch.from_numpy(self._mask_parcels(index, batch["marked"].numpy()))
-        elif self.options.masking == "blocks":
-            masked, batch["n_visible"] = self._mask_blocks(index, batch)
-            batch["masked"] = torch.from_numpy(masked)
-        elif self.options.masking == "one_frame":
-            batch["masked"] = torch.from_numpy(self._mask_one_frame(index, batch))
-        elif self.options.masking == "coin":
-            coin = float(uniform(self.seed, index[0], _MASK))
-            batch["masked"] = torch.full(batch["inputs"].shape[:2], coin < 0.5)
+        batch |= hide(self.options, self.seed, index, batch)
         return batch
 
     def runs(self, indices: Sequence[int]) -> Numbers:
@@ -296,28 +184,28 @@ class Windows(Dataset[Batch]):
 
     def _draw_stretch(self, index: Numbers) -> Numbers:
         """Draw places in the list of usable stretches, in proportion to their frames."""
-        return np.searchsorted(self._ends, _below(self._draw(index, _RUN)[0], self._ends[-1]), side="right")
+        return np.searchsorted(self._ends, below(self._draw(index, Stream.RUN)[0], self._ends[-1]), side="right")
 
     def _draw_lengths(self, index: Numbers, *streams: int) -> Numbers:
         options = self.options
         drawn = self._draw(index // options.batch_size, *streams)
-        return options.shortest + _below(drawn, options.longest - options.shortest + 1)
+        return options.shortest + below(drawn, options.longest - options.shortest + 1)
 
     def _onset(self, drawn: Floats, last: Numbers, length: Numbers) -> Numbers:
         """Turn numbers in [0, 1) into first frames from 0 to `last`."""
         step = length if self.options.stepped_onsets else 1
-        return step * _below(drawn, last // step + 1)
+        return step * below(drawn, last // step + 1)
 
     def _singles(self, index: Numbers) -> Batch:
         place = self._draw_stretch(index)
         run, available = self._run[place], self._length[place]
-        length = np.minimum(self._draw_lengths(index, _LENGTH)[0], available)
-        onset = self._onset(self._draw(index, _ONSET)[0], available - length, length)
-        cut = _Cut(run, self._first[place] + onset, length)
+        length = np.minimum(self._draw_lengths(index, Stream.LENGTH)[0], available)
+        onset = self._onset(self._draw(index, Stream.ONSET)[0], available - length, length)
+        cut = Cut(run, self._first[place] + onset, length)
         frames, (valid,) = self._frames(cut)
         t_r = self.corpus.t_r[run]
         seconds = np.arange(frames.shape[1]) * t_r[:, None]
-        return _batch(frames, valid, seconds, t_r, self.corpus.marked[run])
+        return as_batch(frames, valid, seconds, t_r, self.corpus.marked[run])
 
     def _pairs(self, index: Numbers) -> Batch:
         first, second, gap, follows = self._draw_pairs(index)
@@ -327,7 +215,7 @@ class Windows(Dataset[Batch]):
         seconds_a = np.arange(valid_a.shape[1]) * t_r[:, None]
         start_b = (first.length + gap) * t_r * (not self.options.restart_clock)
         seconds_b = start_b[:, None] + np.arange(valid_b.shape[1]) * self.corpus.t_r[second.run][:, None]
-        batch = _batch(
+        batch = as_batch(
             frames,
             np.concatenate([valid_a, valid_b], axis=1),
             np.concatenate([seconds_a, seconds_b], axis=1),
@@ -336,15 +224,15 @@ class Windows(Dataset[Batch]):
         )
         return {**batch, "split": valid_a.shape[1], "follows": torch.from_numpy(follows).float()}
 
-    def _draw_pairs(self, index: Numbers) -> tuple[_Cut, _Cut, Numbers, Bools]:
+    def _draw_pairs(self, index: Numbers) -> tuple[Cut, Cut, Numbers, Bools]:
         options = self.options
-        streams = (_ONSET, _FOLLOWS, _GAP, _OTHER_RUN, _OTHER_ONSET)
+        streams = (Stream.ONSET, Stream.FOLLOWS, Stream.GAP, Stream.OTHER_RUN, Stream.OTHER_ONSET)
         onset, coin, drawn_gap, other_run, other_onset = self._draw(index, *streams)
         place = self._draw_stretch(index)
-        gap = 1 + _below(drawn_gap, options.largest_gap)
+        gap = 1 + below(drawn_gap, options.largest_gap)
         # Where a stretch is too short for both, they share what there is.
         room = self._length[place] - gap
-        wanted_a, wanted_b = self._draw_lengths(index, _LENGTH, _SECOND_LENGTH)
+        wanted_a, wanted_b = self._draw_lengths(index, Stream.LENGTH, Stream.SECOND_LENGTH)
         shared = np.clip(room * wanted_a // (wanted_a + wanted_b), options.shortest, room - options.shortest)
         length_a = np.where(wanted_a + wanted_b > room, shared, wanted_a)
         length_b = np.minimum(wanted_b, room - length_a)
@@ -353,79 +241,17 @@ class Windows(Dataset[Batch]):
         follows = coin < 0.5
         # Another run of the dataset; a dataset with one run gives another place of that run.
         own = self._run_size[place]
-        step = own + _below(other_run, np.maximum(self._group_size[place] - own, 1))
+        step = own + below(other_run, np.maximum(self._group_size[place] - own, 1))
         place_in_group = (self._run_first[place] - self._group_first[place] + step) % self._group_size[place]
         place_b = np.where(follows, place, self._group_first[place] + place_in_group)
         length_b = np.minimum(length_b, self._length[place_b])
         anywhere = self._onset(other_onset, self._length[place_b] - length_b, length_b)
         onset_b = np.where(follows, onset_a + length_a + gap, anywhere)
         cut_a, cut_b = (
-            _Cut(self._run[where], self._first[where] + onset, length)
+            Cut(self._run[where], self._first[where] + onset, length)
             for where, onset, length in ((place, onset_a, length_a), (place_b, onset_b, length_b))
         )
         return cut_a, cut_b, gap, follows
-
-    def _mask_frames(self, index: Numbers, batch: Batch) -> Bools:
-        """Hide the wanted number of frames in spans of `mask_span`, at least one and never all."""
-        options = self.options
-        n_frames = batch["inputs"].shape[1]
-        valid = batch["valid"].numpy() if "valid" in batch else np.ones((len(index), n_frames), bool)
-        phase = _below(self._draw(index, _PHASE)[0], options.mask_span)
-        # Counted over real frames, so that the padding that the rest of the batch brings has no say.
-        span = (valid.cumsum(axis=1) - 1 + phase[:, None]) // options.mask_span
-        score = uniform(self.seed, index[:, None] * _MOST_SPANS + span, _MASK)
-        chosen = _share(valid.sum(axis=1), options.mask_fraction)
-        # A stable order keeps the items of one span, whose scores are equal, together.
-        order = np.argsort(np.where(valid, score, np.inf), axis=1, kind="stable")
-        hidden = np.zeros(score.shape, bool)
-        np.put_along_axis(hidden, order, np.arange(n_frames) < chosen[:, None], axis=1)
-        return hidden
-
-    def _mask_parcels(self, index: Numbers, marked: Bools) -> Bools:
-        """Hide the wanted number of unmarked parcels, at least one and never all."""
-        n_parcels = marked.shape[1]
-        score = uniform(self.seed, index[:, None] * n_parcels + np.arange(n_parcels), _MASK)
-        score[marked] = np.inf
-        chosen = _share((~marked).sum(axis=1), self.options.mask_fraction)
-        # No two scores are equal: the highest of those chosen says which they are, without an order of all.
-        return score <= np.take_along_axis(np.sort(score, axis=1), chosen[:, None] - 1, axis=1)
-
-    def _mask_blocks(self, index: Numbers, batch: Batch) -> tuple[Bools, int]:
-        """Hide the wanted number of tokens, each a group of parcels in a frame; return the most that stay visible.
-
-        In every other window groups are hidden at all times, in the others blocks of one group and `mask_span`
-        frames: the first asks for what parcels have in common, the second for how it goes on.
-        """
-        options = self.options
-        n_frames, n_groups = batch["inputs"].shape[1], options.parcel_groups
-        valid = batch["valid"].numpy() if "valid" in batch else np.ones((len(index), n_frames), bool)
-        numbers = index[:, None] * n_groups + np.arange(n_groups)  # (B, G)
-        phase = _below(uniform(self.seed, numbers, _PHASE), options.mask_span)
-        span = (valid.cumsum(axis=1)[..., None] - 1 + phase[:, None]) // options.mask_span  # (B, L, G)
-        span[index % 2 == 0] = 0
-        score = uniform(self.seed, numbers[:, None] * _MOST_SPANS + span, _MASK)
-        score = np.where(valid[..., None], score, np.inf).reshape(len(index), -1)
-        there = valid.sum(axis=1) * n_groups
-        chosen = _share(there, options.mask_fraction)
-        order = np.argsort(score, axis=1, kind="stable")
-        hidden = np.zeros(score.shape, bool)
-        np.put_along_axis(hidden, order, np.arange(score.shape[1]) < chosen[:, None], axis=1)
-        return hidden.reshape(-1, n_frames, n_groups), int((there - chosen).max())
-
-    def _mask_one_frame(self, index: Numbers, batch: Batch) -> Bools:
-        """Hide one real frame, not the first."""
-        n_frames = batch["inputs"].shape[1]
-        length = batch["valid"].numpy().sum(axis=1) if "valid" in batch else np.full(len(index), n_frames)
-        return np.arange(n_frames) == 1 + _below(self._draw(index, _MASK)[0], length - 1)[:, None]
-
-
-def group_of_parcels(n_parcels: int, n_groups: int) -> Numbers:
-    """Return the group of each parcel (P,): every `n_groups`-th parcel is in the same one.
-
-    Atlases list the parcels of a network one after the other. Each group therefore has some of most networks, and
-    what is hidden of a network is said by its other parcels as well as by other networks.
-    """
-    return np.arange(n_parcels) % n_groups
 
 
 def _groups(names: NDArray[Any]) -> tuple[Numbers, Numbers]:
@@ -433,16 +259,6 @@ def _groups(names: NDArray[Any]) -> tuple[Numbers, Numbers]:
     first = np.flatnonzero(np.append(True, names[1:] != names[:-1]))
     size = np.diff(np.append(first, len(names)))
     return np.repeat(first, size), np.repeat(size, size)
-
-
-def _below(drawn: Floats, limit: int | Numbers) -> Numbers:
-    """Turn numbers in [0, 1) into whole numbers in [0, limit)."""
-    return (drawn * limit).astype(np.int64)
-
-
-def _share(available: Numbers, fraction: float) -> Numbers:
-    """Return how many items are hidden: the wanted share of those that are there, at least one and never all."""
-    return np.clip(np.rint(fraction * available), 1, available - 1).astype(np.int64)
 
 
 class Trials(Dataset[Batch]):
@@ -477,7 +293,7 @@ class Trials(Dataset[Batch]):
         offsets: Floats | None = None,
     ) -> None:
         self.corpus = corpus
-        self._frames = _Frames(corpus)
+        self._frames = Frames(corpus)
         self.longest = longest
         self.seed = seed
         self.count = len(corpus) if count is None else count
@@ -498,14 +314,14 @@ class Trials(Dataset[Batch]):
         length = np.minimum(available, self.longest)
         onset = np.zeros_like(length)
         if self.seed is not None and self.shortest_crop < 1:
-            share = self.shortest_crop + (1 - self.shortest_crop) * uniform(self.seed, index, _LENGTH)
+            share = self.shortest_crop + (1 - self.shortest_crop) * uniform(self.seed, index, Stream.LENGTH)
             length = np.maximum(np.rint(length * share).astype(np.int64), 1)
-            onset = (uniform(self.seed, index, _ONSET) * (available - length + 1)).astype(np.int64)
-        cut = _Cut(trial, self.corpus.starts[trial] + onset, length)
+            onset = (uniform(self.seed, index, Stream.ONSET) * (available - length + 1)).astype(np.int64)
+        cut = Cut(trial, self.corpus.starts[trial] + onset, length)
         frames, (valid,) = self._frames(cut)
         t_r = self.corpus.t_r[trial]
         seconds = self._elapsed(cut, frames.shape[1]) * t_r[:, None]
-        batch = _batch(frames, valid, seconds, t_r, self.corpus.marked[trial])
+        batch = as_batch(frames, valid, seconds, t_r, self.corpus.marked[trial])
         batch["labels"] = torch.from_numpy(self.corpus.labels[trial])
         if self._offsets is not None:
             batch["offsets"] = self._offsets[torch.from_numpy(trial)]
@@ -515,7 +331,7 @@ class Trials(Dataset[Batch]):
         """Return the keys of the trials of some items, sorted as in the corpus."""
         return [self.corpus.keys[trial] for trial in sorted(set(self.runs(indices)))]
 
-    def _elapsed(self, cut: _Cut, longest: int) -> Numbers:
+    def _elapsed(self, cut: Cut, longest: int) -> Numbers:
         """Return the frames of the run that have passed since the first of each trial, shape (B, longest)."""
         offset = np.arange(longest)
         if self.corpus.numbers is None:
@@ -534,4 +350,4 @@ class Trials(Dataset[Batch]):
         # The order of an epoch is that of numbers drawn for its trials; all epochs of a batch are sorted at once.
         epochs, which = np.unique(index // len(self.corpus), return_inverse=True)
         numbers = epochs[:, None] * len(self.corpus) + np.arange(len(self.corpus))
-        return np.argsort(uniform(self.seed, numbers, _ORDER), axis=1)[which, place]
+        return np.argsort(uniform(self.seed, numbers, Stream.ORDER), axis=1)[which, place]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from safetensors import SafetensorError, safe_open
+from tqdm import tqdm
 
 from boldly.files import read_json, read_tsv
 from boldly.provenance import Contract
@@ -24,6 +25,8 @@ Rows = list[tuple[str, str]]
 _LABEL_WIDTH = 14
 _LINE_WIDTH = 100
 _MOST_LISTED = 12
+# So many files of one kind in a folder are described one by one.
+_FEW_FILES = 3
 # Columns of a table of choices, and what they are called in short.
 _MEASURED = {"loss": "validation_loss", "validation": "validation_accuracy", "test": "test_accuracy"}
 _MOST_CHOICES = 3
@@ -33,13 +36,16 @@ _KINDS = (
 )
 
 
-def run(paths: list[Path]) -> str:
+def run(paths: list[Path], *, every: bool = False) -> str:
     """Describe files and model folders.
 
     Parameters
     ----------
     paths : list of Path
         Shards, time series files, model folders, tables of runs, scores, comparisons or choices.
+    every : bool, default=False
+        Describe each of many shards or time series; else those of a folder are summarised where they are more than
+        three.
 
     Returns
     -------
@@ -53,14 +59,91 @@ def run(paths: list[Path]) -> str:
     """
     blocks: list[str] = []
     problems: list[Problem] = []
-    for path in paths:
+    for group in _groups(paths, every):
         try:
-            blocks.append(_block(str(path), _describe(path)))
+            if len(group) == 1:
+                blocks.append(_block(str(group[0]), _describe(group[0])))
+            else:
+                blocks.append(_block(f"{group[0].parent}: {len(group)} files, {group[0].name} ...", _many(group)))
         except InputError as error:
             problems += error.problems
     if problems:
         raise InputError(problems)
     return "\n\n".join(blocks)
+
+
+def _groups(paths: list[Path], every: bool) -> list[list[Path]]:
+    """Return the files that are described together: the shards, or the time series, of a folder."""
+    groups: dict[tuple[Path, str], list[Path]] = {}
+    for number, path in enumerate(paths):
+        is_model = (path.parent / "config.json").exists()
+        together = path.suffix in (".tar", ".safetensors") and path.is_file() and not is_model and not every
+        groups.setdefault((path.parent, path.suffix if together else str(number)), []).append(path)
+    return [
+        part
+        for group in groups.values()
+        for part in ([group] if len(group) > _FEW_FILES else [[path] for path in group])
+    ]
+
+
+def _many(paths: list[Path]) -> Rows:
+    """Describe files of one kind together: their number, what differs between them, and what they share.
+
+    Rows of the same text in all files stand once; of others what they have in common, or all that there is.
+    """
+    described: list[dict[str, str]] = []
+    problems: list[Problem] = []
+    for path in tqdm(paths, desc="read", unit="file", disable=None, leave=False):
+        try:
+            described.append(_described_values(path))
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    rows: Rows = [("files", f"{len(paths)}, {_bytes(sum(path.stat().st_size for path in paths))} in all, checked")]
+    names = list(dict.fromkeys(name for rows_of in described for name in rows_of))
+    for name in names:
+        texts = [rows_of[name] for rows_of in described if name in rows_of]
+        different = list(dict.fromkeys(texts))
+        if name in ("shard", "time series"):
+            rows.append((name, f"{_first_number(texts)} each"))
+        elif len(different) == 1 and name not in ("dataset", "frames"):
+            rows.append((name, different[0]))
+        elif name == "frames":
+            rows.append((name, f"{sum(map(_last_number, texts)):,} in all, {_spans(texts)} in a file"))
+        elif name == "dataset":
+            parts = [part for text in different for part in text.split(", ")]
+            people = {text for text in different if ", sub-" in text}
+            names_of = [part for part in parts if not part.startswith("sub-")]
+            rows.append((name, f"{_listed(names_of)}; {_count(len(people), 'subject')}"))
+        elif name not in ("first key", "runs"):
+            shared = [part for part in different[0].split(", ") if all(part in text for text in different)]
+            parts = list(dict.fromkeys(part for text in different for part in text.split(", ")))
+            rows.append((name, _listed(shared or parts)))
+    return rows
+
+
+def _described_values(path: Path) -> dict[str, str]:
+    """Return the rows of a file by name; a name that has several is that of the first."""
+    rows: dict[str, str] = {}
+    for name, text in _describe(path):
+        rows.setdefault(name, text)
+    return rows
+
+
+def _first_number(texts: list[str]) -> str:
+    """Return what the texts say first, as '1 to 3 runs'."""
+    words = [text.split(" ")[1].rstrip(",").rstrip("s") for text in texts]
+    counts = [int(text.split(" ")[0].replace(",", "")) for text in texts if text[0].isdigit()]
+    return f"{_span(counts)} {words[0]}s"
+
+
+def _last_number(text: str) -> int:
+    return int(text.split(" each, ")[1].split(" ")[0].replace(",", "")) if " each, " in text else 0
+
+
+def _spans(texts: list[str]) -> str:
+    return _span([_last_number(text) for text in texts])
 
 
 def _describe(path: Path) -> Rows:
@@ -201,7 +284,7 @@ def _scores(path: Path) -> Rows:
     overall = table[(table[["draw", "seed", "subject"]] == "all").all(axis=1)]
     shown = overall[overall["metric"] == "accuracy"]
     width = max((len(name) for name in shown["experiment"]), default=0)
-    for score in shown.sort_values(["n", "experiment"], kind="stable").to_dict("records"):
+    for score in shown.sort_values(["n", "value"], ascending=[True, False], kind="stable").to_dict("records"):
         interval = f"  [{score['ci_low']:.3f}; {score['ci_high']:.3f}]" if pd.notna(score["ci_low"]) else ""
         rows.append(
             ("accuracy", f"n {score['n']:>3}  {score['experiment']:<{width}}  {score['value']:.3f}{interval}")
@@ -214,11 +297,14 @@ def _scores(path: Path) -> Rows:
 def _comparisons(path: Path) -> Rows:
     table = read_comparisons(path)
     rows = [("comparisons", f"{len(table):,} paired differences"), ("dataset", _listed(table["dataset"]))]
+    table = table.sort_values(["n", "difference"], ascending=[True, False], kind="stable")
     pairs = [f"{row.experiment} - {row.baseline}" for row in table.itertuples()]
+    if len(table):
+        rows.append(("p", "first as it is, then corrected (Holm) for all comparisons of the dataset at this n"))
     width = max(map(len, pairs), default=0)
     for pair, row in zip(pairs, table.to_dict("records"), strict=True):
         interval = f"  [{row['ci_low']:+.3f}; {row['ci_high']:+.3f}]" if pd.notna(row["ci_low"]) else ""
-        p = f"  p {row['p_holm']:.3g}, corrected" if pd.notna(row["p_holm"]) else ""
+        p = f"  p {row['p']:.3g} (corrected {row['p_holm']:.3g})" if pd.notna(row["p_holm"]) else ""
         rows.append(("difference", f"n {row['n']:>3}  {pair:<{width}}  {row['difference']:+.3f}{interval}{p}"))
     return rows
 
@@ -257,7 +343,16 @@ def _contract(contract: Contract) -> Rows:
         ("  space", contract.space),
         ("  confounds", _listed(strategy)),
         ("  signals", ", ".join(treated)),
+        *([("  images", contract.images)] if contract.images else []),
+        *(("  varies", f"{name}: {_variants(name, values)}") for name, values in contract.varied.items()),
     ]
+
+
+def _variants(name: str, values: Sequence[Any]) -> str:
+    """Tell the values of a field in which the runs of a model differ."""
+    if name == "confounds":
+        values = [_listed(value.get("strategy", [])) for value in values]
+    return "; or ".join(str(value) for value in values)
 
 
 def _model_contract(path: Path) -> Contract:
@@ -354,7 +449,11 @@ def _count(number: int, word: str) -> str:
 
 
 def _size(path: Path) -> str:
-    size = float(path.stat().st_size)
+    return _bytes(path.stat().st_size)
+
+
+def _bytes(number: int) -> str:
+    size = float(number)
     for unit in ("B", "kB", "MB"):
         if size < 1000:
             return f"{size:.3g} {unit}"

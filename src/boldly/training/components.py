@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,8 @@ _SEED = 1
 _FRAMES = 4096
 # Components that embeddings start from, as a share of the parcels, and frames that they are fitted to.
 _LEADING, _MOST_FRAMES = 0.25, 1 << 17
+# Variance that is none but for rounding, as a share of the largest.
+_LEAST = 1e-6
 
 
 def hidden_basis(network: nn.Module, corpus: Corpus, window_frames: tuple[int, int]) -> Basis:
@@ -93,7 +95,7 @@ def signal_basis(
             corpus = load_corpus([path], allow_mismatch=allow_mismatch)
             if contracts:
                 check_same(contracts[0], corpus.contract, shown(path), corpus.keys[0], allow_mismatch)
-            contracts[:] = contracts or [corpus.contract]
+            contracts[:] = [contracts[0].with_another(corpus.contract) if contracts else corpus.contract]
             for first in range(0, len(corpus.frames), _FRAMES):
                 block = corpus.frames[first : first + _FRAMES].astype(np.float64)
                 total[:] = [block.T @ block + (total[0] if total else 0)]
@@ -130,6 +132,47 @@ def leading_components(corpus: Corpus, share: float = _LEADING) -> NDArray[np.fl
     blocks = (corpus.frames[rows[first : first + _FRAMES], None] for first in range(0, len(rows), _FRAMES))
     count = max(1, round(share * corpus.frames.shape[1]))
     return fit_basis(blocks, most=count).components[0]
+
+
+def coming_components(corpus: Corpus, horizons_s: Sequence[float], count: int) -> NDArray[np.float32]:
+    """Return what coming frames have most in common: principal components of frames at several times, together.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Runs. Of many frames some are looked at, evenly spread.
+    horizons_s : sequence of float
+        Times, s; the nearest frames are taken, of the next one at the earliest.
+    count : int
+        Number of components K, those of largest variance.
+
+    Returns
+    -------
+    ndarray of float32, shape (H, P, K)
+        What the frame at each horizon is multiplied with; each sum over horizons has variance one. Zero where
+        there are no more components.
+    """
+    leading = leading_components(corpus)
+    first, end, sample = corpus.stretches
+    ahead = np.maximum(1, np.rint(np.array(horizons_s) / corpus.t_r[:, None])).astype(int)[sample]  # (S, H)
+    step = -(-int((end - first).sum()) // _MOST_FRAMES)
+    n_columns = len(horizons_s) * leading.shape[1]
+    products, total = np.zeros((n_columns, n_columns)), 0
+    for start, stop, frames_ahead in zip(first.tolist(), end.tolist(), ahead, strict=True):
+        signals = corpus.frames[start:stop].astype(np.float32) @ leading
+        now = np.arange(0, len(signals) - frames_ahead.max(), step)
+        if len(now):
+            together = np.concatenate([signals[now + frames] for frames in frames_ahead], axis=1)
+            products += together.T @ together
+            total += len(now)
+    variances, vectors = np.linalg.eigh(products / max(total, 1))
+    order = np.argsort(variances)[::-1][:count]
+    found = np.zeros((n_columns, count))
+    # Of equal frames (a long repetition time) some combinations have no variance.
+    real = variances[order] > _LEAST * variances[-1]
+    found[:, : len(order)][:, real] = vectors[:, order[real]] / np.sqrt(variances[order[real]])
+    parts = found.reshape(len(horizons_s), -1, count)
+    return np.einsum("pl,hlk->hpk", leading, parts).astype(np.float32)
 
 
 def unexplained(covariance: NDArray[np.float64], components: NDArray[np.floating]) -> float:

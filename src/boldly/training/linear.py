@@ -245,7 +245,7 @@ def _moments(corpus: Corpus, stretches: Iterable[Stretch]) -> Moments:
 
 
 def linear_name(share: float | Literal["*"]) -> str:
-    """Return the name, beside a corpus, of the file of fits to a share of the training subjects (*: any share)."""
+    """Return the name, beside a corpus, of the file of fits to a share of the training subjects (``*``: any)."""
     return f"linear_{share if share == '*' else float(share)}.safetensors"
 
 

@@ -26,7 +26,8 @@ def compare(
 
     Differences are paired: of the same test units, draws and seeds. An experiment with one seed is compared with
     all seeds of the other; of several seeds each, those that both have count, and where there are none, the means
-    over seeds. Networks are the same that have the same `start`.
+    over seeds. Networks are the same that have the same `start`. Of networks without pretraining that say the same
+    of all trials (those of the two BERT frameworks are one) the first is compared with baselines.
 
     Parameters
     ----------
@@ -45,16 +46,35 @@ def compare(
         By n, then in the order of experiments. P-values of one n are corrected together (Holm).
     """
     comparisons: list[Comparison] = []
+    twins = _twins(experiments, tallies)
     for n in sorted({n for _, n in tallies}):
         family = [
             _difference(one, other, n, tallies, dataset, options)
             for one in experiments
             for other in experiments
-            if _are_compared(one, other) and (one.name, n) in tallies and (other.name, n) in tallies
+            if _are_compared(one, other)
+            and one.name not in twins
+            and (one.name, n) in tallies
+            and (other.name, n) in tallies
         ]
         corrected = intervals.holm(np.array([row.p for row in family]))
         comparisons += [replace(row, p_holm=float(p)) for row, p in zip(family, corrected, strict=True)]
     return comparisons
+
+
+def _twins(experiments: list[Experiment], tallies: dict[tuple[str, int], Tallied]) -> set[str]:
+    """Return the networks without pretraining that are an earlier one once more."""
+    seen: set[tuple[str, tuple[tuple[int, bytes, bytes], ...]]] = set()
+    twins = set()
+    for one in experiments:
+        if one.kind in ("scratch", "untrained"):
+            own = {n: tallied.counts for (name, n), tallied in tallies.items() if name == one.name}
+            said = [(n, own[n].labels.tobytes(), own[n].surprise.tobytes()) for n in sorted(own)]
+            key = one.kind, tuple(said)
+            if key in seen:
+                twins.add(one.name)
+            seen.add(key)
+    return twins
 
 
 def _are_compared(one: Experiment, other: Experiment) -> bool:

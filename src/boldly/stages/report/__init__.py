@@ -18,6 +18,7 @@ from boldly.config import Config
 from boldly.files import atomic_path, read_json
 from boldly.records import InputError, Problem
 from boldly.stages.report import figures, gather, guards, references, study
+from boldly.stages.report import scores as decoding
 from boldly.stages.report.methods import Methods, counted, enumerated, filters, methods
 from boldly.stages.report.tables import Table
 
@@ -42,9 +43,9 @@ def run(*, results: Path, output: Path, config: Config | None = None) -> None:
     output : Path
         The page, ``*.html``. Beside it are written ``*.bib`` with the references and ``*_methods.md``.
     config : Config, optional
-        The complete config of the study. It is recorded in the folder of results (study.json), with what the datasets
-        say of themselves; default: what is recorded there. Where there is neither, the report has no captions and no
-        methods, and says how to get them.
+        The complete config of the study. It is recorded in the folder of results (study.json), with what the
+        datasets say of themselves; default: what is recorded there. Where there is neither, the report has no
+        captions and no methods, and says how to get them.
 
     Raises
     ------
@@ -60,7 +61,9 @@ def run(*, results: Path, output: Path, config: Config | None = None) -> None:
     if config is not None:
         about = study.record(results, config.model_dump(mode="json"), config.warnings())
     runs = gather.read_run_tables(results)
-    contract = next((read_json(path) for path in sorted((results / "models").glob("*/**/contract.json"))), {})
+    contracts = sorted((results / "models" / "upstream").glob("*/contract.json"))
+    contracts += sorted((results / "models" / "downstream").rglob("contract.json"))[:1]
+    contract: Record = read_json(contracts[0]) if contracts else {}
     manifests, downstream = gather.read_manifests(results), gather.read_downstream(results)
     environments = gather.environments([*manifests.values(), *downstream.values()])
     text = _methods(about, runs, contract, environments) if about else None
@@ -96,10 +99,10 @@ def _content(
 ) -> Record:
     """Return what the page shows of the study."""
     config = about["config"] if about else None
-    scores, comparisons = gather.read_scores(results), gather.read_comparisons(results)
+    scores, comparisons = decoding.read_scores(results), decoding.read_comparisons(results)
     trials = gather.read_trial_tables(results)
     splits = [read_json(path) for path in sorted((results / "split").glob("*.json"))]
-    pictures = figures.pictures(results / "figures", CAPTIONS, config)
+    pictures = [*figures.pictures(results / "figures", CAPTIONS, config), *figures.maps(results)]
     confidence = config["evaluate"]["confidence"] if config else None
     tables: dict[str, Table | list[Table]] = {
         "datasets": gather.datasets(runs, gather.roles(results)),
@@ -108,8 +111,8 @@ def _content(
         "left_out": gather.left_out(trials),
         "quality": gather.quality(results, runs),
         "training": gather.training(results, manifests),
-        "scores": [gather.scores(name, rows, confidence) for name, rows in scores.items()],
-        "comparisons": [gather.comparisons(name, rows) for name, rows in comparisons.items()],
+        "scores": [decoding.scores(name, rows, confidence) for name, rows in scores.items()],
+        "comparisons": [decoding.comparisons(name, rows) for name, rows in comparisons.items()],
         "usage": gather.usage(results),
     }
     shown = {
@@ -124,7 +127,8 @@ def _content(
         "versions": "Versions and cost",
     }
     viewers = figures.viewers(results)
-    if not viewers:
+    has_maps = bool(viewers) or any(picture.category == "maps" for picture in pictures)
+    if not has_maps:
         del shown["maps"]
     return {
         "title": f"boldly: {', '.join(_of_interest(config, runs))}",
@@ -144,6 +148,7 @@ def _content(
         "figures": pictures,
         "others": [picture for picture in pictures if picture.category == "other"],
         "viewers": viewers,
+        "has_maps": has_maps,
     }
 
 
@@ -181,7 +186,7 @@ def _headlines(
     units = {split["dataset"]: "runs" if split.get("by") == "run" else "people" for split in splits}
     found = []
     for dataset, rows in scores.items():
-        if one := gather.headline(dataset, rows, comparisons.get(dataset)):
+        if one := decoding.headline(dataset, rows, comparisons.get(dataset)):
             one |= {"unit": units.get(dataset, "people"), "drawing": _drawing(one)}
             found.append(one)
     return found

@@ -24,10 +24,12 @@ _WIDTHS = (2000, 1400, 1000)
 
 _CATEGORIES = {"upstream_losses": "training", "upstream_data": "data", "quality": "data"}
 _CATEGORIES |= {"carpet": "data", "downstream_trials": "data"}
+# By the beginning of a name, where the name itself is not listed.
+_FAMILIES = {"upstream": "training", "downstream": "decoding", "explain": "maps"}
 # Pictures of what the page shows as a table.
 _TABLES = ("excluded",)
 # In the order in which they are read; others follow by name.
-_ORDER = ("upstream_data", "quality", "carpet", "downstream_trials", "upstream_losses")
+_ORDER: tuple[str, ...] = ("upstream_data", "quality", "carpet", "downstream_trials", "upstream_losses")
 _ORDER += ("downstream_accuracy", "downstream_curves", "downstream_comparisons", "downstream_confusion")
 
 
@@ -82,6 +84,22 @@ def pictures(folder: Path, captions: Path, config: dict[str, Any] | None) -> lis
     ]
 
 
+def maps(results: Path, room: int = _PICTURE_BYTES // 2) -> list[Picture]:
+    """Return the pictures of explanations (``results/explain/<dataset>/<decoder>/pictures``), as many as fit."""
+    found = []
+    for path in sorted((results / "explain").glob("*/*/pictures/*.png")):
+        content = _narrowed(path.read_bytes(), _WIDTHS[1])
+        dataset, decoder = path.parts[-4:-2]
+        method = path.stem.replace("_", " ")
+        text = Markup("<p><strong>{}.</strong> {}, decoder {}.</p>").format(method.capitalize(), dataset, decoder)
+        fits = len(content) <= room
+        room -= len(content) if fits else 0
+        picture = _picture(path, content if fits else None, text)
+        name = f"explain-{dataset}-{decoder}-{path.stem}"
+        found.append(replace(picture, name=name, title=f"{picture.title}: {dataset}, {decoder}", category="maps"))
+    return found
+
+
 def _rank(name: str) -> int:
     return _ORDER.index(name) if name in _ORDER else len(_ORDER)
 
@@ -115,7 +133,7 @@ def _narrowed(content: bytes, width: int) -> bytes:
 def _picture(path: Path, content: bytes | None, text: Markup) -> Picture:
     title = re.search(r"<strong>(.+?)\.?</strong>", text)
     plain = Markup(title[1]).unescape() if title else path.stem.replace("_", " ")
-    default = "decoding" if path.stem.startswith("downstream") else "other"
+    default = _FAMILIES.get(path.stem.split("_")[0], "other")
     found = Picture(path.stem, plain, _CATEGORIES.get(path.stem, default), str(path), "", 0, 0, text)
     if content is None:
         return found
@@ -136,7 +154,7 @@ def caption(name: str, folder: Path, config: dict[str, Any] | None) -> Markup:
 
 
 def from_template(path: Path, config: dict[str, Any], **wildcards: str) -> Markup:
-    """Return what a template of workflow/report says, as HTML. It is the template that `snakemake --report` renders."""
+    """Return what a template of workflow/report says, as HTML; `snakemake --report` renders the same templates."""
     snakemake = types.SimpleNamespace(config=config, wildcards=types.SimpleNamespace(**wildcards))
     text = jinja2.Environment().from_string(path.read_text(encoding="utf-8")).render(snakemake=snakemake)
     # The text holds names from the config: it must neither read files nor bring HTML of its own.

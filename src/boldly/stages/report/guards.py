@@ -43,8 +43,8 @@ def warnings(
     for split in splits:
         if split.get("by") == "run":
             lines.append(
-                f"{split['dataset']}: the split is by run, so the same person trains and tests; nothing is said about "
-                "other people."
+                f"{split['dataset']}: the split is by run, so the same person trains and tests; nothing is said "
+                "about other people."
             )
         if split.get("shared"):
             lines.append(f"{split['dataset']}: people whom another dataset tests were let into the pretraining.")
@@ -53,8 +53,8 @@ def warnings(
         lines.append(f"{names}: data and model may differ in {text} (allow_mismatch).")
     for text, names in _by_value(manifests, lambda one: one.get("without_fingerprints")).items():
         lines.append(
-            f"{names}: some runs of {text} that pretrained have no fingerprint, so nothing can tell whether they are "
-            "among the runs that are tested under another name."
+            f"{names}: some runs of {text} that pretrained have no fingerprint, so nothing can tell whether they "
+            "are among the runs that are tested under another name."
         )
     if study is not None:
         lines += [f"{text}." if not text.endswith(".") else text for text in study["warnings"]]
@@ -73,7 +73,7 @@ def warnings(
 
 
 def _by_value(manifests: dict[str, Record], value: Callable[[Record], list[str] | None]) -> dict[str, str]:
-    """Return the names of the experiments that have the same value, by this value; without those that have none."""
+    """Return the names of experiments by the value that they share; those without one are left out."""
     found: dict[str, list[str]] = {}
     for name, manifest in manifests.items():
         if values := value(manifest):
@@ -99,7 +99,7 @@ def controls(scores: dict[str, pd.DataFrame]) -> Table:
         Column("flag", "Flag"),
     )
     caption = (
-        "Controls: classifiers that see no signal, only the length of a trial, its position in the run, or its motion. "
-        "Where one is above chance, the design of the experiment gives states away."
+        "Controls: classifiers that see no signal, only the length of a trial, its position in the run, or its "
+        "motion. Where one is above chance, the design of the experiment gives states away."
     )
     return table(caption, records, columns)

@@ -1,0 +1,121 @@
+"""Scores and comparisons as the tables of the report, and the result of each dataset in short."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from boldly import records
+from boldly.stages.report.tables import Column, Table, table
+
+Record = dict[str, Any]
+
+# The best accuracies that any decoder can reach on simulated data are no decoders.
+_NO_DECODERS = ("chance", "ceiling", "control")
+
+
+def read_scores(results: Path) -> dict[str, pd.DataFrame]:
+    """Return the summary of each dataset: a row for each experiment and n, metrics as columns."""
+    found = {}
+    for path in sorted((results / "evaluate").glob("*_scores.tsv")):
+        rows = records.read_scores(path)
+        whole = rows[(rows[["draw", "seed", "subject", "label"]] == "all").all(axis=1)]
+        found[path.name.removesuffix("_scores.tsv")] = whole
+    return found
+
+
+def scores(dataset: str, rows: pd.DataFrame, confidence: float | None) -> Table:
+    """Return the scores of all decoders of a dataset."""
+    lines: list[Record] = []
+    for (experiment, n), of_one in rows.groupby(["experiment", "n"], sort=False):
+        record: Record = {"experiment": experiment, "n": n or None, "kind": of_one["kind"].iloc[0]}
+        for row in of_one.to_dict("records"):
+            record[row["metric"]] = row["value"]
+            if row["metric"] == "accuracy":
+                record |= {"low": row["ci_low"], "high": row["ci_high"]}
+        record["flag"] = "; ".join(sorted({str(text) for text in of_one["flag"].dropna() if str(text)}))
+        lines.append(record)
+    columns = (
+        Column("experiment", "Decoder"),
+        Column("kind", "Kind"),
+        Column("n", "n", 0),
+        Column("accuracy", "Accuracy", 3, ("low", "high")),
+        Column("balanced_accuracy", "Balanced accuracy", 3),
+        Column("macro_f1", "Macro-F1", 3),
+        Column("log_loss", "Log loss", 3),
+        Column("calibration_error", "Calibration error", 3),
+        Column("permutation_p", "p against chance", 4),
+        Column("flag", "Flag"),
+    )
+    level = f"{100 * confidence:g} % intervals" if confidence else "intervals"
+    caption = (
+        f"{dataset}: scores on the test trials, with {level} over test units, draws and seeds. n counts the "
+        "labelled people (or runs), those for validation too."
+    )
+    return table(caption, lines, columns)
+
+
+def read_comparisons(results: Path) -> dict[str, pd.DataFrame]:
+    """Return the paired differences of each dataset."""
+    paths = sorted((results / "evaluate").glob("*_comparisons.tsv"))
+    found = {path.name.removesuffix("_comparisons.tsv"): records.read_comparisons(path) for path in paths}
+    return {name: rows for name, rows in found.items() if len(rows)}
+
+
+def comparisons(dataset: str, rows: pd.DataFrame) -> Table:
+    """Return the paired differences of a dataset."""
+    columns = (
+        Column("n", "n", 0),
+        Column("experiment", "Decoder"),
+        Column("baseline", "Compared with"),
+        Column("other_kind", "Kind of the other"),
+        Column("difference", "Difference of accuracy", 3, ("ci_low", "ci_high")),
+        Column("p", "p", 4),
+        Column("p_holm", "p, corrected", 4),
+    )
+    caption = (
+        f"{dataset}: paired differences of accuracy. Intervals are not corrected; p-values are, by Holm's method, "
+        "for all comparisons of the dataset at this n."
+    )
+    return table(caption, rows.to_dict("records"), columns)  # type: ignore[arg-type]
+
+
+def headline(dataset: str, rows: pd.DataFrame, differences: pd.DataFrame | None) -> Record:
+    """Return the result of a dataset at its largest n: a pretrained decoder, the best baseline, chance.
+
+    The pretrained decoder is the one that validation chose (``chosen``) where there is such a row, so that the
+    test trials did not choose it; the baseline is the best one on the test trials, which favours the baseline.
+    """
+    accuracy = rows[rows["metric"] == "accuracy"]
+    decoders = accuracy[~accuracy["kind"].isin(_NO_DECODERS)]
+    if not len(decoders):
+        return {}
+    at_most = decoders[decoders["n"] == decoders["n"].max()]
+    pretrained, baselines = (at_most[at_most["kind"] == kind] for kind in ("pretrained", "baseline"))
+    chosen = pretrained[pretrained["experiment"] == "chosen"]
+    first = _best(chosen if len(chosen) else pretrained)
+    second = _best(baselines)
+    chance = accuracy.loc[accuracy["kind"] == "chance", "value"]
+    found: Record = {
+        "dataset": dataset,
+        "n": int(at_most["n"].iloc[0]),
+        "decoder": first,
+        "is_chosen": bool(len(chosen)),
+        "baseline": second,
+        "chance": float(chance.max()) if len(chance) else None,
+        "difference": None,
+    }
+    if first and second and differences is not None:
+        same = (differences["experiment"] == first["experiment"]) & (
+            differences["baseline"] == second["experiment"]
+        )
+        pair = differences[same & (differences["n"] == found["n"])]
+        if len(pair):
+            found["difference"] = pair.iloc[0].to_dict()
+    return found
+
+
+def _best(rows: pd.DataFrame) -> Record | None:
+    return max(rows.to_dict("records"), key=lambda row: row["value"], default=None)  # type: ignore[return-value]
