@@ -75,7 +75,7 @@ def test_raw_images_give_the_probabilities_of_the_evaluation(
     expected = read_tsv(root / layout.PREDICTIONS.format(dataset="blocks"), ("subject",))
     expected = expected[expected["experiment"] == "mean_lda"].sort_values("key")
     found = pd.concat([read_tsv(table_path(tmp_path / "out", "03", run=run)) for run in ("1", "2")])
-    columns = [name for name in expected if name.startswith("p_")]
+    columns = [name for name in expected if str(name).startswith("p_")]
     # Both tables have six digits.
     np.testing.assert_allclose(found[columns], expected[columns], rtol=0, atol=1.01e-6)
     assert list(found["trial_type"]) == list(expected["label_name"])
