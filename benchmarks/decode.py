@@ -27,6 +27,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -121,6 +122,7 @@ def write_run(folder: Path, dtype: str) -> None:
     header.set_data_shape((*short.shape[:3], n_volumes))
     header.set_data_dtype(dtype)
     header.set_slope_inter(1, 0)
+    header["vox_offset"] = 352
     volumes = np.asarray(short.dataobj).astype(dtype)
     with igzip.open(func / f"{NAME}_desc-preproc_bold.nii.gz", "wb", compresslevel=1) as stream:
         stream.write(header.binaryblock + bytes(4))
@@ -188,13 +190,20 @@ def write_trials(folder: Path, contract: Contract) -> Path:
         samples = []
         for number in range(16):
             key, label = f"ds-toy_sub-{subject}_task-t_run-{1 + number // 8}", number % len(STATES)
-            meta = {"dataset": "toy", "subject": subject, "run_key": key, "entities": {}, "t_r": T_R, "marked": []}
+            meta: dict[str, Any] = {
+                "dataset": "toy",
+                "subject": subject,
+                "run_key": key,
+                "entities": {},
+                "t_r": T_R,
+                "marked": [],
+            }
             meta |= {"n_volumes": 20, "number": number, "label": label, "label_name": STATES[label]}
             meta |= {"labels": STATES, "onset": 0.0, "duration": 40.0}
             data = rng.normal(size=(20, contract.n_parcels)).astype(np.float16)
             samples.append(Sample(f"{key}_sample_{number:03d}", data, flat, flat + 1, meta, contract))
         write_shard(folder / f"ds-toy_sub-{subject}.tar", samples)
-    draw = {"n": 2, "draw": 0, "train": ["01", "02"], "validation": [], "test": ["01"]}
+    draw = {"n": 2, "draw": 0, "train": ["01", "02"], "validation": [], "test": ["03"]}
     split = folder / "split.json"
     write_json(split, {"dataset": "toy", "role": "downstream", "by": "subject", "seed": 1, "draws": [draw]})
     return split

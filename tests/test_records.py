@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,10 @@ def test_an_error_shows_every_problem_with_file_entity_and_way_out() -> None:
         assert problem.remedy in str(error)
     assert str(error).startswith("sub-01: no column 'csf'")
     assert InputError(problems[0]).problems == problems[:1]
+
+
+def test_an_error_comes_back_whole_from_another_process() -> None:
+    error = InputError([Problem("a.tsv", "sub-01", "wrong", "right it"), Problem("b.tsv", "", "cut", "copy it")])
+    found = pickle.loads(pickle.dumps(error))
+    assert found.problems == error.problems
+    assert str(found) == str(error)

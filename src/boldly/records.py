@@ -54,6 +54,10 @@ class InputError(ValueError):
         self.problems = [problems] if isinstance(problems, Problem) else list(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[list[Problem]]]:
+        """Come back from another process with all problems."""
+        return InputError, (self.problems,)
+
 
 @dataclass(frozen=True)
 class Run:

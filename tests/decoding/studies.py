@@ -80,7 +80,7 @@ def shard_study(root: Path) -> Path:
 
 
 def _run(key: str, subject: str) -> Run:
-    empty = dict.fromkeys(
+    empty: dict[str, Any] = dict.fromkeys(
         ("session", "acquisition", "direction", "run", "bold", "mask", "confounds", "events"), ""
     )
     return Run(dataset="task", subject=subject, task="t", space="toy", key=key, t_r=2.0, n_volumes=80, **empty)

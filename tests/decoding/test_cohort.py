@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from boldly.decoding import package
 from boldly.decoding.cohort import SCORES
 from boldly.decoding.cohort import run as run_cohort
 from boldly.files import read_tsv
+from boldly.provenance import file_sha256
 from boldly.records import InputError, read_scores
 from tests.conftest import SPACE, Study, write_image
 from tests.decoding import studies
@@ -73,7 +75,7 @@ def test_raw_images_give_the_probabilities_of_the_evaluation(
     expected = read_tsv(root / layout.PREDICTIONS.format(dataset="blocks"), ("subject",))
     expected = expected[expected["experiment"] == "mean_lda"].sort_values("key")
     found = pd.concat([read_tsv(table_path(tmp_path / "out", "03", run=run)) for run in ("1", "2")])
-    columns = [name for name in expected if name.startswith("p_")]
+    columns = [name for name in expected if str(name).startswith("p_")]
     # Both tables have six digits.
     np.testing.assert_allclose(found[columns], expected[columns], rtol=0, atol=1.01e-6)
     assert list(found["trial_type"]) == list(expected["label_name"])
@@ -169,6 +171,22 @@ def test_defective_runs_are_named_together_and_the_others_are_decoded(
     assert table_path(tmp_path / "out", "33").exists()
     assert not table_path(tmp_path / "out", "32").exists()
     assert len(read_tsv(tmp_path / "out" / "problems.tsv")) == 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_decoder_that_cannot_be_read_is_said_once(
+    model: Path, people: Study, tmp_path: Path, workers: int
+) -> None:
+    shutil.copytree(model, tmp_path / "copy")
+    path = tmp_path / "copy" / "fit" / "decoder.json"
+    path.write_text(path.read_text().replace('"members"', '"others"'))
+    about = tmp_path / "copy" / "config.json"
+    content = json.loads(about.read_text())
+    content["files"]["fit/decoder.json"] = file_sha256(path)
+    about.write_text(json.dumps(content))
+    with pytest.raises(InputError) as error:
+        decode(tmp_path / "copy", people, tmp_path / "out", workers=workers)
+    assert len(error.value.problems) == 1
 
 
 def test_workers_give_the_same_as_one_process(model: Path, people: Study, tmp_path: Path) -> None:

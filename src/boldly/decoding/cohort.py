@@ -344,6 +344,8 @@ def _decode_in_worker(job: Job) -> list[Problem]:
 def _decode(decoder: Decoder, recipe: Recipe, options: DecodeOptions, job: Job) -> list[Problem]:
     """Decode a run and write its files; return what is wrong with it."""
     record = job.record
+    # A decoder that cannot be read is no fault of a run.
+    _ = decoder.fit
     try:
         table = decoder.decode_run(record, recipe, window_s=options.window_s, step_s=options.step_s)
     except InputError as error:
@@ -432,7 +434,7 @@ def summarise(decoder: Decoder, output: Path) -> None:
         keys=tuple(f"{name}_{row}" for row, name in enumerate(runs)),
         runs=tuple(runs),
         subjects=tuple(bids.entities(name)["sub"] for name in runs),
-        labels=whole["trial_type"].map(numbers).to_numpy(np.int64),
+        labels=np.array([numbers[name] for name in whole["trial_type"]], np.int64),
         label_names=tuple(about.labels),
         by="subject",
     )
@@ -443,7 +445,7 @@ def summarise(decoder: Decoder, output: Path) -> None:
         str(training.draw),
         str(training.seed),
         np.arange(len(whole)),
-        whole["state"].map(numbers).to_numpy(np.int64),
+        np.array([numbers[name] for name in whole["state"]], np.int64),
         probabilities,
     )
     experiment = Experiment(about.name, training.kind, training.start, (fit,))

@@ -230,10 +230,11 @@ def _best(source: Path, experiments: list[Path]) -> Picked:
     loss, fit = min(losses[best], key=lambda item: (item[0], item[1]["draw"], item[1]["seed"]))
     others = len(experiments) - len(losses)
     left_out = f" ({others} without a validation left out)" if others else ""
+    of = f"of {len(losses)} experiments" if len(losses) > 1 else "of the only experiment"
     why = (
         f"{best.name}, {fit['folder']}: of n {n}, the largest, the lowest mean validation loss "
-        f"({means[best]:.3f}) of {len(losses)} experiments{left_out}, and the lowest of its {len(losses[best])} "
-        f"fits ({loss:.3f}); test scores were not looked at"
+        f"({means[best]:.3f}) {of}{left_out}, and the lowest of its {len(losses[best])} fits ({loss:.3f}); "
+        "test scores were not looked at"
     )
     return Picked(_root(best), best, manifests[best], fit, why)
 
