@@ -133,11 +133,14 @@ class LocalSlurm:
         self._daemon(node, "-D", "-N", node, program="slurmd")
 
     def lose_node(self, node: str) -> None:
-        """Kill everything that runs on a node, as a failure of its power supply would."""
+        """Kill everything that runs on a node, as a failure of its power supply would; its jobs are on no other."""
+        jobs = self.ask("squeue", "-h", "-w", node, "-o", "%A").split()
         self.daemons.pop(node).kill()
-        for process in self.processes():
-            if _environment(process).get("SLURMD_NODENAME") == node or f" -N {node}" in _command(process):
-                _kill(process)
+        own = [(process, _command(process)) for process in self.processes()]
+        # Those that would tell of the end of the others come first.
+        watching = [process for process, command in own if any(f"slurmstepd: [{job}." in command for job in jobs)]
+        for process in (*watching, *(p for p, _ in own if _environment(p).get("SLURMD_NODENAME") == node)):
+            _kill(process)
         self.ask("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
 
     def nodes_in(self, *states: str) -> list[str]:
