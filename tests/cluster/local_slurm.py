@@ -133,7 +133,7 @@ class LocalSlurm:
         self._daemon(node, "-D", "-N", node, program="slurmd")
 
     def lose_node(self, node: str) -> None:
-        """Kill everything that runs on a node, as a failure of its power supply would; its jobs are on no other."""
+        """Kill everything that runs on a node, as if it had no power; its jobs run on no other one."""
         jobs = self.ask("squeue", "-h", "-w", node, "-o", "%A").split()
         self.daemons.pop(node).kill()
         own = [(process, _command(process)) for process in self.processes()]
