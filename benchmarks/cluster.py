@@ -165,7 +165,7 @@ def run_head(tree: Path, stubs: Path) -> Call:
         "--profile",
         str(CHECKOUT / "slurm"),
     ]
-    return call("snakemake", *settings, "--quiet", "all", "--latency-wait", "5")
+    return call("snakemake", *settings, "--quiet", "rules", "--latency-wait", "5")
 
 
 def start(tree: Path, target: str) -> float:
