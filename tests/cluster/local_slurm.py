@@ -36,7 +36,7 @@ CPU_NODES = ("c1", "c2")
 GPU_NODES = ("g1", "g2")
 GPUS = 2
 # What each node claims to have, for all of them together are one machine.
-CPUS, MEMORY_MB = 8, 16_000
+CPUS, MEMORY_MB = 8, 64_000
 ACCOUNT = "default"
 
 
