@@ -55,7 +55,10 @@ if name == "sbatch":
         if owner == target.strip():
             path = Path({tree!r}, path)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("{{}}" if path.suffix == ".json" else "")
+            if path.suffix:
+                path.write_text("{{}}" if path.suffix == ".json" else "")
+            else:
+                path.mkdir(exist_ok=True)
     with open(folder / "jobs", "a") as file:
         file.write(rule + "\\n")
     number = os.getpid()
@@ -165,7 +168,7 @@ def run_head(tree: Path, stubs: Path) -> Call:
         "--profile",
         str(CHECKOUT / "slurm"),
     ]
-    return call("snakemake", *settings, "--quiet", "all", "--latency-wait", "5")
+    return call("snakemake", *settings, "--quiet", "rules", "--latency-wait", "5")
 
 
 def start(tree: Path, target: str) -> float:

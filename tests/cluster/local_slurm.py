@@ -36,7 +36,7 @@ CPU_NODES = ("c1", "c2")
 GPU_NODES = ("g1", "g2")
 GPUS = 2
 # What each node claims to have, for all of them together are one machine.
-CPUS, MEMORY_MB = 8, 16_000
+CPUS, MEMORY_MB = 8, 64_000
 ACCOUNT = "default"
 
 
@@ -133,11 +133,14 @@ class LocalSlurm:
         self._daemon(node, "-D", "-N", node, program="slurmd")
 
     def lose_node(self, node: str) -> None:
-        """Kill everything that runs on a node, as a failure of its power supply would."""
+        """Kill everything that runs on a node, as if it had no power; its jobs run on no other one."""
+        jobs = self.ask("squeue", "-h", "-w", node, "-o", "%A").split()
         self.daemons.pop(node).kill()
-        for process in self.processes():
-            if _environment(process).get("SLURMD_NODENAME") == node or f" -N {node}" in _command(process):
-                _kill(process)
+        own = [(process, _command(process)) for process in self.processes()]
+        # Those that would tell of the end of the others come first.
+        watching = [process for process, command in own if any(f"slurmstepd: [{job}." in command for job in jobs)]
+        for process in (*watching, *(p for p, _ in own if _environment(p).get("SLURMD_NODENAME") == node)):
+            _kill(process)
         self.ask("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
 
     def nodes_in(self, *states: str) -> list[str]:

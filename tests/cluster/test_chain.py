@@ -45,13 +45,13 @@ def test_two_nodes_of_two_processes_agree_with_one(
         {"framework": "csm", "layers": 1, "width": 16, "heads": 2, "steps": 8, "batch_size": 8, "dropout": 0.0}
         | {"learning_rate": 1e-3, "evaluate_every": 4, "validation_windows": 16, "window_frames": (6, 12)}
     )
-    if deepspeed:
-        spread = str(CHECKOUT / f"config/deepspeed/{deepspeed}.json")
-        options = options.model_copy(update={"deepspeed": spread})
-    for nodes in (1, 2):
+    spread = str(CHECKOUT / f"config/deepspeed/{deepspeed}.json") if deepspeed else None
+    # One process has nobody to share with.
+    for nodes, shared in ((1, None), (2, spread)):
         script = tmp_path / f"{nodes}.sh"
         launch = [command("boldly"), "launch", "--nodes", str(nodes), "--processes", str(nodes)]
-        launch += launcher.pretrain(data, tmp_path / str(nodes), options)
+        chosen = options.model_copy(update={"deepspeed": shared})
+        launch += launcher.pretrain(data, tmp_path / str(nodes), chosen)
         script.write_text(f"#!/bin/sh\nexec {shlex.join(launch)}\n")
         asked = ["--partition", "gpu", "--account", "default", "--mem", "4000", "--cpus-per-task", "2"]
         asked += ["--nodes", str(nodes), "--ntasks-per-node", "1", "--gpus-per-node", str(nodes)]

@@ -153,6 +153,7 @@ def test_a_training_goes_on_elsewhere_when_its_node_fails(
         assert (tmp_path / "model/model.safetensors").read_bytes() == weights
     finally:
         cluster.start_node(lost)
+        cluster.ask("scontrol", "update", f"NodeName={lost}", "State=RESUME")
         wait(lambda: lost in cluster.nodes_in("idle"), "the node is back")
 
 

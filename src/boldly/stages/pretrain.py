@@ -202,6 +202,8 @@ def run(
     finally:
         if isinstance(windows, StreamedWindows):
             windows.close()
+    # A process that ends while it is joined to others may be aborted (gloo), and with it the whole training.
+    processes.destroy_process_group()
     if not processes.is_main_process:
         return
     write_history(output / "train_history.csv", outcome.train_rows)

@@ -1,7 +1,7 @@
 """The Slurm job that a training runs in: when it will be ended, and how it is queued again.
 
-A training that needs longer than its job may last saves its state and has Slurm queue the same job again, until it is
-done. No signal is needed for the time limit: Snakemake's own process in the job would die of it.
+A training that needs longer than its job may last saves its state and has Slurm queue the same job again, until it
+is done. No signal is needed for the time limit: Snakemake's own process in the job would die of it.
 """
 
 from __future__ import annotations
