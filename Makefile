@@ -58,7 +58,7 @@ test-cluster: install
 	pytest -m cluster -s tests/cluster
 
 benchmarks: demo
-	for name in parcellate shards scale train forecasts evaluate; do echo "benchmarks/$$name.py"; python benchmarks/$$name.py; done
+	for name in parcellate shards scale train forecasts evaluate decode; do echo "benchmarks/$$name.py"; python benchmarks/$$name.py; done
 	python benchmarks/page.py
 
 lint: install

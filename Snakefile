@@ -1,6 +1,6 @@
 """boldly: from fMRIPrep derivatives to trained decoders of mental states.
 
-index -> preprocess -> parcellate -> shard -> split -> pretrain -> adapt -> evaluate -> figures
+index -> preprocess -> parcellate -> shard -> split -> pretrain -> adapt -> evaluate -> explain -> figures
 
     snakemake --cores 2              everything, on this machine
     snakemake --cores 2 parcellate   everything up to one stage
@@ -30,6 +30,7 @@ rule all:
     default_target: True
     input:
         figure_files(),
+        explained(),
         layout.REPORT,
         export_files,
 
@@ -45,6 +46,8 @@ include: "workflow/rules/split.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/adapt.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/explain.smk"
+include: "workflow/rules/decode.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/repeat.smk"

@@ -45,8 +45,7 @@ from train import (
 from boldly.config import Framework
 from boldly.files import write_tsv
 from boldly.models.build import build_network, build_objective, pretraining_config
-from boldly.samples.windows import Batch
-from boldly.training.validation import to_device
+from boldly.samples.windows import Batch, to_device
 
 TABLE = Path("results/benchmarks/train_gpu.tsv")
 # Steps of a turn: the device is waited for once, at its end.

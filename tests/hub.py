@@ -48,8 +48,9 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/api/validate-yaml":
             self.say({"errors": [], "warnings": []})
         elif "/preupload/" in path:
-            files = [{"path": item["path"], "uploadMode": "regular", "shouldIgnore": False} for item in json.loads(body)["files"]]
-            self.say({"files": files})
+            asked = json.loads(body)["files"]
+            modes = [{"path": item["path"], "uploadMode": "regular", "shouldIgnore": False} for item in asked]
+            self.say({"files": modes})
         elif "/commit/" in path:
             name = path.removeprefix("/api/models/").partition("/commit/")[0]
             files = dict(hub.newest(name))

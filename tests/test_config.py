@@ -655,10 +655,16 @@ SHIPPED = sorted((CHECKOUT / "config").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
-def test_configs_that_come_along_load(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configs_that_come_along_load(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAXBY", "/haxby")
     monkeypatch.setenv("SONG", "/song")
+    monkeypatch.setenv("STUDY", "/study")
     monkeypatch.setenv("MDTB", "/mdtb")
+    # Weights have to be there.
+    for name in ("gpt2", "bert-base-uncased", "autoencoding", "csm", "sequence_bert", "network_bert"):
+        (tmp_path / name).mkdir()
+    for variable in ("PREPRINT", "LANGUAGE_MODELS", "WEIGHTS", "SHARDS"):
+        monkeypatch.setenv(variable, str(tmp_path))
     config = load_config(path, CHECKOUT)
     assert all(not isinstance(dataset.task, str) for dataset in config.datasets.values())
 
@@ -846,3 +852,37 @@ def test_few_test_units_are_warned_about(tmp_path: Path) -> None:
     (line,) = lines(test=3, train=[2])
     assert "3 test units (split.test: 3): an interval over them reaches 4.3 standard errors" in line
     assert lines(test=4) == lines(test="leave_one_out") == []
+
+
+def test_weights_are_found_by_variables(tmp_path, monkeypatch):
+    (tmp_path / "csm").mkdir()
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "datasets: {a: {role: downstream, shards: a}}\n"
+        "pretrain: {experiments: {warm: {framework: csm, initialise: '${MODELS}/csm'}}}\n"
+        "adapt: {baselines: [], controls: [], experiments: {csm: {pretrained: '${MODELS}/csm'}}}\n"
+    )
+    with pytest.raises(InputError, match="environment variable that is not set") as error:
+        load_config(config, tmp_path)
+    assert {problem.entity for problem in error.value.problems} == {
+        "pretrain.experiments.warm.initialise",
+        "adapt.experiments.csm.pretrained",
+    }
+    monkeypatch.setenv("MODELS", str(tmp_path))
+    read = load_config(config, tmp_path)
+    assert read.adapt.experiments["csm"].pretrained == f"{tmp_path}/csm"
+    assert read.pretrain.experiments["warm"].initialise == f"{tmp_path}/csm"
+    monkeypatch.setenv("MODELS", "/nowhere")
+    with pytest.raises(InputError, match="no upstream experiment"):
+        load_config(config, tmp_path)
+
+
+def test_people_of_one_folder_with_both_roles_are_warned_about(tmp_path: Path) -> None:
+    def said(**upstream: Any) -> list[str]:
+        task = {"role": "downstream", "derivatives": "d", "bids": "b", "task": {"delay_s": 5}}
+        datasets = {"rest": {"role": "upstream", "derivatives": "d", **upstream}, "task": task}
+        return [line for line in warnings_of(tmp_path, datasets=datasets) if "datasets.rest" in line]
+
+    (line,) = said()
+    assert "the same folder as those of task" in line
+    assert said(source="others") == said(split={"shared_people": "allow"}) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -81,3 +82,23 @@ def test_links_of_the_repository_become_those_of_the_site(generated: ModuleType,
     source = [text]
     generated.with_links_of_the_site(None, "decoders", source)
     assert source == [expected]
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-b",
+        "html",
+        "-W",
+        "--keep-going",
+        "-q",
+        "docs",
+        str(tmp_path / "site"),
+    ]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for page in ("index", "_made/options", "_made/api/boldly.signals", "tutorials/demo"):
+        assert (tmp_path / f"site/{page}.html").is_file()

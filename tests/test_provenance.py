@@ -26,7 +26,7 @@ def test_a_contract_of_other_fields_is_refused() -> None:
 
 def test_a_contract_from_before_resampling_is_read_and_keeps_its_checksum() -> None:
     fields = json.loads(contract().to_json())
-    del fields["t_r_s"], fields["mask"], fields["images"]
+    del fields["t_r_s"], fields["mask"], fields["images"], fields["varied"]
     old = {name: value for name, value in fields.items() if name != "version"}
     sha256 = hashlib.sha256(json.dumps(old, sort_keys=True).encode()).hexdigest()
     assert Contract.from_json(json.dumps(fields)) == contract()
@@ -43,10 +43,12 @@ def test_every_field_but_the_version_is_compared() -> None:
             "dict[str, Any]": {"strategy": []},
             "float | None": 0.123,
             "tuple[str, ...]": ("extract",),
+            "dict[str, list[Any]]": {"mask": [False, True]},
         }
         changed = contract(**{field.name: others[str(field.type)]})
         if field.name == "version":
             assert differences(contract(), changed) == []
+        if field.name in ("version", "varied"):
             assert changed.sha256 == contract().sha256
         else:
             assert [line.split(":")[0] for line in differences(contract(), changed)] == [field.name]
@@ -70,6 +72,19 @@ def test_a_mismatch_lists_every_difference_unless_it_is_allowed() -> None:
         check_same(contract(), other, "a.tar", "", allow=["space"])
     assert "space:" not in str(caught.value)
     check_same(contract(), other, "a.tar", "", allow=["space", "smoothing_fwhm_mm"])
+
+
+def test_contracts_that_were_put_together_keep_all_values() -> None:
+    one, two, three = (contract(space=space, order=(space,)) for space in ("a", "b", "c"))
+    both = one.with_another(two).with_another(one)
+    assert (both.space, both.varied) == ("a", {"space": ["a", "b"], "order": [("a",), ("b",)]})
+    assert both.sha256 == one.sha256
+    assert Contract.from_json(both.to_json()) == both
+    # Data of any of them fit what was made of all, and not the other way round.
+    assert differences(both, one) == differences(both, two) == []
+    assert differences(both, three)[0] == "space: 'a' or 'b' != 'c'"
+    assert differences(one, both)[0] == "space: 'a' != 'a' or 'b'"
+    assert one.with_another(one) is one
 
 
 def test_the_checksum_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:

@@ -170,7 +170,11 @@ def forget_lost(roles: Mapping[str, str]) -> list[str]:
         sizes = {folder: _sizes_in(folder) for folder in folders}
         for path in markers:
             stage, _, batch = path.stem.partition("_")
-            if missing := Marker(dataset, role, stage, batch).lost(sizes):
+            try:
+                missing = Marker(dataset, role, stage, batch).lost(sizes)
+            except ValueError:
+                missing = [str(path)]
+            if missing:
                 lost += missing
                 path.unlink(missing_ok=True)
     return lost

@@ -45,6 +45,13 @@ def of_dataset(options: DatasetOptions) -> str:
     return _checksum([*listed, *raw])
 
 
+def of_subject(derivatives: Path | str, bids_folder: Path | str | None, subject: str, space: str) -> str:
+    """Return the same for what fMRIPrep and, if there is one, the BIDS folder hold of one subject."""
+    roots = [(Path(derivatives), f"_space-{space}_"), *([(Path(bids_folder), None)] if bids_folder else [])]
+    listed = [item for root, of_space in roots for item in _read_in(root, of_space)]
+    return _checksum([*listed, *(i for root, s in roots for i in _subject_files(root / f"sub-{subject}", s))])
+
+
 def of_files(paths: Iterable[Path | str]) -> str:
     """Return a checksum of names, sizes and times of change of files, as 16 hexadecimal digits."""
     return _checksum((str(path), _state(path)) for path in paths)
@@ -70,9 +77,13 @@ def _bids_files(root: Path, space: str | None) -> Iterator[object]:
     """Yield the files that are read at each level of a BIDS folder, with images where a space is named."""
     yield from _read_in(root, space)
     for subject in bids.subject_folders(root):
-        for folder in (subject, *sorted(subject.glob("ses-*"))):
-            yield from _read_in(folder, space)
-            yield from _read_in(folder / "func", space)
+        yield from _subject_files(subject, space)
+
+
+def _subject_files(subject: Path, space: str | None) -> Iterator[object]:
+    for folder in (subject, *sorted(subject.glob("ses-*"))):
+        yield from _read_in(folder, space)
+        yield from _read_in(folder / "func", space)
 
 
 def _read_in(folder: Path, space: str | None) -> Iterator[object]:

@@ -46,6 +46,8 @@ SCORES = "results/evaluate/{dataset}_scores.tsv"
 COMPARISONS = "results/evaluate/{dataset}_comparisons.tsv"
 CHOICES = "results/evaluate/{dataset}_choices.tsv"
 PREDICTIONS = "results/evaluate/{dataset}_predictions.tsv.gz"
+EXPLANATION = "results/explain/{dataset}/{experiment}"
+EXPLANATION_TABLE = EXPLANATION + "/{table}.tsv"
 FIGURE = "results/figures/{figure}.png"
 CARPET = "results/figures/carpet/{dataset}/{key}.png"
 REPORT = "results/report.html"
@@ -53,12 +55,17 @@ REPORT = "results/report.html"
 # Files in the folder of a model or of packed runs.
 WEIGHTS = "model.safetensors"
 MODEL_CONFIG = "config.json"
+PARCEL_ERRORS = "parcel_errors.tsv"
 ADAPTED = "adapt.json"
 FRAMES = "frames.npy"
 SAMPLES = "samples.json"
 
 # A file name has its limits; the names of many datasets do not fit.
 _LONGEST_NAME = 100
+EXPLANATION_TABLES = ("maps", "curves", "summary")
+EXPLANATION_FOLDERS = ("images", "pictures", "views")
+# Which table of stage explain each of its figures is drawn from.
+_EXPLAINED_TABLES = {"explain_maps": "maps", "explain_curves": "curves", "explain_agreement": "summary"}
 _QUALITY_FOLDERS = tuple(str(Path(pattern).parent) for pattern in (QC, QUALITY))
 
 
@@ -204,6 +211,33 @@ class Layout:
             if options.datasets is None or dataset in options.datasets
         ]
 
+    @functools.cached_property
+    def explained(self) -> list[str]:
+        """Downstream experiments that are explained: those of the config, else one that is likely to be asked for.
+
+        That is the first with a pretrained network, else the first probe, else the first of all.
+        """
+        experiments = self.config.adapt.experiments
+        if self.config.explain.experiments is not None:
+            return list(self.config.explain.experiments)
+        for wanted in ("pretrained", "baseline"):
+            for name, options in experiments.items():
+                if getattr(options, wanted) is not None and options.is_probe and options.datasets is None:
+                    return [name]
+        return list(experiments)[:1]
+
+    def explained_models(self, dataset: str) -> list[str]:
+        """Return the folders of the experiments of a dataset that are explained."""
+        return [DOWNSTREAM_MODEL.format(dataset=dataset, experiment=name) for name in self.explained]
+
+    @property
+    def explanations(self) -> list[str]:
+        """Folders of all explanations."""
+        datasets = self.config.explain.datasets or self.downstream
+        return [
+            EXPLANATION.format(dataset=dataset, experiment=name) for dataset in datasets for name in self.explained
+        ]
+
     def probe_experiments(self) -> str:
         """Return options and upstream models of all probes, as JSON for `boldly adapt --experiments`."""
         described = {
@@ -220,6 +254,13 @@ class Layout:
         """Return the folders of the quality tables of datasets; ready-made shards have none."""
         names = [dataset for dataset in datasets if dataset in self.prepared]
         return [folder.format(dataset=name) for folder in _QUALITY_FOLDERS for name in names]
+
+    def atlas_image(self) -> list[str]:
+        """Return the image of the atlas, if it is known."""
+        atlas = self.config.atlas
+        if atlas is None:
+            return []
+        return [atlas.fetched[0] if atlas.path is None else atlas.path]
 
     def atlas_names(self) -> list[str]:
         """Return the table of the parcels' names: that of a fetched atlas, or beside an image of one's own."""
@@ -240,7 +281,7 @@ class Layout:
         adapted = self.downstream and self.config.adapt.experiments
         options = self.config.adapt.experiments.values()
         several_seeds = [one for one in options if len({*one.seeds, *self._upstream_seeds(one)}) > 1]
-        wanted = {
+        wanted: dict[str, object] = {
             "upstream_data": self.upstream,
             **dict.fromkeys(("quality", "excluded", "carpet"), self.prepared),
             **self.pictured_experiments(),
@@ -251,6 +292,7 @@ class Layout:
             **dict.fromkeys(("downstream_confusion", "downstream_reliability", "downstream_embedding"), adapted),
             "downstream_training": self.figure_tables("downstream_training"),
             "downstream_replication": adapted and several_seeds,
+            **dict.fromkeys(_EXPLAINED_TABLES, self.explanations),
         }
         return [figure for figure, data in wanted.items() if data]
 
@@ -279,6 +321,7 @@ class Layout:
             "upstream_sizes": sized,
             "upstream_losses": single,
             "upstream_skill": [name for name in single if trained[name].framework != "network_bert"],
+            "upstream_errors": [name for name in single if name not in repeats],
             "upstream_scaling": scaled,
             "upstream_largest": sized,
             "upstream_warm_start": list(dict.fromkeys([*warm, *cold])) if warm else [],
@@ -296,10 +339,14 @@ class Layout:
             folders = [UPSTREAM_MODEL.format(experiment=name) for name in pictured[figure]]
             if figure == "upstream_frameworks":
                 return [f"{folder}/{MODEL_CONFIG}" for folder in folders]
+            if figure == "upstream_errors":
+                return [f"{folder}/{PARCEL_ERRORS}" for folder in folders] + self.atlas_image()
             tables = [f"{folder}/{kind}_history.csv" for folder in folders for kind in ("train", "eval")]
             if figure == "upstream_skill":
                 return [RUNS.format(dataset=name) for name in self.upstream] + tables
             return tables
+        if figure in _EXPLAINED_TABLES:
+            return [f"{folder}/{_EXPLAINED_TABLES[figure]}.tsv" for folder in self.explanations]
         if figure == "downstream_training":
             return [
                 f"{DOWNSTREAM_MODEL.format(dataset=dataset, experiment=name)}/{ADAPTED}"

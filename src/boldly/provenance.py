@@ -16,7 +16,7 @@ from typing import Any
 import boldly
 from boldly.records import InputError, Problem
 
-_NOT_COMPARED = ("version",)
+_NOT_COMPARED = ("version", "varied")
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,9 @@ class Contract:
         Repetition time that all runs were resampled to, s; None where each has that of its recording.
     mask : bool
         Whether only voxels inside the brain mask of a run count.
+    varied : dict of str to list
+        Where data of different contracts were put together (`allow_mismatch`): all values of the fields in which
+        they differ, the first one's first. Data that have one of these values fit.
     images : str
         Which images of a run, where they are not those that fMRIPrep or HCP preprocessed: ``desc-denoised``.
     """
@@ -66,6 +69,7 @@ class Contract:
     t_r_s: float | None = None
     mask: bool = False
     images: str = ""
+    varied: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the contract as one line of JSON with sorted keys."""
@@ -76,7 +80,25 @@ class Contract:
         """Read what `to_json` wrote."""
         content = json.loads(text)
         content["order"] = tuple(content["order"])
+        if "order" in content.get("varied", {}):
+            content["varied"]["order"] = [tuple(order) for order in content["varied"]["order"]]
         return cls(**content)
+
+    def values(self, name: str) -> list[Any]:
+        """Return all values of a field that the data have: one, but where contracts were put together."""
+        return self.varied.get(name) or [getattr(self, name)]
+
+    def with_another(self, other: Contract) -> Contract:
+        """Return the contract of data that are put together with others: the same, with what varies."""
+        if other == self:
+            return self
+        varied = {}
+        for name in (field.name for field in dataclasses.fields(self) if field.name not in _NOT_COMPARED):
+            found = self.values(name)
+            found = found + [value for value in other.values(name) if value not in found]
+            if len(found) > 1:
+                varied[name] = found
+        return self if varied == self.varied else dataclasses.replace(self, varied=varied)
 
     @property
     def sha256(self) -> str:
@@ -93,11 +115,12 @@ class Contract:
 
 
 def differences(one: Contract, other: Contract) -> list[str]:
-    """Return one line for each compared field in which two contracts differ."""
+    """Return one line for each compared field in which the second contract has what the first has not."""
+    names = [field.name for field in dataclasses.fields(Contract) if field.name not in _NOT_COMPARED]
     return [
-        f"{field.name}: {getattr(one, field.name)!r} != {getattr(other, field.name)!r}"
-        for field in dataclasses.fields(Contract)
-        if field.name not in _NOT_COMPARED and getattr(one, field.name) != getattr(other, field.name)
+        f"{name}: {' or '.join(map(repr, one.values(name)))} != {' or '.join(map(repr, other.values(name)))}"
+        for name in names
+        if any(value not in one.values(name) for value in other.values(name))
     ]
 
 

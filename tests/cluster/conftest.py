@@ -14,7 +14,7 @@ from tests.workflow.conftest import Snakemake, snakemake, study
 __all__ = ["snakemake", "study"]
 
 # Of jobs that take seconds; a site keeps the defaults of the plugin.
-_QUICK = ["--latency-wait", "15", "--slurm-init-seconds-before-status-checks", "2"]
+QUICK = ["--latency-wait", "15", "--slurm-init-seconds-before-status-checks", "2"]
 _POLLING = Path(__file__).with_name("quick_polling")
 
 Submit = Callable[..., "object"]
@@ -47,7 +47,7 @@ def submit(snakemake: Snakemake, cluster: LocalSlurm, quickly: dict[str, str]) -
     """Return a function that runs Snakemake with the profile slurm in a directory with a config."""
 
     def run(directory: Path, *arguments: str, status: str = "squeue", **settings: object):
-        command = ["--profile", "slurm", *_QUICK, "--slurm-status-command", status, *arguments]
+        command = ["--profile", "slurm", *QUICK, "--slurm-status-command", status, *arguments]
         return snakemake(directory, *command, **quickly, **settings)
 
     return run

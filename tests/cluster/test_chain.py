@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from boldly.config import PretrainOptions
 from tests.cluster.local_slurm import LocalSlurm
 from tests.training import launcher, synthetic
-from tests.workflow.conftest import Snakemake, command
+from tests.workflow.conftest import CHECKOUT, Snakemake, command
 
 pytestmark = pytest.mark.cluster
 
@@ -36,12 +36,18 @@ def test_the_chain_runs_as_slurm_jobs(study: Path, submit: Snakemake, cluster: L
             assert ("gres/gpu=1" in resources) == trains
 
 
-def test_two_nodes_of_two_processes_agree_with_one(cluster: LocalSlurm, tmp_path: Path) -> None:
+@pytest.mark.parametrize("deepspeed", [None, "zero2"])
+def test_two_nodes_of_two_processes_agree_with_one(
+    cluster: LocalSlurm, tmp_path: Path, deepspeed: str | None
+) -> None:
     data = synthetic.upstream_study(tmp_path / "data", n_subjects=4)
     options = PretrainOptions.model_validate(
         {"framework": "csm", "layers": 1, "width": 16, "heads": 2, "steps": 8, "batch_size": 8, "dropout": 0.0}
         | {"learning_rate": 1e-3, "evaluate_every": 4, "validation_windows": 16, "window_frames": (6, 12)}
     )
+    if deepspeed:
+        spread = str(CHECKOUT / f"config/deepspeed/{deepspeed}.json")
+        options = options.model_copy(update={"deepspeed": spread})
     for nodes in (1, 2):
         script = tmp_path / f"{nodes}.sh"
         launch = [command("boldly"), "launch", "--nodes", str(nodes), "--processes", str(nodes)]
@@ -72,12 +78,10 @@ def test_an_experiment_trains_on_two_nodes(study: Path, submit: Snakemake, clust
     assert {"node=2", "gres/gpu=4", "cpu=16"} <= set(resources.split(","))
 
 
-# How often each rule runs at least: demo01 has 4 subjects, demomdtb 6.
+# How often each rule runs at least: demo01 has 4 subjects, demomdtb 6, which are a batch each.
 RULES = {
     "index_dataset": 2,
-    "preprocess_subject": 10,
-    "parcellate_subject": 10,
-    "shard_subject": 10,
+    "prepare_batch": 2,
     "split_dataset": 2,
     "pretrain_experiment": 1,
     "adapt_probes": 1,

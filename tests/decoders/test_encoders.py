@@ -75,7 +75,7 @@ def test_more_trials_than_a_batch_holds_stay_in_order(monkeypatch: pytest.Monkey
     network = build_network(NetworkConfig("csm", 16, 16, layers=1, heads=2), seed=0)
     corpus = trials()
     whole = network_states(network, corpus, 20)
-    monkeypatch.setattr("boldly.training.validation.TRIALS_PER_BATCH", 4)
+    monkeypatch.setattr("boldly.samples.windows.TRIALS_PER_BATCH", 4)
     np.testing.assert_allclose(network_states(network, corpus, 20).values, whole.values, atol=1e-5)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from boldly.config import (
     AtlasOptions,
+    DatasetOptions,
     DownstreamSplitOptions,
     ExclusionOptions,
     ParcellateOptions,
@@ -23,6 +24,7 @@ from boldly.config import (
 )
 from boldly.samples.splits import DownstreamSplit, Draw, write_split
 from boldly.samples.timeseries import read_timeseries, write_timeseries
+from tests.cifti import models, save_labels, save_series
 from tests.faults import chain
 from tests.faults.damage import (
     append,
@@ -52,6 +54,8 @@ from tests.faults.damage import (
 DERIVATIVES = Path("study/bids/derivatives/fmriprep")
 RUN = chain.Chain().run()
 BOLD, MASK, SIDECAR, CONFOUNDS, EVENTS = RUN.bold, RUN.mask, RUN.sidecar, RUN.confounds, RUN.events
+APART = Path("study/denoised/sub-01/func")
+SURFACE = BOLD.with_name("sub-01_task-blocks_run-1_space-fsLR_den-91k_bold.dtseries.nii")
 TWIN = BOLD.with_name(BOLD.name.replace("run-1", "run-01"))
 
 # A change to the files of one run, the file the problem must name, its message and its way out.
@@ -201,11 +205,71 @@ def _index() -> list[Fault]:
             "no StartTime says to which moment", outcome="warning"),
         Fault("misspelt state", "index", lambda: set_cells(EVENTS, "trial_type", "huose", slice(1, 2)),
             "states outside the labels: huose", EVENTS, options={"dataset_options": three}),
+        Fault("single echoes without an image combined from them", "index", lambda: _as_echoes(BOLD),
+            "single echoes of one recording (echo-1, echo-2)", _named(BOLD, "_space", "_echo-1_space")),
+        Fault("two events tables for one run", "index",
+            lambda: EVENTS.with_suffix(".csv").write_text("onset,duration,trial_type\n4,10,faces\n"),
+            "several events tables", EVENTS.with_suffix(".csv")),
+        Fault("events without duration", "index", lambda: set_cells(EVENTS, "duration", "0"),
+            "no trial (6 x no duration)", outcome="reason"),
+        Fault("images of two resolutions", "index",
+            lambda: shutil.copy(BOLD, _named(BOLD, "_desc", "_res-2_desc")), "images of several resolutions",
+            BOLD.parent),
+        Fault("filter that no run passes", "index", lambda: None, "no run has 'post'", DERIVATIVES,
+            options=_dataset(filters={"session": ["post"]})),
+        Fault("excluded run that is not there", "index", lambda: None, "no run 'sub-09'", DERIVATIVES,
+            options=_dataset(exclude_runs={"sub-09": "asleep"})),
+        Fault("denoised images in a folder without brain masks", "index",
+            lambda: _denoised(apart=True), "no brain mask beside the image",
+            APART / BOLD.name.replace("preproc", "denoised"),
+            options=_dataset(derivatives=str(APART.parents[1]), image_suffix="_desc-denoised_bold")),
+        Fault("denoised image that XCP-D left frames out of", "index",
+            lambda: keep_volumes(_denoised(), 30), "has 40 rows, the image 30 volumes", CONFOUNDS,
+            options=_dataset(image_suffix="_desc-denoised_bold")),
+        Fault("image on surfaces that is cut", "index", lambda: cut(_surfaces()), "it is cut or damaged", SURFACE,
+            options=_on_surfaces()),
+        Fault("parcellation of another density than the surfaces", "index", lambda: _surfaces(vertices=60),
+            "a hemisphere has 60 vertices, in the run 32", Path("study/a.dlabel.nii"), options=_on_surfaces()),
+        Fault("no image on surfaces", "index", lambda: _surfaces().unlink(),
+            "not a single *_bold.dtseries.nii", DERIVATIVES, options=_on_surfaces()),
         Fault("no subject left", "index",
             lambda: [path.rename(DERIVATIVES / f"gone-{path.name}") for path in list(DERIVATIVES.iterdir())],
             "not a single sub-* folder", DERIVATIVES),
     ]
     # fmt: on
+
+
+def _named(path: Path, old: str, new: str) -> Path:
+    return path.with_name(path.name.replace(old, new))
+
+
+def _as_echoes(path: Path) -> None:
+    """Put two single echoes in the place of an image."""
+    shutil.copy(path, _named(path, "_space", "_echo-1_space"))
+    path.rename(_named(path, "_space", "_echo-2_space"))
+
+
+def _denoised(*, apart: bool = False) -> Path:
+    """Write an image that another program denoised, beside that of fMRIPrep or in a folder of its own."""
+    folder = APART if apart else BOLD.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copy(BOLD, folder / BOLD.name.replace("preproc", "denoised")))
+
+
+def _surfaces(vertices: int = 32) -> Path:
+    """Write an image on surfaces, and a parcellation of so many vertices; return the image."""
+    save_labels(Path("study/a.dlabel.nii"), models(vertices=vertices))
+    return save_series(SURFACE, models(), t_r=2.0)
+
+
+def _dataset(**changes: Any) -> dict[str, Any]:
+    """Return options of index with changes to those of the dataset."""
+    content = chain.dataset_options(TaskOptions()).model_dump(exclude_unset=True)
+    return {"dataset_options": DatasetOptions.model_validate(content | changes)}
+
+
+def _on_surfaces() -> dict[str, Any]:
+    return {**_dataset(space="fsLR"), "atlas": AtlasOptions(path="study/a.dlabel.nii")}
 
 
 def _atlas() -> list[Fault]:
@@ -432,6 +496,9 @@ def _config() -> list[Fault]:
         Fault("config with a variable that is not set", "config", change("study/bids/", "${BOLDLY_NOWHERE}/"),
             "names an environment variable that is not set", Path("config")),
         Fault("task file that went away", "config", task.unlink, "no such file", task),
+        Fault("images on surfaces (CIFTI) without a parcellation", "config",
+            change("role: downstream", "{role: downstream, space: fsLR}"[1:-1].replace(", ", "\n    ")),
+            "its images are on surfaces (space fsLR), the atlas", config),
     ]
     # fmt: on
 

@@ -70,7 +70,9 @@ def test_contracts_must_agree_unless_allowed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="smoothing_fwhm_mm"):
         load(tmp_path, [run_sample()], [other])
     paths = [tmp_path / "0.tar", tmp_path / "1.tar"]
-    assert len(load_corpus(paths, allow_mismatch=["smoothing_fwhm_mm"])) == 2
+    both = load_corpus(paths, allow_mismatch=["smoothing_fwhm_mm"])
+    assert len(both) == 2
+    assert both.contract.varied == {"smoothing_fwhm_mm": [3.0, None]}
 
 
 def test_a_sample_that_comes_twice_is_refused(tmp_path: Path) -> None:

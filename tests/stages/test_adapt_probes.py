@@ -151,6 +151,22 @@ def test_members_weigh_by_what_they_say_of_trials_left_out(
         assert encoders(tmp_path / "weighted", fit) == names
 
 
+def test_baselines_without_a_network_can_be_one_decoder(study: Study, tmp_path: Path) -> None:
+    # All look at the signals, some at components that are fitted to the training trials.
+    names = ("mean_logistic", "components_lda", "connectivity")
+    for name in names:
+        run(study, tmp_path / name, baseline=name)
+    fits = ensemble(study, tmp_path / "all", *(tmp_path / name for name in names))
+    last = fits[-1]
+    probe = Probe.load(tmp_path / "all" / last["folder"])
+    assert sum(member.weight for member in probe.members) == pytest.approx(1)
+    alone = [read_json(tmp_path / name / adapt.MANIFEST)["fits"][-1]["validation_loss"] for name in names]
+    # Connectivity says nothing here, and has a small weight.
+    assert last["validation_loss"] < np.mean(alone) / 2
+    # Four states.
+    assert accuracy(study, tmp_path / "all", fits, last["n"]) > 0.5
+
+
 def test_members_of_other_draws_or_without_a_manifest_are_refused(
     study: Study, adapted: dict[str, Path], tmp_path: Path
 ) -> None:

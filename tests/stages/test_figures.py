@@ -168,7 +168,7 @@ def upstream_experiment(
     shift: float = 0.0,
     **options: Any,
 ) -> list[Path]:
-    """Histories with forecasts by dataset, the record of the training, and the model beside; `shift` adds to the L1."""
+    """Histories with forecasts by dataset, record and model of a training; `shift` adds to the L1."""
     paths = history(folder, name)
     evaluated = pd.read_csv(paths[1])
     forecasts = {"skill_ar1_one": 0.02, "skill_var_one": 0.01, "skill_ar1_two": 0.03, "skill_var_two": -0.01}
@@ -301,6 +301,10 @@ def inputs(name: str, folder: Path) -> list[Path]:
     if name == "upstream_frameworks":
         families = [upstream_experiment(folder, family, family) for family in FAMILIES]
         return [paths[0].with_name("config.json") for paths in families]
+    if name == "upstream_errors":
+        path = folder / "csm" / "parcel_errors.tsv"
+        write_tsv(path, pd.DataFrame({"parcel": [1, 2], "l1": [0.7, 0.75], "l1_zero": 0.8, "values": 9}))
+        return [path]
     if name == "downstream_training":
         return [trained_decoder(folder, "one", "csm"), trained_decoder(folder, "one", "linear", "baseline")]
     if name == "downstream_replication":

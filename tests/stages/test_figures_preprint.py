@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -199,7 +202,7 @@ def test_few_trials_are_mapped_too(tmp_path):
 def test_one_rule_chooses_the_decoder_of_all_datasets(tmp_path):
     tables = [read_tsv(predictions(tmp_path, name, 3)) for name in ("one", "two")]
     found = drawn_decoder(tables)
-    assert "CSM, of all the highest test accuracy" in found.title(found.tables[0])
+    assert "CSM, highest test accuracy of all" in found.title(found.tables[0])
     chosen = [
         pd.concat([table, table[table["experiment"] == "linear"].assign(experiment="chosen")]) for table in tables
     ]
@@ -248,3 +251,46 @@ def test_networks_are_read_from_names_of_schaefer(tmp_path):
     assert read_networks(path) == ["Vis", "Default"]
     write_tsv(path, pd.DataFrame({"index": [1], "name": ["left hand"]}))
     assert read_networks(path) == []
+
+
+def parcel_errors(folder: Path, name: str, n_parcels: int = 3) -> Path:
+    """What stage pretrain writes of the error of each parcel."""
+    path = folder / name / "parcel_errors.tsv"
+    parcels = np.arange(1, n_parcels + 1)
+    write_tsv(path, pd.DataFrame({"parcel": parcels, "l1": 0.7 + 0.01 * parcels, "l1_zero": 0.8, "values": 100}))
+    return path
+
+
+def test_maps_show_the_error_of_each_parcel(tmp_path):
+    labels = np.zeros((6, 5, 8), np.int16)
+    labels[:2, 1:4, 2:6], labels[2:4, 1:4, 2:6], labels[4:, 1:4, 2:6] = 1, 2, 3
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    nib.save(nib.Nifti1Image(labels, affine), tmp_path / "atlas_dseg.nii.gz")
+    paths = [
+        parcel_errors(tmp_path, "csm"),
+        parcel_errors(tmp_path, "network_bert"),
+        tmp_path / "atlas_dseg.nii.gz",
+    ]
+    table = draw("upstream_errors", paths, tmp_path)
+    assert table[["experiment", "parcel"]].to_numpy().tolist()[:4] == [["csm", p] for p in (1, 2, 3)] + [
+        ["network_bert", 1]
+    ]
+    assert table["skill"].iloc[0] == pytest.approx(1 - 0.71 / 0.8)
+    figure = picture("upstream_errors", paths)
+    first = figure.axes[0].images[0].get_array()
+    assert first is not None
+    # Rows are from back to front, columns from left to right: a row that crosses the three parcels.
+    assert first[2].tolist() == pytest.approx([0.71, 0.71, 0.72, 0.72, 0.73, 0.73])
+    assert "L1 on held-out subjects, standard deviations" in words(figure)
+    with pytest.raises(InputError, match="2 parcels, the atlas has 3"):
+        draw("upstream_errors", [parcel_errors(tmp_path, "csm", 2), paths[-1]], tmp_path)
+
+
+def test_without_an_atlas_errors_stand_in_their_order(tmp_path):
+    assert len(draw("upstream_errors", [parcel_errors(tmp_path, "csm", 5)], tmp_path)) == 5
+    empty = tmp_path / "none" / "parcel_errors.tsv"
+    write_tsv(empty, pd.DataFrame(columns=["parcel", "l1", "l1_zero", "values"]))
+    assert draw("upstream_errors", [empty], tmp_path).empty
+    write_tsv(empty, pd.DataFrame({"parcel": [1]}))
+    with pytest.raises(InputError, match="not a table of the errors of parcels"):
+        draw("upstream_errors", [empty], tmp_path)

@@ -251,3 +251,10 @@ def test_everything_that_cannot_be_described_is_reported_at_once(tmp_path: Path)
     with pytest.raises(InputError) as caught:
         inspect.run(paths)
     assert [problem.where for problem in caught.value.problems] == [str(path) for path in paths]
+
+
+def test_a_model_of_data_that_differ_tells_all_they_have(tmp_path: Path) -> None:
+    one, two = contract(), contract(confounds={"strategy": []}, smoothing_fwhm_mm=None)
+    write_timeseries(tmp_path / "x.safetensors", [run_series("ds-toy_sub-01_task-a")], one.with_another(two))
+    assert "varies      confounds: motion; or none" in inspect.run([tmp_path / "x.safetensors"])
+    assert lines(tmp_path / "x.safetensors")["varies"].endswith("smoothing_fwhm_mm: 3.0; or None")

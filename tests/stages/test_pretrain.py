@@ -3,13 +3,14 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from boldly.config import PretrainOptions
-from boldly.files import read_json, write_json
+from boldly.files import read_json, read_tsv, write_json
 from boldly.models.build import build_objective, load_contract, load_network
 from boldly.records import InputError
 from boldly.samples.shards import read_shard, write_shard
@@ -51,6 +52,13 @@ def test_each_framework_leaves_a_complete_folder(data, tmp_path, framework):
     assert sorted(manifest["validation"]) == ["ds-one_sub-03.tar", "ds-two_sub-03.tar"]
     assert not set(manifest["validation"]) & set(manifest["training"])
     assert manifest["options"]["framework"] == framework
+    parcels = read_tsv(tmp_path / "parcel_errors.tsv")
+    assert parcels["parcel"].tolist() == list(range(1, 17))
+    # The kept weights have the lowest loss; windows weigh alike there, values here.
+    kept = evaluation.loc[evaluation["loss"].iloc[1:].idxmin()]
+    for column in ("l1", "l1_zero"):
+        mean = np.average(parcels[column], weights=parcels["values"])
+        assert mean == pytest.approx(kept[column], rel=0.05)
     assert not (tmp_path / "checkpoints").exists()
     assert list((tmp_path / "tensorboard").iterdir())
 
@@ -106,8 +114,10 @@ def test_shards_of_another_contract_are_refused(data, tmp_path):
         pretrain.run(name="toy", options=allowed, data=[(data[0][0], folder)], output=tmp_path / name)
         # Subject 00 is the first.
         assert load_contract(tmp_path / name).space == "toy"
+    assert load_contract(tmp_path / "memory").varied == {"space": ["toy", "elsewhere"]}
     linear = PretrainOptions(framework="components", width=8, allow_mismatch=["space"])
     pretrain.run(name="components", options=linear, data=[(data[0][0], folder)], output=tmp_path / "linear")
+    assert load_contract(tmp_path / "linear").varied == {"space": ["toy", "elsewhere"]}
     other = linear.model_copy(update={"allow_mismatch": ["confounds"]})
     with pytest.raises(InputError, match="space: 'toy' != 'elsewhere'"):
         pretrain.run(name="components", options=other, data=[(data[0][0], folder)], output=tmp_path / "other")

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from boldly.config import Config, parse, resolve
+from boldly.config import Config, DownstreamSplitOptions, parse, resolve
 from boldly.files import read_json
 from boldly.records import InputError
 from boldly.stages import report
 from boldly.stages.report import figures, references
+from boldly.stages.report.methods import _split
 from boldly.stages.report.tables import Column, table
 from tests.stages import finished
 
@@ -155,3 +156,19 @@ def test_dataset_descriptions_become_references() -> None:
     assert r"title = {{A \& B}}" in entry.bibtex()
     assert entry.link == "https://example.org/x"
     assert references.of_dataset("ab", {}) is None
+
+
+def test_the_methods_say_how_a_split_without_sizes_was_made() -> None:
+    split = {"downstream": DownstreamSplitOptions().model_dump()}
+    config = {"datasets": {"x": {"split": None}}, "split": split}
+    sentence = _split("x", config, {"people": 8, "runs": 16})
+    assert "the labels of 1, 3, 6, and 7 people (for each person a random draw of each number)" in sentence
+    assert "tested on each person in turn" in sentence
+
+
+def test_ready_made_shards_are_not_said_to_be_cleaned() -> None:
+    ready = {"datasets": {"a": {"role": "upstream", "shards": "data/a"}}}
+    content = parse(Config, ready, "test").model_dump(mode="json")
+    said = figures.from_template(report.CAPTIONS / "workflow.rst", content)
+    assert "ready-made shards" in said
+    assert "Nuisance regression" not in said

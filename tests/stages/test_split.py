@@ -129,6 +129,39 @@ def test_leave_one_out_tests_each_unit_once_for_each_number() -> None:
         assert len({*d.train, *d.validation, *d.test}) == d.n + 1
 
 
+@pytest.mark.parametrize(
+    ("count", "options", "test", "train"),
+    [
+        # What the preprint has, where there are people enough: 9 for test and 11 for training.
+        (20, {}, 9, [1, 3, 6, 11]),
+        (40, {}, 9, [1, 3, 6, 11]),
+        # Fewer are tested each in turn, and all the others train.
+        (19, {}, 1, [1, 3, 6, 11, 18]),
+        (8, {}, 1, [1, 3, 6, 7]),
+        (8, {"validation": 2}, 1, [1, 3, 5]),
+        (2, {}, 1, [1]),
+        (8, {"test": 2}, 2, [1, 3, 6]),
+        (8, {"test": "leave_one_out"}, 1, [1, 3, 6, 7]),
+        (12, {"train": [2]}, 9, [2]),
+        (10, {"train": [2]}, 1, [2]),
+    ],
+)
+def test_sizes_that_are_not_given_follow_from_the_number_of_units(
+    count: int, options: dict[str, Any], test: int, train: list[int]
+) -> None:
+    units = [f"{number:02d}" for number in range(count)]
+    found = split_downstream("x", units, DownstreamSplitOptions.model_validate(options), 1, where="runs")
+    assert {len(found_draw.test) for found_draw in found.draws} == {test}
+    assert sorted({len(found_draw.train) for found_draw in found.draws}) == train
+
+
+def test_sizes_that_are_not_given_leave_families_together() -> None:
+    # Of two families of four, the relatives of whoever is tested do not train.
+    families = {f"{number}": "ab"[number % 2] for number in range(8)}
+    found = split_downstream("x", list(families), DownstreamSplitOptions(), 1, where="runs", groups=families)
+    assert sorted({len(found_draw.train) for found_draw in found.draws}) == [1, 3, 4]
+
+
 def test_leave_one_out_may_train_on_all_others() -> None:
     found = draw(["a", "b", "c"], train=[2], validation=0, test="leave_one_out")
     assert [d.train for d in found.draws] == [("b", "c"), ("a", "c"), ("a", "b")]
@@ -138,12 +171,15 @@ def test_leave_one_out_may_train_on_all_others() -> None:
     ("options", "message"),
     [
         (
-            {"train": [13], "validation": 3},
+            {"train": [13], "validation": 3, "test": 9},
             "24 subjects are usable; 9 for test and 3 for validation leave 12 .* asks for 13",
         ),
-        ({"train": [16]}, "24 subjects are usable; 9 for test leave 15 for training, but train asks for 16"),
+        (
+            {"train": [16], "test": 9},
+            "24 subjects are usable; 9 for test leave 15 for training, but train asks for 16",
+        ),
         ({"train": [1, 24], "validation": 0, "test": "leave_one_out"}, "leave 23 .* asks for 24"),
-        ({"test": 30}, "leave 0 for training, but train asks for 1, 3, 6, 11"),
+        ({"test": 30}, "leave 0 for training, but train asks for 1"),
         ({"train": [0]}, r"train \[0\]"),
         ({"train": []}, r"train \[\]"),
         ({"test": 0}, "test 0"),

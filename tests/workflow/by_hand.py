@@ -15,8 +15,11 @@ from boldly.cli.study import study
 # What only the workflow knows: the packed runs of an upstream experiment are read if they are newer than its data.
 _OWN = ("corpus",)
 
+# Values of the arguments of jobs, by stage and output.
+Arguments = dict[tuple[str, str], dict[str, Any]]
 
-def passed(output: str) -> dict[tuple[str, str], dict[str, Any]]:
+
+def passed(output: str) -> Arguments:
     """Return the arguments of each stage by stage and output, from what a dry run with commands printed."""
     found = {}
     for line in output.splitlines():
@@ -31,10 +34,8 @@ def passed(output: str) -> dict[tuple[str, str], dict[str, Any]]:
     return found
 
 
-def by_hand(
-    config: Path, directory: Path, stage: str, **chosen: str | None
-) -> dict[tuple[str, str], dict[str, Any]]:
-    """Return the arguments of a stage as the command line makes them, in the same form; it stays in the directory."""
+def by_hand(config: Path, directory: Path, stage: str, **chosen: str | None) -> Arguments:
+    """Return the arguments of a stage as the command line makes them; the directory becomes the current one."""
     nothing = dict.fromkeys(("dataset", "subject", "experiment", "figure", "key"))
     args = argparse.Namespace(**{**nothing, **chosen}, config=config, directory=directory, set=[])
     made = [job for job in jobs(stage, study(args, stage), args) if job.stage == stage]

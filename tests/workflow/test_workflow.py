@@ -28,7 +28,7 @@ def test_every_shipped_config_loads() -> None:
     from boldly.config import load_config
 
     for path in sorted((CHECKOUT / "config").glob("*.yaml")):
-        if path.name in ("haxby.yaml", "mdtb.yaml", "song.yaml"):
+        if path.name in ("haxby.yaml", "mdtb.yaml", "small_study.yaml", "song.yaml"):
             continue  # they name variables; test_variables_in_paths and tests/test_config.py read them
         assert load_config(path, CHECKOUT).datasets, path
 
@@ -65,7 +65,10 @@ def test_whole_run_writes_scores_and_figures(done: Path) -> None:
     # One line per fit, "chosen" included, which one pretrained experiment alone does not make.
     assert set(choices["experiment"]) == set(scores.loc[scores["draw"] != "all", "experiment"]) - CONTROLS
     of_decoding = ("downstream_accuracy", "downstream_curves", "downstream_comparisons", "downstream_confusion")
-    for figure in ("upstream_data", "quality", "upstream_losses", *of_decoding):
+    summary = pd.read_csv(done / "results/explain/demomdtb/csm/summary.tsv", sep="\t")
+    assert {"glm_r", "truth_r", "area"} <= set(summary.columns)
+    assert len(list((done / "results/explain/demomdtb/csm/images/patterns").glob("*.nii.gz"))) == 10
+    for figure in ("upstream_data", "explain_maps", "quality", "upstream_losses", *of_decoding):
         for suffix in (".png", ".pdf", ".tsv"):
             assert (done / f"results/figures/{figure}{suffix}").stat().st_size > 0
 

@@ -10,7 +10,7 @@ from snakemake.exceptions import IncompleteCheckpointException, WorkflowError
 from snakemake.logging import logger
 
 # Modules, not names: a Snakefile shares its namespace with Snakemake itself (which has a `parse` of its own).
-from boldly import batches, bids, fingerprints, layout, records
+from boldly import batches, bids, fingerprints, hcp, layout, records
 from boldly import config as settings
 from boldly.samples.shards import subject_shards
 
@@ -39,6 +39,7 @@ PROBES = LAYOUT.probes
 # As a pattern for file names; that of an empty list matches nothing.
 OTHER_EXPERIMENTS = "|".join(re.escape(name) for name in ADAPT if name not in PROBES) or "(?!)"
 SHORTEST_WINDOW = LAYOUT.shortest_window
+EXPLAINED = LAYOUT.explained
 # Packed runs that upstream experiments share, and the datasets that they are of.
 CORPORA = LAYOUT.corpora
 
@@ -57,6 +58,7 @@ wildcard_constraints:
     stage="|".join(batches.STAGES),
     batch="[0-9]+of[0-9]+",
     experiment="[A-Za-z0-9][A-Za-z0-9_.-]*",
+    cohort="|".join(CONFIG.decode) or "(?!)",
 
 
 def options(stage):
@@ -464,6 +466,48 @@ def export_files(wildcards):
     ]
 
 
+def explained():
+    """The tables of all experiments that are explained."""
+    return [f"{folder}/{table}.tsv" for folder in LAYOUT.explanations for table in layout.EXPLANATION_TABLES]
+
+
+def explained_folders_to_write():
+    """Images, pictures and pages of all experiments, as patterns of the dataset."""
+    pattern = f"{layout.EXPLANATION}/{{kind}}"
+    return expand(pattern, allow_missing=True, experiment=EXPLAINED, kind=layout.EXPLANATION_FOLDERS)
+
+
+def explained_folders(wildcards):
+    return LAYOUT.explained_models(wildcards.dataset)
+
+
+def explained_models(wildcards):
+    return [f"{folder}/{layout.ADAPTED}" for folder in explained_folders(wildcards)]
+
+
+def explain_atlas(wildcards):
+    """The atlas of a dataset that is made from images."""
+    return atlas_files() if wildcards.dataset in PREPARED else []
+
+
+def dataset_truth(wildcards):
+    truth = CONFIG.datasets[wildcards.dataset].truth
+    return [truth] if truth else []
+
+
+def explain_arguments(wildcards):
+    """What maps are drawn on and compared with, as arguments; time series and trials are those of the shards."""
+    dataset, truth = wildcards.dataset, dataset_truth(wildcards)
+    arguments = ["--truth", *truth] if truth else []
+    if dataset not in PREPARED:
+        return arguments
+    arguments += ["--atlas", options("atlas")]
+    if not CONFIG.explain.glm:
+        return arguments
+    arguments += ["--trials", layout.TRIALS.format(dataset=dataset)]
+    return [*arguments, "--series", str(Path(layout.TIMESERIES.format(dataset=dataset, subject="")).parent)]
+
+
 def figure_files():
     """The figures that the config has data for."""
     return expand(layout.FIGURE, figure=LAYOUT.figures())
@@ -474,4 +518,33 @@ def report_tables():
     tables = expand(layout.RUNS, dataset=CONFIG.datasets)
     if DOWNSTREAM and ADAPT:
         tables += expand(layout.SCORES, dataset=DOWNSTREAM) + expand(layout.COMPARISONS, dataset=DOWNSTREAM)
-    return tables
+    pictures = [f"{folder}/{kind}" for folder in LAYOUT.explanations for kind in ("pictures", "views")]
+    return tables + explained() + pictures
+
+
+def decoder_config(wildcards):
+    """What a decoder is; it holds the checksums of all that it consists of."""
+    return f"{CONFIG.decode[wildcards.cohort].model}/config.json"
+
+
+def decode_options(wildcards):
+    return CONFIG.decode[wildcards.cohort].model_dump_json(exclude_unset=True)
+
+
+def decode_files(wildcards):
+    """Fingerprint of a person's files, so that they are decoded again where one of them comes, goes or changes."""
+    options = CONFIG.decode[wildcards.cohort]
+    space = options.space or json.loads(Path(options.model, "contract.json").read_text())["space"]
+    return fingerprints.of_subject(options.derivatives, options.events, wildcards.subject, space)
+
+
+def decode_parts(wildcards):
+    """Marks of the people of a cohort who are decoded."""
+    options = CONFIG.decode[wildcards.cohort]
+    about = Path(decoder_config(wildcards))
+    # Without a decoder Snakemake says that its config.json is missing.
+    is_hcp = about.exists() and json.loads(about.read_text())["layout"] == "hcp"
+    of_layout = hcp.subject_folders if is_hcp else bids.subject_folders
+    folders = of_layout(Path(options.derivatives))
+    people = options.participants or [folder.name.removeprefix("sub-") for folder in folders]
+    return [f"results/decode/parts/{wildcards.cohort}/sub-{person.removeprefix('sub-')}.done" for person in people]

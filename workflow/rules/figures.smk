@@ -226,6 +226,22 @@ use rule figure_upstream_losses as figure_upstream_skill with:
         "results/usage/figures/upstream_skill.tsv"
 
 
+use rule figure_upstream_losses as figure_upstream_errors with:
+    input:
+        LAYOUT.figure_tables("upstream_errors"),
+    output:
+        png=report(
+            "results/figures/upstream_errors.png",
+            caption="../report/upstream_errors.rst",
+            category="Models",
+        ),
+        others=multiext("results/figures/upstream_errors", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/upstream_errors.log",
+    benchmark:
+        "results/usage/figures/upstream_errors.tsv"
+
+
 use rule figure_upstream_losses as figure_upstream_scaling with:
     input:
         LAYOUT.figure_tables("upstream_scaling"),
@@ -467,3 +483,37 @@ use rule figure_downstream_confusion as figure_downstream_replication with:
         "results/logs/figures/downstream_replication.log",
     benchmark:
         "results/usage/figures/downstream_replication.tsv"
+
+
+rule figure_explain:
+    """What maps of decoders show (maps), how faithful they are (curves) and what they agree with (agreement)."""
+    input:
+        tables=lambda wildcards: LAYOUT.figure_tables(f"explain_{wildcards.view}"),
+    output:
+        png=report(
+            "results/figures/explain_{view}.png",
+            caption="../report/explain.rst",
+            category="Explanation",
+        ),
+        others=multiext("results/figures/explain_{view}", ".pdf", ".tsv"),
+    log:
+        "results/logs/figures/explain_{view}.log",
+    benchmark:
+        "results/usage/figures/explain_{view}.tsv"
+    wildcard_constraints:
+        view="maps|curves|agreement",
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        options=options("figures"),
+        revision=REVISIONS["figures"],
+    shell:
+        "boldly figures"
+        " --figure explain_{wildcards.view:q}"
+        " --tables {input.tables:q}"
+        " --options {params.options:q}"
+        " --output {output.png:q}"
+        " 2> {log:q}"

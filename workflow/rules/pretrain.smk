@@ -11,7 +11,7 @@ A killed job resumes from its last checkpoint (results/models/upstream/{experime
 rule pretrain:
     input:
         expand(
-            layout.UPSTREAM_MODEL + "/model.safetensors",
+            f"{layout.UPSTREAM_MODEL}/model.safetensors",
             experiment=PRETRAIN,
         ),
 
@@ -22,9 +22,9 @@ rule pretrain_corpus:
         splits=corpus_splits,
         shards=corpus_shards,
     output:
-        frames=layout.CORPUS + "/frames.npy",
-        samples=layout.CORPUS + "/samples.json",
-        linear=layout.CORPUS + "/linear_1.0.safetensors",
+        frames=f"{layout.CORPUS}/frames.npy",
+        samples=f"{layout.CORPUS}/samples.json",
+        linear=f"{layout.CORPUS}/linear_1.0.safetensors",
     log:
         "results/logs/corpus/{corpus}.log",
     benchmark:
@@ -47,10 +47,10 @@ rule pretrain_share:
     """Fit linear forecasts to a share of the training subjects (subjects_fraction)."""
     input:
         splits=corpus_splits,
-        frames=layout.CORPUS + "/frames.npy",
-        samples=layout.CORPUS + "/samples.json",
+        frames=f"{layout.CORPUS}/frames.npy",
+        samples=f"{layout.CORPUS}/samples.json",
     output:
-        layout.CORPUS + "/linear_{share}.safetensors",
+        f"{layout.CORPUS}/linear_{{share}}.safetensors",
     log:
         "results/logs/corpus/{corpus}_{share}.log",
     benchmark:
@@ -83,11 +83,12 @@ rule pretrain_experiment:
         shards=pretrain_shards,
         initial=initial_model,
     output:
-        model=layout.UPSTREAM_MODEL + "/model.safetensors",
-        config=layout.UPSTREAM_MODEL + "/config.json",
-        contract=layout.UPSTREAM_MODEL + "/contract.json",
-        train=layout.UPSTREAM_MODEL + "/train_history.csv",
-        evaluation=layout.UPSTREAM_MODEL + "/eval_history.csv",
+        model=f"{layout.UPSTREAM_MODEL}/model.safetensors",
+        config=f"{layout.UPSTREAM_MODEL}/config.json",
+        contract=f"{layout.UPSTREAM_MODEL}/contract.json",
+        train=f"{layout.UPSTREAM_MODEL}/train_history.csv",
+        evaluation=f"{layout.UPSTREAM_MODEL}/eval_history.csv",
+        parcels=f"{layout.UPSTREAM_MODEL}/parcel_errors.tsv",
     log:
         "results/logs/pretrain/{experiment}.log",
     benchmark:

@@ -29,8 +29,4 @@ rule report:
         # On standard input: the config of many experiments is longer than an argument may be.
         config=CONFIG.model_dump_json(),
     shell:
-        "boldly report"
-        " --config -"
-        " --output {output.page:q}"
-        " <<< {params.config:q}"
-        " > {log:q} 2>&1"
+        "boldly report" " --config -" " --output {output.page:q}" " <<< {params.config:q}" " > {log:q} 2>&1"

@@ -13,12 +13,12 @@ import sys
 from pathlib import Path
 
 from boldly import __version__
-from boldly.cli import decoding, explain, learning, preparation, report, sharing, tools
+from boldly.cli import decoding, explain, learning, preparation, report, sharing, site, tools
 from boldly.cli.arguments import Parser
 from boldly.records import SPEAKER, InputError
 
 # In the order of `boldly --help`.
-MODULES = (preparation, learning, decoding, explain, sharing, tools, report)
+MODULES = (preparation, learning, decoding, explain, sharing, tools, site, report)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,6 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
         count = len(error.problems)
         problems = "".join(f"\n- {problem}" for problem in error.problems)
         _say(f"{count} problem{'s' if count != 1 else ''} with the input{problems}")
+        return 1
+    except BrokenPipeError:
+        # Whoever reads has read enough: `boldly inspect ... | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         # A full disk, a file that may not be read: no fault of the program, so no traceback.

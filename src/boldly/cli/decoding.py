@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from boldly.cli.arguments import Commands, command, flag, path, preprocess_options
-
-if TYPE_CHECKING:
-    from boldly.config import TaskOptions
+from boldly.cli.arguments import Commands, command, flag, json_options, path, preprocess_options
+from boldly.records import InputError, Problem
 
 
 def add(commands: Commands) -> None:
@@ -40,39 +38,55 @@ def add(commands: Commands) -> None:
     )
 
     sub = command(commands, "decode", _decode, "apply a decoder to the people of a derivatives folder")
-    path(sub, "model", "folder of the decoder, from boldly package")
-    path(sub, "derivatives", "folder of fMRIPrep")
+    path(sub, "model", "folder of the decoder, from boldly package", default=None)
+    path(sub, "derivatives", "folder of fMRIPrep", default=None)
+    path(sub, "fmriprep", "folder of fMRIPrep, where the derivatives are denoised images alone", default=None)
     path(sub, "output", "folder to write: a BIDS derivative of tables and pictures")
     path(sub, "events", "BIDS folder with events: trials are decoded; default: sliding windows", default=None)
     flag(sub, "participant", "labels of the people; default: all", nargs="+", default=None, metavar="LABEL")
     flag(sub, "bids-task", "BIDS tasks; default: all", nargs="+", default=None, metavar="TASK")
+    flag(
+        sub,
+        "filter",
+        "use only runs with these values of BIDS entities: session=pre run=2",
+        nargs="+",
+        default=[],
+        metavar="ENTITY=VALUE",
+    )
     flag(sub, "window-s", "length of sliding windows, s; default: a training trial", type=float, default=None)
     flag(sub, "step-s", "distance of sliding windows, s; default: a quarter of one", type=float, default=None)
     flag(
         sub,
         "allow-mismatch",
-        "fields of the contract in which the data may differ from the training (space, confounds, ...); also t_r "
-        "and coverage",
+        "in what the data may differ from the training: space, atlas_sha256, confounds, t_r, coverage, ...",
         nargs="+",
-        default=[],
+        default=None,
         metavar="FIELD",
     )
     path(sub, "atlas", "image of the atlas, where it does not lie in the folder of the decoder", default=None)
-    flag(sub, "space", "space of the images; needs --allow-mismatch space where it is another one", default=None)
+    flag(sub, "space", "space of the images, where it is another one than in the training", default=None)
     path(sub, "task", "YAML file that says how events become trials; default: as in the training", default=None)
+    flag(sub, "preprocess", "other options of preprocess, as JSON", default=None, metavar="JSON")
     flag(
         sub,
-        "preprocess",
-        "other options of preprocess as JSON (needs --allow-mismatch confounds)",
+        "without-mask",
+        "a run without a brain mask is defective, or its whole image is brain",
+        choices=["error", "whole_image"],
         default=None,
-        metavar="JSON",
     )
-    sub.add_argument(
-        "--without-mask", action="store_true", help="where a run has no mask, all of the image is brain"
+    flag(
+        sub,
+        "on-error",
+        "defective runs make the command fail in the end, or are only listed in problems.tsv; default: stop",
+        choices=["stop", "exclude"],
+        default=None,
     )
     flag(sub, "workers", "runs decoded at the same time; default: one per core", type=int, default=None)
     path(sub, "cache", "folder of projections and fetched atlases; default: the user's cache", default=None)
-    sub.add_argument("--no-summary", action="store_true", help="leave scores.tsv to a later call (parallel jobs)")
+    sub.add_argument(
+        "--no-summary", action="store_true", help="leave scores and problems.tsv to a last call (parallel jobs)"
+    )
+    json_options(sub, section="decode.<name>, for all that is not given otherwise,")
 
 
 def _package(args: argparse.Namespace) -> None:
@@ -91,33 +105,67 @@ def _package(args: argparse.Namespace) -> None:
 
 
 def _decode(args: argparse.Namespace) -> None:
+    import json
+
+    from boldly.config import DecodeOptions, parse
     from boldly.decoding import cohort
 
-    people = args.participant and tuple(label.removeprefix("sub-") for label in args.participant)
+    given = {
+        "model": args.model and str(args.model),
+        "derivatives": args.derivatives and str(args.derivatives),
+        "fmriprep": args.fmriprep and str(args.fmriprep),
+        "events": args.events and str(args.events),
+        "participants": args.participant and [label.removeprefix("sub-") for label in args.participant],
+        "tasks": args.bids_task,
+        "filters": _filters(args.filter) or None,
+        "space": args.space,
+        "task": _yaml(args.task),
+        "preprocess": args.preprocess and _preprocess(args.preprocess),
+        "window_s": args.window_s,
+        "step_s": args.step_s,
+        "without_mask": args.without_mask,
+        "atlas": args.atlas and str(args.atlas),
+        "allow_mismatch": args.allow_mismatch,
+        "on_error": args.on_error,
+    }
+    options = _json(args.options) | {name: value for name, value in given.items() if value is not None}
     cohort.run(
-        model=args.model,
-        cohort=cohort.Cohort(
-            derivatives=args.derivatives,
-            events=args.events,
-            participants=people,
-            tasks=args.bids_task and tuple(args.bids_task),
-            space=args.space,
-            task=_task(args.task),
-            preprocess=None if args.preprocess is None else preprocess_options(args.preprocess, "--preprocess"),
-            window_s=args.window_s,
-            step_s=args.step_s,
-            without_mask=args.without_mask,
-        ),
+        options=parse(DecodeOptions, json.dumps(options), "the command line"),
         output=args.output,
-        allow_mismatch=args.allow_mismatch,
-        atlas=args.atlas,
         cache=args.cache,
         workers=args.workers,
         summary=not args.no_summary,
     )
 
 
-def _task(file: Path | None) -> TaskOptions | None:
-    from boldly.config import TaskOptions, parse, read_yaml
+def _json(text: str) -> dict[str, Any]:
+    import json
 
-    return None if file is None else parse(TaskOptions, read_yaml(str(file), "--task"), str(file))
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(Problem("--options", "", f"not JSON: {error}", "pass a JSON object")) from None
+    if not isinstance(content, dict):
+        raise InputError(Problem("--options", "", "no JSON object", "pass a JSON object"))
+    return content
+
+
+def _filters(words: list[str]) -> dict[str, list[str | int]]:
+    """Return values by entity; numbers also mean their padded spelling."""
+    filters: dict[str, list[str | int]] = {}
+    for word in words:
+        entity, equals, value = word.partition("=")
+        if not (entity and equals and value):
+            raise InputError(Problem("--filter", "", f"'{word}' is not ENTITY=VALUE", "write it as run=2"))
+        filters.setdefault(entity, []).append(int(value) if value.isdigit() else value)
+    return filters
+
+
+def _preprocess(text: str) -> dict[str, Any]:
+    return preprocess_options(text, "--preprocess").model_dump(mode="json", exclude_unset=True)
+
+
+def _yaml(file: Path | None) -> Any:
+    from boldly.config import read_yaml
+
+    return None if file is None else read_yaml(str(file), "--task")

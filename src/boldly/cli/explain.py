@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import argparse
 
-from boldly.cli.arguments import Commands, command, flag, json_options, parsed, path
+from boldly.cli.arguments import Commands, flag, json_options, parsed, path
+from boldly.cli.stages import stage_command
 from boldly.records import InputError, Problem
 
 
 def add(commands: Commands) -> None:
     """Register the stage."""
-    sub = command(
-        commands, "explain", _explain, "show which parcels made decoders say so, and how faithful that is"
-    )
+    sub = stage_command(commands, "explain", _explain, "show which parcels made decoders say so, and test it")
+    sub.choose("dataset", "name of the dataset; beside --config by default all", metavar="NAME")
+    sub.choose("experiment", "decoders to explain; default: those of the config", metavar="NAME", nargs="+")
     path(sub, "models", "folders of adapted experiments", nargs="+", default=[])
     path(sub, "model", "in their place: folder of a decoder that `boldly package` wrote", default=None)
-    flag(sub, "dataset", "name of the dataset (with --models)", default=None)
-    path(
-        sub,
-        "shards",
-        "folder of the dataset's shards; with --model: that folder, or tars of labelled trials",
-        nargs="+",
-    )
-    flag(sub, "atlas", "config section atlas as JSON, for names and images; default: that of the packaged decoder",
-         default="null", metavar="JSON")  # fmt: skip
+    text = "folder of the dataset's shards; with --model also tars of labelled trials"
+    path(sub, "shards", text, nargs="+")
+    text = "config section atlas as JSON, for names and images; default: that of the packaged decoder"
+    flag(sub, "atlas", text, default="null", metavar="JSON")
     path(sub, "series", "folder of the dataset's time series, for a general linear model", default=None)
     path(sub, "trials", "its table of trials, from index", default=None)
     path(sub, "truth", "how parcels respond to states (simulated data)", default=None)
     json_options(sub)
-    flag(sub, "allow-mismatch", "fields of the contract in which a packaged decoder and the trials may differ",
-         nargs="+", default=[], metavar="FIELD")  # fmt: skip
+    text = "fields of the contract in which a packaged decoder and the trials may differ"
+    flag(sub, "allow-mismatch", text, nargs="+", default=[], metavar="FIELD")
     path(sub, "output", "folder to write; with --models it gets a folder for each experiment")
 
 

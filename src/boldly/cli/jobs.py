@@ -326,6 +326,27 @@ def _adapted(study: Layout, dataset: str, wanted: list[str] | None) -> list[Path
     return [root / name for name in names]
 
 
+def _explain(study: Layout, args: argparse.Namespace) -> Iterator[Job]:
+    from boldly import layout
+
+    config = study.config
+    for dataset in choice(args.dataset, config.explain.datasets or study.downstream, "dataset"):
+        truth, is_prepared = config.datasets[dataset].truth, dataset in study.prepared
+        series = Path(layout.TIMESERIES.format(dataset=dataset, subject="")).parent
+        values = {
+            "dataset": dataset,
+            "models": _adapted(study, dataset, args.experiment or study.explained),
+            "shards": [Path(study.shard_folder(dataset))],
+            "atlas": config.atlas.model_dump_json() if config.atlas is not None and is_prepared else "null",
+            "series": series if is_prepared else None,
+            "trials": Path(layout.TRIALS.format(dataset=dataset)) if is_prepared else None,
+            "truth": None if truth is None else Path(truth),
+            "options": config.explain.model_dump_json(),
+            "output": Path(layout.EXPLANATION.format(dataset=dataset, experiment="")),
+        }
+        yield Job("explain", dataset, values)
+
+
 def _figures(study: Layout, args: argparse.Namespace) -> Iterator[Job]:
     from boldly import layout
 
@@ -358,5 +379,6 @@ _JOBS: dict[str, Callable[[Layout, argparse.Namespace], Iterator[Job]]] = {
     "pretrain": _pretrain,
     "adapt": _adapt,
     "evaluate": _evaluate,
+    "explain": _explain,
     "figures": _figures,
 }

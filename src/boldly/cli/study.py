@@ -81,6 +81,7 @@ def models_of(stage: str) -> dict[str, type[Section]]:
         "pretrain": config.PretrainOptions,
         "adapt": config.AdaptOptions,
         "evaluate": config.EvaluateOptions,
+        "explain": config.ExplainOptions,
         "figures": config.FiguresOptions,
     }
     return {"": models[stage]}

@@ -65,10 +65,32 @@ def add(commands: Commands) -> None:
     flag(sub, "heads", "attention heads, where train_config.json is lost", type=int, default=None)
     path(sub, "labels", "names of a decoder's states (labels.json of its shards)", default=None)
 
+    _add_check(commands)
     _add_status(commands)
     sub = command(commands, "inspect", _inspect, "print what shards, time series, models and tables hold")
     sub.add_argument("paths", nargs="+", type=Path, help="files or model folders")
     sub.add_argument("--all", action="store_true", help="each of many files of a folder, not their summary")
+
+
+def _add_check(commands: Commands) -> None:
+    sub = command(commands, "check", _check, "check a config without running anything, and say what it makes")
+    sub.add_argument("config", type=Path, help="config of a study (YAML)")
+    sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="as of the stages")
+    path(sub, "directory", "folder of the study; default: this one", default=Path())
+
+
+def _check(args: argparse.Namespace) -> None:
+    from boldly.cli.study import study
+
+    layout = study(args, "index")
+    config = layout.config
+    print(f"{args.config}: nothing is wrong with it")
+    print(f"  datasets: {', '.join(f'{name} ({options.role})' for name, options in config.datasets.items())}")
+    print(f"  pretrain: {', '.join(config.pretrain.experiments) or 'nothing'}")
+    print(f"  adapt: {', '.join(config.adapt.experiments) or 'nothing'}")
+    print(f"  figures: {', '.join(layout.figures())}")
+    for warning in config.warnings():
+        print(f"  warning: {warning}")
 
 
 def _add_status(commands: Commands) -> None:

@@ -25,6 +25,7 @@ from boldly.config.datasets import (
     TaskOptions,
     UpstreamSplitOptions,
 )
+from boldly.config.decoding import DecodeOptions
 from boldly.config.explanation import ExplainMethod, ExplainOptions, RivalMethod
 from boldly.config.preparation import (
     BatchOptions,
@@ -75,6 +76,7 @@ __all__ = [
     "Config",
     "ContractField",
     "DatasetOptions",
+    "DecodeOptions",
     "DeviceOptions",
     "DownstreamSplitOptions",
     "EvaluateOptions",

@@ -270,17 +270,20 @@ class DownstreamSplitOptions(Section):
     by: Literal["subject", "run"] = Field(
         "subject", description="Unit of the split; `run` only where there is one subject (named in reports)."
     )
-    train: list[int] = Field(
-        [1, 3, 6, 11],
-        description="Numbers of training units; with the validation units they are the n of results.",
+    train: list[int] | None = Field(
+        None,
+        description="Numbers of training units; with the validation units they are the n of results. Default: 1, "
+        "3, 6 and 11, as far as there are units, and with `leave_one_out` all but the tested one.",
     )
     validation: int = Field(
         0,
         ge=0,
         description="Number of units whose labels only choose; 0: choices are made within the training units.",
     )
-    test: int | Literal["leave_one_out"] = Field(
-        9, description="Number of test units, the same in all draws; or each unit in turn."
+    test: int | Literal["leave_one_out"] | None = Field(
+        None,
+        description="Number of test units, the same in all draws; or each unit in turn (`leave_one_out`). "
+        "Default: 9 where that leaves enough for training (20 units), else `leave_one_out`.",
     )
     draws: int = Field(5, ge=1, description="Random draws of training units per number.")
     group: str | None = Field(None, description=_GROUP)

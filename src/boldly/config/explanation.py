@@ -18,8 +18,8 @@ class ExplainOptions(Section):
 
     experiments: list[ExperimentName] | None = Field(
         None,
-        description="Downstream experiments to explain; []: none. Default: the first pretrained one, else the first "
-        "baseline.",
+        description="Downstream experiments to explain; []: none. Default: the first pretrained one, else the "
+        "first baseline.",
     )
     datasets: list[Name] | None = Field(None, description="Downstream datasets; default: all.")
     methods: list[ExplainMethod] = Field(
@@ -44,6 +44,12 @@ class ExplainOptions(Section):
         "signals (read-outs tangent and correlation), for which zero is no place.",
     )
     references: int = Field(4, ge=1, description="Trials that paths start from, for reference trials.")
+    occlusions: int = Field(
+        20000,
+        ge=1,
+        description="Windows that occlusion may ask a decoder for, trials times parcels; with many parcels fewer "
+        "trials of each state are occluded, at least one.",
+    )
     removed: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
         [0.05, 0.1, 0.2, 0.35, 0.5, 0.75],
         description="Shares of the parcels that are removed for the faithfulness curves, beside none and all.",

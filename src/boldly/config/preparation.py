@@ -64,7 +64,7 @@ class BatchOptions(Section):
 
 
 class PrepareOptions(Section):
-    """What `boldly prepare` is told of a dataset: the sections of the three stages, and what they take from others."""
+    """What `boldly prepare` is told of a dataset: sections of the three stages, and what they take from others."""
 
     preprocess: PreprocessOptions = PreprocessOptions()
     parcellate: ParcellateOptions = ParcellateOptions()

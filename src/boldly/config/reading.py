@@ -147,9 +147,17 @@ def _expand_variables(config: Config) -> Config:
     atlas = expand(config.atlas, ("path", "labels", "cache"), "atlas") if config.atlas else None
     datasets = {name: expand(options, _PATHS, f"datasets.{name}") for name, options in config.datasets.items()}
     preprocess = expand(config.preprocess, ("preset",), "preprocess")
+    sections = {}
+    for section, fields in (("pretrain", ("initialise",)), ("adapt", ("pretrained", "untrained", "scratch"))):
+        own = getattr(config, section)
+        experiments = {
+            name: expand(options, fields, f"{section}.experiments.{name}")
+            for name, options in own.experiments.items()
+        }
+        sections[section] = own.model_copy(update={"experiments": experiments})
     if problems:
         raise InputError(problems)
-    return config.model_copy(update={"atlas": atlas, "datasets": datasets, "preprocess": preprocess})
+    return config.model_copy(update={"atlas": atlas, "datasets": datasets, "preprocess": preprocess, **sections})
 
 
 def _find(path: str, checkout: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Self
 
@@ -12,6 +13,7 @@ from pydantic import (
 
 from boldly.config.adaptation import PROBE_BASELINES, AdaptOptions, AdaptSection
 from boldly.config.datasets import SURFACES, AtlasOptions, DatasetOptions, TaskOptions
+from boldly.config.decoding import DecodeOptions
 from boldly.config.explanation import ExplainOptions
 from boldly.config.preparation import (
     BatchOptions,
@@ -84,6 +86,9 @@ class Config(Section):
     evaluate: EvaluateOptions = Field(EvaluateOptions(), description="Stage evaluate.")
     explain: ExplainOptions = Field(ExplainOptions(), description="Stage explain.")
     figures: FiguresOptions = Field(FiguresOptions(), description="Stage figures.")
+    decode: dict[Name, DecodeOptions] = Field(
+        {}, description="People to whom finished decoders are applied, by name (`snakemake decode`)."
+    )
     batches: BatchOptions = Field(BatchOptions(), description="Jobs that prepare subjects.")
     devices: dict[ExperimentName, DeviceOptions] = Field(
         {}, description="What upstream experiments train on, by name; `default`: the others."
@@ -175,6 +180,13 @@ class Config(Section):
                     f"{FEW_UNITS[few]} standard errors to each side and says next to nothing; "
                     "`test: leave_one_out` tests each unit in turn"
                 )
+            if options.role == "upstream" and (same := self._tested_people(name)):
+                lines.append(
+                    f"datasets.{name}: its people come from the same folder as those of {', '.join(same)}, where "
+                    "some are tested: nobody may be pretrained on and tested, so set "
+                    "split.upstream.shared_people to exclude (leave them out) or allow (the split records them), "
+                    f"or, if they are others, give datasets.{name}.source a name"
+                )
             if options.derivatives is None:
                 continue
             task = options.task
@@ -204,6 +216,15 @@ class Config(Section):
                 )
         return lines
 
+    def _tested_people(self, name: str) -> list[str]:
+        """Return the downstream datasets of the same people, where nothing says what is to be done about them."""
+        options = self.datasets[name]
+        split = options.split or self.split.upstream
+        if getattr(split, "shared_people", "error") != "error":
+            return []
+        others = self.datasets.items()
+        return [other for other, its in others if its.role == "downstream" and its.people == options.people]
+
     @model_validator(mode="after")
     def _names_meet(self) -> Self:
         wrong = []
@@ -217,12 +238,13 @@ class Config(Section):
                             "has no weights to train and no random ones; take `pretrained` with method probe"
                         )
                     continue
-                if not Path(upstream).is_dir():
+                if not _is_folder(upstream):
                     wrong.append(
                         f"adapt.experiments.{name}.{options.kind}: no upstream experiment '{upstream}' "
                         f"(there are: {', '.join(self.pretrain.experiments) or 'none'})"
                     )
         wrong += self._wrong_members()
+        wrong += self._wrongly_explained()
         wrong += self._unknown_starts()
         if strangers := sorted(set(self.devices) - {"default", *self.pretrain.experiments}):
             wrong.append(f"devices: no upstream experiment {', '.join(strangers)}")
@@ -288,6 +310,22 @@ class Config(Section):
                     wrong.append(f"{field}: '{member}' is not adapted to all datasets of '{name}'")
         return wrong
 
+    def _wrongly_explained(self) -> list[str]:
+        """Say which experiments and datasets cannot be explained."""
+        experiments, wrong = self.adapt.experiments, []
+        downstream = [name for name, options in self.datasets.items() if options.role == "downstream"]
+        if unknown := sorted(set(self.explain.datasets or ()) - set(downstream)):
+            wrong.append(f"explain.datasets: no downstream dataset {', '.join(unknown)}")
+        datasets = self.explain.datasets or downstream
+        for name in self.explain.experiments or ():
+            field = f"explain.experiments: '{name}'"
+            if name not in experiments:
+                there = ", ".join(experiments) or "none"
+                wrong.append(f"{field} is no downstream experiment (there are: {there})")
+            elif absent := sorted(set(datasets) - set(experiments[name].datasets or downstream)):
+                wrong.append(f"{field} is not adapted to {', '.join(absent)}; name explain.datasets")
+        return wrong
+
     def _unknown_starts(self) -> list[str]:
         """Say what is wrong with the weights that upstream experiments start from."""
         experiments = self.pretrain.experiments
@@ -300,8 +338,14 @@ class Config(Section):
             field = f"pretrain.experiments.{name}.initialise"
             if start in seen:
                 wrong.append(f"{field}: {' starts from '.join([*seen, start])}")
-            elif len(seen) == 1 and start is not None and not Path(start).is_dir():
+            elif len(seen) == 1 and start is not None and not _is_folder(start):
                 wrong.append(
                     f"{field}: '{start}' is neither an upstream experiment ({', '.join(experiments)}) nor a folder"
                 )
         return wrong
+
+
+def _is_folder(path: str) -> bool:
+    """Tell whether a path, with its variables, is a folder; of a variable that is not set `resolve` tells."""
+    path = os.path.expandvars(path)
+    return "$" in path or Path(path).is_dir()

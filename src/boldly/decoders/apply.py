@@ -14,14 +14,16 @@ from boldly.decoders import probe as probes
 from boldly.decoders.encoders import ENCODERS, SIGNAL, States, identity, network_states, signal_states
 from boldly.decoders.probe import FeatureCache, Probe
 from boldly.models.basis import FILE, Basis, load_basis
-from boldly.models.build import WEIGHTS, load_contract, load_encoder
 from boldly.provenance import check_same
 from boldly.records import InputError, Problem
 from boldly.samples.corpus import Corpus
-from boldly.training.decoding import load_decoder, logits_of, predict, predict_logits
 
+# Imported where a network is at hand: decoders in closed form start in a third of the time, and without torch.
 if TYPE_CHECKING:
     from torch import nn
+
+# File of a network's weights (`boldly.models.build`).
+WEIGHTS = "model.safetensors"
 
 
 def predict_fits(
@@ -52,6 +54,9 @@ def predict_fits(
     InputError
         For missing or damaged decoders, and those whose contract differs from that of the trials.
     """
+    from boldly.models.build import load_contract
+    from boldly.training.decoding import predict, predict_logits
+
     folder = Path(folder)
     trained = [name for name in fits if not (folder / name / probes.CONFIG).exists()]
     for name in trained:
@@ -98,6 +103,8 @@ class LoadedFit:
         self.probe = Probe.load(folder / name) if (folder / name / probes.CONFIG).exists() else None
         self.network: nn.Module | None = None
         if self.probe is None or (folder / name / WEIGHTS).exists():
+            from boldly.training.decoding import load_decoder
+
             self.network = load_decoder(folder / name)
         self._encoders = _Encoders(folder)
         for member in self.probe.members if self.probe is not None else ():
@@ -119,14 +126,17 @@ class LoadedFit:
 
     def probabilities(self, corpus: Corpus) -> NDArray[np.float32]:
         """Return the probability of each state for each trial, shape (R, labels); contracts are not compared."""
-        logits = None if self.network is None else logits_of(self.network, corpus)
-        if self.probe is None:
-            import torch
+        if self.network is None:
+            assert self.probe is not None
+            return _Encoded(self._encoders, corpus).probabilities(self.probe)
+        import torch
 
-            assert logits is not None
+        from boldly.training.decoding import logits_of
+
+        logits = logits_of(self.network, corpus)
+        if self.probe is None:
             return torch.from_numpy(logits).softmax(dim=1).numpy()
-        probabilities = _Encoded(self._encoders, corpus).probabilities(self.probe)
-        return probabilities if logits is None else _tuned(probabilities, logits)
+        return _tuned(_Encoded(self._encoders, corpus).probabilities(self.probe), logits)
 
 
 def _tuned(probabilities: NDArray[np.float32], logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -145,6 +155,8 @@ class _Encoders:
 
     def load(self, name: str) -> tuple[nn.Module, Basis | None]:
         if name not in self._loaded:
+            from boldly.models.build import load_encoder
+
             folder = self.folder / ENCODERS / name
             self._loaded[name] = load_encoder(folder), load_basis(folder)
         return self._loaded[name]

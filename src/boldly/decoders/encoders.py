@@ -111,8 +111,7 @@ def network_states(network: nn.Module, corpus: Corpus, longest: int) -> States:
     import torch
 
     from boldly.models.build import encode_with
-    from boldly.samples.windows import Trials
-    from boldly.training.validation import TRIALS_PER_BATCH, to_device
+    from boldly.samples.windows import TRIALS_PER_BATCH, Trials, to_device
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device).eval()

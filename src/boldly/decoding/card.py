@@ -88,7 +88,7 @@ def _use(about: About) -> str:
     return (
         "## Use\n\n"
         "```bash\n"
-        "pip install 'boldly[train]'\n"
+        "pip install 'boldly[decode]'\n"
         f"boldly decode --model {about.name} --derivatives /data/fmriprep --output decoded\n"
         "```\n\n"
         "```python\n"
@@ -148,11 +148,11 @@ def _hz(value: float | None) -> str:
 
 def _training(about: About) -> str:
     training = about.training
-    units = [*training.train, *training.validation]
+    units = [unit.removeprefix(f"ds-{training.dataset}_") for unit in (*training.train, *training.validation)]
     listed = ", ".join(sorted(units)[:_MOST_UNITS]) + (", ..." if len(units) > _MOST_UNITS else "")
     lines = [
-        f"Dataset `{training.dataset}`; {training.n} labelled {training.by}s ({listed}); "
-        f"{len(training.test)} {training.by}s for testing, which it never saw.",
+        f"Dataset `{training.dataset}`; {_count(training.n, 'labelled ' + training.by)} ({listed}); "
+        f"{_count(len(training.test), training.by)} for testing, which it never saw.",
         f"Experiment `{training.experiment}` ({training.kind}: {training.start}), draw {training.draw}, seed "
         f"{training.seed}. {_kind(about)}",
     ]
@@ -161,6 +161,10 @@ def _training(about: About) -> str:
     if training.picked:
         lines.append(f"Why this one was packaged: {training.picked}.")
     return "## Training\n\n" + "\n\n".join(lines) + "\n"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _kind(about: About) -> str:
@@ -230,16 +234,21 @@ def _shortcuts(about: About, scores: pd.DataFrame) -> str:
         return "## Shortcuts\n\nNo control was fitted.\n"
     records = controls.to_dict("records")
     flagged = [row for row in records if isinstance(row["flag"], str) and row["flag"]]
+    named = ", ".join(f"{_control(row)} ({row['flag']})" for row in flagged)
     verdict = (
-        "What the controls reach above chance needs no brain signal: " + "; ".join(str(r["flag"]) for r in flagged)
+        f"What they reach needs no brain signal, and part of the decoder's accuracy may come from it: {named}"
         if flagged
         else "None of them is better than chance: nothing of the decoder's accuracy needs to come from them"
     )
-    rows = [(str(row["experiment"]).removeprefix("control_"), _interval(row)) for row in records]
+    rows = [(_control(row), _interval(row)) for row in records]
     return (
         "## Shortcuts\n\nClassifiers that see no signals, only the length, the position or the head motion of a "
         f"trial. {verdict}.\n\n{_table(('seen', 'accuracy'), rows)}"
     )
+
+
+def _control(row: dict[Any, Any]) -> str:
+    return str(row["experiment"]).removeprefix("control_")
 
 
 def _comparisons(about: About, comparisons: pd.DataFrame) -> str:
@@ -265,7 +274,8 @@ def _recalls(about: About, scores: pd.DataFrame) -> str:
     if not len(own):
         return ""
     rows = [(row["label"], _interval(row)) for row in own.to_dict("records")]
-    return f"## States\n\nShare of the trials of each state that is named correctly.\n\n{_table(('state', 'recall'), rows)}"
+    shown = _table(("state", "recall"), rows)
+    return f"## States\n\nShare of the trials of each state that is named correctly.\n\n{shown}"
 
 
 def _limits(about: About, scores: pd.DataFrame) -> str:
@@ -275,8 +285,8 @@ def _limits(about: About, scores: pd.DataFrame) -> str:
         "probability says which of them is likeliest, not that it is there.",
         f"It was trained on {training.n} {training.by}s of one dataset; other scanners, tasks, ages and patients "
         "were not tested unless the scores say so.",
-        "Sliding windows (`boldly decode` without events) hold more than one state where states change; scores are "
-        "those of whole trials.",
+        "Sliding windows (`boldly decode` without events) hold more than one state where states change; scores "
+        "are those of whole trials.",
         "No medical device: it must not be used for decisions about people.",
     ]
     if training.by == "run":

@@ -1,4 +1,4 @@
-"""Tool decode: a decoder applied to all runs of a derivatives folder, as tables and pictures of a BIDS derivative."""
+"""Tool decode: a decoder applied to a derivatives folder, as tables and pictures of a BIDS derivative."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import re
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -19,18 +19,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import boldly
 from boldly import bids
-from boldly.config import REVISIONS, DatasetOptions, EvaluateOptions, IndexOptions, PreprocessOptions, TaskOptions
+from boldly.config import REVISIONS, DatasetOptions, DecodeOptions, EvaluateOptions, IndexOptions
 from boldly.decoding.decoder import PROBABILITY, Decoder
 from boldly.decoding.folder import CONFIG, atlas_options
 from boldly.decoding.preparation import Recipe
 from boldly.decoding.timeline import draw_timeline
 from boldly.files import read_json, read_tsv, write_json, write_tsv
 from boldly.provenance import check_same, file_sha256
-from boldly.records import InputError, Problem, Run, read_runs, write_scores
+from boldly.records import InputError, Problem, Run, read_runs, write_problems, write_scores
 from boldly.stages import index
 from boldly.stages.evaluate.predictions import Experiment, FitPredictions, Trials
 from boldly.stages.evaluate.references import uniform_guessing
@@ -53,58 +54,20 @@ _FLAGS = {
     f"datasets.{_DATASET}.space": "--space",
     f"datasets.{_DATASET}.subjects": "--participant",
     f"datasets.{_DATASET}.tasks": "--bids-task",
+    f"datasets.{_DATASET}.filters": "--filter",
     f"datasets.{_DATASET}.without_mask: whole_image": "--without-mask",
     "(index.on_error: exclude)": "",
 }
 _OTHER_REGRESSION = (
-    "the decoder was trained with this regression: compute the confounds again, or change it with --preprocess and "
-    "accept that with --allow-mismatch confounds"
+    "the decoder was trained with this regression: compute the confounds again, or change it with --preprocess "
+    "and accept that with --allow-mismatch confounds"
 )
-
-
-@dataclass(frozen=True)
-class Cohort:
-    """The people that are decoded, and what is asked of their runs.
-
-    Attributes
-    ----------
-    derivatives : Path
-        Folder of fMRIPrep.
-    events : Path or None
-        BIDS folder with their events; None: sliding windows.
-    participants, tasks : tuple of str or None
-        Labels of the people, and BIDS tasks; None: all.
-    space : str or None
-        Space of the images; None: that of the contract.
-    task : TaskOptions or None
-        How events become trials; None: as in the training.
-    preprocess : PreprocessOptions or None
-        Nuisance regressors; None: those of the training.
-    window_s, step_s : float or None
-        Sliding windows, see `boldly.decoding.decoder.Decoder.decode`.
-    without_mask : bool
-        Whether the whole image counts as brain where a run has no mask.
-    """
-
-    derivatives: Path
-    events: Path | None = None
-    participants: tuple[str, ...] | None = None
-    tasks: tuple[str, ...] | None = None
-    space: str | None = None
-    task: TaskOptions | None = None
-    preprocess: PreprocessOptions | None = None
-    window_s: float | None = None
-    step_s: float | None = None
-    without_mask: bool = False
 
 
 def run(
     *,
-    model: Path,
-    cohort: Cohort,
+    options: DecodeOptions,
     output: Path,
-    allow_mismatch: Collection[str] = (),
-    atlas: Path | None = None,
     cache: Path | None = None,
     workers: int | None = None,
     summary: bool = True,
@@ -116,57 +79,56 @@ def run(
 
     Parameters
     ----------
-    model : Path
-        Folder of the decoder.
-    cohort : Cohort
-        Whom to decode.
+    options : DecodeOptions
+        The decoder, whom to decode, and in what they may differ from the training.
     output : Path
         Folder of the derivative dataset: ``sub-<label>/[ses-<label>/]func/*_desc-<decoder>_decoding.tsv`` and
         ``.json``, a row per trial or window; ``sub-<label>/figures/*_decoding.png``; ``scores.tsv`` where there
         are events; ``problems.tsv`` where runs are defective; ``dataset_description.json``.
-    allow_mismatch : collection of str
-        Contract fields in which the data may differ; also "t_r" and "coverage".
-    atlas, cache : Path, optional
+    cache : Path, optional
         See `boldly.decoding.decoder.Decoder.from_pretrained`.
     workers : int, optional
         Runs that are decoded at the same time; default: one for each core.
     summary : bool, default=True
-        Whether scores of all that lies in `output` are written.
+        Whether scores of all that lies in `output`, and the table of problems, are written: left to a last call
+        where several write to the same folder.
 
     Raises
     ------
     InputError
         For a decoder or a cohort that cannot be used at all; and, when all other runs are decoded, with every
-        problem of every defective run.
+        problem of every defective run, unless `options.on_error` is "exclude".
     """
-    decoder = Decoder.from_pretrained(model, atlas=atlas, cache=cache, allow_mismatch=allow_mismatch)
-    recipe = decoder.recipe(task=cohort.task, preprocess=cohort.preprocess)
-    records, problems = find_runs(decoder, cohort, recipe)
-    jobs = [_job(decoder, recipe, cohort, record, output) for record in records]
+    decoder = Decoder.from_pretrained(
+        options.model, atlas=options.atlas, cache=cache, allow_mismatch=options.allow_mismatch
+    )
+    recipe = decoder.recipe(task=options.task, preprocess=options.preprocess)
+    records, problems = find_runs(decoder, options, recipe)
+    jobs = [_job(decoder, recipe, options, record, output) for record in records]
     todo = [job for job in jobs if not job.is_done()]
     if len(todo) < len(jobs):
         logger.info("%d of %d runs are decoded already, unchanged", len(jobs) - len(todo), len(jobs))
-    for number, (job, found) in enumerate(_decode_all(decoder, recipe, cohort, todo, workers or _cores()), 1):
+    for number, (job, found) in enumerate(_decode_all(decoder, recipe, options, todo, workers or _cores()), 1):
         if found:
             job.remove()
         problems += found
         outcome = f"defective: {found[0].message}" if found else str(job.table)
         logger.info("%d/%d %s: %s", number, len(todo), job.record.key, outcome)
-    write_json(output / "dataset_description.json", _description(decoder, cohort))
-    _write_problems(output / PROBLEMS, problems)
+    write_json(output / "dataset_description.json", _description(decoder, options))
     if summary:
+        write_problems(output / PROBLEMS, problems)
         summarise(decoder, output)
-    if problems:
+    if problems and options.on_error == "stop":
         raise InputError(problems)
 
 
-def find_runs(decoder: Decoder, cohort: Cohort, recipe: Recipe) -> tuple[list[Run], list[Problem]]:
+def find_runs(decoder: Decoder, options: DecodeOptions, recipe: Recipe) -> tuple[list[Run], list[Problem]]:
     """Find the runs of a cohort with their files.
 
     Returns
     -------
     runs : list of Run
-        Those that can be decoded, as far as their headers tell; with the path of their events where they have some.
+        Those that can be decoded, as far as their headers tell; with the path of their events, if there are any.
     problems : list of Problem
         What is wrong with the others.
 
@@ -175,16 +137,20 @@ def find_runs(decoder: Decoder, cohort: Cohort, recipe: Recipe) -> tuple[list[Ru
     InputError
         Where the cohort as a whole cannot be used.
     """
-    space = cohort.space or decoder.contract.space
-    contract = replace(recipe.contract_of(space), t_r_s=decoder.contract.t_r_s)
-    check_same(decoder.contract, contract, str(cohort.derivatives), decoder.about.name, decoder.allow_mismatch)
-    options = DatasetOptions(
+    space = options.space or decoder.contract.space
+    contract = replace(recipe.contract_of(space, decoder.contract.images), t_r_s=decoder.contract.t_r_s)
+    check_same(decoder.contract, contract, options.derivatives, decoder.about.name, decoder.allow_mismatch)
+    dataset = DatasetOptions(
         role="upstream",
-        derivatives=str(cohort.derivatives),
-        subjects=None if cohort.participants is None else list(cohort.participants),
-        tasks=None if cohort.tasks is None else list(cohort.tasks),
+        derivatives=options.derivatives,
+        layout=decoder.about.layout,
+        image_suffix=decoder.about.image_suffix,
+        fmriprep=options.fmriprep,
+        subjects=options.participants,
+        tasks=options.tasks,
+        filters=options.filters,
         space=space,
-        without_mask="whole_image" if cohort.without_mask else "error",
+        without_mask=options.without_mask,
     )
     atlas = atlas_options(decoder.folder, decoder.about, decoder.image, decoder.cache / "atlas")
     with tempfile.TemporaryDirectory(prefix="boldly-") as temporary:
@@ -192,7 +158,7 @@ def find_runs(decoder: Decoder, cohort: Cohort, recipe: Recipe) -> tuple[list[Ru
         try:
             index.run(
                 dataset=_DATASET,
-                dataset_options=options,
+                dataset_options=dataset,
                 options=IndexOptions(on_error="exclude", minimum_volumes=2),
                 preprocess=recipe.preprocess,
                 window_frames=2,
@@ -201,7 +167,11 @@ def find_runs(decoder: Decoder, cohort: Cohort, recipe: Recipe) -> tuple[list[Ru
                 labels=labels,
             )
         except InputError as error:
-            raise InputError([_translated(problem) for problem in error.problems]) from None
+            found = [_translated(problem) for problem in error.problems]
+            # Runs that are defective one and all are still the fault of each.
+            if found[0].message.startswith("not one of"):
+                return [], found[1:] or found
+            raise InputError(found) from None
         records = read_runs(runs)
         problems = _read_problems(runs.with_name(f"{_DATASET}_problems.tsv"))
     usable = [record for record in records if record.status == "ok"]
@@ -210,7 +180,7 @@ def find_runs(decoder: Decoder, cohort: Cohort, recipe: Recipe) -> tuple[list[Ru
         for record in records
         if record.status == "excluded"
     ]
-    return (usable if cohort.events is None else _with_events(usable, cohort.events)), problems
+    return (usable if options.events is None else _with_events(usable, Path(options.events))), problems
 
 
 def _with_events(records: Sequence[Run], folder: Path) -> list[Run]:
@@ -281,7 +251,7 @@ class Job:
             path.unlink(missing_ok=True)
 
 
-def _job(decoder: Decoder, recipe: Recipe, cohort: Cohort, record: Run, output: Path) -> Job:
+def _job(decoder: Decoder, recipe: Recipe, options: DecodeOptions, record: Run, output: Path) -> Job:
     entities = {key: getattr(record, name) for name, key in bids.RUN_ENTITIES.items()}
     label = re.sub("[^A-Za-z0-9]", "", decoder.about.name)
     stem = f"{bids.run_prefix(entities)}_space-{record.space}_desc-{label}_decoding"
@@ -296,7 +266,7 @@ def _job(decoder: Decoder, recipe: Recipe, cohort: Cohort, record: Run, output: 
             section.model_dump(mode="json")
             for section in (recipe.preprocess, recipe.parcellate, recipe.shard, recipe.task)
         ],
-        "windows": [cohort.window_s, cohort.step_s],
+        "windows": [options.window_s, options.step_s],
         "allow": sorted(decoder.allow_mismatch),
         "run": dataclasses.asdict(record),
         "files": [_stamp(path) for path in files],
@@ -323,7 +293,7 @@ def _cores() -> int:
 
 
 def _decode_all(
-    decoder: Decoder, recipe: Recipe, cohort: Cohort, jobs: Sequence[Job], workers: int
+    decoder: Decoder, recipe: Recipe, options: DecodeOptions, jobs: Sequence[Job], workers: int
 ) -> Iterator[tuple[Job, list[Problem]]]:
     """Yield each job when it is done, with what is wrong with its run."""
     bar = tqdm(total=len(jobs), desc=f"{decoder.about.name}: decode", unit="run", disable=None)
@@ -331,10 +301,10 @@ def _decode_all(
     with bar:
         if workers < 2:
             for job in jobs:
-                yield job, _decode(decoder, recipe, cohort, job)
+                yield job, _decode(decoder, recipe, options, job)
                 bar.update()
             return
-        about = (decoder.folder, decoder.allow_mismatch, decoder.image, decoder.cache, recipe, cohort)
+        about = (decoder.folder, decoder.allow_mismatch, decoder.image, decoder.cache, recipe, options)
         threads = max(1, _cores() // workers)
         # Not forked: threads of numerical libraries do not survive that.
         context = multiprocessing.get_context("spawn")
@@ -354,36 +324,35 @@ def _decode_all(
 
 
 # The decoder of a worker process, loaded once.
-_LOADED: dict[str, tuple[Decoder, Recipe, Cohort]] = {}
+_LOADED: dict[str, tuple[Decoder, Recipe, DecodeOptions]] = {}
 
 
 def _start(about: tuple[Any, ...], threads: int) -> None:
-    folder, allow, image, cache, recipe, cohort = about
+    folder, allow, image, cache, recipe, options = about
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    # For torch, which is not imported yet; the limit is for libraries that are.
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    threadpool_limits(threads)
     decoder = Decoder.from_pretrained(folder, atlas=image, cache=cache, allow_mismatch=allow, check=False)
-    _LOADED["decoder"] = decoder, recipe, cohort
-    import torch
-
-    torch.set_num_threads(threads)
+    _LOADED["decoder"] = decoder, recipe, options
 
 
 def _decode_in_worker(job: Job) -> list[Problem]:
     return _decode(*_LOADED["decoder"], job)
 
 
-def _decode(decoder: Decoder, recipe: Recipe, cohort: Cohort, job: Job) -> list[Problem]:
+def _decode(decoder: Decoder, recipe: Recipe, options: DecodeOptions, job: Job) -> list[Problem]:
     """Decode a run and write its files; return what is wrong with it."""
     record = job.record
     try:
-        table = decoder.decode_run(record, recipe, window_s=cohort.window_s, step_s=cohort.step_s)
+        table = decoder.decode_run(record, recipe, window_s=options.window_s, step_s=options.step_s)
     except InputError as error:
         return [_translated(replace(problem, entity=record.key)) for problem in error.problems]
     job.table.parent.mkdir(parents=True, exist_ok=True)
     bids.sidecar(job.table).unlink(missing_ok=True)
     write_tsv(job.table, _rounded(table))
     draw_timeline(table, decoder.about.labels, job.table.name.partition("_space-")[0], job.picture)
-    write_json(bids.sidecar(job.table), _sidecar(decoder, cohort, record, table, job.signature))
+    write_json(bids.sidecar(job.table), _sidecar(decoder, options, record, table, job.signature))
     return []
 
 
@@ -392,7 +361,9 @@ def _rounded(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{name: table[name].astype(np.float64).round(_DECIMALS) for name in numbers})
 
 
-def _sidecar(decoder: Decoder, cohort: Cohort, record: Run, table: pd.DataFrame, signature: str) -> dict[str, Any]:
+def _sidecar(
+    decoder: Decoder, options: DecodeOptions, record: Run, table: pd.DataFrame, signature: str
+) -> dict[str, Any]:
     """Return the JSON beside a table: its columns, and where it comes from."""
     has_trials = "trial_type" in table
     delay = "the haemodynamic delay of the decoder is taken off"
@@ -409,7 +380,7 @@ def _sidecar(decoder: Decoder, cohort: Cohort, record: Run, table: pd.DataFrame,
         columns["trial_type"] = {"Description": "State that the events name, in the names of the decoder"}
     for name in decoder.about.labels:
         columns[f"{PROBABILITY}{name}"] = {"Description": f"Probability of the state '{name}'"}
-    length_s, step_s = decoder.window(cohort.window_s, cohort.step_s)
+    length_s, step_s = decoder.window(options.window_s, options.step_s)
     return {
         **columns,
         "Description": f"States decoded from one run by {decoder.about.name}",
@@ -418,17 +389,18 @@ def _sidecar(decoder: Decoder, cohort: Cohort, record: Run, table: pd.DataFrame,
         **({} if has_trials else {"WindowLength": length_s, "WindowStep": step_s}),
         "Decoder": {"Name": decoder.about.name, "ConfigSha256": _checksum(decoder)},
         "AllowedMismatch": sorted(decoder.allow_mismatch),
+        "SeenInTraining": table.attrs["seen"],
         "Signature": signature,
     }
 
 
-def _description(decoder: Decoder, cohort: Cohort) -> dict[str, Any]:
+def _description(decoder: Decoder, options: DecodeOptions) -> dict[str, Any]:
     made_by = {
         "Name": "boldly",
         "Version": boldly.__version__,
         "Description": f"boldly decode with {decoder.about.name} (SHA-256 of its config {_checksum(decoder)})",
     }
-    sources = [cohort.derivatives, *([cohort.events] if cohort.events is not None else [])]
+    sources = [Path(folder) for folder in (options.derivatives, options.events) if folder is not None]
     return {
         "Name": f"Mental states decoded by {decoder.about.name}",
         "BIDSVersion": _BIDS_VERSION,
@@ -436,15 +408,6 @@ def _description(decoder: Decoder, cohort: Cohort) -> dict[str, Any]:
         "GeneratedBy": [made_by],
         "SourceDatasets": [{"URL": path.resolve().as_uri()} for path in sources],
     }
-
-
-def _write_problems(path: Path, problems: Sequence[Problem]) -> None:
-    """Write the table of problems; without problems, remove that of an earlier attempt."""
-    if not problems:
-        path.unlink(missing_ok=True)
-        return
-    rows = [dataclasses.astuple(problem) for problem in problems]
-    write_tsv(path, pd.DataFrame(rows, columns=["file", "entity", "message", "way_out"]))
 
 
 def summarise(decoder: Decoder, output: Path) -> None:
@@ -457,7 +420,7 @@ def summarise(decoder: Decoder, output: Path) -> None:
     output : Path
         Folder that `run` wrote.
     """
-    tables = dict(_decoded_trials(decoder, output))
+    tables, seen = _decoded_trials(decoder, output)
     if not tables:
         (output / SCORES).unlink(missing_ok=True)
         return
@@ -486,6 +449,12 @@ def summarise(decoder: Decoder, output: Path) -> None:
     experiment = Experiment(about.name, training.kind, training.start, (fit,))
     dataset = output.resolve().name
     rows, _ = score([experiment], trials, dataset=dataset, options=EvaluateOptions())
+    # There is one fit: its own rows repeat the summary.
+    rows = [row for row in rows if row.draw == "all"]
+    if seen:
+        flag = f"{seen} of {len(tables)} runs were in the training"
+        logger.warning("%s: the scores say nothing about new people", flag)
+        rows = [replace(row, flag=flag) for row in rows]
     write_scores(output / SCORES, [*uniform_guessing(trials, dataset), *rows])
     people = len(set(trials.subjects))
     logger.info(
@@ -493,9 +462,12 @@ def summarise(decoder: Decoder, output: Path) -> None:
     )
 
 
-def _decoded_trials(decoder: Decoder, output: Path) -> Iterator[tuple[str, pd.DataFrame]]:
+def _decoded_trials(decoder: Decoder, output: Path) -> tuple[dict[str, pd.DataFrame], int]:
+    """Return the decoded trials by run, and the number of runs that were in the training."""
     label = re.sub("[^A-Za-z0-9]", "", decoder.about.name)
     checksum = _checksum(decoder)
+    tables: dict[str, pd.DataFrame] = {}
+    seen = 0
     for path in sorted(output.glob(f"sub-*/**/func/*_desc-{label}_decoding.tsv")):
         try:
             about = read_json(bids.sidecar(path))
@@ -506,4 +478,6 @@ def _decoded_trials(decoder: Decoder, output: Path) -> Iterator[tuple[str, pd.Da
         table = read_tsv(path, ("trial_type", "state"))
         table = table[table["state"].notna()]
         if len(table):
-            yield path.name.partition("_space-")[0], table
+            tables[path.name.partition("_space-")[0]] = table
+            seen += bool(about.get("SeenInTraining"))
+    return tables, seen

@@ -34,10 +34,12 @@ from boldly.files import atomic_path
 from boldly.provenance import Contract, check_same
 from boldly.records import InputError, Problem, Run, Trial
 from boldly.samples.corpus import Corpus
-from boldly.samples.sample import Sample
+from boldly.samples.sample import Sample, run_fingerprint
 from boldly.sharing import folder_of, is_repository
 from boldly.signals.atlas import Atlas
-from boldly.signals.headers import HeaderError, read_header
+from boldly.signals.grayordinates import Parcellation
+from boldly.signals.headers import HeaderError
+from boldly.stages.index.checks import header_of
 from boldly.stages.index.survey import RunFiles
 from boldly.stages.index.times import Times
 
@@ -133,12 +135,29 @@ class Decoder:
 
     @cached_property
     def fit(self) -> LoadedFit:
-        """The trained classifiers and networks."""
+        """The trained classifiers and networks.
+
+        Raises
+        ------
+        InputError
+            For missing or damaged files, and where torch is needed and not installed.
+        """
         from boldly.decoders.apply import LoadedFit
 
-        return LoadedFit(self.folder, folders.FIT)
+        try:
+            return LoadedFit(self.folder, folders.FIT)
+        except ModuleNotFoundError as error:
+            message = f"its networks need {error.name}, which is not installed"
+            raise InputError(
+                Problem(str(self.folder), self.about.name, message, "pip install 'boldly[decode]'")
+            ) from error
 
-    def atlas(self) -> Atlas:
+    @cached_property
+    def seen(self) -> set[str]:
+        """Fingerprints of the runs that the decoder and its networks were fitted to."""
+        return folders.seen_fingerprints(self.folder)
+
+    def atlas(self) -> Atlas | Parcellation:
         """Read the atlas.
 
         Raises
@@ -179,12 +198,12 @@ class Decoder:
             cache=self.cache / "projections",
             allow_mismatch=self.allow_mismatch,
         )
-        found = recipe.contract_of(self.contract.space)
+        found = recipe.contract_of(self.contract.space, self.contract.images)
         if found.n_parcels != self.contract.n_parcels:
             message = f"the atlas has {found.n_parcels} parcels, the decoder takes {self.contract.n_parcels}"
             remedy = f"give the atlas {self.contract.atlas} (SHA-256 {self.contract.atlas_sha256})"
-            raise InputError(Problem(str(atlas.volumes.path), about.name, message, remedy))
-        self.check(found, str(atlas.volumes.path))
+            raise InputError(Problem("atlas", about.name, message, remedy))
+        self.check(found, "atlas")
         return recipe
 
     def check(self, contract: Contract, where: str) -> None:
@@ -336,16 +355,22 @@ class Decoder:
         ------
         InputError
             With all that is wrong with the run.
+
+        Notes
+        -----
+        ``attrs["seen"]`` of the table says whether the decoder, or a network in it, was fitted to this very run.
         """
         has_trials = bool(record.events) or recipe.task.is_rest(record.task)
-        self.check(recipe.contract_of(record.space), record.bold)
+        self.check(recipe.contract_of(record.space, bids.kind_of_image(Path(record.bold))), record.bold)
         trials = (
             trials_of_run(record, recipe)
             if has_trials
             else windows_of_run(record, recipe, *self.window(window_s, step_s))
         )
         samples = samples_of(series_of(record, recipe), record, trials, recipe)
-        return self.table(samples, trials, self.probabilities(samples, record.bold))
+        table = self.table(samples, trials, self.probabilities(samples, record.bold))
+        table.attrs["seen"] = bool(samples) and run_fingerprint(samples[0]) in self.seen
+        return table
 
     def _rows(self, probabilities: NDArray[np.float32]) -> pd.DataFrame:
         """Return the most probable state, its probability, and those of all states."""
@@ -461,14 +486,14 @@ def image_record(
         return str(best[0]) if len(best) == 1 else ""
 
     try:
-        header = read_header(path)
+        header = header_of(path)
     except HeaderError as error:
         raise InputError(Problem(str(path), path.name, str(error), error.remedy)) from None
     key = bids.run_key("run", found)
     files = RunFiles(found, key, image=path)
     # The folder that holds those of the subjects.
     roots = [folder.parent for folder in path.parents if folder.name == f"sub-{found.get('sub', '')}"]
-    times = Times(roots)
+    times = Times(roots, [])
     step, wrong = (t_r, []) if t_r is not None else times.of(files, path, header)
     start, misplaced = times.start(files, path, step, header.n_volumes) if not wrong else (0.0, [])
     if wrong or misplaced:

@@ -9,6 +9,7 @@
     encoders/<name>/  the frozen networks that it reads from
     atlas/            image of the parcels and table of their names, where they may be passed on
     scores.tsv, comparisons.tsv   what evaluate says of it
+    seen.json         fingerprints of the runs that it was fitted to
 """
 
 from __future__ import annotations
@@ -29,10 +30,13 @@ from boldly.config import (
     TaskOptions,
     parse,
 )
-from boldly.files import write_json
+from boldly.decoders.encoders import ENCODERS
+from boldly.files import read_json, write_json
 from boldly.provenance import Contract, file_sha256
 from boldly.records import InputError, Problem
-from boldly.signals.atlas import Atlas, load_atlas
+from boldly.samples.seen import MANIFEST
+from boldly.signals.atlas import Atlas, load_parcels
+from boldly.signals.grayordinates import Parcellation
 
 CONFIG = "config.json"
 CONTRACT = "contract.json"
@@ -41,6 +45,7 @@ FIT = "fit"
 ATLAS = "atlas"
 SCORES = "scores.tsv"
 COMPARISONS = "comparisons.tsv"
+SEEN = "seen.json"
 
 FORMAT = 1
 
@@ -88,6 +93,8 @@ class About(Section):
     window_s: float = Field(gt=0, description="Median length of a training trial, s: that of sliding windows.")
     least_covered: float = Field(0.8, description="Least share of parcels that a run must cover.")
     task: TaskOptions | None = Field(None, description="How events became trials.")
+    layout: Literal["fmriprep", "hcp"] = Field("fmriprep", description="How the derivatives were laid out.")
+    image_suffix: str = Field("", description="End of the images' names, if they were denoised.")
     preprocess: PreprocessOptions
     parcellate: ParcellateOptions
     shard: ShardOptions = ShardOptions()
@@ -145,6 +152,18 @@ def read_about(folder: Path | str, *, check: bool = True) -> tuple[About, Contra
     return about, contract
 
 
+def seen_fingerprints(folder: Path) -> set[str]:
+    """Return the fingerprints of all runs that the decoder and its encoders were fitted to, as far as known.
+
+    See `boldly.samples.sample.run_fingerprint`.
+    """
+    seen: set[str] = set()
+    for path in (folder / SEEN, *folder.glob(f"{ENCODERS}/*/{MANIFEST}")):
+        if path.exists():
+            seen |= set(read_json(path).get("fingerprints", []))
+    return seen
+
+
 def atlas_options(folder: Path, about: About, image: Path | None, cache: Path | None) -> AtlasOptions:
     """Return where the atlas of a decoder is.
 
@@ -181,6 +200,8 @@ def atlas_options(folder: Path, about: About, image: Path | None, cache: Path | 
     raise InputError(Problem(str(folder), about.name, message, "give the image of the atlas with --atlas"))
 
 
-def read_atlas(folder: Path, about: About, image: Path | None = None, cache: Path | None = None) -> Atlas:
+def read_atlas(
+    folder: Path, about: About, image: Path | None = None, cache: Path | None = None
+) -> Atlas | Parcellation:
     """Read the atlas of a decoder; parameters and errors as those of `atlas_options`."""
-    return load_atlas(atlas_options(folder, about, image, cache))
+    return load_parcels(atlas_options(folder, about, image, cache))

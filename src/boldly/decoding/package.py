@@ -13,7 +13,9 @@ from typing import Any
 import pandas as pd
 
 from boldly import layout
+from boldly.bids import entities
 from boldly.config import AtlasOptions, Config, TaskOptions, load_config, with_one_high_pass
+from boldly.decoders.apply import LoadedFit
 from boldly.decoders.encoders import ENCODERS, MANIFEST, SIGNAL
 from boldly.decoders.probe import ARRAYS, Probe
 from boldly.decoders.probe import CONFIG as PROBE
@@ -23,15 +25,18 @@ from boldly.decoding.folder import (
     COMPARISONS,
     FIT,
     SCORES,
+    SEEN,
     About,
     AtlasReference,
     Training,
     write_about,
 )
-from boldly.files import atomic_path, read_json, read_tsv, write_tsv
+from boldly.files import atomic_path, read_json, read_tsv, write_json, write_tsv
 from boldly.provenance import Contract, check_same, file_sha256
 from boldly.records import InputError, Problem, read_comparisons, read_runs, read_scores, read_trials
-from boldly.samples.seen import MANIFEST as SEEN
+from boldly.samples.sample import run_fingerprint
+from boldly.samples.seen import MANIFEST as PRETRAINED_ON
+from boldly.samples.shards import read_shard, subject_shards
 from boldly.signals.atlas import names_table
 from boldly.stages.atlas import ORIGINS
 
@@ -39,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 # Files of a fit and of an encoder that are needed to apply them.
 _OF_FIT = (PROBE, ARRAYS, "config.json", "model.safetensors", "contract.json")
-_OF_ENCODER = ("config.json", "model.safetensors", "contract.json", "basis.safetensors", SEEN)
+_OF_ENCODER = ("config.json", "model.safetensors", "contract.json", "basis.safetensors", PRETRAINED_ON)
 # Runs of the training cover more or less; a new one may cover a bit less than the worst of them.
 _LEAST_COVERED = 0.8
 _REMEDY = "give results/models/downstream/<dataset>[/<experiment>[/<fit>]], or results with --dataset"
@@ -99,8 +104,8 @@ def run(
     Parameters
     ----------
     source : Path
-        A fit, an experiment, or all experiments of a dataset in ``results/models/downstream``, or the folder of all
-        results. Where there is a choice, it is the largest number of training units and the lowest loss in
+        A fit, an experiment, or all experiments of a dataset in ``results/models/downstream``, or the folder of
+        all results. Where there is a choice, it is the largest number of training units and the lowest loss in
         validation; test scores are not looked at.
     output : Path
         The folder; one that is there is replaced once the new one is whole.
@@ -124,7 +129,8 @@ def run(
     Raises
     ------
     InputError
-        For results that are incomplete, and a config that is not the one the decoder was trained with.
+        For results that are incomplete, or of a version whose networks this one cannot read, and a config that is
+        not the one the decoder was trained with.
     """
     picked = pick(source, dataset)
     if picked.why:
@@ -135,8 +141,11 @@ def run(
     about = _about(picked, study, contract, name or f"{picked.dataset}-{picked.experiment.name}", licence)
     with atomic_path(output) as temporary:
         _copy_fit(picked, temporary)
+        # Weights that this version cannot read are noticed here, not by those who are given the folder.
+        LoadedFit(temporary, FIT)
         if atlas is not None:
             about = about.model_copy(update={"atlas": _copy_atlas(atlas, contract, temporary, include_atlas)})
+        _write_seen(picked, study, temporary)
         scores, comparisons = _copy_scores(picked, temporary)
         write_about(temporary, about, contract)
         write_card(temporary, about, contract, scores, comparisons)
@@ -291,6 +300,8 @@ def _about(picked: Picked, study: Config, contract: Contract, name: str, licence
         t_r_s=t_r_s,
         window_s=round(lengths[len(lengths) // 2], 6),
         least_covered=_least_covered(picked),
+        layout=options.layout,
+        image_suffix=options.image_suffix,
         task=None if task is None else task.model_copy(update={"labels": list(about["labels"])}),
         preprocess=preprocess.model_copy(update={"preset": None}),
         parcellate=parcellate,
@@ -323,6 +334,8 @@ def _check_options(picked: Picked, study: Config, contract: Contract) -> None:
         },
         "t_r_s": study.shard.t_r_s,
     }
+    if study.atlas is not None and study.atlas.is_parcellation:
+        fields["mask"] = False
     check_same(contract, dataclasses.replace(contract, **fields), "the config", dataset)
 
 
@@ -392,6 +405,23 @@ def _copy_atlas(options: AtlasOptions, contract: Contract, output: Path, include
         update["labels"] = f"{ATLAS}/{table.name}"
         shutil.copyfile(table, output / update["labels"])
     return reference.model_copy(update=update)
+
+
+def _write_seen(picked: Picked, study: Config, output: Path) -> None:
+    """Write the fingerprints of the training runs, by which decoding notices that it meets one of them again."""
+    shards = picked.root / layout.Layout(study).shard_folder(picked.dataset)
+    units = {*picked.fit["train"], *picked.fit["validation"]}
+    subjects = {entities(unit)["sub"] for unit in units} if _by(picked) == "run" else units
+    found: set[str] = set()
+    for subject in sorted(subjects):
+        for path in subject_shards(shards, picked.dataset, subject):
+            if not path.exists():
+                logger.warning("%s is not there: that its runs are decoded again will not be noticed", path)
+                continue
+            for sample in read_shard(path):
+                if {sample.meta["subject"], sample.meta["run_key"]} & units:
+                    found |= {fingerprint} if (fingerprint := run_fingerprint(sample)) else set()
+    write_json(output / SEEN, {"fingerprints": sorted(found)})
 
 
 def _copy_scores(picked: Picked, output: Path) -> tuple[pd.DataFrame, pd.DataFrame]:

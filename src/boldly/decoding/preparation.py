@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from boldly.bids import kind_of_image
 from boldly.config import ParcellateOptions, PreprocessOptions, ShardOptions, TaskOptions, with_one_high_pass
 from boldly.provenance import Contract
 from boldly.records import Event, InputError, Problem, Run, Trial
@@ -18,6 +19,7 @@ from boldly.samples.timeseries import RunSeries
 from boldly.signals import resampling
 from boldly.signals.atlas import Atlas
 from boldly.signals.events import events_of_run
+from boldly.signals.grayordinates import Parcellation
 from boldly.signals.trials import RunEvents, place, problems_of, trials_of
 from boldly.stages.parcellate import contract_of, parcellate_run
 from boldly.stages.preprocess import nuisance_of_run
@@ -39,7 +41,7 @@ class Recipe:
         Its states.
     contract : Contract
         What its input must be.
-    atlas : Atlas
+    atlas : Atlas or Parcellation
         The parcels.
     preprocess, parcellate, shard : Section
         Options of the stages.
@@ -58,7 +60,7 @@ class Recipe:
     name: str
     labels: tuple[str, ...]
     contract: Contract
-    atlas: Atlas
+    atlas: Atlas | Parcellation
     preprocess: PreprocessOptions
     parcellate: ParcellateOptions
     shard: ShardOptions
@@ -68,10 +70,10 @@ class Recipe:
     cache: Path
     allow_mismatch: Collection[str] = field(default=())
 
-    def contract_of(self, space: str) -> Contract:
-        """Return the contract of runs in a space."""
+    def contract_of(self, space: str, images: str = "") -> Contract:
+        """Return the contract of runs in a space; `images` is their kind (`boldly.bids.kind_of_image`)."""
         parcellate = with_one_high_pass(self.parcellate, self.preprocess)
-        return contract_of(space, self.atlas, parcellate, self.preprocess)
+        return contract_of(space, self.atlas, parcellate, self.preprocess, images=images)
 
 
 def series_of(record: Run, recipe: Recipe) -> RunSeries:
@@ -96,10 +98,11 @@ def series_of(record: Run, recipe: Recipe) -> RunSeries:
         raise InputError(Problem(record.confounds or record.bold, record.key, row.reason, remedy))
     parcellate = with_one_high_pass(recipe.parcellate, recipe.preprocess)
     series = parcellate_run(record, nuisance.kept, nuisance.regressors, recipe.atlas, parcellate, recipe.cache)
-    share = 1 - len(series.meta["uncovered"]) / recipe.atlas.n_parcels
+    n_parcels = len(recipe.atlas.names)
+    share = 1 - len(series.meta["uncovered"]) / n_parcels
     if share < recipe.least_covered and "coverage" not in recipe.allow_mismatch:
         message = (
-            f"{share:.0%} of {recipe.atlas.n_parcels} parcels are covered by the brain mask, the decoder wants "
+            f"{share:.0%} of {n_parcels} parcels are covered by the brain mask, the decoder wants "
             f"{recipe.least_covered:.0%}"
         )
         remedy = "check mask and field of view, leave the run out, or accept it with --allow-mismatch coverage"
@@ -210,7 +213,7 @@ def samples_of(series: RunSeries, record: Run, trials: Sequence[Trial], recipe: 
         record,
         list(trials),
         list(recipe.labels),
-        contract=recipe.contract_of(record.space),
+        contract=recipe.contract_of(record.space, kind_of_image(Path(record.bold))),
         task=recipe.task,
         options=recipe.shard,
     )
@@ -279,7 +282,7 @@ def check_scaling(data: Sequence[np.ndarray], contract: Contract, where: str) ->
     if abs(mean) > 2 or not 0.2 < std < 5 or math.isnan(std):
         message = f"signals of mean {mean:.3g} and standard deviation {std:.3g}: they are not z-scores"
         remedy = (
-            "clean the parcel signals of whole runs as contract.json says (z-scores over each run), or accept them "
-            "with allow_mismatch=['standardize']"
+            "clean the parcel signals of whole runs as contract.json says (z-scores over each run), or accept "
+            "them with allow_mismatch=['standardize']"
         )
         raise InputError(Problem(where, "", message, remedy))

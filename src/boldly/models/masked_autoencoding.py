@@ -14,6 +14,7 @@ from torch.nn import functional
 from boldly.config import PretrainOptions
 from boldly.models.network import Network, NetworkConfig, Outputs, attention_kernel, parcel_scale
 from boldly.models.objective import Objective, Targets
+from boldly.models.parcel_errors import tell
 from boldly.samples.windows import WindowOptions, group_of_parcels
 
 # Attention heads look back and ahead over these times, s, evenly spaced on a logarithmic scale.
@@ -222,6 +223,7 @@ class MaskedAutoencoding(Objective):
         if valid is not None:
             counted = counted & valid[..., None]
         error = (said.float() - inputs).abs() * counted
+        tell(error, counted)
         return error.sum(dim=(1, 2)) / counted.sum(dim=(1, 2)).clamp_min(1)
 
 

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from boldly.models.parcel_errors import tell
+
 Outputs = dict[str, Tensor]
 NetworkName = Literal[
     "autoencoding",
@@ -182,6 +184,8 @@ def window_l1(prediction: Tensor, target: Tensor, frames: Tensor, marked: Tensor
     """
     parcels = (~marked).float()
     error = (prediction.float() - target).abs()  # (B, L, P)
+    if not torch.compiler.is_compiling():
+        tell(error, frames[:, :, None] & ~marked[:, None])
     per_frame = torch.einsum("blp,bp->bl", error, parcels)
     count = frames.sum(dim=1) * parcels.sum(dim=1)
     return (per_frame * frames).sum(dim=1) / count.clamp_min(1)

@@ -204,7 +204,7 @@ class Collected:
             If it does not go with those before it: another contract, other label names, or the same key.
         """
         self._check_meets(sample, shown(path))
-        self._contract = self._contract or sample.contract
+        self._contract = self._contract.with_another(sample.contract) if self._contract else sample.contract
         self._keys[sample.key] = None
         self._metas.append(sample.meta)
         self._lengths.append(len(sample.bold))

@@ -15,6 +15,8 @@ from boldly.samples.splits import DownstreamSplit, Draw, Units, UpstreamSplit
 
 logger = logging.getLogger(__name__)
 
+# Numbers of training and test units where the config names none, those of the preprint.
+_TRAIN, _TEST = (1, 3, 6, 11), 9
 # Draws in a row that bring nothing new before a stratified choice counts as exhausted.
 _REPEATS = 1000
 
@@ -111,30 +113,57 @@ def split_downstream(
         If sizes are not positive, or larger than the units allow.
     """
     blocks = _together(units, groups)
+    options = with_sizes(options, len(units), max(map(len, blocks)))
     if options.test == "leave_one_out":
         _check_sizes(dataset, len(units), options, where, max(map(len, blocks)))
         draws = list(_leave_one_out(dataset, blocks, options, seed, strata))
     else:
         order = _drawn(blocks, _generator(seed, dataset, "test"), strata)
-        test = _whole(order, options.test, most=len(units))
-        _check_sizes(dataset, len(units), options, where, max(len(test), options.test))
+        number = options.test or 0
+        test = _whole(order, number, most=len(units))
+        _check_sizes(dataset, len(units), options, where, max(len(test), number))
         pool = sorted(set(units) - set(test))
-        sizes = sorted(set(options.train))
+        sizes = sorted(set(options.train or ()))
         draws = [
             draw for size in sizes for draw in _random_draws(dataset, pool, test, size, options, seed, strata)
         ]
     return DownstreamSplit(dataset, options.by, seed, tuple(draws), groups=_known(groups))
 
 
+def with_sizes(options: DownstreamSplitOptions, n_units: int, largest_group: int = 1) -> DownstreamSplitOptions:
+    """Return the options with the numbers of training and test units that they leave open.
+
+    Parameters
+    ----------
+    options : DownstreamSplitOptions
+        As given.
+    n_units : int
+        Usable units.
+    largest_group : int, default=1
+        Units of the largest group: as many are left out of a draw that tests one of them.
+    """
+    test, train = options.test, options.train
+    if test is None:
+        wanted = max(train or _TRAIN)
+        test = _TEST if n_units - max(_TEST, largest_group) - options.validation >= wanted else "leave_one_out"
+    if train is None:
+        is_each = test == "leave_one_out"
+        pool = n_units - (largest_group if is_each else int(test)) - options.validation
+        fitting = [size for size in _TRAIN if size <= pool]
+        # With each unit tested, the rest is what there is to train on.
+        train = sorted({*fitting, max(pool, 1)}) if is_each or not fitting else fitting
+    return options.model_copy(update={"test": test, "train": train})
+
+
 def _check_sizes(dataset: str, n_units: int, options: DownstreamSplitOptions, where: str, taken: int) -> None:
     """Refuse sizes that the units do not allow; the test takes `taken` of them away, in groups perhaps more."""
     problems: list[Problem] = []
-    test = 1 if options.test == "leave_one_out" else options.test
+    test = 1 if options.test == "leave_one_out" else options.test or 0
     if test < 1 or not options.train or min(options.train) < 1:
         message = f"split sizes train {options.train}, test {test}"
         problems.append(Problem(where, dataset, message, "give whole numbers from 1 in split.downstream"))
     pool = n_units - taken - options.validation
-    too_large = [size for size in sorted(set(options.train)) if size > pool]
+    too_large = [size for size in sorted(set(options.train or ())) if size > pool]
     if too_large:
         word = "runs" if options.by == "run" else "subjects"
         whole = f" ({taken} with the whole of each {options.group})" if taken > test else ""
@@ -188,7 +217,7 @@ def _leave_one_out(
 ) -> Iterator[Draw]:
     relatives = {unit: block for block in blocks for unit in block}
     units = sorted(relatives)
-    for size in sorted(set(options.train)):
+    for size in sorted(set(options.train or ())):
         generator = _generator(seed, dataset, f"leave one out {size}")
         n = size + options.validation
         for number, unit in enumerate(units):

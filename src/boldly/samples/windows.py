@@ -21,7 +21,24 @@ from boldly.samples.corpus import Corpus
 from boldly.samples.cuts import Batch, Bools, Cut, Floats, Frames, Numbers, Stream, as_batch, below, uniform
 from boldly.samples.hiding import group_of_parcels, hide
 
-__all__ = ["Batch", "Trials", "WindowOptions", "Windows", "group_of_parcels", "number_of"]
+__all__ = [
+    "TRIALS_PER_BATCH",
+    "Batch",
+    "Trials",
+    "WindowOptions",
+    "Windows",
+    "group_of_parcels",
+    "number_of",
+    "to_device",
+]
+
+# Trials are short; so many fit any machine.
+TRIALS_PER_BATCH = 256
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Move the tensors of a batch."""
+    return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ def _limits(trials: Sequence[Event], n_people: int, task: TaskOptions | None, sh
     if n_people in FEW_UNITS:
         lines.append(
             f"  {n_people} people have trials: a 0.95 interval over {n_people} test people reaches "
-            f"{FEW_UNITS[n_people]} standard errors to each side, so that it says next to nothing about other people"
+            f"{FEW_UNITS[n_people]} standard errors to each side, so that it says next to nothing about others"
         )
     return lines
 

@@ -73,10 +73,11 @@ interval is 95 % (Wilson).
 
 ## Files
 
-`truth.tsv` says how the parcels of the average subject respond to each state in the window of a trial: `mean`, where
-the wave is zero, and `strength`, the root of the mean square with the wave. Explanations of decoders are compared
-with it. `atlas/` holds the {n_parcels} parcels as soft maps, with their names and networks. `study.json` is written
-last: without it the study is not complete. `participants.tsv` lists subjects; there are no raw images.
+`truth.tsv` says how the parcels of the average subject respond to each state in the window of a trial: `mean`,
+where the wave is zero, and `strength`, the root of the mean square with the wave. Explanations of decoders are
+compared with it. `atlas/` holds the {n_parcels} parcels as soft maps, with their names and networks.
+`study.json` is written last: without it the study is not complete. `participants.tsv` lists subjects; there are
+no raw images.
 """
 
 

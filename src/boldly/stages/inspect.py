@@ -343,7 +343,16 @@ def _contract(contract: Contract) -> Rows:
         ("  space", contract.space),
         ("  confounds", _listed(strategy)),
         ("  signals", ", ".join(treated)),
+        *([("  images", contract.images)] if contract.images else []),
+        *(("  varies", f"{name}: {_variants(name, values)}") for name, values in contract.varied.items()),
     ]
+
+
+def _variants(name: str, values: Sequence[Any]) -> str:
+    """Tell the values of a field in which the runs of a model differ."""
+    if name == "confounds":
+        values = [_listed(value.get("strategy", [])) for value in values]
+    return "; or ".join(str(value) for value in values)
 
 
 def _model_contract(path: Path) -> Contract:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from boldly import bids
 from boldly.config import PretrainOptions
-from boldly.files import is_url, read_json, write_json
+from boldly.files import is_url, read_json, write_json, write_tsv
 from boldly.models.basis import Basis, save_basis
 from boldly.models.build import (
     CONTRACT,
@@ -61,6 +62,7 @@ from boldly.training.linear import (
     read_linear,
 )
 from boldly.training.loop import Fit, fit
+from boldly.training.parcel_errors import COLUMNS, parcel_errors
 from boldly.training.processes import join_processes, share_batch
 from boldly.training.validation import UpstreamValidation
 
@@ -71,6 +73,8 @@ _VALIDATION_SEED = 1 << 32
 # Validation windows of one length: few, so that many lengths are seen.
 _VALIDATION_BATCH = 32
 
+# How well each parcel is predicted.
+PARCEL_ERRORS = "parcel_errors.tsv"
 # Errors of forecasts that were fitted to the training subjects.
 _COMPARISONS = "comparisons.json"
 # Datasets and repetition times that a training began with.
@@ -106,8 +110,8 @@ def run(
         folder may be a web address: the tars as `boldly shard` writes them, the run table
         ``<dataset>_runs.tsv`` beside.
     output : Path
-        Folder for model.safetensors, config.json, contract.json, train_history.csv, eval_history.csv and
-        manifest.json.
+        Folder for model.safetensors, config.json, contract.json, train_history.csv, eval_history.csv,
+        parcel_errors.tsv (L1 of each parcel on the validation windows) and manifest.json.
     initial : Path, optional
         Folder of the weights to start from (see `boldly.models.initial.initialise`); None: untrained.
     corpus : Path, optional
@@ -210,6 +214,7 @@ def run(
     allowed = options.allow_mismatch
     kept = windows.corpus if isinstance(windows, Windows) else load_corpus(first, allow_mismatch=allowed)
     _save(output, config, outcome.weights, contract, kept, options)
+    _write_parcel_errors(output, config, outcome.weights, options, validate)
     checkpoints.delete()
     logger.info("%s: weights of step %d of %d, %.0f s", name, outcome.step, options.steps, outcome.seconds)
 
@@ -237,6 +242,22 @@ def _save(
     save_network(output, config, weights, contract)
 
 
+def _write_parcel_errors(
+    output: Path,
+    config: NetworkConfig,
+    weights: dict[str, Tensor],
+    options: PretrainOptions,
+    validate: UpstreamValidation | None,
+) -> None:
+    """Write how well each parcel of the validation windows is predicted; without validation an empty table."""
+    table = pd.DataFrame(columns=COLUMNS)
+    if validate is not None:
+        network = build_network(config, options.seed)
+        network.load_state_dict(weights)
+        table = parcel_errors(build_objective(network), validate.windows)
+    write_tsv(output / PARCEL_ERRORS, table)
+
+
 def _fit_components(
     name: str,
     options: PretrainOptions,
@@ -262,6 +283,7 @@ def _fit_components(
     eye = np.eye(width, dtype=np.float32)[None]
     save_basis(output, Basis(basis.mean @ components, eye, basis.variance[:, :width]))
     save_network(output, config, {"components": torch.from_numpy(components.copy())}, contract)
+    write_tsv(output / PARCEL_ERRORS, pd.DataFrame(columns=COLUMNS))
     CheckpointFolder(output / "checkpoints").delete()
     logger.info("%s: %d components, %.0f %% of the variance", name, width, 100 * (1 - shares["train"]))
 

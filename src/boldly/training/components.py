@@ -17,8 +17,7 @@ from boldly.provenance import Contract, check_same
 from boldly.records import InputError, Problem
 from boldly.samples.corpus import Corpus, load_corpus
 from boldly.samples.remote import shown
-from boldly.samples.windows import WindowOptions, Windows
-from boldly.training.validation import to_device
+from boldly.samples.windows import WindowOptions, Windows, to_device
 
 # Windows that the components of hidden states are fitted to, and how many are encoded at once.
 _WINDOWS, _BATCH = 1024, 64
@@ -96,7 +95,7 @@ def signal_basis(
             corpus = load_corpus([path], allow_mismatch=allow_mismatch)
             if contracts:
                 check_same(contracts[0], corpus.contract, shown(path), corpus.keys[0], allow_mismatch)
-            contracts[:] = contracts or [corpus.contract]
+            contracts[:] = [contracts[0].with_another(corpus.contract) if contracts else corpus.contract]
             for first in range(0, len(corpus.frames), _FRAMES):
                 block = corpus.frames[first : first + _FRAMES].astype(np.float64)
                 total[:] = [block.T @ block + (total[0] if total else 0)]

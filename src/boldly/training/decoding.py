@@ -15,8 +15,7 @@ from boldly.models.build import load_config, load_contract, load_network
 from boldly.provenance import check_same
 from boldly.records import InputError, Problem
 from boldly.samples.corpus import Corpus
-from boldly.samples.windows import Trials
-from boldly.training.validation import TRIALS_PER_BATCH, to_device
+from boldly.samples.windows import TRIALS_PER_BATCH, Trials, to_device
 
 
 def predict(folder: Path | str, corpus: Corpus, *, allow_mismatch: Collection[str] = ()) -> NDArray[np.float32]:

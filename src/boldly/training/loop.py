@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from boldly.config import OptimiserOptions
 from boldly.models.objective import Objective, Row, Weights
-from boldly.samples.windows import Batch
+from boldly.samples.windows import Batch, to_device
 from boldly.training import allocation
 from boldly.training.checkpoints import CheckpointFolder
 from boldly.training.history import History, Losses, Progress
@@ -32,7 +32,7 @@ from boldly.training.processes import (
     share_batch,
 )
 from boldly.training.trackers import open_trackers
-from boldly.training.validation import Validate, to_device
+from boldly.training.validation import Validate
 
 logger = logging.getLogger(__name__)
 

@@ -16,14 +16,10 @@ from boldly.files import read_json, write_json
 from boldly.models.network import Outputs, real_frames, window_l1
 from boldly.models.objective import SHARES, Objective, Row, Sums, Targets
 from boldly.samples.corpus import Corpus, Group
-from boldly.samples.windows import Batch, Trials, Windows
+from boldly.samples.windows import TRIALS_PER_BATCH, Batch, Trials, Windows, to_device
 from boldly.training.forecasts import forecast
 from boldly.training.linear import COUPLING, NAMES, Forecasts, fit_forecasts
 from boldly.training.processes import Processes
-
-# Trials are short; so many fit any machine.
-TRIALS_PER_BATCH = 256
-
 
 # What a validation is: an objective in evaluation mode to a row with `loss` and `criterion` (smaller is better).
 Validate = Callable[[Objective, Processes], Row]
@@ -32,11 +28,6 @@ Validate = Callable[[Objective, Processes], Row]
 def device_of(objective: Objective) -> torch.device:
     """Return where an objective computes."""
     return next(objective.parameters()).device
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Move the tensors of a batch."""
-    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
 
 
 class UpstreamValidation:

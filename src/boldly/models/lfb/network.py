@@ -16,6 +16,7 @@ from boldly.models.lfb.layout import Tokens
 from boldly.models.lfb.sequence import BertDecoder, GptDecoder, LinearDecoder, LstmDecoder
 from boldly.models.network import NetworkConfig, Outputs, classified, real_frames
 from boldly.models.objective import Objective
+from boldly.models.parcel_errors import tell
 from boldly.records import InputError, Problem
 from boldly.samples.windows import WindowOptions
 
@@ -342,6 +343,8 @@ def masked_l1(prediction: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor]:
     assert tokens.targets is not None
     assert tokens.modelling_mask is not None
     chosen = tokens.modelling_mask.expand_as(tokens.targets)
-    error = ((prediction.float() - tokens.targets).abs() * chosen).sum(dim=(1, 2))
+    error = (prediction.float() - tokens.targets).abs() * chosen
+    tell(error, chosen)
+    error = error.sum(dim=(1, 2))
     count = chosen.sum(dim=(1, 2))
     return error / count.clamp_min(1), error.sum() / count.sum().clamp_min(1)

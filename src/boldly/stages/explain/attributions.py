@@ -115,19 +115,31 @@ def _others(batch: TrialBatch, rng: np.random.Generator) -> Tensor:
     return inputs
 
 
-def occlusion(decoder: DifferentiableDecoder, batch: TrialBatch) -> Contributions:
+def occlusion(decoder: DifferentiableDecoder, batch: TrialBatch, most_windows: int | None = None) -> Contributions:
     """Return what the evidence for the true state loses when a parcel is zero, its mean, in all frames.
 
     Captum's ablation of features, a parcel at a time. Contributions need not sum to anything: parcels that say the
     same stand in for each other.
+
+    Parameters
+    ----------
+    decoder : DifferentiableDecoder
+        The decoder.
+    batch : TrialBatch
+        The R trials.
+    most_windows : int, optional
+        Trials times parcels that the decoder is asked for at most: with many parcels fewer trials of each state
+        are occluded, at least one. The others have nan.
     """
+    chosen = _some_of_each(batch.labels.cpu().numpy(), most_windows, batch.inputs.shape[2])
     parcels = batch.inputs.shape[2]
     most = windows_per_pass(decoder, batch)
     feature = torch.arange(parcels, device=batch.inputs.device).expand(1, batch.inputs.shape[1], parcels)
-    values = np.zeros((len(batch), parcels))
+    values = np.full((len(batch), parcels), np.nan)
     ablation = FeatureAblation(lambda inputs, own: decoder.evidence(inputs, own, batch))
     with torch.inference_mode():
-        for rows in _chunks(len(batch), most):
+        for places in _chunks(len(chosen), most):
+            rows = chosen[places]
             found = ablation.attribute(
                 batch.inputs[rows],
                 target=batch.labels[rows],
@@ -140,6 +152,14 @@ def occlusion(decoder: DifferentiableDecoder, batch: TrialBatch) -> Contribution
         difference = said(decoder, batch, batch.inputs)[every, batch.labels]
         difference -= said(decoder, batch, torch.zeros_like(batch.inputs))[every, batch.labels]
     return Contributions(values, _numbers(difference))
+
+
+def _some_of_each(labels: NDArray[np.int64], most_windows: int | None, n_parcels: int) -> Tensor:
+    """Return the numbers of the first trials of each state, as many of each as a number of windows allows."""
+    states = np.unique(labels)
+    most = len(labels) if most_windows is None else max(1, most_windows // (n_parcels * len(states)))
+    chosen = [np.flatnonzero(labels == state)[:most] for state in states]
+    return torch.from_numpy(np.sort(np.concatenate(chosen)))
 
 
 def weights(decoder: DifferentiableDecoder, batch: TrialBatch) -> Array:
@@ -159,7 +179,7 @@ def weights(decoder: DifferentiableDecoder, batch: TrialBatch) -> Array:
 
 
 def said(decoder: DifferentiableDecoder, batch: TrialBatch, inputs: Tensor) -> Tensor:
-    """Return the evidence (R, labels) for each state when signals `inputs` (R, L, P) stand in for those of trials."""
+    """Return the evidence (R, labels) when signals `inputs` (R, L, P) stand in for those of the trials."""
     parts = []
     with torch.inference_mode():
         for rows in _chunks(len(batch), windows_per_pass(decoder, batch)):

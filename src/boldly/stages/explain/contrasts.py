@@ -1,10 +1,10 @@
 """What a general linear model of the events says of each parcel and state, to compare maps with.
 
 The model is fitted to parcel signals, as stage parcellate cleaned them, not to voxels: parcels are what decoders
-see. nilearn makes the design (canonical response of Glover 1999, no drifts: the signals are detrended, filtered and
-denoised already) and fits it with first-order autoregressive noise. For each run the effect of a state is that
-against all time that no event names; effects are averaged over the runs of a person, and the contrast of a state is
-its effect less the mean of those of the other states.
+see. nilearn makes the design (canonical response of Glover 1999, no drifts: the signals are detrended, filtered
+and denoised already) and fits it with first-order autoregressive noise. For each run the effect of a state is that
+against all time that no event names; effects are averaged over the runs of a person, and the contrast of a state
+is its effect less the mean of those of the other states.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 
 def state_contrasts(
     series: Mapping[str, Path], trials: Path, states: Sequence[str], runs: Collection[str] | None = None
-) -> Array:
+) -> Array | None:
     """Return the contrast of each state, averaged over people.
 
     Parameters
@@ -43,8 +43,8 @@ def state_contrasts(
 
     Returns
     -------
-    ndarray, shape (P, L)
-        In SD of the parcels; nan for states without events.
+    ndarray, shape (P, L), or None
+        In SD of the parcels; nan for states without events. None without any run.
     """
     people = []
     for subject, path in series.items():
@@ -57,7 +57,8 @@ def state_contrasts(
         if effects:
             people.append(_mean(effects))
     if not people:
-        raise ValueError("no run to fit a model to")
+        logger.warning("no run to fit a general linear model to")
+        return None
     effects_of = _mean([_against_others(person) for person in people])
     logger.info("general linear model: %d people, %d states", len(people), len(states))
     return effects_of

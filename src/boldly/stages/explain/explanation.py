@@ -151,7 +151,7 @@ def explain_fits(
                 seed=options.seed,
             )
         if "occlusion" in options.methods:
-            one.of_trials["occlusion"] = occlusion(decoder, batch)
+            one.of_trials["occlusion"] = occlusion(decoder, batch, options.occlusions)
         if "weights" in options.methods and decoder.is_linear:
             one.weights = weights(decoder, batch)
         explained.append(one)
@@ -169,6 +169,8 @@ def map_of(explained: Sequence[Explained], method: str) -> Map:
     maps = np.stack([one.values(method, np.ones(len(one.labels), bool)) for one in explained])
     directions = np.stack([one.directions(method) for one in explained])
     several = len(explained) > 1
+    # Fits that are tested on the same trials have the same differences, which says nothing.
+    alike = method != MEAN_DIFFERENCE
     gaps = [one.of_trials[method].gap for one in explained] if method == "integrated_gradients" else []
     return Map(
         value=_nanmean(maps),
@@ -176,7 +178,7 @@ def map_of(explained: Sequence[Explained], method: str) -> Map:
         if several
         else np.full(maps.shape[1:], np.nan),
         direction=_nanmean(directions),
-        reliability=np.array([reliability(maps[:, :, state]) for state in range(maps.shape[2])]),
+        reliability=np.array([reliability(maps[:, :, k]) if alike else np.nan for k in range(maps.shape[2])]),
         gap=float(np.mean(gaps)) if gaps else float("nan"),
     )
 
@@ -208,7 +210,7 @@ def measure_faithfulness(
 def _of_others(
     explained: Sequence[Explained], method: str, labels: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> Callable[[Bools], Array]:
-    """Return what turns a mask of the pooled trials into the values that order the parcels of each trial, (R, P)."""
+    """Return what turns a mask of the pooled trials into values that order the parcels of each trial, (R, P)."""
 
     def values(chosen: Bools) -> Array:
         maps = [
@@ -224,10 +226,10 @@ def _of_others(
 
 
 def _means(values: Array, labels: NDArray[np.int64], n_labels: int) -> Array:
-    """Return the mean over the trials of each state, (P, L); nan for states without one."""
+    """Return the mean over the trials of each state that are not nan, (P, L); nan for states without one."""
     means = np.full((values.shape[1], n_labels), np.nan)
     for label in np.unique(labels):
-        means[:, label] = values[labels == label].mean(axis=0)
+        means[:, label] = _nanmean(values[labels == label])
     return means
 
 

@@ -1,7 +1,8 @@
 """How faithful a map is: accuracy as the parcels that it puts first are removed, against random orders.
 
-A map that names the parcels which a decoder uses loses accuracy fast. Trials are never used twice: the order of the
-parcels for trials of a unit comes from the trials of the other units (all trials, where there is one unit alone).
+A map that names the parcels which a decoder uses loses accuracy fast. Trials are never used twice: the order of
+the parcels for trials of a unit comes from the trials of the other units (all trials, where there is one unit
+alone).
 """
 
 from __future__ import annotations
@@ -86,11 +87,10 @@ def hits(decoder: DifferentiableDecoder, batch: TrialBatch, orders: Orders, coun
         Columns order (a method, or RANDOM), number (of the random order), removed (parcels), trial, hit.
     """
     n_trials, n_parcels = len(batch), batch.inputs.shape[2]
-    every = {name: order for name, order in orders.of_methods.items()}
     ends = {count: _hit(decoder, batch, np.tile(np.arange(n_parcels), (n_trials, 1)), count) for count in counts
             if count in (0, n_parcels)}  # fmt: skip
     tables = []
-    lines = [(name, 0, order) for name, order in every.items()]
+    lines = [(name, 0, order) for name, order in orders.of_methods.items()]
     lines += [(RANDOM, number, np.tile(order, (n_trials, 1))) for number, order in enumerate(orders.random)]
     for name, number, order in lines:
         for count in counts:
@@ -129,9 +129,8 @@ def curves(table: pd.DataFrame, states: Sequence[str]) -> pd.DataFrame:
         own = table if label is None else table[table["label"] == label]
         if own.empty:
             continue
-        spread = ["number"] if label is None else ["number"]
         for (order, removed), part in own.groupby(["order", "removed"], sort=False):
-            over = spread if order == RANDOM else ["fit"]
+            over = "number" if order == RANDOM else "fit"
             means = part.groupby(over)["hit"].mean()
             rows.append(
                 {

@@ -19,8 +19,9 @@ Array = NDArray[np.float64]
 def volumes(atlas: Atlas, values: Array) -> NDArray[np.float32]:
     """Return images of values of parcels.
 
-    A voxel of a label atlas has the value of its parcel, and zero outside of all. Maps are scaled to a peak of one.
-    A voxel then has the sum of the values, weighted by the maps; where weights sum to more than one, their mean.
+    A voxel of a label atlas has the value of its parcel, and zero outside of all. Maps are scaled to a peak of
+    one. A voxel then has the sum of the values, weighted by the maps; where weights sum to more than one, their
+    mean.
 
     Parameters
     ----------
@@ -56,7 +57,7 @@ def volumes(atlas: Atlas, values: Array) -> NDArray[np.float32]:
 
 
 def image_of(atlas: Atlas, volume: NDArray[np.float32], about: str) -> nib.Nifti1Image:
-    """Return a volume as an image on the grid of the atlas; `about` (80 characters at most) stands in its header."""
+    """Return a volume as an image on the grid of the atlas; `about` (79 characters) stands in its header."""
     image = nib.Nifti1Image(volume, atlas.grid.affine)
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = about.encode("ascii", "replace")[:79]

@@ -12,9 +12,9 @@ def activation_patterns(signals: Array, evidence: Array) -> Array:
     """Return how signals change with what a decoder says of each state: a = cov(x, s) / var(s).
 
     Of a linear decoder ``s = w^T x`` this is exactly ``cov(x) w / var(s)``, the transformation of its weights into
-    the pattern of a forward model with one factor (Haufe et al. 2014, eq. 7). Weights themselves also cancel noise,
-    so that a parcel without any effect can have a large one. Of another decoder the pattern is the linear part of
-    the same relation.
+    the pattern of a forward model with one factor (Haufe et al. 2014, eq. 7). Weights themselves also cancel
+    noise, so that a parcel without any effect can have a large one. Of another decoder the pattern is the linear
+    part of the same relation.
 
     The evidence for one state is a factor by itself, whatever that for other states does. Their common inverse
     covariance (eq. 6) holds the others still instead, and takes away what states have in common: of two states
@@ -44,9 +44,9 @@ def activation_patterns(signals: Array, evidence: Array) -> Array:
 
 
 def mean_differences(signals: Array, labels: NDArray[np.int64], n_labels: int) -> Array:
-    """Return the mean signal of each state less the mean of those of the other states, (P, L); no decoder is asked.
+    """Return the mean signal of each state less the mean of those of the other states, (P, L).
 
-    A state without a trial has nan.
+    No decoder is asked. A state without a trial has nan.
     """
     means = np.full((n_labels, signals.shape[1]), np.nan)
     for label in np.unique(labels):

@@ -23,8 +23,10 @@ from boldly.stages.figures.downstream_replication import downstream_replication
 from boldly.stages.figures.downstream_training import downstream_training
 from boldly.stages.figures.downstream_trials import downstream_trials
 from boldly.stages.figures.excluded import excluded
+from boldly.stages.figures.explain import explain_agreement, explain_curves, explain_maps
 from boldly.stages.figures.quality import quality
 from boldly.stages.figures.upstream_data import upstream_data
+from boldly.stages.figures.upstream_errors import upstream_errors
 from boldly.stages.figures.upstream_frameworks import upstream_frameworks
 from boldly.stages.figures.upstream_largest import upstream_largest, upstream_warm_start
 from boldly.stages.figures.upstream_losses import upstream_losses
@@ -42,6 +44,7 @@ FIGURES: dict[str, Callable[..., tuple[Figure, pd.DataFrame]]] = {
     "upstream_sizes": upstream_sizes,
     "upstream_losses": upstream_losses,
     "upstream_skill": upstream_skill,
+    "upstream_errors": upstream_errors,
     "upstream_scaling": upstream_scaling,
     "upstream_largest": upstream_largest,
     "upstream_warm_start": upstream_warm_start,
@@ -53,6 +56,9 @@ FIGURES: dict[str, Callable[..., tuple[Figure, pd.DataFrame]]] = {
     "downstream_embedding": downstream_embedding,
     "downstream_training": downstream_training,
     "downstream_replication": downstream_replication,
+    "explain_maps": explain_maps,
+    "explain_curves": explain_curves,
+    "explain_agreement": explain_agreement,
 }
 
 

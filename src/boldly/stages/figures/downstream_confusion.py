@@ -1,4 +1,4 @@
-"""Figure downstream_confusion: which mental states a decoder mistakes for which, states in the order of their tasks."""
+"""Figure downstream_confusion: which mental states a decoder mistakes for which, by task."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def downstream_confusion(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     choice = drawn_decoder([_checked(read_tsv(path, columns=COLUMNS), path) for path in paths])
     tables = choice.tables
     cells = [table["label"].nunique() for table in tables]
-    sides = [(0.26 if n <= 14 else 0.185) * n + 1.3 for n in cells]
+    sides = [(0.26 if n <= 14 else 0.185) * n + 1.42 for n in cells]
     figure = style.new_figure(min(max(sides), style.PAGE), sum(sides))
     panels = figure.subplots(len(tables), 1, squeeze=False, height_ratios=sides)
     drawn = []
@@ -88,8 +88,7 @@ def _draw(axes: Axes, predictions: pd.DataFrame, title: str) -> pd.DataFrame:
     first = predictions.iloc[0]
     dataset = dataset_of(str(first["key"]))
     _part_tasks(axes, list(names))
-    # From the left edge of the picture: long titles would be cut at its right one.
-    axes.set_title(title, x=0.0)
+    axes.set_title(title)
     axes.set(xlabel="predicted, % of the trials of a state", ylabel="true state")
     labels = [int(label) for label in present]
     records = [

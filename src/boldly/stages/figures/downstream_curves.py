@@ -94,7 +94,7 @@ def downstream_curves(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     chunks = [families[first : first + per_line] for first in range(0, len(families), per_line)]
     lines = [(rows, chunk) for _, rows in accuracy.groupby("dataset", sort=False) for chunk in chunks]
     width = style.COLUMN * 0.8 if per_line == 1 else min(style.PAGE, 1.15 + 2.0 * per_line)
-    figure = style.new_figure(width, 0.75 + 1.6 * len(lines))
+    figure = style.new_figure(width, 0.55 + 1.6 * len(lines))
     panels = figure.subplots(len(lines), per_line, squeeze=False, sharey="row")
     for number, (line, (rows, chunk)) in enumerate(zip(panels, lines, strict=True)):
         ends = []
@@ -106,8 +106,9 @@ def downstream_curves(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
                 axes.set_title(style.wrapped(style.spelled(family.name), 22))
             if number == len(lines) - 1 or len(chunks) > 1:
                 axes.set_xlabel("labelled units")
-        for axes, labels in zip(line, ends, strict=False):
-            _labels(axes, labels)  # when all have given their data to the common scale
+        for place, (axes, labels) in enumerate(zip(line, ends, strict=False)):
+            # When all have given their data to the common scale. Beside an empty place there is room.
+            _labels(axes, labels, has_room=len(chunk) - 1 == place < len(line) - 1)
         for axes in line[len(chunk) :]:
             axes.set_axis_off()
         line[0].set_ylabel(f"{rows['dataset'].iloc[0]}\naccuracy")
@@ -301,7 +302,7 @@ def _x_axis(axes: Axes, sizes: list[int]) -> None:
     axes.set_xticks(values, [str(size) for size in sizes] or [""])
 
 
-def _labels(axes: Axes, ends: _Ends) -> None:
+def _labels(axes: Axes, ends: _Ends, *, has_room: bool) -> None:
     """Name the lines at their right ends, moved apart where they would touch."""
     axes.autoscale_view()
     low, high = axes.get_ylim()
@@ -309,5 +310,5 @@ def _labels(axes: Axes, ends: _Ends) -> None:
     for (text, _, colour), y in zip(ends, places, strict=True):
         axes.annotate(
             text, (1, y), (2, 0), xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=5.8,
-            color=colour, va="center", annotation_clip=False,
+            color=colour, va="center", annotation_clip=False, in_layout=not has_room,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Figure downstream_embedding: the test trials as points on a plane, near where a decoder says the same of them."""
+"""Figure downstream_embedding: test trials on a plane, near where a decoder says the same of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COLUMNS = ["dataset", "experiment", "n", "key", "state", "x", "y", "predictions
 _MOST_TRIALS = 3000
 _PERPLEXITY = 30.0
 _LEAST = 1e-4  # probabilities below are taken for this: their logarithms say little
-_MARKERS = "osD^vPX*<>ph"
+_MARKERS = "osD^v*<>phd"
 
 
 def downstream_embedding(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
@@ -28,7 +28,7 @@ def downstream_embedding(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
 
     A trial is what the decoder says of it: the logarithms of the probabilities of all states, averaged over draws
     and seeds and centred. t-SNE (van der Maaten and Hinton 2008, started from principal components, seed 0) lays
-    them out. Colours are states, shades of one hue those of a task; a cross marks a trial that most fits get wrong.
+    them out. Colours are states, shades of one hue those of a task; a cross is a trial that most fits get wrong.
 
     Parameters
     ----------

@@ -41,7 +41,7 @@ def downstream_reliability(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     columns = min(len(tables), 2)
     rows = -(-len(tables) // columns)
     width = max(style.COLUMN, min(style.PAGE, 3.2 * columns))
-    figure = style.new_figure(width, 0.35 + 0.15 * (len(names) // 3 + 1) + 3.0 * rows)
+    figure = style.new_figure(width, 0.3 + 3.0 * rows)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes, table in zip(grid.flat, tables, strict=False):
         _panel(axes, table, colours)
@@ -97,8 +97,8 @@ def _panel(axes: Axes, table: pd.DataFrame, colours: dict[str, str]) -> None:
     lines = []
     for name, bins in table.groupby("experiment", sort=False):
         axes.plot(
-            bins["confidence"], bins["accuracy"], color=colours[str(name)], marker="o", markersize=2.6, linewidth=0.9,
-            clip_on=False, zorder=3,
+            bins["confidence"], bins["accuracy"], color=colours[str(name)], marker="o", markersize=2.6,
+            linewidth=0.9, clip_on=False, zorder=3,
         )  # fmt: skip
         lines.append(f"{style.spelled(str(name))} {bins['calibration_error'].iloc[0]:.3f}")
     axes.text(

@@ -23,7 +23,8 @@ _COLUMNS = ["dataset", "experiment", "kind", "n", "seed", "value", "n_draws"]
 def downstream_replication(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     """Draw, for each dataset, maps of the mean accuracy over draws with two seeds, and their difference.
 
-    The seeds are the two with most fits. Decoders with one seed alone, such as baselines in closed form, are left out.
+    The seeds are the two with most fits. Decoders with one seed alone, such as baselines in closed form, are left
+    out.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """What Thomas, Ré & Poldrack (2022) published of their upstream models: validation losses at two steps.
 
-Their data were z-scored, and predicting zero costs 0.798 on unit-normal values. The losses of the BERT frameworks also
-hold the cross-entropy of telling whether one window follows another: their L1 is lower, so that the skill that follows
-from the loss is the least that it can be.
+Their data were z-scored, and predicting zero costs 0.798 on unit-normal values. The losses of the BERT frameworks
+hold the cross-entropy of telling whether one window follows another as well: their L1 is lower, so that the skill
+that follows from the loss is the least that it can be.
 """
 
 from __future__ import annotations

@@ -148,9 +148,12 @@ def legend_above(figure: Figure, handles: Sequence[Any], columns: int | None = N
         return
     longest = max(len(str(handle.get_label())) for handle in handles)
     fitting = max(1, int(figure.get_figwidth() / (0.35 + 0.052 * longest)))
+    columns = columns or min(fitting, len(handles))
+    # Panels keep their height, however many lines the legend has.
+    figure.set_figheight(figure.get_figheight() + 0.14 * (-(-len(handles) // columns) - 1))
     figure.legend(
-        handles=list(handles), loc="outside upper left", ncols=columns or min(fitting, len(handles)),
-        handlelength=2.0, columnspacing=1.2, borderaxespad=0.2,
+        handles=list(handles), loc="outside upper left", ncols=columns, handlelength=2.0, columnspacing=1.2,
+        borderaxespad=0.2,
     )  # fmt: skip
 
 

@@ -194,9 +194,9 @@ class DrawnDecoder:
     rule: str
 
     def title(self, table: pd.DataFrame) -> str:
-        """Return dataset and n of a table, and the decoder."""
+        """Return dataset and n of a table, and in a second line the decoder."""
         first = table.iloc[0]
-        return f"{dataset_of(str(first['key']))}, n = {first['n']}: {self.rule}"
+        return f"{dataset_of(str(first['key']))}, n = {first['n']}\n{self.rule}"
 
 
 def drawn_decoder(tables: list[pd.DataFrame]) -> DrawnDecoder:
@@ -219,7 +219,7 @@ def drawn_decoder(tables: list[pd.DataFrame]) -> DrawnDecoder:
         correct = [(table["label"] == table["predicted"]).groupby(table["experiment"]).mean() for table in largest]
         means = pd.concat(correct, axis=1).mean(axis=1)
         experiment = str(means[means.index.isin(names)].idxmax() if names else means.idxmax())
-        rule = f"{style.spelled(experiment)}, of all the highest test accuracy"
+        rule = f"{style.spelled(experiment)}, highest test accuracy of all"
     own = [table[table["experiment"] == experiment] for table in largest]
     return DrawnDecoder([table for table in own if len(table)], rule)
 

@@ -27,7 +27,7 @@ _PER_LINE = 4
 
 _SAYS = {
     "csm": "each next frame, from those before it",
-    "autoencoding": "the whole window, from one summary of it",
+    "autoencoding": "each frame, from a summary of all and the frame before",
     "sequence_bert": "frames that are masked, from those on both sides",
     "network_bert": "parcels that are masked, from the others",
     "masked_autoencoding": "parts of frames that are masked, from the rest",

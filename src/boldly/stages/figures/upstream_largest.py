@@ -1,7 +1,7 @@
 """Figures upstream_largest and upstream_warm_start (S1, S3): trainings of the supplement beside others.
 
-S1 of the preprint is the training of the largest network of the size search; S3 that of networks that start from the
-weights of language models.
+S1 of the preprint is the training of the largest network of the size search; S3 that of networks that start from
+the weights of language models.
 """
 
 from __future__ import annotations

@@ -177,7 +177,7 @@ def _legend(drawn: list[pd.DataFrame]) -> list[Line2D]:
     texts = {
         _VALIDATED: "held-out subjects",
         "train": "training windows",
-        "published": f"{_PUBLISHED}, other data, 300,000 steps",
+        "published": f"{_PUBLISHED}, other data",
         "at least": "the same, lower bound",
     }
     zero = Line2D([], [], color=style.GREY, linewidth=0.8, linestyle=_ZERO_DASHES, label="predicting zero")

@@ -1,4 +1,4 @@
-"""Figure upstream_scaling: the error on held-out subjects by the number of people that a network was trained on."""
+"""Figure upstream_scaling: the error on held-out subjects by the number of training people."""
 
 from __future__ import annotations
 

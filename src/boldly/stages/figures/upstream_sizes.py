@@ -1,4 +1,4 @@
-"""Figure upstream_sizes, Figure 3 of the preprint: how well networks of several sizes predict held-out subjects."""
+"""Figure upstream_sizes, Figure 3 of the preprint: how well networks of several sizes predict."""
 
 from __future__ import annotations
 
@@ -108,11 +108,15 @@ def _map(axes: Axes, table: pd.DataFrame, *, first: bool) -> None:
     layers, widths = sorted(kept["layers"].unique()), sorted(kept["width"].unique())
     margin = 0.2 * max(float(np.ptp(kept["skill"])), 1e-4)
     norm = Normalize(kept["skill"].min() - margin, kept["skill"].max() + margin)
+    # Sizes that hardly differ need a further digit.
+    digits = 3 if np.ptp(kept["skill"]) >= 0.003 else 4
     for row in kept.to_dict("records"):
         x, y = widths.index(row["width"]), layers.index(row["layers"])
         face = style.BLUES(norm(row["skill"]))
         axes.add_patch(Rectangle((x - 0.48, y - 0.47), 0.96, 0.94, facecolor=face, linewidth=0))
-        text = f"\N{BLACK CIRCLE} {row['skill']:.3f}" if row["is_best"] else f"{row['skill']:.3f}"
+        # Rounded first: adding zero turns minus zero into zero.
+        value = f"{round(row['skill'], digits) + 0.0:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+        text = f"\N{BLACK CIRCLE} {value}" if row["is_best"] else value
         weight = "bold" if row["is_best"] else "normal"
         axes.text(x, y, text, ha="center", va="center", fontsize=6, color=style.ink_on(face), fontweight=weight)
     axes.set(
@@ -135,7 +139,7 @@ def _legend(shades: dict[int, Any], tables: dict[str, pd.DataFrame]) -> list[Lin
     same = all(sorted(table["layers"].unique()) == most for table in tables.values())
     words = ("fewest layers", "more", "most", "even more")
     for number in range(len(most)):
-        text = f"{most[number]} layers" if same else words[number % len(words)]
+        text = f"{most[number]} layer{'s' if most[number] > 1 else ''}" if same else words[number % len(words)]
         handles.append(
             Line2D([], [], color=style.INK, linewidth=1.1, linestyle=_DASHES[number % len(_DASHES)], label=text)
         )

@@ -80,7 +80,7 @@ def check_run(
     if files.image is None:
         return Checked(files, None, math.nan, "", tuple(problems))
     try:
-        header = _header(files.image)
+        header = header_of(files.image)
     except HeaderError as error:
         problems.append(Problem(str(files.image), files.key, str(error), error.remedy))
         return Checked(files, None, math.nan, "", tuple(problems))
@@ -165,7 +165,8 @@ def _check_parcellation(parcellation: Parcellation, runs: Sequence[Checked]) -> 
     return problems
 
 
-def _header(image: Path) -> Header:
+def header_of(image: Path) -> Header:
+    """Read the header of a run's image, of volumes or of surfaces (`boldly.signals.headers.read_header`)."""
     if not is_series(image):
         return read_header(image)
     series = open_series(image)

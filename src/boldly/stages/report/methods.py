@@ -10,6 +10,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from boldly.config import DownstreamSplitOptions
+from boldly.samples.draws import with_sizes
 from boldly.stages.report.references import LIBRARY, Reference
 
 Record = dict[str, Any]
@@ -118,7 +120,11 @@ def methods(
         ],
         frameworks=_frameworks(config["pretrain"]["experiments"]),
         held_out=100 * config["split"]["upstream"]["validation_fraction"],
-        splits=[_split(name, config) for name, one in config["datasets"].items() if one["role"] == "downstream"],
+        splits=[
+            _split(name, config, counts[name])
+            for name, one in config["datasets"].items()
+            if one["role"] == "downstream"
+        ],
         decoders=_decoders(config["adapt"]["experiments"]),
         compared=_compared(config["adapt"]["experiments"]),
         baselines=_baselines(config["adapt"]["experiments"]),
@@ -228,15 +234,19 @@ def _frameworks(experiments: Record) -> list[str]:
     return lines
 
 
-def _split(name: str, config: Record) -> str:
-    split = config["datasets"][name]["split"] or config["split"]["downstream"]
+def _split(name: str, config: Record, count: Record) -> str:
+    given = config["datasets"][name]["split"] or config["split"]["downstream"]
+    n_units = count["runs" if given["by"] == "run" else "people"]
+    split = with_sizes(DownstreamSplitOptions.model_validate(given), n_units).model_dump()
     unit = "run" if split["by"] == "run" else "person"
     plural = "runs" if split["by"] == "run" else "people"
     numbers = enumerated([str(number) for number in split["train"]])
     tested = f"each {unit} in turn" if split["test"] == "leave_one_out" else f"{split['test']} other {plural}"
+    is_each = split["test"] == "leave_one_out"
+    draws = f"for each {unit} a random draw" if is_each else counted(split["draws"], "random draw")
     sentence = (
-        f"In {name}, decoders were trained with the labels of {numbers} {plural} "
-        f"({counted(split['draws'], 'random draw')} of each number) and tested on {tested}."
+        f"In {name}, decoders were trained with the labels of {numbers} {plural} ({draws} of each number) and tested "
+        f"on {tested}."
     )
     if split["validation"]:
         sentence += f" The labels of {split['validation']} more {plural} served for choices and count as used."

@@ -1,0 +1,50 @@
+"""Jobs that go wrong at the first attempt, as those of the workflow ask for more at the next one."""
+
+
+rule all:
+    input:
+        "memory.txt",
+        "time.txt",
+        "cancelled.txt",
+    localrule: True
+
+
+rule memory:
+    output:
+        "memory.txt",
+    resources:
+        mem_mb=lambda wildcards, attempt: 500 * attempt,
+        runtime=5,
+    shell:
+        """python3 -c "import time; x = bytearray(400_000_000); x[::4096] = b'1' * len(x[::4096]); time.sleep(5)" """
+        " && echo {resources.mem_mb} > {output}"
+
+
+rule time:
+    output:
+        "time.txt",
+    resources:
+        mem_mb=500,
+        runtime=lambda wildcards, attempt: attempt,
+    shell:
+        "sleep 70 && echo {resources.runtime} > {output}"
+
+
+rule cancelled:
+    output:
+        "cancelled.txt",
+    resources:
+        mem_mb=500,
+        runtime=5,
+    shell:
+        "sleep 10 && echo done > {output}"
+
+
+rule long:
+    output:
+        "long.txt",
+    resources:
+        mem_mb=500,
+        runtime=5,
+    shell:
+        "sleep {config[seconds]} && echo done > {output}"

@@ -1,0 +1,295 @@
+"""boldly decode: new people of a derivatives folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from boldly import Decoder, bids, layout
+from boldly.cli import main
+from boldly.config import DecodeOptions, PreprocessOptions
+from boldly.decoding import package
+from boldly.decoding.cohort import SCORES
+from boldly.decoding.cohort import run as run_cohort
+from boldly.files import read_tsv
+from boldly.records import InputError, read_scores
+from tests.conftest import SPACE, Study, write_image
+from tests.decoding import studies
+
+LABEL = "blocksmeanlda"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Study]:
+    """Return the folder of a study with a packaged decoder, and its images."""
+    from tests.conftest import _write_study
+
+    root = tmp_path_factory.mktemp("study")
+    study = _write_study(root / "images", subjects=("01", "02", "03"), n_volumes=50)
+    studies.image_study(root, study)
+    package.run(source=root / "results", output=root / "decoder")
+    return root, study
+
+
+@pytest.fixture
+def model(made: tuple[Path, Study], monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BOLDLY_CACHE", str(made[0] / "user_cache"))
+    return made[0] / "decoder"
+
+
+@pytest.fixture
+def people(write_study: Callable[..., Study]) -> Study:
+    """Return new people with events."""
+    return write_study("new", subjects=("21", "22"), runs=("1",), n_volumes=50, seed=5)
+
+
+def decode(model: Path, study: Study, output: Path, **options: Any) -> None:
+    of_run = {name: options.pop(name) for name in ("workers", "summary") if name in options}
+    given = {"model": str(model), "derivatives": str(study.derivatives), "events": str(study.bids), **options}
+    run_cohort(options=DecodeOptions.model_validate(given), output=output, **{"workers": 1, **of_run})
+
+
+def table_path(output: Path, subject: str, ending: str = ".tsv", run: str = "1", folder: str = "func") -> Path:
+    name = f"sub-{subject}_task-blocks_run-{run}_space-{SPACE}_desc-{LABEL}_decoding{ending}"
+    return output / f"sub-{subject}" / folder / name
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("sub-*_decoding.*")}
+
+
+def test_raw_images_give_the_probabilities_of_the_evaluation(
+    made: tuple[Path, Study], model: Path, tmp_path: Path
+) -> None:
+    root, study = made
+    decode(model, study, tmp_path / "out", participants=["03"])
+    expected = read_tsv(root / layout.PREDICTIONS.format(dataset="blocks"), ("subject",))
+    expected = expected[expected["experiment"] == "mean_lda"].sort_values("key")
+    found = pd.concat([read_tsv(table_path(tmp_path / "out", "03", run=run)) for run in ("1", "2")])
+    columns = [name for name in expected if name.startswith("p_")]
+    # Both tables have six digits.
+    np.testing.assert_allclose(found[columns], expected[columns], rtol=0, atol=1.01e-6)
+    assert list(found["trial_type"]) == list(expected["label_name"])
+
+
+def test_the_output_is_a_bids_derivative(model: Path, people: Study, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    decode(model, people, out)
+    about = json.loads((out / "dataset_description.json").read_text())
+    assert about["DatasetType"] == "derivative"
+    assert about["GeneratedBy"][0]["Name"] == "boldly"
+    for subject in ("21", "22"):
+        table = read_tsv(table_path(out, subject))
+        assert list(table.columns[:5]) == ["onset", "duration", "trial_type", "state", "probability"]
+        sidecar = json.loads(bids.sidecar(table_path(out, subject)).read_text())
+        assert set(table.columns) <= set(sidecar), "the sidecar describes each column"
+        assert table_path(out, subject, ".png", folder="figures").stat().st_size > 1000
+    scores = read_scores(out / SCORES)
+    summary = scores[
+        (scores["subject"] == "all") & (scores["metric"] == "accuracy") & (scores["kind"] == "baseline")
+    ]
+    assert len(summary) == 1
+    assert summary["n_trials"].item() == 2 * len(table)
+
+
+def test_runs_of_the_training_are_noticed_and_flag_the_scores(
+    made: tuple[Path, Study], model: Path, tmp_path: Path
+) -> None:
+    _, study = made
+    decode(model, study, tmp_path / "out")
+    scores = read_scores(tmp_path / "out" / SCORES)
+    # Two of three people trained it, two runs each.
+    of_decoder = scores[scores["kind"] != "chance"]
+    assert set(of_decoder["flag"]) == {"4 of 6 runs were in the training"}
+    sidecars = [bids.sidecar(table_path(tmp_path / "out", subject)) for subject in ("01", "03")]
+    assert [json.loads(path.read_text())["SeenInTraining"] for path in sidecars] == [True, False]
+
+
+def test_runs_are_chosen_by_their_entities(made: tuple[Path, Study], model: Path, tmp_path: Path) -> None:
+    _, study = made
+    arguments = ["--model", str(model), "--derivatives", str(study.derivatives), "--output", str(tmp_path / "out")]
+    assert main(["decode", *arguments, "--workers", "1", "--participant", "sub-03", "--filter", "run=2"]) == 0
+    assert sorted((tmp_path / "out").rglob("*.tsv")) == [table_path(tmp_path / "out", "03", run="2")]
+
+
+def test_without_events_there_are_sliding_windows(model: Path, people: Study, tmp_path: Path) -> None:
+    decode(model, people, tmp_path / "out", events=None, window_s=10.0, step_s=4.0)
+    table = read_tsv(table_path(tmp_path / "out", "21"))
+    # The delay of 2 s lies between a window's onset and its first frame, at 0 s.
+    assert table["onset"].iloc[0] == -2.0
+    assert set(table["onset"].diff().dropna()) == {4.0}
+    assert "trial_type" not in table
+    assert not (tmp_path / "out" / SCORES).exists()
+
+
+def test_a_second_call_repeats_only_what_changed(model: Path, people: Study, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    decode(model, people, out)
+    before = stamps(out)
+    decode(model, people, out)
+    assert stamps(out) == before
+    confounds = people.run("22").confounds
+    table = pd.read_csv(confounds, sep="\t")
+    table["csf"] += np.arange(len(table))
+    table.to_csv(confounds, sep="\t", index=False, na_rep="n/a")
+    decode(model, people, out)
+    changed = {path for path, stamp in stamps(out).items() if stamp != before[path]}
+    assert changed == {path for path in before if "sub-22" in path}
+
+
+def test_defective_runs_are_named_together_and_the_others_are_decoded(
+    model: Path,
+    people: Study,
+    tmp_path: Path,
+    write_study: Callable[..., Study],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    more = write_study("more", subjects=("31", "32", "33"), runs=("1",), n_volumes=50, seed=6)
+    first, second = more.run("31"), more.run("32")
+    first.confounds.unlink()
+    image = nib.nifti1.load(second.bold)
+    data = np.asarray(image.dataobj)
+    data[..., 20] = 0
+    write_image(second.bold, data, 2.0)
+    arguments = ["--model", str(model), "--derivatives", str(more.derivatives), "--events", str(more.bids)]
+    status = main(["decode", *arguments, "--output", str(tmp_path / "out"), "--workers", "1"])
+    assert status == 1
+    said = capsys.readouterr().err
+    assert "2 problems" in said
+    assert "no confounds table" in said
+    assert "1 of 50 volumes hold nothing but zeros" in said
+    assert "--allow-mismatch confounds" in said
+    assert table_path(tmp_path / "out", "33").exists()
+    assert not table_path(tmp_path / "out", "32").exists()
+    assert len(read_tsv(tmp_path / "out" / "problems.tsv")) == 2
+
+
+def test_workers_give_the_same_as_one_process(model: Path, people: Study, tmp_path: Path) -> None:
+    decode(model, people, tmp_path / "one")
+    decode(model, people, tmp_path / "two", workers=2)
+    for subject in ("21", "22"):
+        one, two = (table_path(tmp_path / name, subject).read_bytes() for name in ("one", "two"))
+        assert one == two
+
+
+def test_parallel_jobs_leave_the_scores_to_the_last(model: Path, people: Study, tmp_path: Path) -> None:
+    for subject in ("21", "22"):
+        decode(model, people, tmp_path / "out", participants=[subject], summary=False)
+    assert not (tmp_path / "out" / SCORES).exists()
+    before = stamps(tmp_path / "out")
+    decode(model, people, tmp_path / "out")
+    assert stamps(tmp_path / "out") == before
+    scores = read_scores(tmp_path / "out" / SCORES)
+    assert {"21", "22"} < set(scores["subject"])
+
+
+def refused(model: Path, study: Study, output: Path, **options: Any) -> str:
+    with pytest.raises(InputError) as error:
+        decode(model, study, output, **options)
+    return str(error.value)
+
+
+def test_another_repetition_time_is_refused_unless_it_is_allowed(
+    model: Path, write_study: Callable[..., Study], tmp_path: Path
+) -> None:
+    slow = write_study("slow", subjects=("41",), runs=("1",), t_r=2.5)
+    said = refused(model, slow, tmp_path / "out")
+    assert "t_r: 2.5 s, the decoder blocks-mean_lda was trained at 2 s" in said
+    assert "--allow-mismatch t_r" in said
+    decode(model, slow, tmp_path / "out", allow_mismatch=["t_r"])
+    assert table_path(tmp_path / "out", "41").exists()
+
+
+def test_another_space_is_refused_unless_it_is_allowed(
+    model: Path, write_study: Callable[..., Study], tmp_path: Path
+) -> None:
+    other = write_study("other", subjects=("41",), runs=("1",), space="T1w")
+    assert "--space" in refused(model, other, tmp_path / "out")
+    said = refused(model, other, tmp_path / "out", space="T1w")
+    assert f"space: '{SPACE}' != 'T1w'" in said
+    decode(model, other, tmp_path / "out", space="T1w", allow_mismatch=["space"])
+    assert list((tmp_path / "out" / "sub-41" / "func").glob("*space-T1w*.tsv"))
+
+
+def test_another_atlas_is_refused(model: Path, people: Study, tmp_path: Path) -> None:
+    atlas = tmp_path / "atlas_dseg.nii.gz"
+    image = nib.nifti1.load(people.atlas)
+    data = np.asarray(image.dataobj).copy()
+    write_image(atlas, data[:, ::-1], None)
+    assert "atlas_sha256" in refused(model, people, tmp_path / "out", atlas=str(atlas))
+    data[data == data.max()] = 0
+    write_image(atlas, data, None)
+    said = refused(model, people, tmp_path / "out", atlas=str(atlas), allow_mismatch=["atlas_sha256"])
+    assert "the atlas has 5 parcels, the decoder takes 6" in said
+
+
+def test_other_confounds_are_refused_unless_they_are_allowed(model: Path, people: Study, tmp_path: Path) -> None:
+    own = PreprocessOptions(strategy=["motion"])
+    assert "confounds" in refused(model, people, tmp_path / "out", preprocess=own)
+    decode(model, people, tmp_path / "out", preprocess=own, allow_mismatch=["confounds"])
+    assert table_path(tmp_path / "out", "21").exists()
+
+
+def test_a_run_that_covers_few_parcels_is_refused_unless_it_is_allowed(
+    model: Path, people: Study, tmp_path: Path
+) -> None:
+    mask = people.run("21").mask
+    inside = np.asarray(nib.nifti1.load(mask).dataobj).copy()
+    inside[:, :5] = 0
+    write_image(mask, inside)
+    said = refused(model, people, tmp_path / "out", participants=["21"])
+    assert "parcels are covered by the brain mask, the decoder wants 80%" in said
+    decode(model, people, tmp_path / "out", participants=["21"], allow_mismatch=["coverage"])
+    assert table_path(tmp_path / "out", "21").exists()
+
+
+def test_people_who_are_not_there_are_named(model: Path, people: Study, tmp_path: Path) -> None:
+    assert "99" in refused(model, people, tmp_path / "out", participants=["99"])
+
+
+def test_an_image_a_path_and_the_command_line_say_the_same(model: Path, people: Study, tmp_path: Path) -> None:
+    decode(model, people, tmp_path / "out")
+    files = people.run("21")
+    decoder = Decoder.from_pretrained(model)
+    of_path = decoder.decode(files.bold, events=files.events)
+    of_image = decoder.decode(
+        nib.nifti1.load(files.bold), events=files.events, confounds=files.confounds, mask=files.mask
+    )
+    pd.testing.assert_frame_equal(of_path, of_image)
+    written = read_tsv(table_path(tmp_path / "out", "21"))
+    columns = [f"p_{name}" for name in decoder.classes_]
+    np.testing.assert_allclose(of_path[columns], written[columns], atol=0.51e-6)
+    assert list(decoder.predict(str(files.bold), events=files.events)) == list(written["state"])
+
+
+def test_an_image_without_its_confounds_is_refused(model: Path, people: Study) -> None:
+    files = people.run("21")
+    files.confounds.unlink()
+    with pytest.raises(InputError, match="no confounds table"):
+        Decoder.from_pretrained(model).decode(files.bold)
+
+
+def test_an_atlas_that_is_left_out_has_to_be_given(
+    made: tuple[Path, Study], model: Path, people: Study, tmp_path: Path
+) -> None:
+    package.run(source=made[0] / "results", output=tmp_path / "bare", include_atlas=False)
+    assert not (tmp_path / "bare" / "atlas").exists()
+    assert "--atlas" in refused(tmp_path / "bare", people, tmp_path / "out")
+    decode(tmp_path / "bare", people, tmp_path / "out", atlas=str(people.atlas))
+    assert table_path(tmp_path / "out", "21").exists()
+
+
+def test_a_config_that_changed_since_the_training_is_refused(made: tuple[Path, Study], tmp_path: Path) -> None:
+    root, _ = made
+    config = tmp_path / "changed.yaml"
+    text = (root / "config" / "config.yaml").read_text().replace("smoothing_fwhm_mm: null", "smoothing_fwhm_mm: 6")
+    config.write_text(text)
+    with pytest.raises(InputError, match=r"smoothing_fwhm_mm: None != 6\.0"):
+        package.run(source=root / "results", output=tmp_path / "decoder", config=config)
