@@ -178,7 +178,7 @@ def compare(
     errors = {names.get(str(column), str(column)): float(value) for column, value in means.items()}
     gains = {f"gain over {names.get(other, other)}": gain(table, other) for other in ("start", "l1_var")}
     (kept,) = [row for row in outcome.eval_rows if row["step"] == outcome.step]
-    return {**errors, **gains, "share": kept["forecast_share"], "step": outcome.step}
+    return {**errors, **gains, "share": round(kept["forecast_share"], 2), "step": outcome.step}
 
 
 def gain(table: pd.DataFrame, other: str) -> str:

@@ -111,7 +111,7 @@ class CheckpointFolder:
         content = read_json(self.checkpoint(step) / _PROGRESS)
         if (before := content.pop("processes")) != processes:
             message = f"the interrupted training had {before} processes, this one has {processes}"
-            remedy = f"go on with {before} (resources nodes and gpu), or delete this folder to start again"
+            remedy = f"go on with {before} (`devices` in the config), or delete this folder to start again"
             raise InputError(Problem(str(self.path), "processes", message, remedy))
         progress = Progress(**content)
         best = self.path / f"best-{progress.best_step}.safetensors"

@@ -7,9 +7,11 @@ a corpus stand in a file beside it, which all experiments and processes read.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -121,8 +123,9 @@ def _fit_common(halves: Mapping[Group, list[Moments]]) -> dict[Group, list[Matri
     # With one repetition time all memories say the same.
     memories = _MEMORIES_S if len({t_r for _, t_r in halves}) > 1 else _MEMORIES_S[-1:]
     for memory_s in memories:
-        faded = [[part.faded(math.exp(-t_r / memory_s)) for part in parts] for (_, t_r), parts in halves.items()]
-        parts = [sum_of(list(part)) for part in zip(*faded, strict=True)]
+        factors = {group: math.exp(-group[1] / memory_s) for group in halves}
+        # One after the other: moments of many datasets fill the memory once as it is.
+        parts = [sum_of(parts[half].faded(factors[group]) for group, parts in halves.items()) for half in (0, 1)]
         priors = [np.diag(ar1_of(part)) for part in _others_and_whole(parts)]
         penalty, error = _choose_penalty(parts, priors)
         fits.append((error, memory_s, penalty, parts, priors))
@@ -184,12 +187,9 @@ def _others_and_whole(parts: list[Moments]) -> list[Moments]:
     return [*others, sum_of(parts)]
 
 
-def sum_of(parts: list[Moments]) -> Moments:
+def sum_of(parts: Iterable[Moments]) -> Moments:
     """Add moments up."""
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = whole + part
-    return whole
+    return functools.reduce(operator.add, parts)
 
 
 def _held_out_errors(fitted: Moments, held_out: Moments, penalties: Matrix, prior: Matrix) -> Matrix:
