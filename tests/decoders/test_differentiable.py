@@ -107,7 +107,8 @@ def test_what_is_linear_is_known(
     study: Study, models: list[adapt.UpstreamModel], corpus: Corpus, tmp_path: Path
 ) -> None:
     found = {}
-    for options in ({"baseline": "mean_lda"}, {"baseline": "connectivity"}, {"pretrained": "csm"}):
+    choices: list[dict[str, Any]] = [{"baseline": "mean_lda"}, {"baseline": "connectivity"}, {"pretrained": "csm"}]
+    for options in choices:
         folder = tmp_path / "-".join(options.values())
         (name, *_) = fitted(study, folder, models[:1] if "pretrained" in options else [], **options)
         decoder = load_differentiable(folder, name, corpus)

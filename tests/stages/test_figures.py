@@ -8,7 +8,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 import pytest
-from docutils.core import publish_parts  # type: ignore[import-untyped]
+from docutils.core import publish_parts
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text

@@ -240,7 +240,10 @@ def test_a_carpet_orders_parcels_by_network(tmp_path):
     (ordered,) = [axes for axes in picture("carpet", [*paths, names]).axes if "parcels" in axes.get_ylabel()]
     assert ordered.get_ylabel() == f"{n_parcels} parcels, by network"
     assert [label.get_text() for label in ordered.get_yticklabels()] == ["Default", "Vis"]
-    before, after = [np.ma.filled(np.ma.asarray(axes.images[0].get_array()), np.nan) for axes in (plain, ordered)]
+    drawn: list[np.ndarray] = []
+    for axes in (plain, ordered):
+        drawn.append(np.ma.filled(np.ma.asarray(axes.images[0].get_array()), np.nan))
+    before, after = drawn
     order = [*range(0, n_parcels, 2), *range(1, n_parcels, 2)]
     np.testing.assert_array_equal(after, before[order])
 

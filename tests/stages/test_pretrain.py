@@ -55,7 +55,7 @@ def test_each_framework_leaves_a_complete_folder(data, tmp_path, framework):
     parcels = read_tsv(tmp_path / "parcel_errors.tsv")
     assert parcels["parcel"].tolist() == list(range(1, 17))
     # The kept weights have the lowest loss; windows weigh alike there, values here.
-    kept = evaluation.loc[evaluation["loss"].iloc[1:].idxmin()]
+    kept = evaluation.iloc[1 + int(evaluation["loss"].iloc[1:].argmin())]
     for column in ("l1", "l1_zero"):
         mean = np.average(parcels[column], weights=parcels["values"])
         assert mean == pytest.approx(kept[column], rel=0.05)

@@ -141,7 +141,7 @@ def _tangent(projected: Tensor, timing: Timing, variance: Tensor) -> Tensor:
     shrunk = shrunk + (arrays.SHRINKAGE * power + 1e-12)[:, None, None] * sphere
     upper = torch.triu_indices(count, count, device=values.device)
     root = torch.where(upper[0] == upper[1], 1.0, 2.0**0.5)
-    logarithms: Tensor = _MatrixLogarithm.apply(shrunk)  # type: ignore[no-untyped-call]
+    logarithms: Tensor = _MatrixLogarithm.apply(shrunk)
     return logarithms[:, upper[0], upper[1]] * root
 
 
@@ -180,7 +180,8 @@ def _correlation(projected: Tensor, timing: Timing, variance: Tensor) -> Tensor:
     # Signals that do not vary correlate with none.
     frames = torch.where(there, frames / torch.where(there, power, 1.0).sqrt(), 0.0)
     found = torch.einsum("blk,blm->bkm", frames, frames)
-    lower = torch.tril_indices(*found.shape[1:], offset=-1, device=found.device)
+    count = found.shape[1]
+    lower = torch.tril_indices(count, count, offset=-1, device=found.device)
     return found[:, lower[0], lower[1]].clamp(-arrays.HIGHEST, arrays.HIGHEST).atanh()
 
 

@@ -53,7 +53,8 @@ def volumes(atlas: Atlas, values: Array) -> NDArray[np.float32]:
         own = flat[inside] / peak
         total[inside] += own[:, None] * values[parcel].astype(np.float32)
         weight[inside] += np.abs(own)
-    return (total / np.maximum(weight, 1)[:, None]).reshape(*atlas.grid.shape, -1)
+    mixed: NDArray[np.float32] = (total / np.maximum(weight, 1)[:, None]).astype(np.float32)
+    return mixed.reshape(*atlas.grid.shape, -1)
 
 
 def image_of(atlas: Atlas, volume: NDArray[np.float32], about: str) -> nib.Nifti1Image:

@@ -158,7 +158,7 @@ def explain_curves(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
         axes.tick_params(labelbottom=True)
     # Random orders last, whatever the first experiment lacks.
     order = sorted(named, key=lambda name: name.startswith("random"))
-    figure.legend([named[name] for name in order], order, loc="outside right upper")
+    figure.legend(handles=[named[name] for name in order], labels=order, loc="outside right upper")
     return figure, pd.concat(wholes, ignore_index=True)
 
 
