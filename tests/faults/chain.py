@@ -236,6 +236,6 @@ def write_limited(folder: Path, stage: str, limit: int, *, killed: bool, errors:
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL if killed else signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    with mock.patch.object(cli, "_parser") as parser:
+    with mock.patch.object(cli, "parser") as parser:
         parser().parse_args.return_value.command = lambda _: Chain().stage(stage)
         sys.exit(cli.main([]))
