@@ -230,6 +230,16 @@ def test_correlations_of_two_frames_stay_finite() -> None:
     np.testing.assert_allclose(np.abs(block), np.arctanh(0.999), rtol=1e-5)
 
 
+def test_a_direction_that_only_rounding_varies_correlates_with_none() -> None:
+    # The values that a LayerNorm gives sum to zero in each frame, but for what single precision rounds.
+    states = states_of([trial - trial.mean(axis=1, keepdims=True) for trial in noise([12, 20], 6)])
+    basis = fit_basis([states.values])
+    assert 0 <= basis.variance[0, 5] < 1e-9 * basis.variance[0, 0]
+    (block,) = read_out(states, basis, ["correlation"], [0])
+    np.testing.assert_array_equal(block[:, -5:], 0)
+    assert (block[:, :-5] != 0).all()
+
+
 @pytest.mark.parametrize("word", WORDS)
 def test_states_that_never_vary_have_finite_features(word: ReadOut) -> None:
     states = states_of([np.full((n, 5), 0.1) for n in (1, 4, 9)])

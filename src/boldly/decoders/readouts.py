@@ -42,7 +42,8 @@ COMPONENTS = 32
 SHRINKAGE = 0.1
 # Fisher's z of a correlation of one is infinite.
 HIGHEST = 0.999
-# Share of the components' variance below which a trial does not vary: what rounding leaves is smaller.
+# Share of the components' variance below which a trial does not vary, and share of the largest component's below which
+# another one does not: what rounding leaves is smaller. Behind a LayerNorm one direction of the states never varies.
 STILL = 1e-9
 # Half way between the components' own variances and equal ones, before covariances are taken.
 WHITENING = 0.5
@@ -194,9 +195,9 @@ def _correlation(projected: NDArray, states: States, variance: Floats) -> NDArra
     table = np.empty((len(states), len(below)), np.float32)
     for trial, (start, stop) in enumerate(zip(states.starts[:-1], states.starts[1:], strict=True)):
         frames = projected[start:stop] - projected[start:stop].mean(axis=0)
-        norm = np.sqrt((frames**2).sum(axis=0))
+        power = (frames**2).sum(axis=0)
         # Signals that do not vary correlate with none.
-        frames /= np.where(norm > 0, norm, np.inf)
+        frames /= np.where(power > STILL * power.max(), np.sqrt(power), np.inf)
         found = (frames.T @ frames).ravel()[below].astype(np.float32)
         table[trial] = np.arctanh(np.clip(found, -HIGHEST, HIGHEST))
     return table

@@ -176,7 +176,7 @@ class _MatrixLogarithm(torch.autograd.Function):
 def _correlation(projected: Tensor, timing: Timing, variance: Tensor) -> Tensor:
     frames = _centred(projected, timing)
     power = frames.square().sum(dim=1, keepdim=True)
-    there = power > 0
+    there = power > arrays.STILL * power.amax(dim=2, keepdim=True)
     # Signals that do not vary correlate with none.
     frames = torch.where(there, frames / torch.where(there, power, 1.0).sqrt(), 0.0)
     found = torch.einsum("blk,blm->bkm", frames, frames)
