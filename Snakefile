@@ -36,6 +36,7 @@ rule all:
 
 
 include: "workflow/rules/atlas.smk"
+include: "workflow/rules/fetch.smk"
 include: "workflow/rules/index.smk"
 include: "workflow/rules/prepare.smk"
 include: "workflow/rules/preprocess.smk"

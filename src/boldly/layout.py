@@ -22,6 +22,7 @@ from boldly.config import (
     repeat_name,
 )
 
+FETCHED = "results/fetch/{dataset}.json"
 RUNS = "results/index/{dataset}_runs.tsv"
 LABELS = "results/index/{dataset}_labels.json"
 TRIALS = "results/index/{dataset}_trials.tsv"
@@ -107,7 +108,7 @@ class Layout:
 
     def dataset_options(self, dataset: str) -> str:
         """Return what index is told of a dataset, as JSON."""
-        unused = {"participants", "source", "split", "ceilings", "truth", "preprocess", "parcellate"}
+        unused = {"fetch", "participants", "source", "split", "ceilings", "truth", "preprocess", "parcellate"}
         return self.config.datasets[dataset].model_dump_json(exclude=unused)
 
     def task_options(self, dataset: str) -> str | None:

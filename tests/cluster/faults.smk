@@ -1,6 +1,9 @@
 """Jobs that go wrong at the first attempt, as those of the workflow ask for more at the next one."""
 
 
+include: "../../workflow/rules/scheduler.smk"
+
+
 rule all:
     input:
         "memory.txt",

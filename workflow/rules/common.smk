@@ -40,6 +40,7 @@ PROBES = LAYOUT.probes
 OTHER_EXPERIMENTS = "|".join(re.escape(name) for name in ADAPT if name not in PROBES) or "(?!)"
 SHORTEST_WINDOW = LAYOUT.shortest_window
 EXPLAINED = LAYOUT.explained
+FETCHED = [name for name, options in CONFIG.datasets.items() if options.fetch]
 # Packed runs that upstream experiments share, and the datasets that they are of.
 CORPORA = LAYOUT.corpora
 
@@ -87,6 +88,29 @@ def atlas_files():
 def index_atlas(wildcards):
     """The atlas that the images of a dataset are compared with; none for ready-made shards."""
     return atlas_files() if wildcards.dataset in PREPARED else []
+
+
+def fetched(wildcards):
+    """What stands for the files of a dataset that is fetched: only with these it is known what index reads."""
+    return checkpoints.fetch_dataset.get(**wildcards).output if wildcards.dataset in FETCHED else []
+
+
+def fetch_options(wildcards):
+    """What is fetched of a dataset, as JSON, and where it comes from."""
+    used = {
+        "role",
+        "derivatives",
+        "layout",
+        "bids",
+        "space",
+        "image_suffix",
+        "fmriprep",
+        "subjects",
+        "tasks",
+        "fetch",
+    }
+    options = CONFIG.datasets[wildcards.dataset]
+    return options.model_dump_json(include=used | {"task"} if options.role == "downstream" else used)
 
 
 def dataset_options(wildcards):

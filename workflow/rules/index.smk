@@ -17,6 +17,7 @@ checkpoint index_dataset:
     """List the runs of a dataset."""
     input:
         atlas=index_atlas,
+        fetched=fetched,
     output:
         runs=layout.RUNS,
         labels=layout.LABELS,
