@@ -97,7 +97,10 @@ def test_hcp_comes_as_it_is_distributed(tmp_path: Path) -> None:
 
 def test_a_bucket_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with bucket_of(tmp_path / "empty"), pytest.raises(InputError, match=r"NoSuchBucket[^\n]*\n    file: s3://nowhere/study"):
+    with (
+        bucket_of(tmp_path / "empty"),
+        pytest.raises(InputError, match=r"NoSuchBucket[^\n]*\n    file: s3://nowhere/study"),
+    ):
         fetch.run(options=options_of(tmp_path / "here", "s3://nowhere/study"), output=None)
 
 
