@@ -52,6 +52,8 @@ EXPLANATION_TABLE = EXPLANATION + "/{table}.tsv"
 FIGURE = "results/figures/{figure}.png"
 CARPET = "results/figures/carpet/{dataset}/{key}.png"
 REPORT = "results/report.html"
+# What jobs took: Snakemake's measurements, below the name of a stage.
+USAGE = "results/usage"
 
 # Files in the folder of a model or of packed runs.
 WEIGHTS = "model.safetensors"

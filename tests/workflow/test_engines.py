@@ -33,7 +33,7 @@ def documented(engine: str) -> list[str]:
 def call(words: list[str], folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     path = f"{folder / 'bin'}:{Path(command('boldly')).parent}:{os.environ['PATH']}"
     return subprocess.run(
-        [*words, "--directory", str(folder)],
+        [words[0], "--directory", str(folder), *words[1:]],
         cwd=CHECKOUT,
         env={**os.environ, "PATH": path, **settings},
         capture_output=True,
@@ -64,8 +64,23 @@ def test_jobs_are_submitted_with_what_they_need(study: Path, tmp_path: Path) -> 
     program.write_text(QSUB.format(calls=calls))
     program.chmod(0o755)
     words = ["5" if word == "60" else word for word in documented("cluster-generic")]
-    done = call([*words, "split"], tmp_path)
+    done = call([*words, "--", "split"], tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert (tmp_path / "results/split/demomdtb.json").exists()
+    assert (tmp_path / "results/split/demo01.json").exists()
+    # What a --config of one's own takes from the profile is told before trainings are submitted.
+    words.remove("devices={default: {gpus: 1}}")
+    told = call([*words, "--until", "split_dataset", "--", "pretrain"], tmp_path)
+    assert "trainings ask for no GPU" in told.stderr, told.stderr[-3000:]
     asked = calls.read_text()
-    assert asked.count("select=1:ncpus=1:mem=4000mb -l walltime=00:3") == 2, asked
+    assert asked.count("select=1:ncpus=1:mem=2000mb -l walltime=3600") == 2, asked
+
+
+def test_jobs_ask_for_more_memory_where_they_took_more(study: Path, tmp_path: Path) -> None:
+    (tmp_path / "study").symlink_to(study / "study")
+    usage = tmp_path / "results/usage/index"
+    usage.mkdir(parents=True)
+    words = [*documented("cluster-generic"), "--dry-run", "index"]
+    (usage / "other.tsv").write_text("s\th:m:s\tmax_rss\n60\t0:01:00\t800\n")
+    assert "mem_mb=9000," not in call(words, tmp_path).stdout
+    (usage / "large.tsv").write_text("s\th:m:s\tmax_rss\n60\t0:01:00\t6000\n")
+    assert call(words, tmp_path).stdout.count("mem_mb=9000,") == 2

@@ -156,9 +156,18 @@ def splits_of_same_people(wildcards):
     return LAYOUT.splits_of_same_people(wildcards.dataset)
 
 
-def growing(megabytes):
-    """Resource function: memory that is doubled, tripled ... for a job that is tried again."""
-    return lambda wildcards, attempt: attempt * megabytes
+def growing(amount, measured=None):
+    """Resource function: memory (MB) or minutes, doubled, tripled ... for a job that is tried again.
+
+    Memory is more from the start where jobs of a stage took more in this folder (results/usage).
+    """
+    return lambda wildcards, attempt: attempt * max(amount, _measured_memory(measured))
+
+
+@functools.cache
+def _measured_memory(stage):
+    """MB: half as much again as the largest job of a stage took; 0 where none was measured."""
+    return int(1.5 * max(batches.memory_of_jobs(stage), default=0)) if stage else 0
 
 
 def tables(dataset):
@@ -289,8 +298,18 @@ def dataset_shard_folder(wildcards):
     return LAYOUT.shard_folder(wildcards.dataset)
 
 
+@functools.cache
+def _warn_without_devices():
+    if workflow.is_main_process and workflow.non_local_exec and not CONFIG.devices:
+        logger.warning(
+            "boldly: no devices, so trainings ask for no GPU; --config on the command line replaces the config of a "
+            "profile, with its devices and batches"
+        )
+
+
 def devices(wildcards):
     """What an upstream experiment trains on."""
+    _warn_without_devices()
     found = CONFIG.devices.get(wildcards.experiment) or CONFIG.devices.get("default") or settings.DeviceOptions()
     if PRETRAIN[wildcards.experiment].framework == "components":
         # There is nothing to train, but many sites refuse a job without a GPU in the partition of trainings.
