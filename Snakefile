@@ -22,6 +22,7 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/scheduler.smk"
+include: "workflow/rules/slurm.smk"
 include: "workflow/rules/messages.smk"
 include: "workflow/rules/common.smk"
 

@@ -50,7 +50,7 @@ def wait_for(cluster: LocalSlurm, comment: str) -> str:
     return found[comment]
 
 
-def test_jobs_that_want_memory_or_time_or_are_cancelled_are_submitted_again(
+def test_jobs_that_want_memory_or_time_or_are_cancelled_or_meet_a_bad_node_are_submitted_again(
     tmp_path: Path, cluster: LocalSlurm, quickly: dict[str, str]
 ) -> None:
     def cancel() -> None:
@@ -62,6 +62,8 @@ def test_jobs_that_want_memory_or_time_or_are_cancelled_are_submitted_again(
     # The second attempt asked for more memory, or time.
     assert (tmp_path / "memory.txt").read_text() == "1000\n"
     assert (tmp_path / "time.txt").read_text() == "2\n"
+    # The second attempt was made on another node.
+    assert sorted((tmp_path / "nodes").read_text().split()) == ["c1", "c2"]
     said = done.stdout + done.stderr
     assert "SLURM status is: 'TIMEOUT'" in said
     assert "SLURM status is: 'CANCELLED" in said
