@@ -1,4 +1,4 @@
-"""Mends of Snakemake's Slurm plugin, as of version 2.8: jobs that are cancelled, and nodes on which jobs fail."""
+"""Mends of Snakemake's Slurm plugin, as of version 2.8: jobs that are cancelled, nodes on which jobs fail, models of GPUs."""
 
 import subprocess
 import sys
@@ -56,8 +56,22 @@ def elsewhere(submit_command):
     return command
 
 
+def with_one_kind_of_gpu(submit_command):
+    """The plugin's command for submitting, in which GPUs of each node are of the model that the job's GPUs are of.
+
+    Slurm refuses a job that names a model once and not the other time.
+    """
+
+    def command(job, *arguments, **settings):
+        call = submit_command(job, *arguments, **settings)
+        model = job.resources.get("gpu_model")
+        return call.replace("--gpus-per-node=", f"--gpus-per-node={model}:") if model else call
+
+    return command
+
+
 # Snakemake imports all executors that are installed before it reads rules; jobs of a cluster read them as well.
 if slurm := sys.modules.get("snakemake_executor_plugin_slurm"):
     slurm.query_job_status = states_in_one_word(slurm.query_job_status)
-    slurm.get_submit_command = elsewhere(slurm.get_submit_command)
+    slurm.get_submit_command = with_one_kind_of_gpu(elsewhere(slurm.get_submit_command))
     slurm.Executor.report_job_error = with_the_node(slurm.Executor.report_job_error)
