@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -109,12 +110,25 @@ def test_a_second_workflow_in_the_same_folder_is_refused(
 def test_jobs_go_on_without_the_database_of_accounting(
     tmp_path: Path, cluster: LocalSlurm, quickly: dict[str, str]
 ) -> None:
+    more = ("long.txt", "--config", "seconds=1")
     cluster.stop_accounting()
     try:
-        done = call(arguments(tmp_path, "long.txt", "--config", "seconds=1", status="squeue"), quickly)
+        done = call(arguments(tmp_path, *more, status="squeue"), quickly)
         assert done.returncode == 0, done.stderr[-3000:]
+        # The plugin's default, which asks the database, waits until it is back.
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(call, arguments(tmp_path / "other", *more), quickly)
+            wait_for(cluster, "rule_long")
+            while running(cluster):
+                time.sleep(0.5)
+            time.sleep(5)
+            is_done = waiting.done()
+            cluster.start_accounting()
+            assert waiting.result().returncode == 0, waiting.result().stderr[-3000:]
+            assert not is_done
     finally:
-        cluster.start_accounting()
+        if "slurmdbd" not in cluster.daemons:
+            cluster.start_accounting()
 
 
 @contextmanager
