@@ -126,6 +126,7 @@ def test_jobs_go_on_without_the_database_of_accounting(
             cluster.start_accounting()
             assert waiting.result().returncode == 0, waiting.result().stderr[-3000:]
             assert not is_done
+            assert "does not answer" in waiting.result().stderr
     finally:
         if "slurmdbd" not in cluster.daemons:
             cluster.start_accounting()

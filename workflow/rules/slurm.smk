@@ -1,4 +1,4 @@
-"""Mends of Snakemake's Slurm plugin, as of version 2.8: jobs that are cancelled, nodes on which jobs fail, models of GPUs."""
+"""Mends of Snakemake's Slurm plugin 2.8: cancelled jobs, times without an answer, nodes that are broken, GPU models."""
 
 import subprocess
 import sys
@@ -12,18 +12,19 @@ def ask_slurm(*command):
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
 
 
-def states_in_one_word(query):
-    """Slurm's answer about jobs, with the first word of each state alone.
+def states_that_are_understood(query):
+    """Slurm's answer about jobs: the first word of each state, or that nothing is known as long as there is none.
 
     sacct says of a cancelled job who cancelled it: "CANCELLED by 1000". The plugin compares whole states, takes this
-    one for that of a job that runs, and waits for it for ever.
+    one for that of a job that runs, and waits for it for ever. And when Slurm does not answer, because its controller or
+    database is started anew, the plugin forgets its jobs, and waits for ever as well.
     """
 
     async def asked(command, logger):
         states, seconds = await query(command, logger)
-        if states is not None:
-            states = {job: state.split()[0] if state.split() else state for job, state in states.items()}
-        return states, seconds
+        if states is None:
+            logger.warning("Slurm does not answer, and is asked again")
+        return {job: [*state.split(), ""][0] for job, state in (states or {}).items()}, seconds or 0.0
 
     return asked
 
@@ -72,6 +73,6 @@ def with_one_kind_of_gpu(submit_command):
 
 # Snakemake imports all executors that are installed before it reads rules; jobs of a cluster read them as well.
 if slurm := sys.modules.get("snakemake_executor_plugin_slurm"):
-    slurm.query_job_status = states_in_one_word(slurm.query_job_status)
+    slurm.query_job_status = states_that_are_understood(slurm.query_job_status)
     slurm.get_submit_command = with_one_kind_of_gpu(elsewhere(slurm.get_submit_command))
     slurm.Executor.report_job_error = with_the_node(slurm.Executor.report_job_error)
