@@ -121,8 +121,8 @@ def _prepare(dataset: Dataset, subject: str, stages: Sequence[str], keys: dict[s
         again = again or not _is_done(stamp.get(stage), keys[stage], outputs)
         if not again:
             continue
-        # Forgotten before anything is written: a job that is killed here leaves files of which nobody knows what they
-        # were made with, and those of the stages behind are stale.
+        # Forgotten before anything is written: a job that is killed here leaves files of which nobody knows what
+        # they were made with, and those of the stages behind are stale.
         known = {name: content for name, content in stamp.items() if name not in STAGES[STAGES.index(stage) :]}
         if known != stamp:
             stamp = known
