@@ -35,6 +35,7 @@ from tests.samples import examples
 
 REPORT = Path(__file__).resolve().parents[2] / "workflow" / "report"
 OPTIONS = FiguresOptions(dpi=60)  # small: only looked at by tests
+VIEWS = ("accuracy", "curves", "maps", "agreement")  # of captions that serve several figures
 FAMILIES = ("autoencoding", "csm", "sequence_bert", "network_bert")
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")  # a layout that collapses or text that has no glyph
@@ -270,6 +271,39 @@ def test_a_carpet_shows_any_run_with_its_motion(tmp_path):
         figures.run(figure="quality", tables=paths, options=OPTIONS, output=output, key=key)
 
 
+def explained(folder: Path, experiment: str, figure: str) -> Path:
+    """The table of stage explain behind a figure: two methods, three states, eight parcels."""
+    rng = np.random.default_rng(1)
+    methods, states = ("integrated_gradients", "occlusion"), ("face", "house", "cat")
+    head: dict[str, Any] = {"dataset": "one", "experiment": experiment}
+    if figure == "explain_maps":
+        rows = [
+            {**head, "state": state, "method": method, "index": number, "name": f"parcel {number}"}
+            | {"value": size, "direction": size}
+            for method in (*methods, "glm")
+            for state in states
+            for number, size in enumerate(rng.standard_normal(8).round(4), start=1)
+        ]
+    elif figure == "explain_curves":
+        rows = [
+            {**head, "method": method, "state": state, "share": share, "accuracy": 0.9 - fall * share}
+            | {"low": 0.8 - fall * share, "high": 1 - fall * share}
+            for method, fall in ((methods[0], 0.6), (methods[1], 0.5), ("random", 0.3))
+            for state in ("all", *states)
+            for share in (0.0, 0.25, 0.5, 1.0)
+        ]
+    else:
+        rows = [
+            {**head, "method": method, "state": state, "area": 0.1, "area_of_chance": 0.02}
+            | {"glm_r": 0.5, "reliability": 0.7}
+            for method in methods
+            for state in ("all", *states)
+        ]
+    path = folder / experiment / f"{figure}.tsv"
+    write_tsv(path, pd.DataFrame(rows))
+    return path
+
+
 def inputs(name: str, folder: Path) -> list[Path]:
     """What the rule of a figure gives it."""
     if name == "carpet":
@@ -317,6 +351,8 @@ def inputs(name: str, folder: Path) -> list[Path]:
         return [predictions(folder, "one", 6)]
     if name == "downstream_comparisons":
         return [paired_differences(folder, "one"), paired_differences(folder, "two", (10,))]
+    if name.startswith("explain_"):
+        return [explained(folder, experiment, name) for experiment in ("csm", "linear")]
     return [scores(folder, "one"), scores(folder, "two", sizes=(1, 2, 4, 8)), paired_differences(folder, "one")]
 
 
@@ -719,7 +755,7 @@ def render(name: str, config: dict[str, Any], view: str = "accuracy") -> str:
 @pytest.mark.parametrize("name", sorted(path.name for path in REPORT.glob("*.rst")))
 def test_captions_print_the_parameters_that_are_used(name):
     complete = parse(Config, SMALL_CONFIG, "config").model_dump(mode="json")
-    for view in ("accuracy", "curves"):
+    for view in VIEWS:
         short, full = (render(name, config, view) for config in (SMALL_CONFIG, complete))
         assert short == full  # what a config leaves out is printed with its default
         assert "{" not in full
@@ -809,11 +845,12 @@ def test_the_report_describes_decoders_and_guards():
 @pytest.mark.parametrize("name", sorted(path.name for path in REPORT.glob("*.rst")))
 def test_captions_do_without_sections_that_are_not_there(name):
     bare = {"datasets": {"blocks": {"role": "downstream", "shards": "blocks"}}}
-    for view in ("accuracy", "curves"):
+    for view in VIEWS:
         assert render(name, bare, view)
 
 
 def test_each_figure_of_the_workflow_has_a_caption():
     for name in figures.FIGURES:
-        view = name.removeprefix("downstream_")
-        assert (REPORT / f"{'downstream' if view in ('accuracy', 'curves') else name}.rst").is_file()
+        shared = {"downstream_accuracy": "downstream", "downstream_curves": "downstream"}
+        caption = "explain" if name.startswith("explain_") else shared.get(name, name)
+        assert (REPORT / f"{caption}.rst").is_file()
