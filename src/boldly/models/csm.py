@@ -65,14 +65,9 @@ class CausalNetwork(Network):
             n_groups = max(1, len(sizes.groups))
             self.coupling = nn.Parameter(torch.zeros(n_groups, *2 * [sizes.n_parcels]), requires_grad=False)
             self.share = nn.Parameter(torch.ones(n_groups), requires_grad=False)
-            self.register_buffer("ahead", _any_targets(len(self.horizons), sizes.n_parcels))
+            self.register_buffer("ahead", _any_targets(len(sizes.horizons_s), sizes.n_parcels))
             self.ahead: Tensor
-            self.coming = small_linear(sizes.width, self.ahead.shape[2]) if self.horizons else None
-
-    @property
-    def horizons(self) -> tuple[float, ...]:
-        """Times ahead of the coming frames, s; of older models frames."""
-        return self.sizes.horizons_s or self.sizes.horizons
+            self.coming = small_linear(sizes.width, self.ahead.shape[2]) if sizes.horizons_s else None
 
     def start_targets(self, ahead: NDArray[np.floating]) -> None:
         """Set what is said of coming frames; a decoder says nothing.
@@ -264,10 +259,7 @@ class CausalModeling(Objective):
 
     def _frames_ahead(self, t_r: Tensor) -> list[Tensor]:
         """Return how many frames ahead each horizon lies in each window (B,)."""
-        sizes = self.network.sizes
-        if not sizes.horizons_s:
-            return [torch.full_like(t_r, ahead, dtype=torch.long) for ahead in sizes.horizons]
-        return [torch.round(ahead / t_r).long().clamp_min(1) for ahead in sizes.horizons_s]
+        return [torch.round(ahead / t_r).long().clamp_min(1) for ahead in self.network.sizes.horizons_s]
 
 
 def _any_targets(n_horizons: int, n_parcels: int) -> Tensor:

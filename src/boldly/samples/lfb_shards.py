@@ -135,7 +135,7 @@ def _bold(path: Path | str, key: str, content: bytes) -> np.ndarray:
 
 
 def _without_absent(path: Path | str, key: str, bold: np.ndarray) -> tuple[np.ndarray, list[int]]:
-    """Mark parcels that are nan at all frames (outside of the images), and write them as zeros, as parcellate does.
+    """Mark parcels that are nan at all frames (outside of the images) and make them zeros, as parcellate does.
 
     Raises
     ------
