@@ -75,7 +75,7 @@ def test_frames_come_in_c_order_whatever_the_order_of_the_pickle(tmp_path: Path)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_a_parcel_that_is_nan_at_all_frames_is_marked(tmp_path: Path, dtype: type) -> None:
     """Atlases reach beyond the images of many studies; AAL's cerebellum is often cut off."""
-    bold = BOLD.astype(dtype)
+    bold: np.ndarray = BOLD.astype(dtype)
     bold[:, [1, 3]] = np.nan
     sample = read_one(write_run(tmp_path / "a.tar", **{"bold.pyd": pickle.dumps(bold)}))
     assert sample.meta["marked"] == [1, 3]
