@@ -50,8 +50,9 @@ class CausalNetwork(Network):
 
     What the blocks add is fitted to training subjects, and with few of them it may do harm to others. Of the kept
     weights it is therefore multiplied, in each group, with the share from 0 to 1 that errs least on the validation
-    subjects (`CausalModeling.settle`): shrinkage, its strength chosen on held-out data. With share 0 the forecast
-    is that before the first step. The hidden states, which decoders read, stay as they are.
+    subjects (`CausalModeling.settle`): shrinkage, its strength chosen on held-out data. With share 0, which is kept
+    without any validation subject too, the forecast is that before the first step. The hidden states, which
+    decoders read, stay as they are.
     """
 
     def __init__(self, sizes: NetworkConfig) -> None:
@@ -227,8 +228,9 @@ class CausalModeling(Objective):
         mean = {"forecast_share": float(np.mean(list(shares.values())))}
         return {**sums, "l1": l1.tolist(), "loss": (loss + l1).tolist()}, {**mean, **shares}
 
-    def settle(self, weights: Weights, row: Row) -> Weights:
-        """Keep the chosen shares of what the blocks add to the forecasts."""
+    def settle(self, weights: Weights, row: Row | None) -> Weights:
+        """Keep the chosen shares of what the blocks add to the forecasts; nothing of it where nobody validates."""
+        row = {"forecast_share": 0.0} if row is None else row
         mean = row.get("forecast_share", 1.0)
         places = range(max(1, len(self.network.sizes.groups)))
         shares = [row.get(self._share_name(place), mean) for place in places]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from accelerate import PartialState
 from torch import Tensor
 
 from boldly import bids
@@ -61,7 +62,7 @@ from boldly.training.linear import (
     made_of,
     read_linear,
 )
-from boldly.training.loop import Fit, fit
+from boldly.training.loop import Fit, Interrupted, fit
 from boldly.training.parcel_errors import COLUMNS, parcel_errors
 from boldly.training.processes import join_processes, share_batch
 from boldly.training.validation import UpstreamValidation
@@ -199,11 +200,13 @@ def run(
             track=options.track,
             validate_first=True,
         )
+    except (InputError, Interrupted):
+        _leave(processes)
+        raise
     finally:
         if isinstance(windows, StreamedWindows):
             windows.close()
-    # A process that ends while it is joined to others may be aborted (gloo), and with it the whole training.
-    processes.destroy_process_group()
+    _leave(processes)
     if not processes.is_main_process:
         return
     write_history(output / "train_history.csv", outcome.train_rows)
@@ -219,6 +222,11 @@ def run(
     _write_parcel_errors(output, config, outcome.weights, options, validate)
     checkpoints.delete()
     logger.info("%s: weights of step %d of %d, %.0f s", name, outcome.step, options.steps, outcome.seconds)
+
+
+def _leave(processes: PartialState) -> None:
+    """Part from the other processes: one that ends while joined to them may be aborted (gloo), and all with it."""
+    processes.destroy_process_group()
 
 
 def _write_manifest(
