@@ -50,9 +50,9 @@ class CausalNetwork(Network):
 
     What the blocks add is fitted to training subjects, and with few of them it may do harm to others. Of the kept
     weights it is therefore multiplied, in each group, with the share from 0 to 1 that errs least on the validation
-    subjects (`CausalModeling.settle`): shrinkage, its strength chosen on held-out data. With share 0, which is kept
-    without any validation subject too, the forecast is that before the first step. The hidden states, which
-    decoders read, stay as they are.
+    subjects (`CausalModeling.settle`): shrinkage, its strength chosen on held-out data. With share 0 the forecast
+    is that before the first step, as it is without any validation subject. The hidden states, which decoders read,
+    stay as they are.
     """
 
     def __init__(self, sizes: NetworkConfig) -> None:

@@ -126,7 +126,7 @@ class Objective(nn.Module):
         return sums, {}
 
     def settle(self, weights: Weights, row: Row | None) -> Weights:
-        """Return the weights to keep, given those of the network and the row of their validation (None: no such)."""
+        """Return the weights to keep, given those of the network and the row of their validation, if any."""
         return weights
 
     def rate(self, name: str) -> float:
