@@ -13,10 +13,10 @@ windows or pairs, through whole training steps with their loading.
 windows per second: delivered by the loader, batches of 32.
 windows per second (pairs): the same for pairs.
 targets per second: supervised frames of CSM: each frame but the first of a window (frames further ahead, which
-    ours predicts as well, are not counted), or one frame. The ratio is that of samples times 29: the objective's part.
+    ours predicts as well, are not counted), or one frame. The ratio is that of samples times 29: the objective.
 samples per second (csm), float32: both sides in float32; the rest of the ratio above is due to bfloat16.
-samples per second (csm), float32, the same windows: windows of the mean length, cut by our loader on both sides, so
-    that the reference neither pads nor waits; the rest of the ratio above is due to padding and loading.
+samples per second (csm), float32, the same windows: windows of the mean length, cut by our loader on both sides:
+    the reference neither pads nor waits. The rest of the ratio above is due to padding and loading.
 
 Usage: python benchmarks/train.py [--quick]
 """
