@@ -195,6 +195,17 @@ def test_a_training_that_made_nothing_better_is_refused_and_can_be_kept(data, tm
     assert not (tmp_path / "checkpoints").exists()
 
 
+def test_weights_that_are_no_better_than_zeros_are_told(data, tmp_path, caplog):
+    """Too few steps at a low learning rate: better than the random weights at first, and that is all."""
+    for name, changes in {"short": {"learning_rate": 1e-6}, "long": {"steps": 60, "learning_rate": 1e-2}}.items():
+        chosen = options("autoencoding", keep_untrained=True, **changes)
+        pretrain.run(name=name, options=chosen, data=data, output=tmp_path / name)
+    told = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    (short,) = [message for message in told if "predicting zero" in message]
+    row = pd.read_csv(tmp_path / "short/eval_history.csv").iloc[-1]
+    assert f"short: the weights of step 8 err no less than predicting zero (L1 {row['l1']:.4f}" in short
+
+
 def test_a_start_that_nothing_improves_is_not_passed_off_as_pretrained(data, tmp_path):
     # The next frame alone, which the start says as well as it can be said, and steps that do harm.
     chosen = options(horizons_s=[], learning_rate=1.0, warmup_fraction=0.0)

@@ -213,6 +213,7 @@ def run(
     write_history(output / "eval_history.csv", outcome.eval_rows)
     if not outcome.improved and not options.keep_untrained:
         raise _untrained(name, output, outcome)
+    _tell_of_zeros(name, outcome)
     _write_manifest(output, name, about, options, outcome.step, outcome.seconds)
     # The corpus of a streamed training is gone by now; a group of its shards stands for it.
     first = training[: options.stream_shards]
@@ -434,6 +435,14 @@ def _untrained(name: str, output: Path, outcome: Fit) -> InputError:
         f"weights of step {outcome.step} (the training is not repeated)"
     )
     return InputError(Problem(str(output / "eval_history.csv"), name, message, remedy))
+
+
+def _tell_of_zeros(name: str, outcome: Fit) -> None:
+    """Warn of weights that say signals no better than zeros do: they have learned next to nothing."""
+    for row in outcome.eval_rows:
+        if row["step"] == outcome.step and row["l1"] >= row["l1_zero"]:
+            message = "%s: the weights of step %d err no less than predicting zero (L1 %.4f, %.4f): train longer"
+            logger.warning(message, name, outcome.step, row["l1"], row["l1_zero"])
 
 
 def _check_compiler(name: str) -> None:
