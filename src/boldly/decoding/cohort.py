@@ -194,7 +194,7 @@ def find_runs(decoder: Decoder, options: DecodeOptions, recipe: Recipe) -> tuple
 
 
 def _with_events(records: Sequence[Run], folder: Path, *, is_hcp: bool) -> list[Run]:
-    """Return runs with the path of their events: tables of a BIDS folder, of HCP also the folder beside an image."""
+    """Return runs with the path of their events: tables of a BIDS folder, of HCP also folders beside images."""
     try:
         tables = events_tables(folder, _DATASET, {record.subject for record in records})
     except InputError as error:
