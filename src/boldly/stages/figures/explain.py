@@ -77,10 +77,12 @@ def explain_maps(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
             drawn.append(own)
         for axes in line[len(methods) :]:
             axes.remove()
-        line[0].annotate(
-            _heading(table), (0, 1), (0, 20), xycoords="axes fraction", textcoords="offset points", fontsize=7.5,
+        heading = line[0].annotate(
+            _heading(table), (0, 1), (0, 23), xycoords="axes fraction", textcoords="offset points", fontsize=7.5,
             fontweight="bold",
         )  # fmt: skip
+        # It is wider than the first panel, which would push the second one away.
+        heading.set_in_layout(False)
     if last is not None:
         whole = [axes for axes in panels.flat if axes.figure is figure]
         bar = figure.colorbar(last, ax=whole, orientation="horizontal", shrink=0.3, aspect=40)
@@ -107,7 +109,9 @@ def _draw_map(axes: Axes, table: pd.DataFrame, method: str, *, is_first: bool) -
     shown = axes.imshow(
         grid.to_numpy(float), cmap=_SIGNED, vmin=-1, vmax=1, aspect="auto", interpolation="nearest"
     )
-    axes.set_title(_NAMES[method].replace(" ", "\n"), fontsize=6.5, fontweight="normal")
+    # Above the name of the first method stands a heading.
+    title = _NAMES[method].replace(" ", "\n")
+    axes.set_title(f" \n \n{title}" if is_first else title, fontsize=6.5, fontweight="normal")
     names = [name if len(name) <= 18 else f"{name[:17]}…" for name in map(str, grid.index)]
     axes.set_yticks(range(len(names)), names if is_first else [""] * len(names), fontsize=5.5)
     axes.set_xticks([])
@@ -146,7 +150,7 @@ def explain_curves(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
             dashed = {"mean_difference": "-.", "occlusion": "--"}.get(str(method), "-")
             (line,) = axes.plot(share, accuracy, dashed, color=_COLOURS[str(method)], marker="o", markersize=2)
             named.setdefault(_NAMES[str(method)], line)
-        axes.set_title(_heading(table))
+        axes.set_title(_heading(table).replace(", ", "\n"))
         axes.set_ylim(bottom=0)
         style.grid_lines(axes)
     for axes in panels.flat[len(wholes) :]:
