@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from docutils.core import publish_parts
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from safetensors.numpy import save_file
@@ -22,6 +23,7 @@ from boldly.records import (
     InputError,
     Run,
     Score,
+    read_scores,
     write_comparisons,
     write_runs,
     write_scores,
@@ -315,6 +317,8 @@ def inputs(name: str, folder: Path) -> list[Path]:
         return [trials(folder, "one", 5), trials(folder, "two", 40)]
     if name in ("downstream_confusion", "downstream_reliability", "downstream_embedding"):
         return [predictions(folder, "one", 6)]
+    if name.startswith("explain_"):
+        return [faithfulness(folder, experiment)[name] for experiment in ("network_bert", "csm")]
     if name == "downstream_comparisons":
         return [paired_differences(folder, "one"), paired_differences(folder, "two", (10,))]
     return [scores(folder, "one"), scores(folder, "two", sizes=(1, 2, 4, 8)), paired_differences(folder, "one")]
@@ -496,7 +500,7 @@ def test_decoders_that_may_be_as_good_as_the_best_are_marked(tmp_path):
 def test_maps_beside_each_other_have_the_same_rows(tmp_path):
     paths = [scores(tmp_path, "one"), scores(tmp_path, "two", families=("csm", "other"))]
     figure = picture("downstream_accuracy", paths)
-    one, two = (axes for axes in figure.axes if axes.get_xlabel().startswith("labelled units"))
+    one, two = (axes for axes in figure.axes if axes.get_xlabel().startswith(style.LABELLED))
     assert one.get_ylim() == two.get_ylim()
     assert one.get_yticks().tolist() == two.get_yticks().tolist()
     names = [label.get_text() for label in one.get_yticklabels()]
@@ -671,6 +675,75 @@ def test_names_keep_their_colour_and_differ():
     assert style.colours(["csm"])["csm"] == style.colours(["network_bert", "csm"])["csm"]
     several = style.colours(["csm", "csm_small", "csm_large", "linear"])
     assert len(set(several.values())) == 4
+    together = style.colours(["ensemble", "chosen", "components", "mean_logistic", "linear"])
+    alone = {name: style.colours([name])[name] for name in together}
+    assert alone == together
+
+
+def faithfulness(folder: Path, experiment: str = "network_bert") -> dict[str, Path]:
+    """Write the tables of stage explain: two states; maps of four methods, a GLM and the truth."""
+    methods = ["integrated_gradients", "occlusion", "patterns", "mean_difference"]
+    about = {"dataset": "demohcp", "experiment": experiment}
+    shares = np.linspace(0, 1, 5)
+    curves = [
+        {**about, "method": method, "state": "all", "share": share, "accuracy": 0.8 - 0.5 * share}
+        for method in [*methods, "random"]
+        for share in shares
+    ]
+    maps = [
+        {**about, "state": state, "method": method, "index": place, "name": f"p{place}", "value": 1.0}
+        for method in [*methods, "glm", "truth"]
+        for state in ("EMOTION fear", "LANGUAGE story")
+        for place in range(6)
+    ]
+    tables = {
+        "explain_curves": pd.DataFrame(curves).assign(
+            low=lambda t: t["accuracy"] - 0.1, high=lambda t: t["accuracy"] + 0.1
+        ),
+        "explain_maps": pd.DataFrame(maps).assign(direction=lambda t: np.cos(t["index"])),
+    }
+    summary = [
+        {**about, "method": method, "state": state, "area": 0.1, "area_of_chance": 0.02, "glm_r": 0.7}
+        for method in methods
+        for state in ("EMOTION fear", "LANGUAGE story", "all")
+    ]
+    tables["explain_agreement"] = pd.DataFrame(summary).assign(reliability=0.9, truth_r=0.8, strength_r=0.5)
+    paths = {name: folder / experiment / f"{name}.tsv" for name in tables}
+    for name, table in tables.items():
+        write_tsv(paths[name], table)
+    return paths
+
+
+@pytest.mark.parametrize("name", ["explain_curves", "explain_maps"])
+def test_figures_of_a_single_explained_decoder_have_no_texts_on_each_other(name, tmp_path):
+    figure = picture(name, [faithfulness(tmp_path)[name]])
+    texts = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
+    boxes = [(text.get_text(), text.get_window_extent().padded(-1)) for text in texts]
+    touching = [
+        (a, b) for place, (a, one) in enumerate(boxes) for b, other in boxes[place + 1 :] if one.overlaps(other)
+    ]
+    assert touching == []
+
+
+def test_maps_of_a_decoder_stand_at_equal_distances(tmp_path):
+    figure = picture("explain_maps", [faithfulness(tmp_path)["explain_maps"]])
+    lefts = [axes.get_position().x0 for axes in figure.axes[:4]]
+    assert np.ptp(np.diff(lefts)) < 0.01  # of the width of the page
+
+
+def test_quality_says_what_its_colours_mean(tmp_path):
+    runs = run_table(tmp_path, "one", 20, 2, n_excluded=4)
+    paths = [runs, qc_folder(tmp_path / "one", runs)]
+    assert "an excluded run" in words(picture("quality", paths))
+
+
+def test_small_differences_between_seeds_are_pale(tmp_path):
+    table = read_scores(fits_of_two_seeds(tmp_path, "one"))
+    moved = table.assign(value=0.5 + 0.02 * (table["seed"].astype(str) == table["seed"].astype(str).max()))
+    write_tsv(tmp_path / "two_scores.tsv", moved)
+    figure = picture("downstream_replication", [tmp_path / "two_scores.tsv"])
+    shades = np.array([to_rgb(patch.get_facecolor()) for patch in figure.axes[2].patches])
+    assert shades.min() > 0.6
 
 
 def test_labels_are_moved_apart_and_keep_their_order():
@@ -814,6 +887,7 @@ def test_captions_do_without_sections_that_are_not_there(name):
 
 
 def test_each_figure_of_the_workflow_has_a_caption():
+    shared = {"downstream_accuracy": "downstream", "downstream_curves": "downstream"}
+    shared |= {name: "explain" for name in figures.FIGURES if name.startswith("explain_")}
     for name in figures.FIGURES:
-        view = name.removeprefix("downstream_")
-        assert (REPORT / f"{'downstream' if view in ('accuracy', 'curves') else name}.rst").is_file()
+        assert (REPORT / f"{shared.get(name, name)}.rst").is_file()
