@@ -37,6 +37,7 @@ from tests.samples import examples
 
 REPORT = Path(__file__).resolve().parents[2] / "workflow" / "report"
 OPTIONS = FiguresOptions(dpi=60)  # small: only looked at by tests
+VIEWS = ("accuracy", "curves", "maps", "agreement")  # of captions that serve several figures
 FAMILIES = ("autoencoding", "csm", "sequence_bert", "network_bert")
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")  # a layout that collapses or text that has no glyph
@@ -272,6 +273,40 @@ def test_a_carpet_shows_any_run_with_its_motion(tmp_path):
         figures.run(figure="quality", tables=paths, options=OPTIONS, output=output, key=key)
 
 
+def explained(folder: Path, experiment: str, figure: str) -> Path:
+    """The table of stage explain behind a figure: four methods, three states, eight parcels."""
+    rng = np.random.default_rng(1)
+    methods = ("integrated_gradients", "occlusion", "patterns", "mean_difference")
+    states = ("face", "house", "cat")
+    head: dict[str, Any] = {"dataset": "demohcp", "experiment": experiment}
+    if figure == "explain_maps":
+        rows = [
+            {**head, "state": state, "method": method, "index": number, "name": f"parcel {number}"}
+            | {"value": size, "direction": size}
+            for method in (*methods, "glm", "truth")
+            for state in states
+            for number, size in enumerate(rng.standard_normal(8).round(4), start=1)
+        ]
+    elif figure == "explain_curves":
+        rows = [
+            {**head, "method": method, "state": state, "share": share, "accuracy": 0.9 - fall * share}
+            | {"low": 0.8 - fall * share, "high": 1 - fall * share}
+            for method, fall in zip((*methods, "random"), (0.6, 0.5, 0.45, 0.4, 0.3), strict=True)
+            for state in ("all", *states)
+            for share in (0.0, 0.25, 0.5, 1.0)
+        ]
+    else:
+        rows = [
+            {**head, "method": method, "state": state, "area": 0.1, "area_of_chance": 0.02}
+            | {"glm_r": 0.5, "reliability": 0.7}
+            for method in methods
+            for state in ("all", *states)
+        ]
+    path = folder / experiment / f"{figure}.tsv"
+    write_tsv(path, pd.DataFrame(rows))
+    return path
+
+
 def inputs(name: str, folder: Path) -> list[Path]:
     """What the rule of a figure gives it."""
     if name == "carpet":
@@ -317,10 +352,10 @@ def inputs(name: str, folder: Path) -> list[Path]:
         return [trials(folder, "one", 5), trials(folder, "two", 40)]
     if name in ("downstream_confusion", "downstream_reliability", "downstream_embedding"):
         return [predictions(folder, "one", 6)]
-    if name.startswith("explain_"):
-        return [faithfulness(folder, experiment)[name] for experiment in ("network_bert", "csm")]
     if name == "downstream_comparisons":
         return [paired_differences(folder, "one"), paired_differences(folder, "two", (10,))]
+    if name.startswith("explain_"):
+        return [explained(folder, experiment, name) for experiment in ("csm", "linear")]
     return [scores(folder, "one"), scores(folder, "two", sizes=(1, 2, 4, 8)), paired_differences(folder, "one")]
 
 
@@ -680,43 +715,9 @@ def test_names_keep_their_colour_and_differ():
     assert alone == together
 
 
-def faithfulness(folder: Path, experiment: str = "network_bert") -> dict[str, Path]:
-    """Write the tables of stage explain: two states; maps of four methods, a GLM and the truth."""
-    methods = ["integrated_gradients", "occlusion", "patterns", "mean_difference"]
-    about = {"dataset": "demohcp", "experiment": experiment}
-    shares = np.linspace(0, 1, 5)
-    curves = [
-        {**about, "method": method, "state": "all", "share": share, "accuracy": 0.8 - 0.5 * share}
-        for method in [*methods, "random"]
-        for share in shares
-    ]
-    maps = [
-        {**about, "state": state, "method": method, "index": place, "name": f"p{place}", "value": 1.0}
-        for method in [*methods, "glm", "truth"]
-        for state in ("EMOTION fear", "LANGUAGE story")
-        for place in range(6)
-    ]
-    tables = {
-        "explain_curves": pd.DataFrame(curves).assign(
-            low=lambda t: t["accuracy"] - 0.1, high=lambda t: t["accuracy"] + 0.1
-        ),
-        "explain_maps": pd.DataFrame(maps).assign(direction=lambda t: np.cos(t["index"])),
-    }
-    summary = [
-        {**about, "method": method, "state": state, "area": 0.1, "area_of_chance": 0.02, "glm_r": 0.7}
-        for method in methods
-        for state in ("EMOTION fear", "LANGUAGE story", "all")
-    ]
-    tables["explain_agreement"] = pd.DataFrame(summary).assign(reliability=0.9, truth_r=0.8, strength_r=0.5)
-    paths = {name: folder / experiment / f"{name}.tsv" for name in tables}
-    for name, table in tables.items():
-        write_tsv(paths[name], table)
-    return paths
-
-
 @pytest.mark.parametrize("name", ["explain_curves", "explain_maps"])
 def test_figures_of_a_single_explained_decoder_have_no_texts_on_each_other(name, tmp_path):
-    figure = picture(name, [faithfulness(tmp_path)[name]])
+    figure = picture(name, [explained(tmp_path, "network_bert", name)])
     texts = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
     boxes = [(text.get_text(), text.get_window_extent().padded(-1)) for text in texts]
     touching = [
@@ -726,7 +727,7 @@ def test_figures_of_a_single_explained_decoder_have_no_texts_on_each_other(name,
 
 
 def test_maps_of_a_decoder_stand_at_equal_distances(tmp_path):
-    figure = picture("explain_maps", [faithfulness(tmp_path)["explain_maps"]])
+    figure = picture("explain_maps", [explained(tmp_path, "network_bert", "explain_maps")])
     lefts = [axes.get_position().x0 for axes in figure.axes[:4]]
     assert np.ptp(np.diff(lefts)) < 0.01  # of the width of the page
 
@@ -792,7 +793,7 @@ def render(name: str, config: dict[str, Any], view: str = "accuracy") -> str:
 @pytest.mark.parametrize("name", sorted(path.name for path in REPORT.glob("*.rst")))
 def test_captions_print_the_parameters_that_are_used(name):
     complete = parse(Config, SMALL_CONFIG, "config").model_dump(mode="json")
-    for view in ("accuracy", "curves"):
+    for view in VIEWS:
         short, full = (render(name, config, view) for config in (SMALL_CONFIG, complete))
         assert short == full  # what a config leaves out is printed with its default
         assert "{" not in full
@@ -882,12 +883,12 @@ def test_the_report_describes_decoders_and_guards():
 @pytest.mark.parametrize("name", sorted(path.name for path in REPORT.glob("*.rst")))
 def test_captions_do_without_sections_that_are_not_there(name):
     bare = {"datasets": {"blocks": {"role": "downstream", "shards": "blocks"}}}
-    for view in ("accuracy", "curves"):
+    for view in VIEWS:
         assert render(name, bare, view)
 
 
 def test_each_figure_of_the_workflow_has_a_caption():
-    shared = {"downstream_accuracy": "downstream", "downstream_curves": "downstream"}
-    shared |= {name: "explain" for name in figures.FIGURES if name.startswith("explain_")}
     for name in figures.FIGURES:
-        assert (REPORT / f"{shared.get(name, name)}.rst").is_file()
+        shared = {"downstream_accuracy": "downstream", "downstream_curves": "downstream"}
+        caption = "explain" if name.startswith("explain_") else shared.get(name, name)
+        assert (REPORT / f"{caption}.rst").is_file()

@@ -26,7 +26,8 @@ rule report:
         mem_mb=2000,
         runtime=10,
     params:
-        # On standard input: the config of many experiments is longer than an argument may be.
-        config=CONFIG.model_dump_json(),
+        # On standard input: the config of many experiments is longer than an argument may be. What jobs run on
+        # changes no page: a study that moves to a cluster keeps its report.
+        config=CONFIG.model_dump_json(exclude={"devices", "batches"}),
     shell:
         "boldly report" " --config -" " --output {output.page:q}" " <<< {params.config:q}" " > {log:q} 2>&1"

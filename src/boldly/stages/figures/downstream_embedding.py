@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import hsv_to_rgb, to_hex
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from sklearn.manifold import TSNE
 
 from boldly.files import read_tsv
 from boldly.stages.figures import style
@@ -91,6 +90,8 @@ def _plane(features: np.ndarray) -> np.ndarray:
     """Lay rows out on a plane; too few for t-SNE stand along their first two columns."""
     if len(features) < 8:
         return np.pad(features, ((0, 0), (0, 2)))[:, :2]
+    from sklearn.manifold import TSNE
+
     perplexity = min(_PERPLEXITY, (len(features) - 1) / 3)
     layout = TSNE(perplexity=perplexity, init="pca", learning_rate="auto", random_state=0)
     return np.asarray(layout.fit_transform(features), float)
