@@ -102,8 +102,10 @@ def methods_of(results: Path, **sections: dict[str, object]) -> str:
 
 def test_methods_say_what_a_trial_was_and_how_decoders_were_trained(results: Path) -> None:
     said = methods_of(results)
-    assert "In task, a trial was an event and held the frames from 5 s after its onset to 5 s after its end." in said
-    assert "csm scratch had 10,000 steps of 64 trials each at a learning rate of 0.0001." in said
+    assert (
+        "In task, a trial was an event and held the frames from 5 s after its onset to 5 s after its end." in said
+    )
+    assert "Trained by gradient steps were csm scratch (10,000 steps of 64 trials, learning rate 0.0001)." in said
     assert "marked as not yet in a steady state were left out" in said
     assert "1,000 random orders of the labels" in said
 

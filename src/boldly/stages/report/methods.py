@@ -144,7 +144,12 @@ def methods(
 
 def filters() -> dict[str, Callable[..., str]]:
     """Return the filters that the template needs."""
-    return {"enumerated": enumerated, "counted": counted, "plain": lambda number: f"{number:g}", "thousands": "{:,}".format}
+    return {
+        "enumerated": enumerated,
+        "counted": counted,
+        "plain": lambda number: f"{number:g}",
+        "thousands": "{:,}".format,
+    }
 
 
 def enumerated(parts: Sequence[str]) -> str:
@@ -237,7 +242,8 @@ def _frameworks(experiments: Record) -> list[str]:
 
 
 def _components(experiments: Record) -> list[str]:
-    return [str(one["width"]) for one in experiments.values() if one["framework"] == "components"]
+    widths = dict.fromkeys(one["width"] for one in experiments.values() if one["framework"] == "components")
+    return [str(width) for width in widths]
 
 
 def _trials(name: str, task: Record) -> str:
@@ -292,15 +298,15 @@ def _decoders(experiments: Record) -> list[str]:
 
 
 def _stepwise(experiments: Record) -> list[str]:
-    """Say with what steps networks and baselines were trained, those with the same steps in one sentence."""
+    """Say with what steps networks and baselines were trained, those with the same steps together."""
     alike: dict[tuple[int, int, float], list[str]] = {}
     for name, one in experiments.items():
         is_network = bool(one["scratch"]) or (bool(one["pretrained"]) and one["method"] == "network")
         if is_network or one["baseline"] in ("linear", "mean_mlp"):
             alike.setdefault((one["steps"], one["batch_size"], one["learning_rate"]), []).append(name)
     return [
-        f"{enumerated([name.replace('_', ' ') for name in names])} had {counted(steps, 'step')} of "
-        f"{counted(batch_size, 'trial')} each at a learning rate of {rate:g}."
+        f"{enumerated([name.replace('_', ' ') for name in names])} ({counted(steps, 'step')} of "
+        f"{counted(batch_size, 'trial')}, learning rate {rate:g})"
         for (steps, batch_size, rate), names in alike.items()
     ]
 
