@@ -586,8 +586,8 @@ def decode_parts(wildcards):
     options = CONFIG.decode[wildcards.cohort]
     about = Path(decoder_config(wildcards))
     # Without a decoder Snakemake says that its config.json is missing.
-    is_hcp = about.exists() and json.loads(about.read_text())["layout"] == "hcp"
-    of_layout = hcp.subject_folders if is_hcp else bids.subject_folders
+    layout_ = options.layout or (json.loads(about.read_text())["layout"] if about.exists() else "")
+    of_layout = hcp.subject_folders if layout_ == "hcp" else bids.subject_folders
     folders = of_layout(Path(options.derivatives))
     people = options.participants or [folder.name.removeprefix("sub-") for folder in folders]
     return [f"results/decode/parts/{wildcards.cohort}/sub-{person.removeprefix('sub-')}.done" for person in people]
