@@ -33,6 +33,7 @@ from boldly.models.build import (
 )
 from boldly.models.initial import initialise
 from boldly.models.network import Network, NetworkConfig
+from boldly.models.objective import Objective
 from boldly.provenance import Contract, check_same, environment, file_sha256
 from boldly.records import InputError, Problem
 from boldly.samples import remote
@@ -173,12 +174,7 @@ def run(
     validate = _validation(held_out, options, runs, checkpoints, linear)
     # Checkpoints hold what a fit would give.
     if not done:
-        if objective.is_fitted:
-            fits = linear or fit_forecasts(runs, groups)
-            couplings = validate.choose_couplings(fits) if validate else fitted_couplings(fits)
-            objective.start(couplings, partial(coming_components, runs))
-        if options.start == "components" and isinstance(objective.network, Network):
-            objective.network.start_embedding(leading_components(runs))
+        _start(objective, runs, groups, validate, linear, options)
     if initial is not None:
         initialise(objective.network, initial)
     if options.compile:
@@ -391,6 +387,23 @@ def _groups(
     if writes:
         write_json(path, groups)
     return groups
+
+
+def _start(
+    objective: Objective,
+    runs: Corpus,
+    groups: list[Group],
+    validate: UpstreamValidation | None,
+    linear: Forecasts | None,
+    options: PretrainOptions,
+) -> None:
+    """Fit to the training runs what the network starts from: linear forecasts, components of its frames."""
+    if objective.is_fitted:
+        fits = linear or fit_forecasts(runs, groups)
+        couplings = validate.choose_couplings(fits) if validate else fitted_couplings(fits)
+        objective.start(couplings, partial(coming_components, runs))
+    if options.start == "components" and isinstance(objective.network, Network):
+        objective.network.start_embedding(leading_components(runs))
 
 
 def _held_out(
