@@ -21,7 +21,7 @@ HEAVY = ("pandas", "numpy", "pydantic", "scipy.stats", "sklearn", "nibabel", "ni
         ("import boldly.stages.preprocess", {"pandas", "numpy", "pydantic"}),
         ("import boldly.stages.index", {"pandas", "numpy", "pydantic", "nibabel"}),
         ("import boldly.stages.explain", {"pandas", "numpy", "pydantic", "nibabel"}),
-        # Statistics (scipy.stats) are for two of the figures.
+        # t-SNE (sklearn) and images of atlases (nibabel) are for one figure each.
         ("import boldly.stages.figures", {"pandas", "numpy", "pydantic", "matplotlib"}),
     ],
 )

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock
+
 from boldly import batches, fingerprints, layout
 from boldly.batches import STAGES, Marker, Tables
 from boldly.config import REVISIONS, PrepareOptions
@@ -69,6 +71,14 @@ def run(dataset: Dataset, *, batch: str, until: str) -> None:
     OSError
         For a disk that is full or may not be written.
     """
+    folder = Path(layout.PREPARED.format(dataset=dataset.name))
+    folder.mkdir(parents=True, exist_ok=True)
+    # Two jobs may be asked for different last stages of the same subjects: `snakemake parcellate shard`.
+    with FileLock(folder / f"{batch}.lock"):
+        _prepare_batch(dataset, batch, until)
+
+
+def _prepare_batch(dataset: Dataset, batch: str, until: str) -> None:
     tables = batches.read_tables(dataset.path(layout.RUNS), dataset.path(layout.TRIALS))
     subjects = batches.members(batch, tables.runs)
     options = _stage_options(dataset)
@@ -111,13 +121,16 @@ def _prepare(dataset: Dataset, subject: str, stages: Sequence[str], keys: dict[s
         again = again or not _is_done(stamp.get(stage), keys[stage], outputs)
         if not again:
             continue
+        # Forgotten before anything is written: a job that is killed here leaves files of which nobody knows what
+        # they were made with, and those of the stages behind are stale.
+        known = {name: content for name, content in stamp.items() if name not in STAGES[STAGES.index(stage) :]}
+        if known != stamp:
+            stamp = known
+            write_json(stamp_path, stamp)
         started = time.monotonic()
         _STEPS[stage](dataset, subject)
         seconds = time.monotonic() - started
         files = {str(path): {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in outputs}
-        # Half a stamp is none: what comes behind a stage is stale until it was made anew.
-        later = STAGES[STAGES.index(stage) + 1 :]
-        stamp = {name: content for name, content in stamp.items() if name not in later}
         runs = len(tables.runs[subject])
         stamp[stage] = {"key": keys[stage], "seconds": round(seconds, 3), "runs": runs, "files": files}
         write_json(stamp_path, stamp)

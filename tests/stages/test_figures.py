@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from docutils.core import publish_parts
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from safetensors.numpy import save_file
@@ -22,6 +23,7 @@ from boldly.records import (
     InputError,
     Run,
     Score,
+    read_scores,
     write_comparisons,
     write_runs,
     write_scores,
@@ -35,6 +37,7 @@ from tests.samples import examples
 
 REPORT = Path(__file__).resolve().parents[2] / "workflow" / "report"
 OPTIONS = FiguresOptions(dpi=60)  # small: only looked at by tests
+VIEWS = ("accuracy", "curves", "maps", "agreement")  # of captions that serve several figures
 FAMILIES = ("autoencoding", "csm", "sequence_bert", "network_bert")
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")  # a layout that collapses or text that has no glyph
@@ -270,6 +273,40 @@ def test_a_carpet_shows_any_run_with_its_motion(tmp_path):
         figures.run(figure="quality", tables=paths, options=OPTIONS, output=output, key=key)
 
 
+def explained(folder: Path, experiment: str, figure: str) -> Path:
+    """The table of stage explain behind a figure: four methods, three states, eight parcels."""
+    rng = np.random.default_rng(1)
+    methods = ("integrated_gradients", "occlusion", "patterns", "mean_difference")
+    states = ("face", "house", "cat")
+    head: dict[str, Any] = {"dataset": "demohcp", "experiment": experiment}
+    if figure == "explain_maps":
+        rows = [
+            {**head, "state": state, "method": method, "index": number, "name": f"parcel {number}"}
+            | {"value": size, "direction": size}
+            for method in (*methods, "glm", "truth")
+            for state in states
+            for number, size in enumerate(rng.standard_normal(8).round(4), start=1)
+        ]
+    elif figure == "explain_curves":
+        rows = [
+            {**head, "method": method, "state": state, "share": share, "accuracy": 0.9 - fall * share}
+            | {"low": 0.8 - fall * share, "high": 1 - fall * share}
+            for method, fall in zip((*methods, "random"), (0.6, 0.5, 0.45, 0.4, 0.3), strict=True)
+            for state in ("all", *states)
+            for share in (0.0, 0.25, 0.5, 1.0)
+        ]
+    else:
+        rows = [
+            {**head, "method": method, "state": state, "area": 0.1, "area_of_chance": 0.02}
+            | {"glm_r": 0.5, "reliability": 0.7}
+            for method in methods
+            for state in ("all", *states)
+        ]
+    path = folder / experiment / f"{figure}.tsv"
+    write_tsv(path, pd.DataFrame(rows))
+    return path
+
+
 def inputs(name: str, folder: Path) -> list[Path]:
     """What the rule of a figure gives it."""
     if name == "carpet":
@@ -317,6 +354,8 @@ def inputs(name: str, folder: Path) -> list[Path]:
         return [predictions(folder, "one", 6)]
     if name == "downstream_comparisons":
         return [paired_differences(folder, "one"), paired_differences(folder, "two", (10,))]
+    if name.startswith("explain_"):
+        return [explained(folder, experiment, name) for experiment in ("csm", "linear")]
     return [scores(folder, "one"), scores(folder, "two", sizes=(1, 2, 4, 8)), paired_differences(folder, "one")]
 
 
@@ -496,7 +535,7 @@ def test_decoders_that_may_be_as_good_as_the_best_are_marked(tmp_path):
 def test_maps_beside_each_other_have_the_same_rows(tmp_path):
     paths = [scores(tmp_path, "one"), scores(tmp_path, "two", families=("csm", "other"))]
     figure = picture("downstream_accuracy", paths)
-    one, two = (axes for axes in figure.axes if axes.get_xlabel().startswith("labelled units"))
+    one, two = (axes for axes in figure.axes if axes.get_xlabel().startswith(style.LABELLED))
     assert one.get_ylim() == two.get_ylim()
     assert one.get_yticks().tolist() == two.get_yticks().tolist()
     names = [label.get_text() for label in one.get_yticklabels()]
@@ -671,6 +710,41 @@ def test_names_keep_their_colour_and_differ():
     assert style.colours(["csm"])["csm"] == style.colours(["network_bert", "csm"])["csm"]
     several = style.colours(["csm", "csm_small", "csm_large", "linear"])
     assert len(set(several.values())) == 4
+    together = style.colours(["ensemble", "chosen", "components", "mean_logistic", "linear"])
+    alone = {name: style.colours([name])[name] for name in together}
+    assert alone == together
+
+
+@pytest.mark.parametrize("name", ["explain_curves", "explain_maps"])
+def test_figures_of_a_single_explained_decoder_have_no_texts_on_each_other(name, tmp_path):
+    figure = picture(name, [explained(tmp_path, "network_bert", name)])
+    texts = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
+    boxes = [(text.get_text(), text.get_window_extent().padded(-1)) for text in texts]
+    touching = [
+        (a, b) for place, (a, one) in enumerate(boxes) for b, other in boxes[place + 1 :] if one.overlaps(other)
+    ]
+    assert touching == []
+
+
+def test_maps_of_a_decoder_stand_at_equal_distances(tmp_path):
+    figure = picture("explain_maps", [explained(tmp_path, "network_bert", "explain_maps")])
+    lefts = [axes.get_position().x0 for axes in figure.axes[:4]]
+    assert np.ptp(np.diff(lefts)) < 0.01  # of the width of the page
+
+
+def test_quality_says_what_its_colours_mean(tmp_path):
+    runs = run_table(tmp_path, "one", 20, 2, n_excluded=4)
+    paths = [runs, qc_folder(tmp_path / "one", runs)]
+    assert "an excluded run" in words(picture("quality", paths))
+
+
+def test_small_differences_between_seeds_are_pale(tmp_path):
+    table = read_scores(fits_of_two_seeds(tmp_path, "one"))
+    moved = table.assign(value=0.5 + 0.02 * (table["seed"].astype(str) == table["seed"].astype(str).max()))
+    write_tsv(tmp_path / "two_scores.tsv", moved)
+    figure = picture("downstream_replication", [tmp_path / "two_scores.tsv"])
+    shades = np.array([to_rgb(patch.get_facecolor()) for patch in figure.axes[2].patches])
+    assert shades.min() > 0.6
 
 
 def test_labels_are_moved_apart_and_keep_their_order():
@@ -719,7 +793,7 @@ def render(name: str, config: dict[str, Any], view: str = "accuracy") -> str:
 @pytest.mark.parametrize("name", sorted(path.name for path in REPORT.glob("*.rst")))
 def test_captions_print_the_parameters_that_are_used(name):
     complete = parse(Config, SMALL_CONFIG, "config").model_dump(mode="json")
-    for view in ("accuracy", "curves"):
+    for view in VIEWS:
         short, full = (render(name, config, view) for config in (SMALL_CONFIG, complete))
         assert short == full  # what a config leaves out is printed with its default
         assert "{" not in full
@@ -809,11 +883,12 @@ def test_the_report_describes_decoders_and_guards():
 @pytest.mark.parametrize("name", sorted(path.name for path in REPORT.glob("*.rst")))
 def test_captions_do_without_sections_that_are_not_there(name):
     bare = {"datasets": {"blocks": {"role": "downstream", "shards": "blocks"}}}
-    for view in ("accuracy", "curves"):
+    for view in VIEWS:
         assert render(name, bare, view)
 
 
 def test_each_figure_of_the_workflow_has_a_caption():
     for name in figures.FIGURES:
-        view = name.removeprefix("downstream_")
-        assert (REPORT / f"{'downstream' if view in ('accuracy', 'curves') else name}.rst").is_file()
+        shared = {"downstream_accuracy": "downstream", "downstream_curves": "downstream"}
+        caption = "explain" if name.startswith("explain_") else shared.get(name, name)
+        assert (REPORT / f"{caption}.rst").is_file()

@@ -238,7 +238,7 @@ def test_a_carpet_orders_parcels_by_network(tmp_path):
     index = range(1, n_parcels + 1)
     write_tsv(names, pd.DataFrame({"index": index, "name": [f"p{i}" for i in index], "network": networks}))
     (ordered,) = [axes for axes in picture("carpet", [*paths, names]).axes if "parcels" in axes.get_ylabel()]
-    assert ordered.get_ylabel() == f"{n_parcels} parcels, by network"
+    assert ordered.get_ylabel() == f"{n_parcels} parcels"
     assert [label.get_text() for label in ordered.get_yticklabels()] == ["Default", "Vis"]
     drawn: list[np.ndarray] = []
     for axes in (plain, ordered):

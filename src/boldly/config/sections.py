@@ -34,7 +34,7 @@ STAGES = (
 REVISIONS: dict[str, int] = {
     **dict.fromkeys(STAGES, 1),
     **{"index": 2, "preprocess": 2, "parcellate": 4, "shard": 3, "split": 2, "pretrain": 9},
-    **{"adapt": 5, "evaluate": 5, "figures": 7},
+    **{"adapt": 5, "evaluate": 5, "figures": 8},
 }
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]+$")]

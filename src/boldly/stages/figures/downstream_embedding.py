@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import hsv_to_rgb, to_hex
 from matplotlib.figure import Figure
-from sklearn.manifold import TSNE
+from matplotlib.patheffects import withStroke
 
 from boldly.files import read_tsv
 from boldly.stages.figures import style
@@ -90,6 +90,8 @@ def _plane(features: np.ndarray) -> np.ndarray:
     """Lay rows out on a plane; too few for t-SNE stand along their first two columns."""
     if len(features) < 8:
         return np.pad(features, ((0, 0), (0, 2)))[:, :2]
+    from sklearn.manifold import TSNE
+
     perplexity = min(_PERPLEXITY, (len(features) - 1) / 3)
     layout = TSNE(perplexity=perplexity, init="pca", learning_rate="auto", random_state=0)
     return np.asarray(layout.fit_transform(features), float)
@@ -128,7 +130,7 @@ def _name(axes: Axes, points: pd.DataFrame, states: list[str]) -> None:
         placed.append((x, y, half))
         axes.annotate(
             text, (x, y), ha="center", va="center", fontsize=5.6, color=style.INK, zorder=6,
-            bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "linewidth": 0},
+            path_effects=[withStroke(linewidth=1.4, foreground="white")],
         )  # fmt: skip
 
 

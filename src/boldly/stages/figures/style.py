@@ -26,6 +26,7 @@ GREY = "#767676"
 PALE = "#D0D0D0"
 ALERT = "#D55E00"
 
+LABELLED = "n, labelled people or runs"
 SKILL = "skill: 1 \N{MINUS SIGN} L1 / L1 of zero"
 
 # Okabe and Ito's colours, told apart with all kinds of colour vision. Frameworks keep theirs in all figures.
@@ -36,7 +37,16 @@ _FRAMEWORKS = {
     "network_bert": "#CC79A7",
     "masked_autoencoding": "#56B4E9",
 }
-_OTHERS = ("#8C564B", "#B8A600", "#5D3A9B", "#3F3F3F")
+# So do decoders of several networks and the baselines that figures name.
+_NAMED = {
+    "ensemble": "#8C564B",
+    "chosen": "#3F3F3F",
+    "components": "#5D3A9B",
+    "linear": "#B8A600",
+    "mean_logistic": "#B5446E",
+    "mean_mlp": "#7FA650",
+}
+_OTHERS = tuple(_NAMED.values())
 
 # From near white to blue, lightness falling evenly; readable without colour vision and on grey paper.
 BLUES: Colormap = LinearSegmentedColormap.from_list("blues", ["#F5F8FC", "#9CC3E3", "#2F7ABF", "#08306B"])
@@ -158,9 +168,9 @@ def legend_above(figure: Figure, handles: Sequence[Any], columns: int | None = N
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:
-    """Return a colour for each name: that of its framework if no other name has it, else the next free one."""
-    chosen: dict[str, str] = {}
+    """Return a colour for each name: its own or that of its framework if no other name has it, else a free one."""
     names = list(names)
+    chosen: dict[str, str] = {name: _NAMED[name] for name in names if name in _NAMED}
     for name in sorted(names, key=len):
         for framework, colour in _FRAMEWORKS.items():
             if framework in name and colour not in chosen.values():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,11 @@ from matplotlib.figure import Figure
 from boldly.config import AtlasOptions
 from boldly.files import read_tsv
 from boldly.records import InputError, Problem
-from boldly.signals.atlas import Atlas, load_atlas
 from boldly.stages.figures import style
 from boldly.stages.figures.tables import unsuitable
+
+if TYPE_CHECKING:
+    from boldly.signals.atlas import Atlas
 
 _NEEDED = ("parcel", "l1", "l1_zero")
 _COLUMNS = ["experiment", "parcel", "name", "l1", "l1_zero", "skill"]
@@ -44,7 +46,7 @@ def upstream_errors(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     errors = {name: table for name, table in errors.items() if len(table)}
     if not errors:
         return style.nothing("no experiment was validated"), pd.DataFrame(columns=_COLUMNS)
-    atlas = load_atlas(AtlasOptions(path=str(images[0]))) if images else None
+    atlas = _load(images[0]) if images else None
     for name, table in errors.items():
         if atlas is not None and len(table) != atlas.n_parcels:
             message = f"{len(table)} parcels, the atlas has {atlas.n_parcels}"
@@ -58,6 +60,13 @@ def upstream_errors(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     ]
     figure = _maps(errors, atlas) if atlas is not None else _sorted(errors)
     return figure, pd.concat(drawn, ignore_index=True)[_COLUMNS]
+
+
+def _load(path: Path) -> Atlas:
+    # Reads images: the other figures do without nibabel.
+    from boldly.signals.atlas import load_atlas
+
+    return load_atlas(AtlasOptions(path=str(path)))
 
 
 def _read(path: Path) -> pd.DataFrame:
