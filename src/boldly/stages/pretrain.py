@@ -75,6 +75,9 @@ _VALIDATION_SEED = 1 << 32
 # Validation windows of one length: few, so that many lengths are seen.
 _VALIDATION_BATCH = 32
 
+# Frames that are looked at for the scale of signals, and how far that may be from mean 0 and standard deviation 1.
+_SCALE_FRAMES, _MOST_LEVEL, _MOST_SPREAD = 4096, 1.0, 10.0
+
 # How well each parcel is predicted.
 PARCEL_ERRORS = "parcel_errors.tsv"
 # Errors of forecasts that were fitted to the training subjects.
@@ -165,6 +168,7 @@ def run(
     runs = _corpus(windows, done[-1] * options.batch_size if done and is_known else 0)
     if processes.is_main_process:
         _check_continuity(windows, done[-1] * options.batch_size if done else 0, used)
+        _tell_of_scale(name, runs)
     contract = runs.contract
     held_out = _held_out(validation, options, contract, source)
     linear = _linear(source, training, validation, options)
@@ -448,6 +452,15 @@ def _untrained(name: str, output: Path, outcome: Fit) -> InputError:
         f"weights of step {outcome.step} (the training is not repeated)"
     )
     return InputError(Problem(str(output / "eval_history.csv"), name, message, remedy))
+
+
+def _tell_of_scale(name: str, runs: Corpus) -> None:
+    """Warn of signals that are far from mean zero and variance one, which networks are built for."""
+    frames = runs.frames[:: -(-len(runs.frames) // _SCALE_FRAMES)].astype(np.float32)
+    level, spread = float(np.abs(frames.mean(axis=0)).mean()), float(frames.std(axis=0).mean())
+    if level > _MOST_LEVEL or not 1 / _MOST_SPREAD < spread < _MOST_SPREAD:
+        message = "%s: signals have a mean of %.3g and an SD of %.3g: z-score runs, or little is learned"
+        logger.warning(message, name, level, spread)
 
 
 def _tell_of_zeros(name: str, outcome: Fit) -> None:
