@@ -150,6 +150,8 @@ def find_runs(decoder: Decoder, options: DecodeOptions, recipe: Recipe) -> tuple
     dataset = DatasetOptions(
         role="upstream",
         derivatives=options.derivatives,
+        # Its sidecars say what those of the derivatives may not: repetition times, slice times.
+        bids=options.events,
         layout=options.layout or decoder.about.layout,
         image_suffix=decoder.about.image_suffix,
         fmriprep=options.fmriprep,
