@@ -223,7 +223,7 @@ def test_the_number_of_trials_that_scrubbing_took_comes_back(tmp_path: Path, eve
     run_stage(tmp_path, series, events)
     names = ("timeseries", "trials", "labels", "runs", "output")
     files = ("sub-01_timeseries.safetensors", "trials.tsv", "labels.json", "runs.tsv", "b.tar")
-    paths = {name: tmp_path / file for name, file in zip(names, files, strict=True)}
+    paths: dict[str, Any] = {name: tmp_path / file for name, file in zip(names, files, strict=True)}
     lost = shard.run(
         subject="01", role="downstream", task=TaskOptions(), options=ShardOptions(), window_frames=2, **paths
     )

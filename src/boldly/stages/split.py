@@ -63,8 +63,9 @@ def run(
     Raises
     ------
     InputError
-        For a dataset without usable runs, with several reconstructions of one run where runs are split, or with fewer units than the options ask for, a run that the quality
-        tables do not know, people without a group or stratum, and people whom a downstream dataset tests.
+        For a dataset without usable runs or with fewer units than the options ask for, several reconstructions of
+        one recording where runs are split, a run that the quality tables do not know, people without a group or
+        stratum, and people whom a downstream dataset tests.
     """
     usable = read_runs(runs, usable=True)
     for stage, tables in (("preprocess", qc), ("parcellate", signals)):
@@ -114,8 +115,8 @@ def _check_recordings(dataset: str, keys: Sequence[str], where: str) -> None:
         of_recording.setdefault("_".join(parts), []).append(key)
     if twice := [found for found in of_recording.values() if len(found) > 1]:
         message = (
-            f"split by run: {len(twice)} recordings are there in several reconstructions, of which one could train "
-            f"and another test: {' and '.join(twice[0])}"
+            f"split by run: {len(twice)} recordings are there in several reconstructions, of which one could "
+            f"train and another test: {' and '.join(twice[0])}"
         )
         remedy = f"choose one of them with datasets.{dataset}.filters (reconstruction: ...)"
         raise InputError(Problem(where, dataset, message, remedy))
