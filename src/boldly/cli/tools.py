@@ -30,7 +30,13 @@ def add(commands: Commands) -> None:
 
     sub = command(commands, "simulate", _simulate, "write a simulated study as BIDS and fMRIPrep derivatives")
     path(sub, "output", "folder of the study to write")
-    flag(sub, "size", "how large", choices=["demo", "tiny"], default="demo")
+    flag(
+        sub,
+        "size",
+        "how large, or events: a study of brief events instead",
+        choices=["demo", "tiny", "events"],
+        default="demo",
+    )
     flag(sub, "seed", "seed of everything random", type=int, default=1234)
     flag(sub, "workers", "processes", type=int, default=2)
     sub.add_argument(
