@@ -17,8 +17,9 @@ TABLES = Path("results/benchmarks")
 INTRODUCTION = """# Benchmarks
 
 One script for each headline figure. Each measures boldly and what it is compared with in one run, prints the table
-and writes it to `results/benchmarks/<name>.tsv`; `make benchmarks` runs all of them and writes this page. `ratio`
-is how many times better boldly is. All tables so far come from a machine with 2 CPU cores.
+and writes it to `results/benchmarks/<name>.tsv`; `make benchmarks` runs those that need no real data, no GPU and
+no cluster, and writes this page. `ratio` is how many times better boldly is. All tables so far come from a machine
+with 2 CPU cores.
 """
 
 

@@ -46,7 +46,7 @@ def quickly() -> dict[str, str]:
 def submit(snakemake: Snakemake, cluster: LocalSlurm, quickly: dict[str, str]) -> Snakemake:
     """Return a function that runs Snakemake with the profile slurm in a directory with a config."""
 
-    def run(directory: Path, *arguments: str, status: str = "squeue", **settings: object):
+    def run(directory: Path, *arguments: str, status: str = "sacct", **settings: object):
         command = ["--profile", "slurm", *QUICK, "--slurm-status-command", status, *arguments]
         return snakemake(directory, *command, **quickly, **settings)
 

@@ -383,6 +383,12 @@ class DatasetOptions(Section):
     truth: str | None = Field(
         None, description="Table of how parcels respond to states, known for simulated data only (stage explain)."
     )
+    fetch: dict[Literal["derivatives", "fmriprep", "bids"], str] = Field(
+        {},
+        description="Where folders of the dataset come from, fetched once on the machine where Snakemake runs: "
+        "`datalad` for a folder that DataLad manages, or the address of a folder in a bucket: `{derivatives: "
+        "s3://brains/fmriprep, bids: datalad}`. Only files that boldly reads are fetched.",
+    )
     split: DownstreamSplitOptions | UpstreamSplitOptions | None = Field(
         None, description="Split of this dataset; default: `split.upstream` or `split.downstream`, by role."
     )
@@ -423,6 +429,14 @@ class DatasetOptions(Section):
     def _without_ending(cls, suffix: str) -> str:
         return re.sub(r"(\.dtseries)?\.nii(\.gz)?$", "", suffix)
 
+    @field_validator("fetch")
+    @classmethod
+    def _known_places(cls, fetch: dict[str, str]) -> dict[str, str]:
+        for folder, place in fetch.items():
+            if place != "datalad" and not place.startswith("s3://"):
+                raise ValueError(f"{folder} comes from 'datalad' or an address s3://bucket/folder, not {place!r}")
+        return fetch
+
     @field_validator("filters", mode="before")
     @classmethod
     def _lists(cls, content: Any) -> Any:
@@ -450,6 +464,9 @@ class DatasetOptions(Section):
     def _one_source(self) -> Self:
         if (self.derivatives is None) == (self.shards is None):
             raise ValueError("give either derivatives or shards")
+        for folder in self.fetch:
+            if getattr(self, folder) is None:
+                raise ValueError(f"fetch names {folder}, but the dataset has no folder {folder} to fetch it into")
         if self.role == "downstream" and self.is_remote:
             raise ValueError("shards at a web address are for pretraining; download these, and name their folder")
         if self.shards is not None and (self.filters or self.exclude_runs):

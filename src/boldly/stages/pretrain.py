@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from accelerate import PartialState
 from torch import Tensor
 
 from boldly import bids
@@ -61,7 +62,7 @@ from boldly.training.linear import (
     made_of,
     read_linear,
 )
-from boldly.training.loop import Fit, fit
+from boldly.training.loop import Fit, Interrupted, fit
 from boldly.training.parcel_errors import COLUMNS, parcel_errors
 from boldly.training.processes import join_processes, share_batch
 from boldly.training.validation import UpstreamValidation
@@ -199,17 +200,20 @@ def run(
             track=options.track,
             validate_first=True,
         )
+    except (InputError, Interrupted):
+        _leave(processes)
+        raise
     finally:
         if isinstance(windows, StreamedWindows):
             windows.close()
-    # A process that ends while it is joined to others may be aborted (gloo), and with it the whole training.
-    processes.destroy_process_group()
+    _leave(processes)
     if not processes.is_main_process:
         return
     write_history(output / "train_history.csv", outcome.train_rows)
     write_history(output / "eval_history.csv", outcome.eval_rows)
     if not outcome.improved and not options.keep_untrained:
         raise _untrained(name, output, outcome)
+    _tell_of_zeros(name, outcome)
     _write_manifest(output, name, about, options, outcome.step, outcome.seconds)
     # The corpus of a streamed training is gone by now; a group of its shards stands for it.
     first = training[: options.stream_shards]
@@ -219,6 +223,11 @@ def run(
     _write_parcel_errors(output, config, outcome.weights, options, validate)
     checkpoints.delete()
     logger.info("%s: weights of step %d of %d, %.0f s", name, outcome.step, options.steps, outcome.seconds)
+
+
+def _leave(processes: PartialState) -> None:
+    """Part from the other processes: one that ends while joined to them may be aborted (gloo), and all with it."""
+    processes.destroy_process_group()
 
 
 def _write_manifest(
@@ -426,6 +435,14 @@ def _untrained(name: str, output: Path, outcome: Fit) -> InputError:
         f"weights of step {outcome.step} (the training is not repeated)"
     )
     return InputError(Problem(str(output / "eval_history.csv"), name, message, remedy))
+
+
+def _tell_of_zeros(name: str, outcome: Fit) -> None:
+    """Warn of weights that say signals no better than zeros do: they have learned next to nothing."""
+    for row in outcome.eval_rows:
+        if row["step"] == outcome.step and row["l1"] >= row["l1_zero"]:
+            message = "%s: the weights of step %d err no less than predicting zero (L1 %.4f, %.4f): train longer"
+            logger.warning(message, name, outcome.step, row["l1"], row["l1_zero"])
 
 
 def _check_compiler(name: str) -> None:

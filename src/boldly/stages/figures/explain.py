@@ -150,7 +150,7 @@ def explain_curves(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
             (line,) = axes.plot(share, accuracy, dashed, color=_COLOURS[str(method)], marker="o", markersize=2)
             line.set_label(_NAMES[str(method)])
             named.setdefault(str(method), line)
-        axes.set_title(_heading(table))
+        axes.set_title(_heading(table).replace(", ", "\n"))
         axes.set_ylim(bottom=0)
         style.grid_lines(axes)
     for axes in panels.flat[len(wholes) :]:
