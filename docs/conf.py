@@ -27,8 +27,6 @@ html_theme = "furo"
 html_title = f"boldly {__version__}"
 html_theme_options = {"light_css_variables": {"color-brand-primary": "#0b5cad", "color-brand-content": "#0b5cad"}}
 html_show_sphinx = False
-html_static_path = ["_static"]
-html_css_files = ["site.css"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 # As the web page of a repository makes anchors of headings.
