@@ -713,6 +713,10 @@ def test_names_keep_their_colour_and_differ():
     together = style.colours(["ensemble", "chosen", "components", "mean_logistic", "linear"])
     alone = {name: style.colours([name])[name] for name in together}
     assert alone == together
+    # A second decoder of a network is a shade of it: no other name's colour.
+    mixed = style.colours(["csm", "network_bert", "csm_probe", "network_bert_probe", "chosen", "components"])
+    assert len(set(mixed.values())) == 6
+    assert mixed["csm_probe"] == style.colours(["csm", "csm_probe", "ensemble"])["csm_probe"]
 
 
 @pytest.mark.parametrize("name", ["explain_curves", "explain_maps"])
@@ -736,6 +740,16 @@ def test_quality_says_what_its_colours_mean(tmp_path):
     runs = run_table(tmp_path, "one", 20, 2, n_excluded=4)
     paths = [runs, qc_folder(tmp_path / "one", runs)]
     assert "an excluded run" in words(picture("quality", paths))
+
+
+def test_reliability_shows_what_validation_chose_however_many_networks_there_are(tmp_path):
+    path = predictions(tmp_path, "one", 4)
+    table = read_tsv(path)
+    names = [*(f"csm_{number}" for number in range(8)), "chosen"]
+    write_tsv(path, pd.concat([table[table["experiment"] == "csm"].assign(experiment=name) for name in names]))
+    drawn = draw("downstream_reliability", [path], tmp_path)
+    assert drawn["experiment"].nunique() == 6
+    assert "chosen" in set(drawn["experiment"])
 
 
 def test_small_differences_between_seeds_are_pale(tmp_path):

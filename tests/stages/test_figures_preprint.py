@@ -88,7 +88,7 @@ def test_scaling_counts_the_people_of_each_training(tmp_path):
     table = draw("upstream_scaling", inputs("upstream_scaling", tmp_path), tmp_path)
     assert table["people"].tolist() == [5, 10, 20, 40]
     assert (table["exponent"] > 0).all()
-    assert "people^" in words(picture("upstream_scaling", inputs("upstream_scaling", tmp_path / "again")))
+    assert "people$^{-" in words(picture("upstream_scaling", inputs("upstream_scaling", tmp_path / "again")))
 
 
 def test_skill_by_dataset_stands_with_its_repetition_time(tmp_path):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -94,7 +95,7 @@ def test_methods_cite_data_atlas_and_software(results: Path) -> None:
     assert bibliography.count("{") == bibliography.count("}")
 
 
-def methods_of(results: Path, **sections: dict[str, object]) -> str:
+def methods_of(results: Path, **sections: Any) -> str:
     study = resolve(parse(Config, {**finished.CONFIG, **sections}, "test"), CHECKOUT)
     report.run(results=results, output=Path("report.html"), config=study)
     return Path("report_methods.md").read_text()

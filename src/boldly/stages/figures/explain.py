@@ -181,6 +181,9 @@ def explain_agreement(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     places, headings = style.grouped([_heading(table) for table, _ in lines], step=0.75)
     figure = style.new_figure(style.PAGE, 0.19 * (len(lines) + 1.6 * len(tables)) + 0.75)
     panels = figure.subplots(1, len(measures), squeeze=False, sharey=True)[0]
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.set(w_pad=0.08)  # type: ignore[call-arg]
     for axes, measure in zip(panels, measures, strict=True):
         for place, (table, method) in zip(places, lines, strict=True):
             own = table[table["method"] == method]

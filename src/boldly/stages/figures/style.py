@@ -168,13 +168,17 @@ def legend_above(figure: Figure, handles: Sequence[Any], columns: int | None = N
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:
-    """Return a colour for each name: its own or that of its framework if no other name has it, else a free one."""
+    """Return a colour for each name: its own, or that of its framework; of several, others have a darker shade.
+
+    Names of another kind, and a third name of a framework, have colours that are free.
+    """
     names = list(names)
     chosen: dict[str, str] = {name: _NAMED[name] for name in names if name in _NAMED}
     for name in sorted(names, key=len):
         for framework, colour in _FRAMEWORKS.items():
-            if framework in name and colour not in chosen.values():
-                chosen[name] = colour
+            if framework in name and name not in chosen:
+                shades = [shade for shade in (colour, _darker(colour)) if shade not in chosen.values()]
+                chosen |= dict(zip([name], shades, strict=False))
     free = [colour for colour in (*_OTHERS, *_FRAMEWORKS.values()) if colour not in chosen.values()]
     for number, name in enumerate(name for name in names if name not in chosen):
         chosen[name] = free[number % len(free)] if free else INK
@@ -221,8 +225,12 @@ def subtitle(axes: Axes, text: str, colour: str, *, above: float = 0.0) -> None:
 
 def for_text(colour: str) -> str:
     """Return a darker shade of a colour: thin strokes on white need more contrast than areas."""
+    return _darker(colour, 0.72)
+
+
+def _darker(colour: str, share: float = 0.55) -> str:
     red, green, blue = to_rgb(colour)
-    return to_hex((0.72 * red, 0.72 * green, 0.72 * blue))
+    return to_hex((share * red, share * green, share * blue))
 
 
 def wrapped(text: str, width: int) -> str:
