@@ -888,3 +888,12 @@ def test_people_of_one_folder_with_both_roles_are_warned_about(tmp_path: Path) -
     (line,) = said()
     assert "the same folder as those of task" in line
     assert said(source="others") == said(split={"shared_people": "allow"}) == []
+
+
+class TestLabels:
+    def test_a_resolution_may_be_written_as_a_number(self):
+        assert DatasetOptions(role="upstream", derivatives="x", resolution=2).resolution == "2"
+
+    def test_numbers_for_subjects_are_refused_since_yaml_loses_their_zeros(self):
+        with pytest.raises(ValueError, match=r"1 is a number here; write labels in quotes, as in \['01', '02'\]"):
+            DatasetOptions(role="upstream", derivatives="x", subjects=[1, 2])

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock
+
 from boldly import batches, fingerprints, layout
 from boldly.batches import STAGES, Marker, Tables
 from boldly.config import REVISIONS, PrepareOptions
@@ -69,6 +71,14 @@ def run(dataset: Dataset, *, batch: str, until: str) -> None:
     OSError
         For a disk that is full or may not be written.
     """
+    folder = Path(layout.PREPARED.format(dataset=dataset.name))
+    folder.mkdir(parents=True, exist_ok=True)
+    # Two jobs may be asked for different last stages of the same subjects: `snakemake parcellate shard`.
+    with FileLock(folder / f"{batch}.lock"):
+        _prepare_batch(dataset, batch, until)
+
+
+def _prepare_batch(dataset: Dataset, batch: str, until: str) -> None:
     tables = batches.read_tables(dataset.path(layout.RUNS), dataset.path(layout.TRIALS))
     subjects = batches.members(batch, tables.runs)
     options = _stage_options(dataset)
@@ -98,6 +108,14 @@ def run(dataset: Dataset, *, batch: str, until: str) -> None:
         raise InputError(problems)
     batches.keep_count(dataset.name, batch, len(tables.runs))
     stamps = {subject: read_json(dataset.path(layout.STAMP, subject)) for subject in subjects}
+    if lost := sum(stamp.get("shard", {}).get("lost_trials", 0) for stamp in stamps.values()):
+        # Printed, so that the terminal shows it; the log of each subject says which.
+        are = "trials are" if lost > 1 else "trial is"
+        logs = Path(layout.PREPARE_LOG.format(dataset=dataset.name, subject="")).parent
+        print(
+            f"{dataset.name}: {lost} {are} left out, of which scrubbing left too few frames (see {logs})",
+            flush=True,
+        )
     Marker(dataset.name, dataset.role, until, batch).write(stamps)
 
 
@@ -111,15 +129,20 @@ def _prepare(dataset: Dataset, subject: str, stages: Sequence[str], keys: dict[s
         again = again or not _is_done(stamp.get(stage), keys[stage], outputs)
         if not again:
             continue
+        # Forgotten before anything is written: a job that is killed here leaves files of which nobody knows what
+        # they were made with, and those of the stages behind are stale.
+        known = {name: content for name, content in stamp.items() if name not in STAGES[STAGES.index(stage) :]}
+        if known != stamp:
+            stamp = known
+            write_json(stamp_path, stamp)
         started = time.monotonic()
-        _STEPS[stage](dataset, subject)
+        lost = _STEPS[stage](dataset, subject)
         seconds = time.monotonic() - started
         files = {str(path): {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in outputs}
-        # Half a stamp is none: what comes behind a stage is stale until it was made anew.
-        later = STAGES[STAGES.index(stage) + 1 :]
-        stamp = {name: content for name, content in stamp.items() if name not in later}
         runs = len(tables.runs[subject])
         stamp[stage] = {"key": keys[stage], "seconds": round(seconds, 3), "runs": runs, "files": files}
+        if lost:
+            stamp[stage]["lost_trials"] = lost
         write_json(stamp_path, stamp)
         took += seconds
     return took
@@ -205,8 +228,8 @@ def _parcellate(dataset: Dataset, subject: str) -> None:
     )
 
 
-def _shard(dataset: Dataset, subject: str) -> None:
-    shard.run(
+def _shard(dataset: Dataset, subject: str) -> int:
+    return shard.run(
         timeseries=dataset.path(layout.TIMESERIES, subject),
         runs=dataset.path(layout.RUNS),
         subject=subject,
@@ -214,6 +237,7 @@ def _shard(dataset: Dataset, subject: str) -> None:
         task=dataset.options.task,
         labels=dataset.path(layout.LABELS),
         trials=dataset.path(layout.TRIALS) if dataset.role == "downstream" else None,
+        nuisance=dataset.path(layout.NUISANCE, subject) if dataset.role == "downstream" else None,
         options=dataset.options.shard,
         window_frames=dataset.options.window_frames,
         output=dataset.path(layout.SHARD, subject),
@@ -222,7 +246,7 @@ def _shard(dataset: Dataset, subject: str) -> None:
     )
 
 
-_STEPS: dict[str, Callable[[Dataset, str], None]] = {
+_STEPS: dict[str, Callable[[Dataset, str], int | None]] = {
     "preprocess": _preprocess,
     "parcellate": _parcellate,
     "shard": _shard,

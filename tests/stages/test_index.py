@@ -375,8 +375,8 @@ class TestTrials:
         study.run().events.write_text("onset\tduration\ttrial_type\n4\t10\tfaces\n20\t10\tfcaes\n40\t0\tpress\n")
         said = run_index(study.dataset_options(), said=True)
         assert "x: 20 trials of 4 states, in 4 runs of 2 people" in said
-        assert "rare: 'fcaes', 1 trials of 1 people; misspelt for 'faces'?" in said
-        assert "1 events are no trials, no duration: press (1)" in said
+        assert "rare: 'fcaes', 1 trial of 1 person; misspelt for 'faces'?" in said
+        assert "1 event is no trial, no duration: press (1)" in said
         assert "the task has no delay_s" in said
         assert run_index(study.dataset_options("upstream"), said=True) == ""
 
@@ -389,7 +389,26 @@ class TestTrials:
         run_index(study.dataset_options(), options=IndexOptions(on_error="exclude"))
         events = self.events(tmp_path)[:6]
         assert {event.trial for event in events} == {None}
-        assert all(event.reason for event in events)
+        # The reason is not that they lie outside a run whose length nobody knows.
+        assert {event.reason for event in events} == {"run is not used: the image is empty (0 bytes)"}
+
+    def test_events_of_a_run_that_is_excluded_by_hand_say_so(self, study, run_index, tmp_path):
+        said = run_index(study.dataset_options(exclude_runs={"sub-01_run-1": "asleep"}), said=True)
+        events = self.events(tmp_path)[:6]
+        assert {event.reason for event in events} == {"run is not used: excluded in the config: asleep"}
+        assert "6 events are no trials, run is not used: " in said
+
+    def test_events_that_cannot_be_placed_do_not_vanish(self, study, run_index, tmp_path):
+        study.run().events.write_text("onset\tduration\ttrial_type\n4\tn/a\tfaces\n20\t10\thouse\n")
+        run_index(study.dataset_options(), options=IndexOptions(on_error="exclude"))
+        found = [(e.event, e.onset, e.trial, e.status) for e in self.events(tmp_path)[:2]]
+        assert found == [("faces", 4, None, "excluded"), ("house", 20, None, "excluded")]
+        assert "the row of 'faces' at 4 s has no duration" in self.events(tmp_path)[1].reason
+
+    def test_the_log_says_why_runs_are_not_used(self, study, run_index, caplog):
+        caplog.set_level("INFO")
+        run_index(study.dataset_options(exclude_runs={"sub-01_run-1": "asleep"}))
+        assert "x: 3 runs of 2 people are used; 1 not: 1 x excluded in the config: asleep" in caplog.text
 
     def test_trials_are_placed_in_the_frames_that_shards_have(self, study, run_index, tmp_path):
         run_index(study.dataset_options(), t_r_s=4.0)
@@ -611,6 +630,15 @@ class TestMasks:
         assert "without_mask" in problem.remedy
         rows = run_index(study.dataset_options(), options=IndexOptions(on_error="exclude"))
         assert [row.status for row in rows] == ["ok", "error", "ok", "ok"]
+
+    def test_a_mask_whose_affine_is_stored_as_a_quaternion_fits_its_image(self, study, run_index):
+        path = study.run("01", run="2").mask
+        image = nib.nifti1.load(path)
+        affine = np.array(image.affine)
+        # What single precision of a quaternion leaves where the matrix has zeros.
+        affine[0, 1] += 1e-6
+        nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), affine), path)
+        assert [row.status for row in run_index(study.dataset_options())] == ["ok"] * 4
 
     def test_the_whole_image_counts_as_brain_where_the_config_says_so(self, study, run_index, caplog):
         study.run("01", run="2").mask.unlink()

@@ -23,10 +23,11 @@ rule report:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
-        # On standard input: the config of many experiments is longer than an argument may be.
-        config=CONFIG.model_dump_json(),
+        # On standard input: the config of many experiments is longer than an argument may be. What jobs run on
+        # changes no page: a study that moves to a cluster keeps its report.
+        config=CONFIG.model_dump_json(exclude={"devices", "batches"}),
     shell:
         "boldly report" " --config -" " --output {output.page:q}" " <<< {params.config:q}" " > {log:q} 2>&1"

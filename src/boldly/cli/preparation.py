@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,6 +72,7 @@ def add(commands: Commands) -> None:
     flag(sub, "task", "how events become trials, as JSON (downstream)", default=None, metavar="JSON")
     path(sub, "labels", "label names (JSON)")
     path(sub, "trials", "table of trials, from index (downstream)", default=None)
+    path(sub, "nuisance", "regressors per frame, whose framewise displacement trials keep", default=None)
     flag(sub, "window-frames", "runs with fewer frames are left out", type=int, default=10)
     json_options(sub)
     defective(sub)
@@ -121,22 +126,37 @@ def _index(args: argparse.Namespace) -> None:
     from boldly.config import AtlasOptions, DatasetOptions, IndexOptions
     from boldly.stages import index
 
-    trials = index.run(
-        dataset=args.dataset,
-        dataset_options=parsed(DatasetOptions, args.dataset_options, "--dataset-options"),
-        options=parsed(IndexOptions, args.options),
-        preprocess=preprocess_options(args.preprocess, "--preprocess"),
-        window_frames=args.window_frames,
-        # What the workflow passes on where no dataset needs one.
-        atlas=parsed(AtlasOptions, args.atlas, "--atlas") if args.atlas != "null" else None,
-        runs=args.runs,
-        labels=args.labels,
-        trials=args.trials,
-        t_r_s=args.t_r_s,
-    )
-    # In the workflow the log takes what is logged, the terminal shows what is printed.
+    # In the workflow the log takes what is logged, the terminal shows what is printed: what the runs are and what
+    # looks wrong with them belongs on both.
+    with _printed(index.__name__):
+        trials = index.run(
+            dataset=args.dataset,
+            dataset_options=parsed(DatasetOptions, args.dataset_options, "--dataset-options"),
+            options=parsed(IndexOptions, args.options),
+            preprocess=preprocess_options(args.preprocess, "--preprocess"),
+            window_frames=args.window_frames,
+            # What the workflow passes on where no dataset needs one.
+            atlas=parsed(AtlasOptions, args.atlas, "--atlas") if args.atlas != "null" else None,
+            runs=args.runs,
+            labels=args.labels,
+            trials=args.trials,
+            t_r_s=args.t_r_s,
+        )
     if trials:
         print(trials, flush=True)
+
+
+@contextlib.contextmanager
+def _printed(name: str) -> Iterator[None]:
+    """Print what a logger says as well, unless the terminal shows the log anyway."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setLevel(logging.INFO)
+    if not sys.stderr.isatty():
+        logging.getLogger(name).addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger(name).removeHandler(handler)
 
 
 def _preprocess(args: argparse.Namespace) -> None:
@@ -184,6 +204,7 @@ def _shard(args: argparse.Namespace) -> None:
         task=_task(args.task),
         labels=args.labels,
         trials=args.trials,
+        nuisance=args.nuisance,
         options=parsed(ShardOptions, args.options),
         window_frames=args.window_frames,
         output=args.output,

@@ -1,4 +1,4 @@
-"""Tools beside the stages: corpus, simulate, atlas, export, launch, import-weights, inspect."""
+"""Tools beside the stages: corpus, simulate, atlas, fetch, export, launch, import-weights, inspect."""
 
 from __future__ import annotations
 
@@ -30,7 +30,13 @@ def add(commands: Commands) -> None:
 
     sub = command(commands, "simulate", _simulate, "write a simulated study as BIDS and fMRIPrep derivatives")
     path(sub, "output", "folder of the study to write")
-    flag(sub, "size", "how large", choices=["demo", "tiny"], default="demo")
+    flag(
+        sub,
+        "size",
+        "how large, or events: a study of brief events instead",
+        choices=["demo", "tiny", "events"],
+        default="demo",
+    )
     flag(sub, "seed", "seed of everything random", type=int, default=1234)
     flag(sub, "workers", "processes", type=int, default=2)
     sub.add_argument(
@@ -40,6 +46,10 @@ def add(commands: Commands) -> None:
 
     sub = command(commands, "atlas", _atlas, "fetch a published atlas into its cache folder (needs network)")
     flag(sub, "atlas", "config section atlas as JSON", metavar="JSON")
+
+    sub = command(commands, "fetch", _fetch, "bring files of a dataset here, with DataLad or from an S3 bucket")
+    flag(sub, "dataset-options", "the dataset's config section as JSON, with fetch", metavar="JSON")
+    path(sub, "output", "what was fetched (JSON) to write", default=None)
 
     sub = command(commands, "export", _export, "write a subject's prepared data for other tools")
     flag(sub, "layout", "lfb: tars of Learning from Brains; bids: TSV and JSON", choices=["lfb", "bids"])
@@ -138,6 +148,14 @@ def _atlas(args: argparse.Namespace) -> None:
     from boldly.stages import atlas
 
     atlas.run(atlas=parsed(AtlasOptions, args.atlas, "--atlas"))
+
+
+def _fetch(args: argparse.Namespace) -> None:
+    from boldly.config import DatasetOptions
+    from boldly.stages import fetch
+
+    options = parsed(DatasetOptions, args.dataset_options, "--dataset-options")
+    fetch.run(options=options, output=args.output)
 
 
 def _export(args: argparse.Namespace) -> None:

@@ -12,7 +12,8 @@ from pydantic import (
 )
 
 from boldly.config.adaptation import PROBE_BASELINES, AdaptOptions, AdaptSection
-from boldly.config.datasets import SURFACES, AtlasOptions, DatasetOptions, TaskOptions
+from boldly.config.atlases import AtlasOptions
+from boldly.config.datasets import SURFACES, DatasetOptions, TaskOptions
 from boldly.config.decoding import DecodeOptions
 from boldly.config.explanation import ExplainOptions
 from boldly.config.preparation import (

@@ -43,8 +43,7 @@ SHRINKAGE = 0.1
 # Fisher's z of a correlation of one is infinite.
 HIGHEST = 0.999
 # Share of the components' variance below which a trial does not vary, and share of the largest component's below
-# which another one does not: what rounding leaves is smaller. Behind a LayerNorm one direction of the states never
-# varies.
+# which another one does not: what rounding leaves is smaller. Behind a LayerNorm one direction never varies.
 STILL = 1e-9
 # Half way between the components' own variances and equal ones, before covariances are taken.
 WHITENING = 0.5

@@ -120,9 +120,8 @@ def summary(
     lines += _table(states)
     lines += _left_out(events)
     if cut := [event for event in kept.values() if event.reason.startswith("cut")]:
-        lines.append(
-            f"  {len(cut)} trials are cut by the end of the run: {cut[0].key} at {cut[0].onset:g} s and so on"
-        )
+        are, more = ("trials are", " and so on") if len(cut) > 1 else ("trial is", "")
+        lines.append(f"  {len(cut)} {are} cut by the end of the run: {cut[0].key} at {cut[0].onset:g} s{more}")
     lines += _limits(list(kept.values()), n_people, task, shortest_window)
     if task is not None:
         lines += _advice(states, events, task)
@@ -172,7 +171,8 @@ def _left_out(events: Sequence[Event]) -> list[str]:
     for kind, names in sorted(by_kind.items(), key=lambda item: -item[1].total()):
         named = [f"{name} ({number})" for name, number in names.most_common(_MOST_NAMED)]
         more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-        lines.append(f"  {names.total()} events are no trials, {kind}: {', '.join(named)}{more}")
+        are = "events are no trials" if names.total() > 1 else "event is no trial"
+        lines.append(f"  {names.total()} {are}, {kind}: {', '.join(named)}{more}")
     return lines
 
 
@@ -189,7 +189,9 @@ def _advice(states: Sequence[State], events: Sequence[Event], task: TaskOptions)
                 else ""
             )
             kind = "rare" if state.is_rare else "alike"
-            lines.append(f"  {kind}: '{state.name}', {state.n_trials} trials of {state.n_people} people{like}")
+            trials = f"{state.n_trials} trial{'s' if state.n_trials != 1 else ''}"
+            people = f"{state.n_people} {'people' if state.n_people != 1 else 'person'}"
+            lines.append(f"  {kind}: '{state.name}', {trials} of {people}{like}")
     if absent := sorted(set(task.labels or ()) - {state.name for state in states}):
         lines.append(f"  no trial of {', '.join(absent)}, which the task's labels name")
     if task.labels is None and states:

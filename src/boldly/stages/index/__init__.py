@@ -31,6 +31,7 @@ _LOG = logging.getLogger(__name__)
 _THREADS = 8
 _WAITING = 3
 _FIRST = 32
+_MOST_REASONS = 3
 
 
 def run(
@@ -99,14 +100,14 @@ def run(
             rows, events, names, problems, own = found
     except InputError as error:
         write_problems(problems_path, error.problems)
-        raise
+        raise InputError(error.problems, problems_path) from None
     write_problems(problems_path, [*problems, *own])
     stopping = problems if options.on_error == "exclude" else [*problems, *own]
     if not stopping and not any(row.status == "ok" for row in rows):
         stopping = [_nothing_left(dataset, rows, runs), *own]
         write_problems(problems_path, stopping)
     if stopping:
-        raise InputError(stopping)
+        raise InputError(stopping, problems_path)
     _summarize(dataset, rows)
     # All or none: half a result would look like a whole one.
     with atomic_path(runs) as first, atomic_path(labels) as second, atomic_path(trials) as third:
@@ -208,8 +209,7 @@ def _row(dataset: str, options: DatasetOptions, item: Checked) -> Run:
 
 
 def _nothing_left(dataset: str, rows: Sequence[Run], runs: Path) -> Problem:
-    reasons = Counter(row.reason for row in rows).most_common(3)
-    words = "; ".join(f"{count} x {reason}" for reason, count in reasons) or "no sample in any shard"
+    words = _reasons(rows) or "no sample in any shard"
     return Problem(
         str(runs),
         dataset,
@@ -218,11 +218,19 @@ def _nothing_left(dataset: str, rows: Sequence[Run], runs: Path) -> Problem:
     )
 
 
+def _reasons(rows: Sequence[Run]) -> str:
+    """Return the most frequent reasons of runs that are not used."""
+    reasons = Counter(row.reason for row in rows)
+    more = f"; {len(reasons) - _MOST_REASONS} other reasons" if len(reasons) > _MOST_REASONS else ""
+    return "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(_MOST_REASONS)) + more
+
+
 def _summarize(dataset: str, rows: Sequence[Run]) -> None:
     counts = Counter(row.status for row in rows)
     subjects = len({row.subject for row in rows if row.status == "ok"})
-    left_out = "".join(f", {counts[status]} {status}" for status in ("excluded", "error") if counts[status])
-    _LOG.info("%s: %d runs of %d subjects%s", dataset, counts["ok"], subjects, left_out)
+    left_out = [row for row in rows if row.status != "ok"]
+    words = f"; {len(left_out)} not: {_reasons(left_out)}" if left_out else ""
+    _LOG.info("%s: %d runs of %d people are used%s", dataset, counts["ok"], subjects, words)
     masked = [row for row in rows if row.status == "ok" and row.bold and not bids.is_cifti(row.bold)]
     bare = [row.key for row in masked if not row.mask]
     if bare:

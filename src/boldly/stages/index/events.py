@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+import pandas as pd
 from tqdm import tqdm
 
 from boldly.config import TaskOptions
@@ -57,9 +58,13 @@ def _of_run(item: Checked, task: TaskOptions, t_r_s: float | None) -> tuple[Chec
         return item, []
     try:
         run = _run_events(item, task, bids_task, t_r_s)
-        events = place(run, task)
     except InputError as error:
         return _with(item, error.problems), []
+    try:
+        events = place(run, task)
+    except InputError as error:
+        item = _with(item, error.problems)
+        return item, _unplaced(run, item, task)
     item = _with(item, problems_of(run, events, task))
     if not item.excluded and not item.problems and all(event.trial is None for event in events):
         item = dataclasses.replace(item, excluded=f"no trial ({_left_out(events)})")
@@ -86,13 +91,39 @@ def _with(item: Checked, problems: Sequence[Problem]) -> Checked:
 
 
 def _of_unused_run(event: Event, item: Checked) -> Event:
-    """Say of the trials of a run that is not used that it is so."""
-    if event.trial is None or not (item.excluded or item.problems):
+    """Say of the trials of a run that is not used that it is so, and of all its states if nothing placed them."""
+    is_unplaced = item.header is None and event.label != ""
+    if not (item.excluded or item.problems) or not (event.trial is not None or is_unplaced):
         return event
-    why = item.excluded or item.problems[0].message
-    return dataclasses.replace(
-        event, trial=None, status="excluded", reason=f"run is not used: {' '.join(why.split())}"
-    )
+    return dataclasses.replace(event, trial=None, status="excluded", reason=_not_used(item))
+
+
+def _not_used(item: Checked) -> str:
+    return f"run is not used: {' '.join((item.excluded or item.problems[0].message).split())}"
+
+
+def _unplaced(run: RunEvents, item: Checked, task: TaskOptions) -> list[Event]:
+    """Return the events of a run that cannot be placed, each with the reason."""
+    names = run.events.get(task.column, pd.Series("", run.events.index)).fillna("")
+    rows = zip(names, run.events["onset"], run.events["duration"], strict=True)
+    return [
+        Event(
+            key=run.run_key,
+            subject=item.files.found.get("sub", ""),
+            event=str(name),
+            label="",
+            onset=onset,
+            duration=duration,
+            trial=None,
+            first=None,
+            stop=None,
+            n_frames=0,
+            t_r=run.t_r,
+            status="excluded",
+            reason=_not_used(item),
+        )
+        for name, onset, duration in rows
+    ]
 
 
 def _left_out(events: Sequence[Event]) -> str:
