@@ -24,6 +24,12 @@ with 2 CPU cores.
 
 
 def main() -> None:
+    with atomic_path(HERE / "README.md") as temporary:
+        temporary.write_text(page(), encoding="utf-8")
+
+
+def page() -> str:
+    """Return the page: what each script says of itself, and its table."""
     parts = [INTRODUCTION]
     for script in sorted(HERE.glob("*.py")):
         path = TABLES / f"{script.stem}.tsv"
@@ -33,8 +39,7 @@ def main() -> None:
         text = (ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or "").split("\n\nUsage:")
         about = _markdown(text[0], set(table.iloc[:, 0]))
         parts.append(f"## {script.stem}\n\n`python {script}`\n\n{about}\n\n{_rows(table)}\n")
-    with atomic_path(HERE / "README.md") as temporary:
-        temporary.write_text("\n".join(parts), encoding="utf-8")
+    return "\n".join(parts)
 
 
 def _markdown(docstring: str, metrics: set[str]) -> str:

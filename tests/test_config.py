@@ -74,7 +74,9 @@ def test_all_that_is_wrong_is_reported_at_once() -> None:
 
 
 def test_a_config_without_datasets_is_refused() -> None:
-    assert set(problems({})) == {"datasets"}
+    assert problems({})["config"].startswith("datasets: none; give at least one")
+    cohort = {"model": "decoder", "derivatives": "fmriprep"}
+    assert not parse(Config, {"decode": {"clinic": cohort}}, "my.yaml").datasets
 
 
 def test_an_atlas_is_asked_for_where_signals_are_read_from_images() -> None:
@@ -85,7 +87,7 @@ def test_an_atlas_is_asked_for_where_signals_are_read_from_images() -> None:
     message = problems({"datasets": {"ready": ready, "rest": images, "more": images}})["config"]
     assert message.startswith("atlas: missing, and the signals of rest, more are still to be read")
     assert "path" in message
-    assert set(problems({**SMALLEST, "datasets": {}})) == {"datasets"}
+    assert problems({**SMALLEST, "datasets": {}})["config"].startswith("datasets: none")
 
 
 @pytest.mark.parametrize(
@@ -886,3 +888,12 @@ def test_people_of_one_folder_with_both_roles_are_warned_about(tmp_path: Path) -
     (line,) = said()
     assert "the same folder as those of task" in line
     assert said(source="others") == said(split={"shared_people": "allow"}) == []
+
+
+class TestLabels:
+    def test_a_resolution_may_be_written_as_a_number(self):
+        assert DatasetOptions(role="upstream", derivatives="x", resolution=2).resolution == "2"
+
+    def test_numbers_for_subjects_are_refused_since_yaml_loses_their_zeros(self):
+        with pytest.raises(ValueError, match=r"1 is a number here; write labels in quotes, as in \['01', '02'\]"):
+            DatasetOptions(role="upstream", derivatives="x", subjects=[1, 2])

@@ -116,3 +116,34 @@ def test_an_error_comes_back_whole_from_another_process() -> None:
     found = pickle.loads(pickle.dumps(error))
     assert found.problems == error.problems
     assert str(found) == str(error)
+
+
+class TestTerminal:
+    def problem(self, entity: str, message: str = "no mask", remedy: str = "copy it") -> Problem:
+        return Problem(f"{entity}.nii.gz", entity, message, remedy)
+
+    def test_runs_with_the_same_problem_stand_together(self):
+        error = InputError([*(self.problem(f"sub-{n:02d}") for n in range(25)), self.problem("sub-99", "cut")])
+        lines = error.for_terminal().splitlines()
+        assert lines[:3] == ["26 problems with the input", "- 25 times: no mask", "    sub-00"]
+        # 20 of the 25 by name.
+        assert lines[21:25] == [
+            "    sub-19",
+            "    and 5 more",
+            "    first file: sub-00.nii.gz",
+            "    way out: copy it",
+        ]
+        assert lines[25] == "- sub-99: cut"
+
+    def test_two_are_told_one_by_one(self):
+        assert InputError([self.problem("a"), self.problem("b")]).for_terminal().count("way out: copy it") == 2
+
+    def test_how_runs_are_excluded_is_said_where_it_is_a_way_out(self):
+        assert "exclude_runs" not in InputError(self.problem("a")).for_terminal()
+        assert "exclude_runs" in InputError(self.problem("a", remedy="exclude the run")).for_terminal()
+
+    def test_the_table_of_all_problems_is_named_also_after_another_process(self, tmp_path):
+        error = pickle.loads(
+            pickle.dumps(InputError([self.problem("a"), self.problem("b")], tmp_path / "x_problems.tsv"))
+        )
+        assert str(tmp_path / "x_problems.tsv") in error.for_terminal()

@@ -29,6 +29,8 @@ RUN_ENTITIES = {
 _CIFTI = ".dtseries.nii"
 # Entities that name a product, not the recording it was made from.
 _OF_PRODUCT = {"space", "cohort", "res", "den", "hemi", "desc", "label", "atlas", "seg", "scale"}
+# Entities that tell several images of one recording apart.
+OF_VARIANT = ("rec", "echo", "part")
 # Entities whose values are numbers: "01" is 1.
 _NUMBERS = {"run", "res", "echo", "chunk"}
 

@@ -108,6 +108,14 @@ def _prepare_batch(dataset: Dataset, batch: str, until: str) -> None:
         raise InputError(problems)
     batches.keep_count(dataset.name, batch, len(tables.runs))
     stamps = {subject: read_json(dataset.path(layout.STAMP, subject)) for subject in subjects}
+    if lost := sum(stamp.get("shard", {}).get("lost_trials", 0) for stamp in stamps.values()):
+        # Printed, so that the terminal shows it; the log of each subject says which.
+        are = "trials are" if lost > 1 else "trial is"
+        logs = Path(layout.PREPARE_LOG.format(dataset=dataset.name, subject="")).parent
+        print(
+            f"{dataset.name}: {lost} {are} left out, of which scrubbing left too few frames (see {logs})",
+            flush=True,
+        )
     Marker(dataset.name, dataset.role, until, batch).write(stamps)
 
 
@@ -128,11 +136,13 @@ def _prepare(dataset: Dataset, subject: str, stages: Sequence[str], keys: dict[s
             stamp = known
             write_json(stamp_path, stamp)
         started = time.monotonic()
-        _STEPS[stage](dataset, subject)
+        lost = _STEPS[stage](dataset, subject)
         seconds = time.monotonic() - started
         files = {str(path): {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in outputs}
         runs = len(tables.runs[subject])
         stamp[stage] = {"key": keys[stage], "seconds": round(seconds, 3), "runs": runs, "files": files}
+        if lost:
+            stamp[stage]["lost_trials"] = lost
         write_json(stamp_path, stamp)
         took += seconds
     return took
@@ -218,8 +228,8 @@ def _parcellate(dataset: Dataset, subject: str) -> None:
     )
 
 
-def _shard(dataset: Dataset, subject: str) -> None:
-    shard.run(
+def _shard(dataset: Dataset, subject: str) -> int:
+    return shard.run(
         timeseries=dataset.path(layout.TIMESERIES, subject),
         runs=dataset.path(layout.RUNS),
         subject=subject,
@@ -227,6 +237,7 @@ def _shard(dataset: Dataset, subject: str) -> None:
         task=dataset.options.task,
         labels=dataset.path(layout.LABELS),
         trials=dataset.path(layout.TRIALS) if dataset.role == "downstream" else None,
+        nuisance=dataset.path(layout.NUISANCE, subject) if dataset.role == "downstream" else None,
         options=dataset.options.shard,
         window_frames=dataset.options.window_frames,
         output=dataset.path(layout.SHARD, subject),
@@ -235,7 +246,7 @@ def _shard(dataset: Dataset, subject: str) -> None:
     )
 
 
-_STEPS: dict[str, Callable[[Dataset, str], None]] = {
+_STEPS: dict[str, Callable[[Dataset, str], int | None]] = {
     "preprocess": _preprocess,
     "parcellate": _parcellate,
     "shard": _shard,

@@ -19,6 +19,9 @@ Status = Literal["ok", "excluded", "error"]
 
 # Environment variable: a file that the first of several processes writes which says what is wrong with the input.
 SPEAKER = "BOLDLY_SPEAKER"
+# So many problems that differ in nothing but the run are told as one, with so many runs by name.
+_FEWEST_ALIKE = 3
+_MOST_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -48,15 +51,50 @@ class Problem:
 
 
 class InputError(ValueError):
-    """Bad input. Carries every problem found, so that all of them can be mended at once."""
+    """Bad input. Carries every problem found, so that all of them can be mended at once.
 
-    def __init__(self, problems: Problem | Iterable[Problem]) -> None:
+    Parameters
+    ----------
+    problems : Problem or iterable of Problem
+        What is wrong.
+    table : Path, optional
+        Table in which all of them stand (`write_problems`).
+    """
+
+    def __init__(self, problems: Problem | Iterable[Problem], table: Path | None = None) -> None:
         self.problems = [problems] if isinstance(problems, Problem) else list(problems)
+        self.table = table
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
-    def __reduce__(self) -> tuple[type[InputError], tuple[list[Problem]]]:
+    def __reduce__(self) -> tuple[type[InputError], tuple[list[Problem], Path | None]]:
         """Come back from another process with all problems."""
-        return InputError, (self.problems,)
+        return InputError, (self.problems, self.table)
+
+    def for_terminal(self) -> str:
+        """Return text for the terminal: runs with the same problem together, and how runs are excluded."""
+        alike: dict[tuple[str, str], list[Problem]] = {}
+        for problem in self.problems:
+            alike.setdefault((problem.message, problem.remedy), []).append(problem)
+        count = len(self.problems)
+        lines = [f"{count} problem{'s' if count != 1 else ''} with the input"]
+        for problems in alike.values():
+            if len(problems) < _FEWEST_ALIKE:
+                lines += [f"- {problem}" for problem in problems]
+                continue
+            names = [f"    {problem.entity or problem.where}" for problem in problems[:_MOST_NAMED]]
+            if more := len(problems) - len(names):
+                names.append(f"    and {more} more")
+            first = problems[0]
+            lines += [f"- {len(problems)} times: {first.message}", *names]
+            lines += [f"    first file: {first.where}", f"    way out: {first.remedy}"]
+        if any("exclude" in problem.remedy for problem in self.problems):
+            lines.append(
+                "To exclude a run, name it in the config: datasets.<name>.exclude_runs: {sub-01_task-rest_run-2: "
+                "the reason}; index.on_error: exclude leaves out all defective runs."
+            )
+        if self.table is not None and count > 1:
+            lines.append(f"All problems stand in {self.table}")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)

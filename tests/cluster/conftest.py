@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +25,8 @@ Submit = Callable[..., "object"]
 def cluster() -> Iterator[LocalSlurm]:
     """Start a Slurm with the account that the profile names; stop it afterwards, with all its processes."""
     slurm = LocalSlurm()
+    # Those who end the tests end the Slurm as well.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         try:
             slurm.start()
@@ -33,6 +36,7 @@ def cluster() -> Iterator[LocalSlurm]:
         yield slurm
     finally:
         slurm.stop()
+        signal.signal(signal.SIGTERM, before)
     assert not slurm.processes(), "processes of the local Slurm are left"
 
 

@@ -62,7 +62,7 @@ def test_jobs_that_want_memory_or_time_or_are_cancelled_or_meet_a_bad_node_are_s
     assert done.returncode == 0, done.stderr[-4000:]
     # The second attempt asked for more memory, or time.
     assert (tmp_path / "memory.txt").read_text() == "1000\n"
-    assert (tmp_path / "time.txt").read_text() == "2\n"
+    assert (tmp_path / "time.txt").read_text() == "2:00\n"
     # The second attempt was made on another node.
     assert sorted((tmp_path / "nodes").read_text().split()) == ["c1", "c2"]
     said = done.stdout + done.stderr

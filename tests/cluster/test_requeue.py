@@ -29,7 +29,7 @@ def training_job(cluster: LocalSlurm, after: int) -> str | None:
 
 
 def test_a_training_is_submitted_once_through_limit_preemption_and_a_lost_node(
-    study: Path, submit: Snakemake, cluster: LocalSlurm
+    study: Path, submit: Snakemake, snakemake: Snakemake, cluster: LocalSlurm
 ) -> None:
     # What stands before the training is done first, if the test of the chain has not done it.
     assert submit(study, "split", "shard", "--jobs", "8").returncode == 0
@@ -76,3 +76,8 @@ def test_a_training_is_submitted_once_through_limit_preemption_and_a_lost_node(
     assert history["step"].is_monotonic_increasing
     assert history["step"].is_unique
     assert history["step"].iloc[-1] == STEPS
+    # Nothing of it shows in what was trained.
+    weights = (study / MODEL / "model.safetensors").read_bytes()
+    again = snakemake(study, "--cores", "1", "--force", str(MODEL / "model.safetensors"), "--config", TRAINING)
+    assert again.returncode == 0, again.stderr[-4000:]
+    assert (study / MODEL / "model.safetensors").read_bytes() == weights

@@ -194,6 +194,7 @@ def _prepare(root: Path, config: Config) -> None:
             task=dataset.task,
             labels=labels,
             trials=trials,
+            nuisance=nuisance,
             options=config.shard,
             window_frames=2,
             output=subject_shards(root / "data" / "downstream", "blocks", subject)[0],

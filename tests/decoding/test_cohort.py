@@ -294,6 +294,25 @@ def test_an_image_without_its_confounds_is_refused(model: Path, people: Study) -
         Decoder.from_pretrained(model).decode(files.bold)
 
 
+def test_sidecars_of_the_raw_data_time_the_frames(model: Path, people: Study, tmp_path: Path) -> None:
+    files = people.run("21")
+    table = read_tsv(files.events)
+    table["onset"] += 1
+    table.to_csv(files.events, sep="\t", index=False)
+    sidecar = json.loads(files.sidecar.read_text())
+    files.sidecar.write_text(json.dumps({**sidecar, "SliceTimingCorrected": True}))
+    # Without slice times frame 0 is taken for that of half a repetition time, 1 s: one frame more lies before 7 s.
+    decode(model, people, tmp_path / "before", participants=["21"])
+    raw = files.events.with_name(files.events.name.replace("_events.tsv", "_bold.json"))
+    raw.write_text(json.dumps({"SliceTiming": [0.1, 0.2, 0.3]}))
+    decode(model, people, tmp_path / "after", participants=["21"])
+    before, after = (read_tsv(table_path(tmp_path / name, "21")) for name in ("before", "after"))
+    columns = [name for name in before if str(name).startswith("p_")]
+    assert not np.allclose(before[columns], after[columns])
+    found = Decoder.from_pretrained(model).decode(files.bold, events=files.events)
+    np.testing.assert_allclose(found[columns], after[columns], atol=0.51e-6)
+
+
 def test_an_image_without_its_mask_is_refused_unless_it_is_allowed(model: Path, people: Study) -> None:
     files = people.run("21")
     files.mask.unlink()

@@ -109,6 +109,7 @@ def test_the_card_says_what_a_reader_of_a_hub_looks_for(decoder: Decoder) -> Non
     for word in ("## Use", "## Input", "## Training", "## Scores", "## Shortcuts", "## Limits", "## Licence"):
         assert word in card
     assert f"**{decoder.about.training.experiment}**" in card
+    assert f"_space-{decoder.contract.space}_desc-preproc_bold.nii.gz" in card
     for baseline in ("chance_uniform", "mean_lda", "linear"):
         assert re.search(rf"\| {baseline} \|", card) or decoder.about.training.experiment == baseline
 

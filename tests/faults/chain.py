@@ -138,7 +138,7 @@ class Chain:
     def _shard(self, subject: str) -> None:
         arguments: dict[str, Any] = {"role": "downstream", "task": TaskOptions(), "options": ShardOptions()}
         inputs: dict[str, Any] = {"timeseries": _of(SERIES, subject), "runs": RUNS, "labels": LABELS}
-        inputs["trials"] = TRIALS
+        inputs |= {"trials": TRIALS, "nuisance": _of(NUISANCE, subject)}
         output = _of(SHARD, subject)
         shard.run(subject=subject, window_frames=10, output=output, **inputs, **(arguments | self.options))
 

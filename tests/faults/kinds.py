@@ -420,6 +420,8 @@ def _shard() -> list[Fault]:
         Fault("table of trials that is cut", "shard", lambda: cut(trials), "the table is cut", trials),
         Fault("trials placed at another repetition time", "shard", lambda: set_cells(trials, "t_r", "1.5"),
             "trials in frames of 1.5 s, signals in frames of 2 s", trials),
+        Fault("movement of a nuisance table that is cut", "shard", lambda: cut(chain.NUISANCE),
+            "the table is cut", chain.NUISANCE),
     ]
     # fmt: on
 
@@ -434,8 +436,16 @@ def _split() -> list[Fault]:
     def test_person() -> None:
         write_split(other, DownstreamSplit("y", "subject", 1, (Draw(1, 0, ("02",), (), ("01",)),)))
 
+    def rebuild_twice() -> None:
+        """Name the two runs of each person as two reconstructions of one recording."""
+        for path in (chain.RUNS, *Path().glob("preprocess/*_qc.tsv"), *Path().glob("parcellate/*_quality.tsv")):
+            rewrite(path, lambda t: t.replace("_run-1", "_rec-norm_run-1").replace("_run-2", "_rec-raw_run-1"))
+
     # fmt: off
     return [
+        Fault("two reconstructions of one recording, split by run", "split", rebuild_twice,
+            "are there in several reconstructions", runs,
+            options={"downstream": DownstreamSplitOptions(by="run", train=[1], validation=0, test=1, draws=1)}),
         Fault("fewer subjects than asked for", "split", lambda: None,
             "leave 1 for training, but train asks for 3", runs, options={"downstream": three}),
         Fault("quality table without a run", "split",

@@ -631,6 +631,15 @@ class TestMasks:
         rows = run_index(study.dataset_options(), options=IndexOptions(on_error="exclude"))
         assert [row.status for row in rows] == ["ok", "error", "ok", "ok"]
 
+    def test_a_mask_whose_affine_is_stored_as_a_quaternion_fits_its_image(self, study, run_index):
+        path = study.run("01", run="2").mask
+        image = nib.nifti1.load(path)
+        affine = np.array(image.affine)
+        # What single precision of a quaternion leaves where the matrix has zeros.
+        affine[0, 1] += 1e-6
+        nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), affine), path)
+        assert [row.status for row in run_index(study.dataset_options())] == ["ok"] * 4
+
     def test_the_whole_image_counts_as_brain_where_the_config_says_so(self, study, run_index, caplog):
         study.run("01", run="2").mask.unlink()
         rows = run_index(study.dataset_options(without_mask="whole_image"))

@@ -226,8 +226,8 @@ def samples_of(folder: Path, root: Path, subject: str) -> list[Sample]:
     )  # fmt: skip
     shard.run(
         timeseries=series, runs=runs, subject=subject, role="downstream", task=preset("hcp"),
-        labels=folder / "hcp_labels.json", trials=folder / "hcp_trials.tsv", options=ShardOptions(),
-        window_frames=10, output=tar,
+        labels=folder / "hcp_labels.json", trials=folder / "hcp_trials.tsv", nuisance=nuisance,
+        options=ShardOptions(), window_frames=10, output=tar,
     )  # fmt: skip
     return list(read_shard(tar))
 

@@ -195,6 +195,21 @@ def test_a_training_that_made_nothing_better_is_refused_and_can_be_kept(data, tm
     assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.parametrize(("gain", "level", "told"), [(1, 0, False), (35, 10_000, True), (0.01, 0, True)])
+def test_signals_that_were_not_standardised_are_told(data, tmp_path, caplog, gain, level, told):
+    split, shards = data[0]
+    for shard in sorted(shards.iterdir()):
+        samples = [
+            dataclasses.replace(sample, bold=(gain * sample.bold.astype(np.float32) + level))
+            for sample in read_shard(shard)
+        ]
+        write_shard(tmp_path / "shards" / shard.name, samples)
+    chosen = options(steps=1, keep_untrained=True)
+    pretrain.run(name="toy", options=chosen, data=[(split, tmp_path / "shards")], output=tmp_path / "out")
+    found = [record.getMessage() for record in caplog.records if "z-score runs" in record.getMessage()]
+    assert len(found) == told
+
+
 def test_weights_that_are_no_better_than_zeros_are_told(data, tmp_path, caplog):
     """Too few steps at a low learning rate: better than the random weights at first, and that is all."""
     for name, changes in {"short": {"learning_rate": 1e-6}, "long": {"steps": 60, "learning_rate": 1e-2}}.items():

@@ -19,6 +19,7 @@ from boldly.samples.sample import Sample
 from boldly.samples.shards import read_shard
 from boldly.samples.timeseries import RunSeries, write_timeseries
 from boldly.signals import resampling
+from boldly.signals.confounds import Nuisance, write_nuisance
 from boldly.signals.events import read_events
 from boldly.signals.trials import RunEvents, place
 from boldly.stages import shard
@@ -36,7 +37,7 @@ def events(tmp_path: Path) -> Path:
     return tmp_path / "events.tsv"
 
 
-def record(key: str, events: Path | str = "", confounds: str = "", start_time: float = 0.0) -> Run:
+def record(key: str, events: Path | str = "", start_time: float = 0.0) -> Run:
     number = key.rpartition("-")[2]
     return Run(
         dataset="toy",
@@ -50,12 +51,18 @@ def record(key: str, events: Path | str = "", confounds: str = "", start_time: f
         key=key,
         bold="bold.nii.gz",
         mask="",
-        confounds=confounds,
+        confounds="",
         events=str(events),
         t_r=T_R,
         n_volumes=40,
         start_time=start_time,
     )
+
+
+def moving(displacement_mm: np.ndarray) -> Nuisance:
+    """Return what stage preprocess writes of a run that moves."""
+    kept = np.ones(len(displacement_mm), bool)
+    return Nuisance(kept, np.zeros((len(kept), 1)), ("csf",), displacement_mm=displacement_mm)
 
 
 def run_stage(
@@ -64,14 +71,11 @@ def run_stage(
     events: Path | str = "",
     *,
     name: str = "a.tar",
-    confounds: dict[str, str] | None = None,
     start_time: float = 0.0,
     **changes: Any,
 ) -> list[Sample]:
     write_timeseries(folder / "sub-01_timeseries.safetensors", series, contract())
-    write_runs(
-        folder / "runs.tsv", [record(key, events, (confounds or {}).get(key, ""), start_time) for key in KEYS]
-    )
+    write_runs(folder / "runs.tsv", [record(key, events, start_time) for key in KEYS])
     (folder / "labels.json").write_text(json.dumps({"labels": LABELS if events else []}))
     task = changes.get("task") or TaskOptions()
     t_r = changes.get("options", ShardOptions()).t_r_s or T_R
@@ -214,6 +218,19 @@ def test_frames_that_scrubbing_takes_do_not_count_for_the_minimum(tmp_path: Path
     assert [sample.meta["number"] for sample in samples] == [1, 2]
 
 
+def test_the_number_of_trials_that_scrubbing_took_comes_back(tmp_path: Path, events: Path) -> None:
+    series = [run_series(KEYS[0], np.setdiff1d(np.arange(40), [2, 3, 4, 5, 8, 9, 10, 11])), run_series(KEYS[1])]
+    run_stage(tmp_path, series, events)
+    names = ("timeseries", "trials", "labels", "runs", "output")
+    files = ("sub-01_timeseries.safetensors", "trials.tsv", "labels.json", "runs.tsv", "b.tar")
+    paths: dict[str, Any] = {name: tmp_path / file for name, file in zip(names, files, strict=True)}
+    lost = shard.run(
+        subject="01", role="downstream", task=TaskOptions(), options=ShardOptions(), window_frames=2, **paths
+    )
+    # Of the first run frames 2 to 6 and 8 to 12 keep one each.
+    assert lost == 2
+
+
 def test_a_trial_can_be_the_mean_of_its_frames(tmp_path: Path, events: Path) -> None:
     kept = np.setdiff1d(np.arange(40), [3, 4, 5, 6])
     samples = run_stage(tmp_path, [run_series(KEYS[0], kept)], events, task=TaskOptions(average=True))
@@ -268,11 +285,9 @@ def test_trials_carry_what_a_decoder_could_use_in_place_of_the_brain(tmp_path: P
     # Displacement of frame i is i/10 mm, not known for the first and the second trial (8 to 12); 3 is scrubbed.
     movement = np.arange(40) / 10
     movement[[0, *range(8, 13)]] = np.nan
-    table = pd.DataFrame({"csf": 1.0, "framewise_displacement": movement})
-    table.to_csv(tmp_path / "confounds.tsv", sep="\t", index=False, na_rep="n/a")
+    write_nuisance(tmp_path / "nuisance.tsv", {KEYS[0]: moving(movement)})
     series = [run_series(KEYS[0], np.delete(np.arange(40), 3)), run_series(KEYS[1])]
-    confounds = {KEYS[0]: str(tmp_path / "confounds.tsv")}
-    samples = run_stage(tmp_path, series, events, confounds=confounds)
+    samples = run_stage(tmp_path, series, events, nuisance=tmp_path / "nuisance.tsv")
     facts = [(s.meta["position"], s.meta["mean_fd_mm"], s.meta["number"], s.meta["count"]) for s in samples]
     # Trials from 4, 16 and 28 s at 2 s are frames 2, 4, 5, 6; 8 to 12; 14 to 18 of 40.
     assert facts[:3] == [(0.05, 0.425, 0, 3), (0.2, None, 1, 3), (0.35, 1.6, 2, 3)]
@@ -331,14 +346,6 @@ def test_a_defective_run_is_left_out_with_its_reason_where_the_config_says_so(
     # Once it is mended there is nothing left to tell.
     run_stage(tmp_path, [run_series(key) for key in KEYS], events, on_error="exclude", problems_table=table)
     assert not table.exists()
-
-
-def test_a_damaged_confounds_table_leaves_its_run_out(tmp_path: Path, events: Path) -> None:
-    (tmp_path / "confounds.tsv").write_bytes(b"")
-    confounds = {KEYS[0]: str(tmp_path / "confounds.tsv")}
-    series = [run_series(key) for key in KEYS]
-    samples = run_stage(tmp_path, series, events, confounds=confounds, on_error="exclude")
-    assert {sample.meta["run_key"] for sample in samples} == {KEYS[1]}
 
 
 def test_a_run_that_is_not_in_the_run_table_is_an_error(tmp_path: Path) -> None:

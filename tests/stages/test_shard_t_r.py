@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from boldly.config import ShardOptions
@@ -14,8 +13,9 @@ from boldly.provenance import check_same
 from boldly.records import InputError
 from boldly.samples.sample import Sample
 from boldly.samples.timeseries import RunSeries
+from boldly.signals.confounds import write_nuisance
 from tests.samples.examples import N_PARCELS, contract, run_series
-from tests.stages.test_shard import KEYS, T_R, events, run_stage
+from tests.stages.test_shard import KEYS, T_R, events, moving, run_stage
 
 __all__ = ["events"]
 
@@ -85,11 +85,10 @@ def test_frames_beside_scrubbed_ones_are_left_out(tmp_path: Path) -> None:
 
 
 def test_trials_keep_their_times(tmp_path: Path, events: Path) -> None:
-    table = pd.DataFrame({"framewise_displacement": np.arange(N_VOLUMES) / 100})
-    table.to_csv(tmp_path / "confounds.tsv", sep="\t", index=False)
-    confounds = {KEYS[0]: str(tmp_path / "confounds.tsv")}
-    plain = at(tmp_path, None, None, events, confounds=confounds, name="a.tar")
-    slow = at(tmp_path, 4.0, None, events, confounds=confounds, name="b.tar")
+    nuisance = tmp_path / "nuisance.tsv"
+    write_nuisance(nuisance, {KEYS[0]: moving(np.arange(N_VOLUMES) / 100)})
+    plain = at(tmp_path, None, None, events, nuisance=nuisance, name="a.tar")
+    slow = at(tmp_path, 4.0, None, events, nuisance=nuisance, name="b.tar")
     assert [s.meta["onset"] for s in slow] == [s.meta["onset"] for s in plain] == [4.0, 16.0, 28.0]
     # 4 s <= t < 14 s: frames 2 to 6 of 2 s, 1 to 3 of 4 s.
     assert (plain[0].meta["first"], plain[0].meta["stop"]) == (2, 7)

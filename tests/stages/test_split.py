@@ -6,6 +6,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -384,6 +385,16 @@ def test_a_split_by_run_of_one_subject_draws_usable_runs(tmp_path: Path, caplog:
     assert [d.test[0].rpartition("-")[2] for d in found.draws] == ["1", "10", "2"]
     assert found.by == "run"
     assert "same" not in caplog.text
+
+
+def test_two_reconstructions_of_one_recording_cannot_be_two_units(tmp_path: Path) -> None:
+    options = DownstreamSplitOptions(by="run", train=[1], validation=0, test=1)
+    runs = [record("01", number) for number in (1, 2, 3)]
+    runs += [replace(runs[0], reconstruction="raw", key="ds-toy_sub-01_task-a_rec-raw_run-1")]
+    with pytest.raises(InputError, match="of which one could train and another test: ds-toy_sub-01_task-a_r"):
+        run_stage(tmp_path, runs, downstream=options)
+    # People are split as a whole.
+    run_stage(tmp_path, [*runs, record("02", 1), record("03", 1)])
 
 
 def test_a_split_by_run_of_several_people_is_warned_about(

@@ -54,7 +54,7 @@ if workflow.is_main_process:
 
 wildcard_constraints:
     corpus="|".join(map(re.escape, CORPORA)),
-    dataset="|".join(CONFIG.datasets),
+    dataset="|".join(CONFIG.datasets) or "(?!)",
     subject="[A-Za-z0-9]+",
     stage="|".join(batches.STAGES),
     batch="[0-9]+of[0-9]+",

@@ -44,9 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         args.command(args)
     except InputError as error:
-        count = len(error.problems)
-        problems = "".join(f"\n- {problem}" for problem in error.problems)
-        _say(f"{count} problem{'s' if count != 1 else ''} with the input{problems}")
+        _say(error.for_terminal())
         return 1
     except BrokenPipeError:
         # Whoever reads has read enough: `boldly inspect ... | head`.

@@ -92,7 +92,9 @@ def add(commands: Commands) -> None:
     flag(sub, "workers", "runs decoded at the same time; default: one per core", type=int, default=None)
     path(sub, "cache", "folder of projections and fetched atlases; default: the user's cache", default=None)
     sub.add_argument(
-        "--no-summary", action="store_true", help="leave scores and problems.tsv to a last call (parallel jobs)"
+        "--no-summary",
+        action="store_true",
+        help="leave scores.tsv, problems.tsv and dataset_description.json to a last call",
     )
     json_options(sub, section="decode.<name>, for all that is not given otherwise,")
 

@@ -160,6 +160,7 @@ def _shard(study: Layout, args: argparse.Namespace) -> Iterator[Job]:
 
     for dataset, subject, table in _subjects(study, args, "shard"):
         timeseries = layout.TIMESERIES.format(dataset=dataset, subject=subject)
+        nuisance = layout.NUISANCE.format(dataset=dataset, subject=subject)
         values = {
             "timeseries": Path(timeseries),
             "runs": table,
@@ -168,13 +169,14 @@ def _shard(study: Layout, args: argparse.Namespace) -> Iterator[Job]:
             "task": study.task_options(dataset),
             "labels": Path(layout.LABELS.format(dataset=dataset)),
             "trials": Path(layout.TRIALS.format(dataset=dataset)),
+            "nuisance": Path(nuisance),
             "window_frames": study.shortest_window,
             "options": study.config.shard.model_dump_json(),
             "on_error": study.config.index.on_error,
             "output": Path(study.shard(dataset, subject)),
             "problems": Path(layout.SHARD_PROBLEMS.format(dataset=dataset, subject=subject)),
         }
-        yield Job("shard", f"{dataset} sub-{subject}", values, {timeseries: "parcellate"})
+        yield Job("shard", f"{dataset} sub-{subject}", values, {nuisance: "preprocess", timeseries: "parcellate"})
 
 
 def _split(study: Layout, args: argparse.Namespace) -> Iterator[Job]:

@@ -72,6 +72,7 @@ def add(commands: Commands) -> None:
     flag(sub, "task", "how events become trials, as JSON (downstream)", default=None, metavar="JSON")
     path(sub, "labels", "label names (JSON)")
     path(sub, "trials", "table of trials, from index (downstream)", default=None)
+    path(sub, "nuisance", "regressors per frame, whose framewise displacement trials keep", default=None)
     flag(sub, "window-frames", "runs with fewer frames are left out", type=int, default=10)
     json_options(sub)
     defective(sub)
@@ -203,6 +204,7 @@ def _shard(args: argparse.Namespace) -> None:
         task=_task(args.task),
         labels=args.labels,
         trials=args.trials,
+        nuisance=args.nuisance,
         options=parsed(ShardOptions, args.options),
         window_frames=args.window_frames,
         output=args.output,

@@ -30,7 +30,13 @@ def add(commands: Commands) -> None:
 
     sub = command(commands, "simulate", _simulate, "write a simulated study as BIDS and fMRIPrep derivatives")
     path(sub, "output", "folder of the study to write")
-    flag(sub, "size", "how large", choices=["demo", "tiny"], default="demo")
+    flag(
+        sub,
+        "size",
+        "how large, or events: a study of brief events instead",
+        choices=["demo", "tiny", "events"],
+        default="demo",
+    )
     flag(sub, "seed", "seed of everything random", type=int, default=1234)
     flag(sub, "workers", "processes", type=int, default=2)
     sub.add_argument(
@@ -89,10 +95,15 @@ def _check(args: argparse.Namespace) -> None:
     layout = study(args, "index")
     config = layout.config
     print(f"{args.config}: nothing is wrong with it")
-    print(f"  datasets: {', '.join(f'{name} ({options.role})' for name, options in config.datasets.items())}")
-    print(f"  pretrain: {', '.join(config.pretrain.experiments) or 'nothing'}")
-    print(f"  adapt: {', '.join(config.adapt.experiments) or 'nothing'}")
-    print(f"  figures: {', '.join(layout.figures())}")
+    made = {
+        "datasets": [f"{name} ({options.role})" for name, options in config.datasets.items()],
+        "pretrain": config.pretrain.experiments,
+        "adapt": config.adapt.experiments,
+        "figures": layout.figures(),
+        "decode": [f"{name} ({options.model})" for name, options in config.decode.items()],
+    }
+    for name, parts in made.items():
+        print(f"  {name}: {', '.join(parts) or 'nothing'}")
     for warning in config.warnings():
         print(f"  warning: {warning}")
 

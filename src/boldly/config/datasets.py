@@ -303,6 +303,21 @@ class DatasetOptions(Section):
                 raise ValueError(f"{folder} comes from 'datalad' or an address s3://bucket/folder, not {place!r}")
         return fetch
 
+    @field_validator("resolution", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        """Take the number 2 for the text that stands in file names."""
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("subjects", "tasks", mode="before")
+    @classmethod
+    def _in_quotes(cls, values: Any) -> Any:
+        """Refuse numbers: YAML reads 01 as 1 and 010 as 8, which may be the label of somebody else."""
+        numbers = [value for value in values if isinstance(value, int | float)] if isinstance(values, list) else []
+        if numbers:
+            raise ValueError(f"{numbers[0]} is a number here; write labels in quotes, as in ['01', '02']")
+        return values
+
     @field_validator("filters", mode="before")
     @classmethod
     def _lists(cls, content: Any) -> Any:

@@ -96,8 +96,8 @@ def run(
     workers : int, optional
         Runs that are decoded at the same time; default: one for each core.
     summary : bool, default=True
-        Whether scores of all that lies in `output`, and the table of problems, are written: left to a last call
-        where several write to the same folder.
+        Whether scores of all that lies in `output`, the table of problems and the description of the dataset are
+        written: left to a last call where several write to the same folder.
 
     Raises
     ------
@@ -121,8 +121,8 @@ def run(
         logger.info("%d/%d %s: %s", number, len(todo), job.record.key, outcome)
     for problem in problems:
         _remove(decoder, output, problem.entity)
-    write_json(output / "dataset_description.json", _description(decoder, options))
     if summary:
+        write_json(output / "dataset_description.json", _description(decoder, options))
         write_problems(output / PROBLEMS, problems)
         summarise(decoder, output)
     if problems and options.on_error == "stop":
@@ -150,6 +150,8 @@ def find_runs(decoder: Decoder, options: DecodeOptions, recipe: Recipe) -> tuple
     dataset = DatasetOptions(
         role="upstream",
         derivatives=options.derivatives,
+        # Its sidecars say what those of the derivatives may not: repetition times, slice times.
+        bids=options.events,
         layout=options.layout or decoder.about.layout,
         image_suffix=decoder.about.image_suffix,
         fmriprep=options.fmriprep,

@@ -555,9 +555,12 @@ def image_record(
         raise InputError(Problem(str(path), path.name, str(error), error.remedy)) from None
     key = bids.run_key("run", found)
     files = RunFiles(found, key, image=path)
-    # The folder that holds those of the subjects.
-    roots = [folder.parent for folder in path.parents if folder.name == f"sub-{found.get('sub', '')}"]
-    times = Times(roots, [])
+    # The folders that hold those of the subjects, of derivatives and of raw data.
+    roots, raw = (
+        [folder.parent for folder in file.parents if folder.name == f"sub-{found.get('sub', '')}"]
+        for file in (path, Path(events or ""))
+    )
+    times = Times(roots, raw)
     step, wrong = (t_r, []) if t_r is not None else times.of(files, path, header)
     start, misplaced = times.start(files, path, step, header.n_volumes) if not wrong else (0.0, [])
     if wrong or misplaced:

@@ -341,6 +341,12 @@ def read_movement(path: Path | str, key: str) -> tuple[np.ndarray, np.ndarray]:
     return rows["kept"].to_numpy() == "1", rows[_MOVEMENT].astype(np.float64).to_numpy()
 
 
+def read_displacement(path: Path | str) -> dict[str, np.ndarray]:
+    """Read the framewise displacement (T,) in mm, nan where unknown, of all runs that `write_nuisance` wrote."""
+    table = read_table(path, _KEYS, "all", stage="preprocess")
+    return {str(key): rows.astype(np.float64).to_numpy() for key, rows in table.groupby("key")[_MOVEMENT]}
+
+
 def _components(meta: Mapping[str, Any], options: PreprocessOptions) -> list[str]:
     """Return the first CompCor components of each mask, as many as wanted, by their number."""
     wanted = None if options.n_compcor == "all" else options.n_compcor

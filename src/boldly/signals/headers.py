@@ -125,7 +125,7 @@ def is_sound_on(path: Path, grid: Grid) -> bool:
             found = _sound_grid(_first_bytes(path, stream))
     except (OSError, HeaderError):
         return False
-    return found is not None and found.matches(grid)
+    return found is not None and found.is_near(grid)
 
 
 # The runs of a dataset mostly share a few headers: what they say is worked out once.

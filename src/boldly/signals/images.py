@@ -63,6 +63,14 @@ class Grid:
             return False
         return np.array_equal(self.affine, other.affine) or bool(np.allclose(self.affine, other.affine))
 
+    def is_near(self, other: Grid) -> bool:
+        """Tell whether two grids are the same to 0.001 mm, as those of an image and its mask must be.
+
+        Wider than `matches`: an affine that was stored as a quaternion differs from its matrix in the sixth digit,
+        and fMRIPrep 20.2.0 wrote masks and images with slightly sheared affines.
+        """
+        return self.shape == other.shape and bool(np.allclose(self.affine, other.affine, atol=1e-3))
+
     def __str__(self) -> str:
         size = "x".join(f"{edge:g}" for edge in np.round(self.voxel_mm, 3))
         return f"{'x'.join(map(str, self.shape))} voxels of {size} mm"
@@ -305,9 +313,7 @@ def read_mask(path: Path | str, grid: Grid, entity: str = "") -> NDArray[np.bool
     """
     volumes = open_volumes(path, entity)
     remedy = "give the run the mask that fMRIPrep wrote beside it"
-    # Wider than `Grid.matches`: fMRIPrep 20.2.0 wrote masks and images with slightly sheared affines.
-    same = volumes.grid.shape == grid.shape and np.allclose(volumes.grid.affine, grid.affine, atol=1e-3)
-    if volumes.n_volumes != 1 or not same:
+    if volumes.n_volumes != 1 or not volumes.grid.is_near(grid):
         message = f"the brain mask has {volumes.grid}, the run has {grid}"
         raise InputError(Problem(str(path), entity, message, remedy))
     inside = np.nan_to_num(volumes.values()[0]) != 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from boldly.simulation import anatomy, networks, states
-from boldly.simulation.study import DATASETS, TRIAL_DURATIONS_S, Size
+from boldly.simulation.study import BRIEF_S, DATASETS, EVENT_RELATED, TRIAL_DURATIONS_S, Size
 
 _TEXT = """\
 # A demo study for boldly
@@ -81,18 +81,60 @@ no raw images.
 """
 
 
+_EVENTS_TEXT = """\
+# A study of brief events for boldly
+
+**No brain data.** Everything here was drawn by `boldly simulate --size events` (version {version}, seed {seed}).
+It says nothing about brains: do not publish it as fMRI.
+
+`{name}`: {about}; {subjects} subjects, two runs each. Signals, noise and movement are made as those of the demo
+study. Events of {states} last {brief:g} s and come every 7 to 13 s; each drives the networks with the pattern of
+its state through the canonical haemodynamic response. Most are followed by a row `press` of duration 0, which
+drives nothing. Slices are brought to {start:g} s after the onset of a volume, as `StartTime` in the JSON files
+says. `participants.tsv` names the family of each subject. Heads move, so that scrubbing finds something.
+
+A config, with paths from the folder of the study (`snakemake --directory`):
+
+```yaml
+atlas: {{path: atlas/atlas-demo_probseg.nii.gz}}
+datasets:
+  {name}:
+    role: downstream
+    bids: {name}
+    derivatives: {name}/derivatives/fmriprep
+    task: {{window_s: [3, 9], drop: [press]}}
+    split: {{group: family}}
+preprocess: {{fd_threshold_mm: 0.5}}
+parcellate: {{smoothing_fwhm_mm: null}}
+adapt: {{baselines: [mean_logistic, mean_lda]}}
+```
+"""
+
+
 def account(size: Size, seed: int, version: str) -> str:
     """Return the README of the study, in Markdown.
 
     Parameters
     ----------
-    size : {"demo", "tiny"}
+    size : {"demo", "tiny", "events"}
         Size of the study.
     seed : int
         Its seed.
     version : str
         Version of boldly that made it.
     """
+    if size == "events":
+        one = EVENT_RELATED
+        return _EVENTS_TEXT.format(
+            version=version,
+            seed=seed,
+            name=one.name,
+            about=one.about,
+            subjects=one.subjects[size],
+            states=", ".join(one.states),
+            brief=BRIEF_S,
+            start=one.start_time,
+        )
     partner = {one: other for pair in states.PAIRS for one, other in (pair, pair[::-1])}
     datasets, labels = [], []
     for dataset in DATASETS:

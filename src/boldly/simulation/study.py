@@ -13,7 +13,8 @@ from boldly.simulation.artefacts import Scan, draw_scan
 from boldly.simulation.networks import draw_background, draw_parcel_noise, draw_subject
 from boldly.simulation.states import CUE, Segment, draw_weights, task_response
 
-Size = Literal["demo", "tiny"]
+# events: a study of its own, of brief events.
+Size = Literal["demo", "tiny", "events"]
 
 # Durations of trials (s), equally frequent in each run and independent of the state.
 TRIAL_DURATIONS_S = (16.0, 18.0, 20.0, 22.0)
@@ -22,6 +23,10 @@ _CUE_WEIGHTS = (1.0, 0.0, 0.0)
 _AFTER_LAST_S = 14.0
 _SHORT_RUN_VOLUMES = 8
 _HIGH_MOTION_SCALE = 7.0
+# A brief event drives the networks for so long, and so much stronger than a state that lasts, that its response
+# peaks about as high.
+BRIEF_S = 0.5
+_BRIEF_GAIN = 10.0
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,10 @@ class DatasetPlan:
         The name of each labelled state and its process in `states.library`; empty upstream.
     event_column : str
         Column of the events table that names what happens; empty upstream.
+    start_time : float
+        Moment of a volume to which all its slices were brought, s after its onset; 0: no slice timing correction.
+    family_size : int
+        Subjects of a family, who stand one after another; 0: nobody is related.
     """
 
     name: str
@@ -93,6 +102,8 @@ class DatasetPlan:
     runs: Callable[[np.random.Generator, np.random.Generator, Size], Iterator[RunPlan]]
     states: dict[str, str]
     event_column: str = ""
+    start_time: float = 0.0
+    family_size: int = 0
 
 
 # The two states of a task have opposite patterns: the mean of a run, which standardisation takes away, is near
@@ -117,6 +128,7 @@ MDTB_TASKS = {
     "verbGeneration": "p3b",
     "visualSearch": "s6",
 }
+EVENT_STATES = {"animal": "s1", "tool": "s3", "scene": "s6"}
 # In the second session these tasks carry a trailing "2", as in MDTB, and are the same.
 _MDTB_RENAMED = ("actionObservation", "motorSequence", "spatialMap", "theoryOfMind")
 _ALL_STATES = tuple(name for name in states.library() if name != CUE)
@@ -134,12 +146,12 @@ def plan_subject(dataset: DatasetPlan, subject: int, size: Size, seed: int) -> l
         The dataset.
     subject : int
         Number of the subject, from 1.
-    size : {"demo", "tiny"}
+    size : {"demo", "tiny", "events"}
         Size of the study.
     seed : int
         Seed of the study.
     """
-    number = DATASETS.index(dataset)
+    number = _ALL.index(dataset)
     own = np.random.default_rng([seed, number, subject, 0])
     shared = np.random.default_rng([seed, number])
     runs = list(dataset.runs(own, shared, size))
@@ -164,9 +176,9 @@ def scan_run(dataset: DatasetPlan, subject: int, number: int, run: RunPlan, seed
     seed : int
         Seed of the study.
     """
-    who = draw_subject(np.random.default_rng([seed, DATASETS.index(dataset), subject, 1]))
-    rng = np.random.default_rng([seed, DATASETS.index(dataset), subject, 2, number])
-    times = np.arange(run.n_volumes) * dataset.t_r
+    who = draw_subject(np.random.default_rng([seed, _ALL.index(dataset), subject, 1]))
+    rng = np.random.default_rng([seed, _ALL.index(dataset), subject, 2, number])
+    times = dataset.start_time + np.arange(run.n_volumes) * dataset.t_r
     networks = task_response(run.segments, times, who.response_lag_s)
     networks += draw_background(rng, run.n_volumes, dataset.t_r)
     parcels = networks @ who.mixing.T + draw_parcel_noise(rng, run.n_volumes, dataset.t_r)
@@ -241,6 +253,22 @@ def _mdtb_runs(rng: np.random.Generator, shared: np.random.Generator, size: Size
             yield RunPlan(session, "battery", "", run, n_volumes, tuple(segments), tuple(events))
 
 
+def _event_runs(rng: np.random.Generator, shared: np.random.Generator, size: Size) -> Iterator[RunPlan]:
+    """Plan brief events of three states at uneven intervals, most of them followed by the press of a button."""
+    for run in ("1", "2"):
+        order = rng.permutation(np.repeat(list(EVENT_STATES), 8))
+        onset, segments, events = 6.0, list[Segment](), list[Event]()
+        for state in order:
+            strength = float(rng.normal(_BRIEF_GAIN, 0.2 * _BRIEF_GAIN))
+            segments.append(Segment(onset, BRIEF_S, EVENT_STATES[state], (strength, 0.0, 0.0)))
+            events.append(Event(onset, BRIEF_S, str(state)))
+            if rng.random() < 0.8:
+                events.append(Event(round(onset + float(rng.uniform(0.4, 1.2)), 3), 0.0, "press"))
+            onset += round(float(rng.uniform(7.0, 13.0)), 3)
+        n_volumes = int(np.ceil((onset + _AFTER_LAST_S) / 1.5))
+        yield RunPlan("", "brief", "", run, n_volumes, tuple(segments), tuple(events))
+
+
 def _draw_segments(rng: np.random.Generator, length_s: float, breaks_s: tuple[float, ...]) -> tuple[Segment, ...]:
     """Draw states one after another, with breaks before each, until the run is over."""
     segments: list[Segment] = []
@@ -305,3 +333,22 @@ DATASETS: Sequence[DatasetPlan] = (
         "taskName",
     ),
 )
+
+EVENT_RELATED = DatasetPlan(
+    "demoevents",
+    "brief events at uneven intervals; slice timing corrected; families of two",
+    1.5,
+    "int16",
+    {"events": 12},
+    _event_runs,
+    EVENT_STATES,
+    "trial_type",
+    start_time=0.75,
+    family_size=2,
+)
+_ALL = (*DATASETS, EVENT_RELATED)
+
+
+def datasets(size: Size) -> Sequence[DatasetPlan]:
+    """Return the datasets of a study."""
+    return (EVENT_RELATED,) if size == "events" else DATASETS

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from boldly import bids
@@ -23,7 +22,7 @@ from boldly.samples.sample import spans_of
 from boldly.samples.shards import Sample, write_shard
 from boldly.samples.timeseries import RunSeries, read_timeseries
 from boldly.signals import resampling
-from boldly.signals.confounds import read_confounds
+from boldly.signals.confounds import read_displacement
 from boldly.signals.trials import trials_of
 
 logger = logging.getLogger(__name__)
@@ -43,9 +42,10 @@ def run(
     window_frames: int,
     output: Path,
     trials: Path | None = None,
+    nuisance: Path | None = None,
     on_error: Literal["stop", "exclude"] = "stop",
     problems_table: Path | None = None,
-) -> None:
+) -> int:
     """Write the shard of a subject.
 
     Parameters
@@ -70,11 +70,19 @@ def run(
         The tar. It is written without samples when the subject has none.
     trials : Path, optional
         Table of trials of the dataset, from index (downstream).
+    nuisance : Path, optional
+        Nuisance table of the subject, from preprocess, whose framewise displacement stands in trials; default: it
+        is not known.
     on_error : {"stop", "exclude"}
         What a run does that cannot be turned into samples: stop the stage, or be left out.
     problems_table : Path, optional
         Output: the reasons of the runs that are left out (`boldly.records.write_problems`); without any the file
         of an earlier attempt is removed.
+
+    Returns
+    -------
+    int
+        Number of trials that are left out, since scrubbing left too few frames of them.
 
     Raises
     ------
@@ -84,16 +92,21 @@ def run(
     series, contract = read_timeseries(timeseries)
     table = {item.key: item for item in read_runs(runs, subject=subject)}
     placed = _placed(trials, labels, task, subject) if role == "downstream" else None
+    movement = read_displacement(nuisance) if nuisance is not None else {}
     samples: list[Sample] = []
     problems: list[Problem] = []
+    lost = 0
     for item in sorted(series, key=lambda item: item.key):
         try:
             recorded = _record(item, table, timeseries, runs)
             _check_range(item, options, timeseries)
             item, record = _at_t_r(item, recorded, contract, options.t_r_s)
             if placed is not None:
-                # All or none of a run: its table of movement is read at the first trial.
-                samples += list(_trial_samples(item, record, recorded, contract, placed, options))
+                found = list(
+                    _trial_samples(item, record, recorded, contract, placed, options, movement.get(item.key))
+                )
+                lost += len(placed.of(record)) - len(found)
+                samples += found
             else:
                 samples += _run_samples(item, record, contract, window_frames, options)
         except InputError as error:
@@ -109,6 +122,7 @@ def run(
         samples = [replace(sample, contract=contract) for sample in samples]
     write_shard(output, samples)
     logger.info("sub-%s: %d samples of %d runs", subject, len(samples), len(series))
+    return lost
 
 
 def samples_of_trials(
@@ -267,10 +281,12 @@ def _trial_samples(
     contract: Contract,
     placed: _Placed,
     options: ShardOptions,
+    displacement_mm: NDArray[np.float64] | None = None,
 ) -> Iterator[Sample]:
     """Yield the trials of a run, cut from the frames that scrubbing left."""
     trials, fewest = placed.of(record), placed.task.fewest_frames
-    movement = _movement(recorded)[_nearest_frames(recorded, record.t_r)]
+    unknown = np.full(recorded.n_volumes, np.nan)
+    movement = (unknown if displacement_mm is None else displacement_mm)[_nearest_frames(recorded, record.t_r)]
     dropped = []
     for trial in trials:
         rows = slice(*np.searchsorted(item.frames, [trial.first, trial.stop]).tolist())
@@ -302,13 +318,6 @@ def _trial_samples(
     if dropped:
         reason = f"scrubbing left fewer than {fewest} frames of them: numbers {', '.join(map(str, dropped))}"
         logger.info("%s: %d of %d trials left out, %s", item.key, len(dropped), len(trials), reason)
-
-
-def _movement(record: Run) -> NDArray[np.float64]:
-    """Return the framewise displacement of a run (mm), nan where it is not known."""
-    table = read_confounds(record.confounds) if record.confounds else pd.DataFrame()
-    frames = pd.RangeIndex(record.n_volumes)
-    return table.reindex(index=frames, columns=["framewise_displacement"]).to_numpy(np.float64)[:, 0]
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:

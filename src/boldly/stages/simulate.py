@@ -49,7 +49,7 @@ _INT16_STEP = 8.0
 _FLOAT32_STEP = 2.0
 _BIDS_VERSION = "1.8.0"
 _LAYOUT = "simulated, not fMRIPrep's output; laid out as that of fMRIPrep 23.2"
-_CEILING_SUBJECTS: dict[Size, int] = {"demo": 500, "tiny": 60}
+_CEILING_SUBJECTS: dict[Size, int] = {"demo": 500, "tiny": 60, "events": 0}
 _CEILING_TRIALS = 20
 
 
@@ -63,8 +63,9 @@ def run(output: Path, *, size: Size = "demo", seed: int = 1234, workers: int = 2
     ----------
     output : Path
         Folder of the study.
-    size : {"demo", "tiny"}, default="demo"
-        ``demo`` has enough subjects and trials to compare decoders; ``tiny`` has the same structure for tests.
+    size : {"demo", "tiny", "events"}, default="demo"
+        ``demo`` has enough subjects and trials to compare decoders; ``tiny`` has the same structure for tests;
+        ``events`` is another study: one dataset of brief events, with slice timing and families, without ceilings.
     seed : int, default=1234
         Seed of subjects, trials and noise. Networks, states, anatomy and atlas are the same for all seeds.
     workers : int, default=2
@@ -79,7 +80,7 @@ def run(output: Path, *, size: Size = "demo", seed: int = 1234, workers: int = 2
     _check(seed, workers)
     settings = {"study": "boldly demo", "size": size, "seed": seed, "version": boldly.__version__}
     if _finished(output) == settings:
-        if not (output / TRUTH).exists():
+        if size != "events" and not (output / TRUTH).exists():
             # A study from before there was this table.
             _write_truth(output)
         logger.info("%s already holds this study (size %s, seed %d)", output, size, seed)
@@ -89,8 +90,9 @@ def run(output: Path, *, size: Size = "demo", seed: int = 1234, workers: int = 2
     output.mkdir(parents=True, exist_ok=True)
     (output / _UNFINISHED).touch()
     _write_atlas(output)
-    _write_truth(output)
-    for dataset in DATASETS:
+    if size != "events":
+        _write_truth(output)
+    for dataset in study.datasets(size):
         _write_dataset_files(output, dataset, size)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), threadpool_limits, (1,)) as pool:
         try:
@@ -166,7 +168,13 @@ def _finished(output: Path) -> Any:
 
 def _clear(output: Path) -> None:
     """Remove what an earlier call has written, and nothing else."""
-    names = [dataset.name for dataset in DATASETS] + ["atlas", "README.md", CEILINGS, TRUTH, STUDY]
+    names = [dataset.name for dataset in (*DATASETS, study.EVENT_RELATED)] + [
+        "atlas",
+        "README.md",
+        CEILINGS,
+        TRUTH,
+        STUDY,
+    ]
     present = [output / name for name in names if (output / name).exists()]
     if (output / STUDY).is_file() or (output / _UNFINISHED).is_file():
         for path in present:
@@ -183,18 +191,19 @@ def _write_with(pool: ProcessPoolExecutor, output: Path, size: Size, seed: int) 
     """Let the processes write all subjects and compute the ceilings; write the ceilings' table."""
     ceilings: list[Future[tuple[str, Decoder, int, int]]] = [
         pool.submit(_ceiling, dataset.name, decoder, size, seed)
-        for dataset in DATASETS
-        if dataset.states
+        for dataset in study.datasets(size)
+        if dataset.states and size != "events"
         for decoder in ("any", "mean_signal")
     ]
     subjects = [
         pool.submit(_write_subject, output, dataset.name, number, size, seed)
-        for dataset in DATASETS
+        for dataset in study.datasets(size)
         for number in range(1, dataset.subjects[size] + 1)
     ]
     for done in tqdm(as_completed(subjects), total=len(subjects), desc="simulate", unit="subject"):
         done.result()
-    write_tsv(output / CEILINGS, _ceilings_table([ceiling.result() for ceiling in ceilings]))
+    if ceilings:
+        write_tsv(output / CEILINGS, _ceilings_table([ceiling.result() for ceiling in ceilings]))
 
 
 def _ceiling(dataset_name: str, decoder: Decoder, size: Size, seed: int) -> tuple[str, Decoder, int, int]:
@@ -228,7 +237,7 @@ def _ceilings_table(counts: Iterable[tuple[str, Decoder, int, int]]) -> pd.DataF
 
 
 def _dataset(name: str) -> DatasetPlan:
-    return next(dataset for dataset in DATASETS if dataset.name == name)
+    return next(dataset for dataset in (*DATASETS, study.EVENT_RELATED) if dataset.name == name)
 
 
 def _derivatives(output: Path, dataset: DatasetPlan) -> Path:
@@ -268,7 +277,10 @@ def _write_dataset_files(output: Path, dataset: DatasetPlan, size: Size) -> None
         {"Name": title, "DatasetType": "derivative", **about},
     )
     subjects = [f"sub-{number:02d}" for number in range(1, dataset.subjects[size] + 1)]
-    write_tsv(raw / "participants.tsv", pd.DataFrame({"participant_id": subjects}))
+    people = pd.DataFrame({"participant_id": subjects})
+    if dataset.family_size:
+        people["family"] = [f"F{number // dataset.family_size + 1}" for number in range(len(subjects))]
+    write_tsv(raw / "participants.tsv", people)
     with atomic_path(raw / "README") as temporary:
         temporary.write_text(
             f"{title}.\n\nIt has no raw images; the preprocessed ones are in derivatives/fmriprep.\n"
@@ -319,9 +331,11 @@ def _write_derivatives(
     sidecar = {
         "RepetitionTime": dataset.t_r,
         "SkullStripped": True,
-        "SliceTimingCorrected": False,
+        "SliceTimingCorrected": dataset.start_time > 0,
         "TaskName": plan.task,
     }
+    if dataset.start_time:
+        sidecar["StartTime"] = dataset.start_time
     write_json(folder / f"{in_space}_desc-preproc_bold.json", sidecar)
     write_nifti(folder / f"{in_space}_desc-brain_mask.nii.gz", brain.astype(np.uint8))
     columns, metadata = confounds_table(bold, scan.motion, dataset.t_r)

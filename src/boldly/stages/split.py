@@ -63,8 +63,9 @@ def run(
     Raises
     ------
     InputError
-        For a dataset without usable runs or with fewer units than the options ask for, a run that the quality
-        tables do not know, people without a group or stratum, and people whom a downstream dataset tests.
+        For a dataset without usable runs or with fewer units than the options ask for, several reconstructions of
+        one recording where runs are split, a run that the quality tables do not know, people without a group or
+        stratum, and people whom a downstream dataset tests.
     """
     usable = read_runs(runs, usable=True)
     for stage, tables in (("preprocess", qc), ("parcellate", signals)):
@@ -91,6 +92,7 @@ def run(
         return
     owners = {subject: subject for subject in subjects}
     if downstream.by == "run":
+        _check_recordings(dataset, [record.key for record in usable], str(runs))
         owners = {record.key: record.subject for record in usable}
         if len(subjects) > 1:
             logger.warning("%s: split by run: the same %d people train and test", dataset, len(subjects))
@@ -103,6 +105,21 @@ def run(
         output,
         split_downstream(dataset, sorted(owners), downstream, seed, where=where, groups=groups, strata=strata),
     )
+
+
+def _check_recordings(dataset: str, keys: Sequence[str], where: str) -> None:
+    """Refuse several reconstructions of one recording: one would train, and the other test."""
+    of_recording: dict[str, list[str]] = {}
+    for key in keys:
+        parts = [part for part in key.split("_") if part.partition("-")[0] not in bids.OF_VARIANT]
+        of_recording.setdefault("_".join(parts), []).append(key)
+    if twice := [found for found in of_recording.values() if len(found) > 1]:
+        message = (
+            f"split by run: {len(twice)} recordings are there in several reconstructions, of which one could "
+            f"train and another test: {' and '.join(twice[0])}"
+        )
+        remedy = f"choose one of them with datasets.{dataset}.filters (reconstruction: ...)"
+        raise InputError(Problem(where, dataset, message, remedy))
 
 
 def _passed(usable: list[Run], runs: Path, tables: list[Path], stage: str) -> list[Run]:

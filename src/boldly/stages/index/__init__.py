@@ -100,14 +100,14 @@ def run(
             rows, events, names, problems, own = found
     except InputError as error:
         write_problems(problems_path, error.problems)
-        raise
+        raise InputError(error.problems, problems_path) from None
     write_problems(problems_path, [*problems, *own])
     stopping = problems if options.on_error == "exclude" else [*problems, *own]
     if not stopping and not any(row.status == "ok" for row in rows):
         stopping = [_nothing_left(dataset, rows, runs), *own]
         write_problems(problems_path, stopping)
     if stopping:
-        raise InputError(stopping)
+        raise InputError(stopping, problems_path)
     _summarize(dataset, rows)
     # All or none: half a result would look like a whole one.
     with atomic_path(runs) as first, atomic_path(labels) as second, atomic_path(trials) as third:

@@ -214,7 +214,7 @@ def _check_mask(files: RunFiles, grid: Grid, *, needs_mask: bool) -> list[Proble
         mask = open_volumes(files.mask, files.key)
     except InputError as error:
         return error.problems
-    if mask.n_volumes == 1 and mask.grid.matches(grid):
+    if mask.n_volumes == 1 and mask.grid.is_near(grid):
         return []
     message = f"the brain mask has {mask.grid}, the run has {grid}, or their affines differ"
     return [Problem(str(files.mask), files.key, message, "give the run the mask that fMRIPrep wrote beside it")]

@@ -229,7 +229,7 @@ def check_variants(dataset: str, runs: Sequence[RunFiles]) -> None:
     """Note single echoes of one recording as problems; warn of several reconstructions of one."""
     variants: dict[tuple[str, ...], list[RunFiles]] = defaultdict(list)
     for run in runs:
-        one = {key: value for key, value in run.found.items() if key not in ("rec", "echo", "part")}
+        one = {key: value for key, value in run.found.items() if key not in bids.OF_VARIANT}
         variants[bids.run_identity(one)].append(run)
     several = [found for found in variants.values() if len(found) > 1]
     for found in several:
