@@ -51,7 +51,7 @@ def downstream_reliability(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
         Line2D([], [], color=colour, marker="o", markersize=2.6, label=style.spelled(name))
         for name, colour in colours.items()
     ]
-    ideal = Line2D([], [], color=style.GREY, linewidth=0.7, linestyle=(0, (3, 2)), label="as right as it says")
+    ideal = Line2D([], [], color=style.GREY, linewidth=0.7, linestyle=(0, (3, 2)), label="perfectly calibrated")
     style.legend_above(figure, [*handles, ideal])
     return figure, pd.concat(tables, ignore_index=True)[_COLUMNS]
 

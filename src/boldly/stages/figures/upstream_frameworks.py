@@ -111,7 +111,7 @@ def _parts(config: dict[str, Any], counts: dict[str, int]) -> pd.DataFrame:
 
 
 def _order(part: str) -> int:
-    """Return the place of a part; parts without one, such as tables of the objective, stand behind."""
+    """Return the place of a part; parts without one, such as weights of the objective, stand behind."""
     order = ("embedder", "encoder", "decoder", "unembedder")
     return order.index(part) if part in order else len(order)
 
@@ -150,7 +150,7 @@ def _panel(axes: Axes, name: str, config: dict[str, Any], parts: pd.DataFrame, c
         axes.text(
             0.5,
             y - 0.05,
-            f"and tables of the objective, {_counted(rest)}",
+            f"the objective has {_counted(rest)} more",
             ha="center",
             fontsize=5.6,
             color=style.GREY,
