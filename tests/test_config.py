@@ -743,6 +743,37 @@ def warnings_of(tmp_path: Path, **sections: Any) -> list[str]:
     return load_config(write(tmp_path / "config.yaml", content), CHECKOUT).warnings()
 
 
+def test_datasets_that_one_model_meets_and_that_are_prepared_differently_are_named(tmp_path: Path) -> None:
+    def said(allowed: list[str], strategy: list[str], **upstream: Any) -> list[str]:
+        lines = warnings_of(
+            tmp_path,
+            atlas={"path": "atlas_dseg.nii.gz"},
+            datasets={
+                "rest": {"role": "upstream", "derivatives": "d", "preprocess": {"strategy": strategy}},
+                "movie": {"role": "upstream", "derivatives": "e"},
+                "faces": {"role": "downstream", "derivatives": "f", "bids": "b", "task": {"delay_s": 5}},
+            },
+            pretrain={"experiments": {"net": {"framework": "csm", "datasets": ["rest"], **upstream}}},
+            adapt={
+                "baselines": [],
+                "experiments": {"net": {"pretrained": "net", "allow_mismatch": allowed}},
+            },
+        )
+        return [line for line in lines if "prepared in another way" in line]
+
+    default = ["motion", "wm_csf", "global_signal"]
+    (line,) = [line for line in said([], ["motion"]) if line.startswith("datasets.faces")]
+    assert "prepared in another way than rest (confounds)" in line
+    assert "adapt.experiments.net" in line
+    assert "allow_mismatch: [confounds]" in line
+    assert not said([], default)
+    # A model of both kinds meets either, but is not trained on both without a word.
+    (both,) = said([], ["motion"], datasets=["rest", "movie"])
+    assert both.startswith("datasets.rest: prepared in another way than movie (confounds)")
+    # Linear pretraining, which is always there, meets both as well.
+    assert "pretrain.experiments.net and 1 more will stop" in both
+
+
 def test_a_task_without_a_delay_is_warned_about(tmp_path: Path) -> None:
     def said(**task: Any) -> list[str]:
         where = {"bids": "b", "derivatives": "d"}

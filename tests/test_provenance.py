@@ -74,6 +74,12 @@ def test_a_mismatch_lists_every_difference_unless_it_is_allowed() -> None:
     check_same(contract(), other, "a.tar", "", allow=["space", "smoothing_fwhm_mm"])
 
 
+def test_of_confounds_only_the_options_that_differ_are_named() -> None:
+    one = contract(confounds={"motion": "basic", "strategy": ["motion"]})
+    other = contract(confounds={"motion": "basic", "strategy": ["motion", "wm_csf"]})
+    assert differences(one, other) == ["confounds: strategy ['motion'] != strategy ['motion', 'wm_csf']"]
+
+
 def test_contracts_that_were_put_together_keep_all_values() -> None:
     one, two, three = (contract(space=space, order=(space,)) for space in ("a", "b", "c"))
     both = one.with_another(two).with_another(one)

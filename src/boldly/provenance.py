@@ -118,10 +118,21 @@ def differences(one: Contract, other: Contract) -> list[str]:
     """Return one line for each compared field in which the second contract has what the first has not."""
     names = [field.name for field in dataclasses.fields(Contract) if field.name not in _NOT_COMPARED]
     return [
-        f"{name}: {' or '.join(map(repr, one.values(name)))} != {' or '.join(map(repr, other.values(name)))}"
+        f"{name}: {_in_words(one.values(name), other.values(name))} != "
+        f"{_in_words(other.values(name), one.values(name))}"
         for name in names
         if any(value not in one.values(name) for value in other.values(name))
     ]
+
+
+def _in_words(values: list[Any], others: list[Any]) -> str:
+    """Spell the values of a field; of options with names only those in which they differ from others."""
+    if not all(isinstance(value, dict) for value in values + others):
+        return " or ".join(map(repr, values))
+    everything = [*values, *others]
+    names = sorted({name for value in everything for name in value})
+    differing = [name for name in names if any(v.get(name) != everything[0].get(name) for v in everything)]
+    return " or ".join(", ".join(f"{name} {value.get(name)!r}" for name in differing) for value in values)
 
 
 def check_same(one: Contract, other: Contract, where: str, entity: str, allow: Collection[str] = ()) -> None:
@@ -148,7 +159,8 @@ def check_same(one: Contract, other: Contract, where: str, entity: str, allow: C
                 where,
                 entity,
                 "its contract differs from the one it meets: " + "; ".join(wrong),
-                "prepare both with the same config, or accept a difference by name (allow_mismatch)",
+                "prepare both with the same options, or say that the difference is meant: "
+                f"allow_mismatch: [{', '.join(line.split(':')[0] for line in wrong)}] in the experiment",
             )
         )
 

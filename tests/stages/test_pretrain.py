@@ -3,6 +3,7 @@ import json
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -106,7 +107,7 @@ def test_without_held_out_subjects_the_last_step_counts(data, tmp_path):
     assert read_json(tmp_path / "out" / "manifest.json")["step"] == 8
     assert (tmp_path / "out" / "eval_history.csv").read_text() == "step,loss\n"
     # Nobody measured what the blocks add to the forecast, and with one subject it may do harm to others.
-    network = load_network(tmp_path / "out")
+    network: Any = load_network(tmp_path / "out")
     assert network.share.tolist() == [0.0]
     batch = {name: value for name, value in _windows_of(shards).items() if name != "valid"}
     with torch.inference_mode():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import (
     Field,
@@ -25,11 +27,19 @@ from boldly.config.preparation import (
 )
 from boldly.config.pretraining import COMPONENTS, PretrainSection, repeat_name
 from boldly.config.sections import ExperimentName, Name, Section
-from boldly.config.signals import ParcellateOptions, PreprocessOptions, merged
+from boldly.config.signals import ParcellateOptions, PreprocessOptions, merged, with_one_high_pass
 
 # Numbers of test units of which an interval is of no use, and how many standard errors a 0.95 interval over them
 # reaches to each side: Student's t of 0.975 with one and two degrees of freedom.
 FEW_UNITS = {2: 12.7, 3: 4.3}
+
+
+def _differing(
+    made: Mapping[str, Mapping[str, Any]], dataset: str, others: Sequence[str], allowed: Collection[str]
+) -> str:
+    """Name the fields in which a dataset is like none of others, in one text."""
+    fields = (field for field in made[dataset] if all(made[dataset][field] != made[one][field] for one in others))
+    return ", ".join(field for field in fields if field not in allowed)
 
 
 class EvaluateOptions(Section):
@@ -223,7 +233,48 @@ class Config(Section):
                     "parcels lie millimetres apart in places; take images and atlas of one template (fMRIPrep "
                     f"--output-spaces {template}; TemplateFlow has many atlases in both)"
                 )
-        return lines
+        return lines + self._differently_prepared()
+
+    def prepared(self, dataset: str) -> dict[str, Any]:
+        """Return how the signals of a dataset are made, by the names of contract fields."""
+        options, preprocess = self.datasets[dataset], self.preprocess_of(dataset)
+        parcellate = with_one_high_pass(self.parcellate_of(dataset), preprocess)
+        fields = ("smoothing_fwhm_mm", "high_pass_hz", "low_pass_hz", "detrend", "standardize", "mask")
+        return {
+            "space": options.space,
+            "confounds": preprocess.regression(),
+            "images": options.image_suffix,
+            **{name: getattr(parcellate, name) for name in fields},
+        }
+
+    def _differently_prepared(self) -> list[str]:
+        """Name the datasets that one model meets though they are prepared in different ways."""
+        made = {name: self.prepared(name) for name, its in self.datasets.items() if its.derivatives is not None}
+        everywhere = [name for name, its in self.datasets.items() if its.role == "upstream"]
+        of_upstream = {
+            name: sorted(dataset for dataset in options.datasets or everywhere if dataset in made)
+            for name, options in self.pretrain.experiments.items()
+        }
+        found: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+        for name, options in self.pretrain.experiments.items():
+            for dataset in of_upstream[name][1:]:
+                first = of_upstream[name][:1]
+                fields = _differing(made, dataset, first, options.allow_mismatch)
+                if fields:
+                    found[dataset, ", ".join(first), fields].append(f"pretrain.experiments.{name}")
+        for name, adapted in self.adapt.experiments.items():
+            upstream = [dataset for one in adapted.upstream for dataset in of_upstream.get(one, [])]
+            for dataset in (its for its in made if self.datasets[its].role == "downstream"):
+                if upstream and dataset in (adapted.datasets or made):
+                    fields = _differing(made, dataset, upstream, adapted.allow_mismatch)
+                    if fields:
+                        found[dataset, ", ".join(upstream), fields].append(f"adapt.experiments.{name}")
+        return [
+            f"datasets.{dataset}: prepared in another way than {others} ({fields}), and the same model meets "
+            f"both: {experiments[0]}{f' and {len(experiments) - 1} more' if len(experiments) > 1 else ''} will "
+            f"stop; prepare them alike, or set allow_mismatch: [{fields}] there"
+            for (dataset, others, fields), experiments in found.items()
+        ]
 
     def _tested_people(self, name: str) -> list[str]:
         """Return the downstream datasets of the same people, where nothing says what is to be done about them."""

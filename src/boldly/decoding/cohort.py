@@ -492,9 +492,8 @@ def summarise(decoder: Decoder, output: Path) -> None:
         rows = [replace(row, flag=flag) for row in rows]
     write_scores(output / SCORES, [*uniform_guessing(trials, dataset), *rows])
     people = len(set(trials.subjects))
-    logger.info(
-        "%d trials of %d people: %s", len(whole), people, "; ".join(summary_line(r) for r in rows if is_summary(r))
-    )
+    of = "1 person" if people == 1 else f"{people} people"
+    logger.info("%d trials of %s: %s", len(whole), of, "; ".join(summary_line(r) for r in rows if is_summary(r)))
 
 
 def _decoded_trials(decoder: Decoder, output: Path) -> tuple[dict[str, pd.DataFrame], int]:
