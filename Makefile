@@ -1,7 +1,7 @@
 # make install   environment in .venv, versions pinned in envs/constraints.txt
 # make demo      simulated study -> whole workflow -> scores, figures, report
 # make test      unit, contract and workflow tests
-# make benchmarks   demo, then every table of benchmarks/README.md (hours; 20 GB of memory for nilearn's side of one)
+# make benchmarks   demo, then the tables of benchmarks/README.md that need no real data and no GPU (hours; 20 GB of memory for nilearn's side of one)
 # make docs      the site of the documentation in docs/_build, without network
 # make rulegraph   the picture of the workflow anew (after the demo; needs graphviz)
 # make faults    docs/faults.md anew: what boldly says to every kind of bad input
@@ -58,7 +58,7 @@ test-cluster: install
 	pytest -m cluster -s tests/cluster
 
 benchmarks: demo
-	for name in parcellate shards scale train forecasts evaluate decode; do echo "benchmarks/$$name.py"; python benchmarks/$$name.py; done
+	for name in parcellate shards scale train corpus forecasts evaluate decode; do echo "benchmarks/$$name.py"; python benchmarks/$$name.py; done
 	python benchmarks/page.py
 
 lint: install

@@ -22,6 +22,7 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/scheduler.smk"
+include: "workflow/rules/slurm.smk"
 include: "workflow/rules/messages.smk"
 include: "workflow/rules/common.smk"
 
@@ -36,6 +37,7 @@ rule all:
 
 
 include: "workflow/rules/atlas.smk"
+include: "workflow/rules/fetch.smk"
 include: "workflow/rules/index.smk"
 include: "workflow/rules/prepare.smk"
 include: "workflow/rules/preprocess.smk"

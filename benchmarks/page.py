@@ -17,12 +17,19 @@ TABLES = Path("results/benchmarks")
 INTRODUCTION = """# Benchmarks
 
 One script for each headline figure. Each measures boldly and what it is compared with in one run, prints the table
-and writes it to `results/benchmarks/<name>.tsv`; `make benchmarks` runs all of them and writes this page. `ratio`
-is how many times better boldly is. All tables so far come from a machine with 2 CPU cores.
+and writes it to `results/benchmarks/<name>.tsv`; `make benchmarks` runs those that need no real data, no GPU and
+no cluster, and writes this page. `ratio` is how many times better boldly is. All tables so far come from a machine
+with 2 CPU cores.
 """
 
 
 def main() -> None:
+    with atomic_path(HERE / "README.md") as temporary:
+        temporary.write_text(page(), encoding="utf-8")
+
+
+def page() -> str:
+    """Return the page: what each script says of itself, and its table."""
     parts = [INTRODUCTION]
     for script in sorted(HERE.glob("*.py")):
         path = TABLES / f"{script.stem}.tsv"
@@ -32,8 +39,7 @@ def main() -> None:
         text = (ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or "").split("\n\nUsage:")
         about = _markdown(text[0], set(table.iloc[:, 0]))
         parts.append(f"## {script.stem}\n\n`python {script}`\n\n{about}\n\n{_rows(table)}\n")
-    with atomic_path(HERE / "README.md") as temporary:
-        temporary.write_text("\n".join(parts), encoding="utf-8")
+    return "\n".join(parts)
 
 
 def _markdown(docstring: str, metrics: set[str]) -> str:

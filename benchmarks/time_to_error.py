@@ -11,7 +11,7 @@ default: as `boldly pretrain` trains.
 without linear start: the same network, which has to learn by its steps what a linear fit would tell it.
 linear start alone: no step at all.
 
-Usage: SONG=/path/to/song python benchmarks/time_to_error.py [--steps 600]
+Usage: SONG=/path/to/song python benchmarks/time_to_error.py [--steps 400]
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Clock:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=600, help="steps of the reference")
+    parser.add_argument("--steps", type=int, default=400, help="steps of the reference")
     steps = parser.parse_args().steps
     if "SONG" not in os.environ:
         sys.exit("time_to_error: export SONG=/path/to/song first (see config/song.yaml)")

@@ -7,11 +7,16 @@ and mixing. Both sides read the same runs, ours from shards, theirs from tars wi
 figure is that of the fastest turn of each side, the one least disturbed by whatever else the machine does. Our
 steps are timed on windows of the mean length: those of a batch share a length, those of the reference do not.
 Ours computes in bfloat16 where a matrix product is faster in it, the reference in float32 as it does on a CPU.
+The BERT frameworks read pairs of windows on both sides, though ours reads single ones by default. Samples are
+windows or pairs, through whole training steps with their loading.
 
-windows per second: delivered by the loader, batches of 32 (`pairs`: for the BERT frameworks).
-targets per second: supervised frames of CSM, through whole training steps with their loading: each frame but the
-    first of a window (frames further ahead, which ours predicts as well, are not counted), or one frame.
-samples per second: windows or pairs through whole training steps with their loading.
+windows per second: delivered by the loader, batches of 32.
+windows per second (pairs): the same for pairs.
+targets per second: supervised frames of CSM: each frame but the first of a window (frames further ahead, which
+    ours predicts as well, are not counted), or one frame. The ratio is that of samples times 29: the objective.
+samples per second (csm), float32: both sides in float32; the rest of the ratio above is due to bfloat16.
+samples per second (csm), float32, the same windows: windows of the mean length, cut by our loader on both sides:
+    the reference neither pads nor waits. The rest of the ratio above is due to padding and loading.
 
 Usage: python benchmarks/train.py [--quick]
 """
@@ -140,19 +145,33 @@ def training(framework: Framework, data: Data, sizes: Sizes, dtype: torch.dtype)
     windows = our_batches(data, options.model_copy(update={"window_frames": (mean, mean)}), sizes)
     theirs = reference.batches(data.tars, sizes.batch, pairs="bert" in framework)
 
-    def ours() -> None:
+    def ours(dtype: torch.dtype) -> None:
         batch = next(windows)
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             loss = objective(**batch)["loss"]
         step(loss)
 
-    seconds, other = take_turns(ours, lambda: other_step(plain(next(theirs))), sizes.turns)
-    rows: list[Row] = [(f"samples per second ({framework})", sizes.batch / seconds, sizes.batch / other, "1/s")]
-    if framework == "csm":
-        targets = (mean - 1) * sizes.batch
-        rows.insert(0, ("targets per second", targets / seconds, sizes.batch / other, "1/s"))
-    print(rows, flush=True)
-    return rows
+    def alike() -> None:
+        batch = next(windows)
+        length = torch.full((sizes.batch,), mean)
+        other_step(plain({"inputs": batch["inputs"], "seconds": batch["seconds"], "length": length}))
+
+    def compare(metric: str, one: Callable[[], None], other: Callable[[], None]) -> tuple[Row, Row]:
+        seconds, theirs = (sizes.batch / seconds for seconds in take_turns(one, other, sizes.turns))
+        rows = (metric, seconds, theirs, "1/s"), ("targets per second", (mean - 1) * seconds, theirs, "1/s")
+        print(rows[0], flush=True)
+        return rows
+
+    def as_it_is() -> None:
+        other_step(plain(next(theirs)))
+
+    name = f"samples per second ({framework})"
+    samples, targets = compare(name, partial(ours, dtype), as_it_is)
+    if framework != "csm":
+        return [samples]
+    single = compare(f"{name}, float32", partial(ours, torch.float32), as_it_is)[0]
+    same = compare(f"{name}, float32, the same windows", partial(ours, torch.float32), alike)[0]
+    return [targets, samples, single, same]
 
 
 def options_of(framework: Framework, sizes: Sizes) -> PretrainOptions:
@@ -164,6 +183,7 @@ def options_of(framework: Framework, sizes: Sizes) -> PretrainOptions:
         heads=sizes.heads,
         layers=max(1, sizes.layers // 2) if framework == "autoencoding" else sizes.layers,
         batch_size=sizes.batch,
+        pairs=pairs,
         window_frames=(5, 25) if pairs else (10, 50),
         mask_fraction=0.1 if framework == "network_bert" else 0.2,
         steps=sizes.steps,

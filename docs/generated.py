@@ -27,7 +27,7 @@ TAKEN = {
 PICTURE = "workflow/rulegraph.svg"
 # In git, for the web page of the repository.
 LAYERS = "about/layers.svg"
-_LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
+_LINK = re.compile(r"\[([^\[\]]+)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def write(docs: Path) -> None:
@@ -63,20 +63,17 @@ def _relinked(text: str, source: Path, page: Path) -> str:
     """
 
     def relinked(match: re.Match[str]) -> str:
-        target = _normal(source.parent / match[1])
-        anchor = match[2] or ""
+        words, target = match[1], _normal(source.parent / match[2])
+        anchor = match[3] or ""
         if target.startswith("docs/"):
-            return f"]({_relative(target.removeprefix('docs/'), page)}{anchor})"
+            return f"[{words}]({_relative(target.removeprefix('docs/'), page)}{anchor})"
         if target == PICTURE:
-            return f"]({_relative('_made/rulegraph.svg', page)})"
+            return f"[{words}]({_relative('_made/rulegraph.svg', page)})"
         if target in TAKEN:
-            return f"]({_relative(TAKEN[target], page)}{anchor})"
-        # Files that are no pages keep their name.
-        return "]"
+            return f"[{words}]({_relative(TAKEN[target], page)}{anchor})"
+        return words  # a file that is no page keeps its name
 
-    changed = _LINK.sub(relinked, text)
-    # What is left of a link to a file that is no page: [text] without an address.
-    return re.sub(r"(?<!!)\[(`?[^\[\]\n]+`?)\](?![\[(:{])", r"\1", changed) if changed != text else changed
+    return _LINK.sub(relinked, text)
 
 
 def _normal(path: Path) -> str:

@@ -19,7 +19,7 @@ ACCOUNT = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "not secret",
 
 @contextmanager
 def bucket_of(folder: Path) -> Iterator[str]:
-    """Yield the address of a bucket's folder with the files of a folder, while the server runs.
+    """Yield the address of a bucket's folder with the files below a folder, while the server runs.
 
     The environment says where it is, as users say it.
     """
@@ -32,8 +32,8 @@ def bucket_of(folder: Path) -> Iterator[str]:
             s3._connect.cache_clear()
             client = boto3.client("s3", region_name=ACCOUNT["AWS_REGION"])
             client.create_bucket(Bucket="brains")
-            for path in sorted(folder.iterdir()):
-                client.upload_file(str(path), "brains", f"a study/{path.name}")
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                client.upload_file(str(path), "brains", f"a study/{path.relative_to(folder)}")
             yield "s3://brains/a study"
     finally:
         s3._connect.cache_clear()

@@ -60,3 +60,17 @@ def test_what_changes_a_stage_makes_those_behind_it_stale() -> None:
     assert [stage for stage in batches.STAGES if before[stage] != after[stage]] == ["parcellate", "shard"]
     after = batches.keys(inputs, {**options, "shard": [2, "{}"]})
     assert [stage for stage in batches.STAGES if before[stage] != after[stage]] == ["shard"]
+
+
+def test_memory_of_jobs_is_read_from_what_snakemake_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert batches.memory_of_jobs("prepare") == []
+    folder = tmp_path / "results/usage/prepare"
+    folder.mkdir(parents=True)
+    (folder / "a.tsv").write_text("s\th:m:s\tmax_rss\n3.01\t0:00:03\t181.77\n")
+    # A job that was too short, and one that was killed while it wrote.
+    (folder / "b.tsv").write_text("s\th:m:s\tmax_rss\n0.3\t0:00:00\tNA\n")
+    (folder / "c.tsv").write_text("")
+    assert batches.memory_of_jobs("prepare") == [181.77]

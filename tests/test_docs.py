@@ -73,6 +73,7 @@ def test_layers_are_drawn_from_the_contract(generated: ModuleType) -> None:
         ("[a](../config/README.md#atlas)", "[a](_made/options.md#atlas)"),
         ("[a](decoders.md)", "[a](decoders.md)"),
         ("[a](../Snakefile) b", "a b"),
+        ("[`a`](../Snakefile) `x[0]`, y[1], [b](decoders.md)", "`a` `x[0]`, y[1], [b](decoders.md)"),
         ("![a](../workflow/rulegraph.svg)", "![a](_made/rulegraph.svg)"),
         ("[a](https://example.org)", "[a](https://example.org)"),
         ("[a](#here)", "[a](#here)"),

@@ -103,6 +103,13 @@ def test_what_a_hub_does_not_have_is_said_in_a_sentence(hub: Hub) -> None:
     assert "check name, revision, network and login" in str(caught.value)
 
 
+def test_a_hub_that_is_not_reached_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    with pytest.raises(InputError, match="ConnectError") as caught:
+        sharing.folder_of("lab/none")
+    assert "if a folder is meant, there is none of this name" in str(caught.value)
+
+
 def test_a_repository_with_pickles_alone_is_refused(hub: Hub) -> None:
     hub.commits["lab/old"] = {"a" * 40: {"pytorch_model.bin": b"a pickle", "config.json": b"{}"}}
     with pytest.raises(InputError, match="pickles are not read"):

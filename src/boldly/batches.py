@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,18 @@ def seconds_per_run() -> float:
             seconds += sum(stages[stage]["seconds"] for stage in STAGES)
             runs += stages["parcellate"]["runs"]
     return seconds / runs if runs else _SECONDS_PER_RUN
+
+
+def memory_of_jobs(stage: str) -> list[float]:
+    """Return the most memory that each job of a stage took in this folder, MB, as Snakemake measured it."""
+    found = []
+    for path in sorted(Path(layout.USAGE).joinpath(stage).glob("**/*.tsv")):
+        header, *rows = (line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() or [""])
+        for row in rows:
+            memory = dict(zip(header, row, strict=False)).get("max_rss", "")
+            # A job of less than a second has none.
+            found += [float(memory)] if re.fullmatch(r"\d+(\.\d+)?", memory) else []
+    return found
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from boldly import bids, hcp
 from boldly.config import DatasetOptions
@@ -50,6 +50,50 @@ def of_subject(derivatives: Path | str, bids_folder: Path | str | None, subject:
     roots = [(Path(derivatives), f"_space-{space}_"), *([(Path(bids_folder), None)] if bids_folder else [])]
     listed = [item for root, of_space in roots for item in _read_in(root, of_space)]
     return _checksum([*listed, *(i for root, s in roots for i in _subject_files(root / f"sub-{subject}", s))])
+
+
+def is_read(options: DatasetOptions, folder: str, path: str) -> bool:
+    """Tell by its path whether boldly reads a file of a dataset.
+
+    Parameters
+    ----------
+    options : DatasetOptions
+        `layout`, `space`, `image_suffix`, `subjects` and `tasks` are used.
+    folder : str
+        Which of the dataset's folders the file is in: ``derivatives``, ``fmriprep`` or ``bids``.
+    path : str
+        Of the file below this folder, with slashes.
+    """
+    file = PurePosixPath(path)
+    if options.layout == "hcp" and folder == "derivatives":
+        return _is_read_of_hcp(options, file)
+    folders, name = file.parts[:-1], file.name
+    if not all(part.startswith(("sub-", "ses-")) or part == "func" for part in folders):
+        return False
+    is_chosen = _is_chosen(options, folders[0].removeprefix("sub-") if folders else "", bids.entities(name))
+    if name.endswith(_TEXTS) or _CONFOUNDS in name or (not folders and name == "participants.tsv"):
+        return is_chosen
+    is_image = folder != "bids" and name.endswith(_IMAGES) and f"_space-{options.space}_" in name
+    return is_chosen and is_image
+
+
+def _is_read_of_hcp(options: DatasetOptions, file: PurePosixPath) -> bool:
+    subject, *middle = file.parts[:-1] or ("",)
+    if middle[:2] != ["MNINonLinear", "Results"]:
+        return middle == ["MNINonLinear"] and hcp.is_brain_mask(file.name) and _is_chosen(options, subject, {})
+    run = Path(*file.parts[:4])
+    if len(file.parts) < 5 or not hcp.is_run(run.name) or not _is_chosen(options, subject, hcp.entities(run)):
+        return False
+    if middle[3:]:
+        return middle[3:] == [hcp.events_folder(run).name]
+    image = hcp.image(run, options.image_suffix, cifti=options.is_cifti)
+    return file.name == image.name or hcp.is_brain_mask(file.name) or hcp.is_movement(Path(file.name))
+
+
+def _is_chosen(options: DatasetOptions, subject: str, entities: dict[str, str]) -> bool:
+    """Tell whether a file is of subjects and tasks that the options name; one of all of them is."""
+    wanted = options.subjects is None or not subject or subject in options.subjects
+    return wanted and (options.tasks is None or entities.get("task", options.tasks[0]) in options.tasks)
 
 
 def of_files(paths: Iterable[Path | str]) -> str:

@@ -7,6 +7,7 @@ the names of files are those of the S1200 release (Reference Manual, Appendix II
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pandas as pd
 from boldly.records import InputError, Problem
 
 MOVEMENT = "Movement_Regressors.txt"
+_MASKS = "brainmask_fs.[0-9]*.nii.gz"
 _RUN = re.compile(r"[rt]fMRI_(?P<task>[A-Za-z]+)(?P<run>\d*)_((?P<acq>7T)_)?(?P<dir>LR|RL|AP|PA)")
 # Files among the EVs that hold no events: the time of the scanner's trigger, and accuracies in words.
 _NO_EVENTS = {"Sync", "Stats"}
@@ -36,7 +38,12 @@ def subject_label(name: str) -> str:
 
 def run_folders(subject: Path) -> list[Path]:
     """Return the folders of a subject's runs, sorted; that of several runs together (``tfMRI_MOTOR``) is none."""
-    return sorted(path for path in (subject / "MNINonLinear" / "Results").iterdir() if _RUN.fullmatch(path.name))
+    return sorted(path for path in (subject / "MNINonLinear" / "Results").iterdir() if is_run(path.name))
+
+
+def is_run(name: str) -> bool:
+    """Tell whether a name is that of a run's folder."""
+    return _RUN.fullmatch(name) is not None
 
 
 def entities(run: Path) -> dict[str, str]:
@@ -62,7 +69,12 @@ def image(run: Path, suffix: str = "", *, cifti: bool = False) -> Path:
 def brain_mask(run: Path) -> Path | None:
     """Return the mask on the grid of a run's image: in its folder, else in MNINonLinear; None without."""
     places = (run, run.parents[1])
-    return next((mask for place in places for mask in sorted(place.glob("brainmask_fs.[0-9]*.nii.gz"))), None)
+    return next((mask for place in places for mask in sorted(place.glob(_MASKS))), None)
+
+
+def is_brain_mask(name: str) -> bool:
+    """Tell whether a name is that of a brain mask."""
+    return fnmatchcase(name, _MASKS)
 
 
 def movement(run: Path) -> Path:

@@ -22,6 +22,7 @@ from boldly.config import (
     repeat_name,
 )
 
+FETCHED = "results/fetch/{dataset}.json"
 RUNS = "results/index/{dataset}_runs.tsv"
 LABELS = "results/index/{dataset}_labels.json"
 TRIALS = "results/index/{dataset}_trials.tsv"
@@ -51,6 +52,8 @@ EXPLANATION_TABLE = EXPLANATION + "/{table}.tsv"
 FIGURE = "results/figures/{figure}.png"
 CARPET = "results/figures/carpet/{dataset}/{key}.png"
 REPORT = "results/report.html"
+# What jobs took: Snakemake's measurements, below the name of a stage.
+USAGE = "results/usage"
 
 # Files in the folder of a model or of packed runs.
 WEIGHTS = "model.safetensors"
@@ -107,7 +110,7 @@ class Layout:
 
     def dataset_options(self, dataset: str) -> str:
         """Return what index is told of a dataset, as JSON."""
-        unused = {"participants", "source", "split", "ceilings", "truth", "preprocess", "parcellate"}
+        unused = {"fetch", "participants", "source", "split", "ceilings", "truth", "preprocess", "parcellate"}
         return self.config.datasets[dataset].model_dump_json(exclude=unused)
 
     def task_options(self, dataset: str) -> str | None:

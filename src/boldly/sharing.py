@@ -242,10 +242,15 @@ class _Hub:
         """Do nothing."""
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None or isinstance(error, InputError) or kind.__module__.split(".")[0] not in _HUB_MODULES:
+        # Libraries for HTTP change their names with their versions: httpx, httpx2.
+        module = "" if kind is None else kind.__module__.partition(".")[0].rstrip("0123456789")
+        if error is None or isinstance(error, InputError) or module not in _HUB_MODULES:
             return
         lines = str(error).strip().splitlines()
-        remedy = "check name, revision, network and login (hf auth login); HF_ENDPOINT names another hub"
+        remedy = (
+            "check name, revision, network and login (hf auth login); HF_ENDPOINT names another hub; "
+            "if a folder is meant, there is none of this name"
+        )
         text = f"{kind.__name__}: {lines[0] if lines else 'no answer'}"
         raise InputError(Problem(self.repository, "", text, remedy)) from None
 

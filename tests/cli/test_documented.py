@@ -54,3 +54,10 @@ def test_documented_python_runs_on_a_network(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "src")}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert done.stdout.strip() == "(20, 16)", done.stderr
+
+
+def test_arguments_of_several_values_add_up() -> None:
+    decode = ["decode", "--output", "out", "--participant", "01", "02", "--participant", "03"]
+    assert parser().parse_args(decode).participant == ["01", "02", "03"]
+    evaluate = ["evaluate", "--config", "c.yaml", "--experiment", "csm", "--experiment", "linear"]
+    assert parser().parse_args(evaluate).experiment == ["csm", "linear"]

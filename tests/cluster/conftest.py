@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +25,8 @@ Submit = Callable[..., "object"]
 def cluster() -> Iterator[LocalSlurm]:
     """Start a Slurm with the account that the profile names; stop it afterwards, with all its processes."""
     slurm = LocalSlurm()
+    # Those who end the tests end the Slurm as well.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         try:
             slurm.start()
@@ -33,6 +36,7 @@ def cluster() -> Iterator[LocalSlurm]:
         yield slurm
     finally:
         slurm.stop()
+        signal.signal(signal.SIGTERM, before)
     assert not slurm.processes(), "processes of the local Slurm are left"
 
 
@@ -46,7 +50,7 @@ def quickly() -> dict[str, str]:
 def submit(snakemake: Snakemake, cluster: LocalSlurm, quickly: dict[str, str]) -> Snakemake:
     """Return a function that runs Snakemake with the profile slurm in a directory with a config."""
 
-    def run(directory: Path, *arguments: str, status: str = "squeue", **settings: object):
+    def run(directory: Path, *arguments: str, status: str = "sacct", **settings: object):
         command = ["--profile", "slurm", *QUICK, "--slurm-status-command", status, *arguments]
         return snakemake(directory, *command, **quickly, **settings)
 

@@ -1,11 +1,15 @@
 """Jobs that go wrong at the first attempt, as those of the workflow ask for more at the next one."""
 
 
+include: "../../workflow/rules/slurm.smk"
+
+
 rule all:
     input:
         "memory.txt",
         "time.txt",
         "cancelled.txt",
+        "node.txt",
     localrule: True
 
 
@@ -27,7 +31,8 @@ rule time:
         mem_mb=500,
         runtime=lambda wildcards, attempt: attempt,
     shell:
-        "sleep 70 && echo {resources.runtime} > {output}"
+        # At the limit of a minute it is not done; what is written is the limit of the job that is.
+        "sleep $((100 / {resources.runtime} / {resources.runtime})) && squeue -h -j $SLURM_JOB_ID -o %l > {output}"
 
 
 rule cancelled:
@@ -38,6 +43,17 @@ rule cancelled:
         runtime=5,
     shell:
         "sleep 10 && echo done > {output}"
+
+
+rule node:
+    output:
+        "node.txt",
+    resources:
+        mem_mb=500,
+        runtime=5,
+    shell:
+        # The node that it comes to first is broken, which Slurm does not know.
+        "echo $SLURMD_NODENAME >> nodes && [ $(sort -u nodes | wc -l) = 2 ] && touch {output}"
 
 
 rule long:

@@ -25,7 +25,6 @@ ACCOUNTING_PACKAGES = ("slurmdbd", "slurm-wlm-mysql-plugin", "mariadb-server-cor
 # Found by programs that Snakemake starts without the variable SLURM_CONF.
 _CONFIGURATION = Path("/etc/slurm")
 _HOSTS = Path("/etc/hosts")
-_HOSTS_MARK = "# local Slurm of boldly's tests"
 # In the environment of every process that the cluster starts.
 _MARK = "BOLDLY_LOCAL_SLURM"
 _ANSWER_S = 60.0
@@ -177,11 +176,16 @@ class LocalSlurm:
         for name in ("slurm.conf", "gres.conf"):
             if (link := _CONFIGURATION / name).is_symlink() and link.readlink().parent == self.folder:
                 link.unlink()
-        if _HOSTS_MARK in (hosts := _HOSTS.read_text()):
+        if self._hosts_mark in (hosts := _HOSTS.read_text()):
             lines = hosts.splitlines(keepends=True)
             # In place: in containers the file is mounted.
-            _HOSTS.write_text("".join(line for line in lines if _HOSTS_MARK not in line))
+            _HOSTS.write_text("".join(line for line in lines if self._hosts_mark not in line))
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def _hosts_mark(self) -> str:
+        """What marks the line of this Slurm: another one, which cannot start beside it, leaves it alone."""
+        return f"# local Slurm of boldly's tests, {self.folder}"
 
     @property
     def _socket(self) -> str:
@@ -210,7 +214,7 @@ class LocalSlurm:
             (_CONFIGURATION / name).unlink(missing_ok=True)
             (_CONFIGURATION / name).symlink_to(self.folder / name)
         with _HOSTS.open("a") as hosts:
-            hosts.write(f"127.0.0.1 {' '.join(self.nodes)} {_HOSTS_MARK}\n")
+            hosts.write(f"127.0.0.1 {' '.join(self.nodes)} {self._hosts_mark}\n")
 
     def _configuration(self) -> str:
         lines = [

@@ -20,6 +20,11 @@ def _slow_share(*arguments, **settings):
     return _share(*arguments, **settings)
 
 
-if __name__ == "__main__":
+def slow_down() -> None:
+    """Have trainings of this process take their time."""
     loop.learning_rate_share = _slow_share
+
+
+if __name__ == "__main__":
+    slow_down()
     sys.exit(main())

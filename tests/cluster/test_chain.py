@@ -66,7 +66,10 @@ def test_two_nodes_of_two_processes_agree_with_one(
 def test_an_experiment_trains_on_two_nodes(study: Path, submit: Snakemake, cluster: LocalSlurm) -> None:
     """After the test of the chain: nothing but the training is left to be done."""
     devices = "devices={csm: {nodes: 2, gpus: 2}}"
-    run = submit(study, "--config", devices, "--force", "results/models/upstream/csm/model.safetensors")
+    # On a site whose GPUs have a model, as boldly site writes it.
+    asked = [f"pretrain_experiment:{name}" for name in ("slurm_partition=gpu", "gpu_model=fake")]
+    settings = ("--config", devices, "--set-resources", *asked)
+    run = submit(study, *settings, "--force", "results/models/upstream/csm/model.safetensors")
     assert run.returncode == 0, run.stderr[-4000:]
     (log, *_) = sorted(
         (study / "results/logs/slurm/rule_pretrain_experiment").glob("csm/*.log"),

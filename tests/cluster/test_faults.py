@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.cluster
 FAULTS = Path(__file__).with_name("faults.smk")
 
 
-def arguments(directory: Path, *more: str, status: str = "squeue") -> list[str]:
+def arguments(directory: Path, *more: str, status: str = "sacct") -> list[str]:
     """Return a call of Snakemake with the profile of the project and the rules that go wrong."""
     words = [command("snakemake"), "--profile", str(CHECKOUT / "slurm"), "-s", str(FAULTS), "--directory"]
     return [*words, str(directory), *QUICK, "--slurm-status-command", status, *more]
@@ -50,7 +51,7 @@ def wait_for(cluster: LocalSlurm, comment: str) -> str:
     return found[comment]
 
 
-def test_jobs_that_want_memory_or_time_or_are_cancelled_are_submitted_again(
+def test_jobs_that_want_memory_or_time_or_are_cancelled_or_meet_a_bad_node_are_submitted_again(
     tmp_path: Path, cluster: LocalSlurm, quickly: dict[str, str]
 ) -> None:
     def cancel() -> None:
@@ -61,7 +62,9 @@ def test_jobs_that_want_memory_or_time_or_are_cancelled_are_submitted_again(
     assert done.returncode == 0, done.stderr[-4000:]
     # The second attempt asked for more memory, or time.
     assert (tmp_path / "memory.txt").read_text() == "1000\n"
-    assert (tmp_path / "time.txt").read_text() == "2\n"
+    assert (tmp_path / "time.txt").read_text() == "2:00\n"
+    # The second attempt was made on another node.
+    assert sorted((tmp_path / "nodes").read_text().split()) == ["c1", "c2"]
     said = done.stdout + done.stderr
     assert "SLURM status is: 'TIMEOUT'" in said
     assert "SLURM status is: 'CANCELLED" in said
@@ -107,12 +110,26 @@ def test_a_second_workflow_in_the_same_folder_is_refused(
 def test_jobs_go_on_without_the_database_of_accounting(
     tmp_path: Path, cluster: LocalSlurm, quickly: dict[str, str]
 ) -> None:
+    more = ("long.txt", "--config", "seconds=1")
     cluster.stop_accounting()
     try:
-        done = call(arguments(tmp_path, "long.txt", "--config", "seconds=1"), quickly)
+        done = call(arguments(tmp_path, *more, status="squeue"), quickly)
         assert done.returncode == 0, done.stderr[-3000:]
+        # The plugin's default, which asks the database, waits until it is back.
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(call, arguments(tmp_path / "other", *more), quickly)
+            wait_for(cluster, "rule_long")
+            while running(cluster):
+                time.sleep(0.5)
+            time.sleep(5)
+            is_done = waiting.done()
+            cluster.start_accounting()
+            assert waiting.result().returncode == 0, waiting.result().stderr[-3000:]
+            assert not is_done
+            assert "does not answer" in waiting.result().stderr
     finally:
-        cluster.start_accounting()
+        if "slurmdbd" not in cluster.daemons:
+            cluster.start_accounting()
 
 
 @contextmanager

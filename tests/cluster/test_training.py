@@ -1,4 +1,4 @@
-"""Trainings whose Slurm jobs are ended: at the limit, for a more urgent job, by people, by a node that fails."""
+"""Trainings whose Slurm jobs are cancelled, or run on a node that is drained; test_requeue.py has the others."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def weights(data: list, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def train(data: list, cluster: LocalSlurm, tmp_path: Path) -> Train:
     """Return a function that submits the training, slowed down, and returns the number of the job."""
 
-    def submit(minutes: int = 30) -> str:
+    def submit() -> str:
         arguments = launcher.pretrain(data, tmp_path / "model", PretrainOptions.model_validate(OPTIONS))
         script = tmp_path / "job.sh"
         script.write_text(f"#!/bin/sh\nexec srun {shlex.join([sys.executable, str(SLOWLY), *arguments])}\n")
         asked = ["--partition", "gpu", "--account", "default", "--mem", "3000", "--gpus-per-node", "1"]
-        asked += ["--requeue", "--open-mode=append", "--output", str(tmp_path / "log"), "--time", str(minutes)]
+        asked += ["--requeue", "--open-mode=append", "--output", str(tmp_path / "log"), "--time", "30"]
         return cluster.ask("sbatch", "--parsable", *asked, str(script)).strip()
 
     return submit
@@ -88,38 +88,6 @@ def has_checkpoint(folder: Path) -> bool:
     return bool(list(folder.glob("model/checkpoints/checkpoint-*/progress.json")))
 
 
-def test_at_its_time_limit_a_training_is_queued_again_until_it_is_done(
-    train: Train, cluster: LocalSlurm, tmp_path: Path, weights: bytes
-) -> None:
-    job = train(minutes=1)
-    wait(lambda: state(cluster, job) in ("COMPLETED", "FAILED", "TIMEOUT"), "the training ends", 600)
-    log = (tmp_path / "log").read_text()
-    assert state(cluster, job) == "COMPLETED", log[-3000:]
-    again = restarts(cluster, job)
-    assert again >= 1
-    # No saved step is computed twice: each start goes on where the one before it saved.
-    saved = [int(step) for step in re.findall(r"saved at step (\d+) of", log)]
-    assert [int(step) for step in re.findall(r"goes on from step (\d+)", log)] == saved
-    assert len(saved) == again
-    assert (tmp_path / "model/model.safetensors").read_bytes() == weights
-
-
-def test_a_training_makes_way_for_a_more_urgent_job_and_goes_on_after_it(
-    train: Train, cluster: LocalSlurm, tmp_path: Path, weights: bytes
-) -> None:
-    job = train()
-    wait(lambda: has_checkpoint(tmp_path), "a checkpoint")
-    urgent = ["--partition", "urgent", "--account", "default", "--nodes", "2", "--exclusive", "--time", "5"]
-    cluster.ask("sbatch", *urgent, "--output", "/dev/null", "--wrap", "sleep 5")
-    wait(lambda: restarts(cluster, job) == 1, "the training makes way")
-    wait(lambda: state(cluster, job) == "RUNNING", "the training goes on")
-    wait(lambda: state(cluster, job) in ("COMPLETED", "FAILED"), "the training ends", 400)
-    log = (tmp_path / "log").read_text()
-    assert state(cluster, job) == "COMPLETED", log[-3000:]
-    assert re.findall(r"goes on from step (\d+)", log) == re.findall(r"saved at step (\d+) of", log)
-    assert (tmp_path / "model/model.safetensors").read_bytes() == weights
-
-
 def test_a_training_that_is_cancelled_saves_and_stays_cancelled(
     train: Train, cluster: LocalSlurm, tmp_path: Path, weights: bytes
 ) -> None:
@@ -134,27 +102,6 @@ def test_a_training_that_is_cancelled_saves_and_stays_cancelled(
     log = (tmp_path / "log").read_text()
     assert re.search(r"goes on from step \d+", log), log[-3000:]
     assert (tmp_path / "model/model.safetensors").read_bytes() == weights
-
-
-def test_a_training_goes_on_elsewhere_when_its_node_fails(
-    train: Train, cluster: LocalSlurm, tmp_path: Path, weights: bytes
-) -> None:
-    job = train()
-    wait(lambda: has_checkpoint(tmp_path), "a checkpoint")
-    lost = cluster.ask("squeue", "-h", "-j", job, "-o", "%N").strip()
-    cluster.lose_node(lost)
-    try:
-        wait(lambda: state(cluster, job) in ("COMPLETED", "FAILED", "NODE_FAIL"), "the training ends", 400)
-        log = (tmp_path / "log").read_text()
-        assert state(cluster, job) == "COMPLETED", log[-3000:]
-        assert restarts(cluster, job) == 1
-        assert cluster.accounting()[job][-1] != lost
-        assert re.search(r"goes on from step \d+", log)
-        assert (tmp_path / "model/model.safetensors").read_bytes() == weights
-    finally:
-        cluster.start_node(lost)
-        cluster.ask("scontrol", "update", f"NodeName={lost}", "State=RESUME")
-        wait(lambda: lost in cluster.nodes_in("idle"), "the node is back")
 
 
 def test_a_node_that_is_drained_ends_its_training_and_takes_no_other(

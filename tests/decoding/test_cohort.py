@@ -17,11 +17,11 @@ from boldly import Decoder, bids, layout
 from boldly.cli import main
 from boldly.config import DecodeOptions, PreprocessOptions
 from boldly.decoding import package
-from boldly.decoding.cohort import SCORES
+from boldly.decoding.cohort import SCORES, _with_events
 from boldly.decoding.cohort import run as run_cohort
 from boldly.files import read_tsv
 from boldly.provenance import file_sha256
-from boldly.records import InputError, read_scores
+from boldly.records import InputError, Run, read_scores
 from tests.conftest import SPACE, Study, write_image
 from tests.decoding import studies
 
@@ -292,6 +292,82 @@ def test_an_image_without_its_confounds_is_refused(model: Path, people: Study) -
     files.confounds.unlink()
     with pytest.raises(InputError, match="no confounds table"):
         Decoder.from_pretrained(model).decode(files.bold)
+
+
+def test_sidecars_of_the_raw_data_time_the_frames(model: Path, people: Study, tmp_path: Path) -> None:
+    files = people.run("21")
+    table = read_tsv(files.events)
+    table["onset"] += 1
+    table.to_csv(files.events, sep="\t", index=False)
+    sidecar = json.loads(files.sidecar.read_text())
+    files.sidecar.write_text(json.dumps({**sidecar, "SliceTimingCorrected": True}))
+    # Without slice times frame 0 is taken for that of half a repetition time, 1 s: one frame more lies before 7 s.
+    decode(model, people, tmp_path / "before", participants=["21"])
+    raw = files.events.with_name(files.events.name.replace("_events.tsv", "_bold.json"))
+    raw.write_text(json.dumps({"SliceTiming": [0.1, 0.2, 0.3]}))
+    decode(model, people, tmp_path / "after", participants=["21"])
+    before, after = (read_tsv(table_path(tmp_path / name, "21")) for name in ("before", "after"))
+    columns = [name for name in before if str(name).startswith("p_")]
+    assert not np.allclose(before[columns], after[columns])
+    found = Decoder.from_pretrained(model).decode(files.bold, events=files.events)
+    np.testing.assert_allclose(found[columns], after[columns], atol=0.51e-6)
+
+
+def test_an_image_without_its_mask_is_refused_unless_it_is_allowed(model: Path, people: Study) -> None:
+    files = people.run("21")
+    files.mask.unlink()
+    with pytest.raises(InputError, match="no brain mask"):
+        Decoder.from_pretrained(model).decode(files.bold)
+    # In memory there is nothing beside it.
+    with pytest.raises(InputError, match="no brain mask"):
+        Decoder.from_pretrained(model).decode(nib.nifti1.load(files.bold), confounds=files.confounds)
+    assert len(Decoder.from_pretrained(model, allow_mismatch=["mask"]).decode(files.bold))
+
+
+def test_a_folder_without_any_events_is_said(
+    model: Path, people: Study, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in people.bids.glob("sub-*/func/*_events.tsv"):
+        path.unlink()
+    decode(model, people, tmp_path / "out")
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith("2 of 2 runs have no events table in ")
+
+
+def test_events_of_hcp_lie_beside_the_images(tmp_path: Path) -> None:
+    folder = tmp_path / "100307" / "MNINonLinear" / "Results" / "tfMRI_WM_LR"
+    (folder / "EVs").mkdir(parents=True)
+    names = ("session", "acquisition", "direction", "run", "mask", "confounds", "events")
+    fields: dict[str, Any] = {**dict.fromkeys(names, ""), "t_r": 0.72, "n_volumes": 405}
+    image = str(folder / "tfMRI_WM_LR.nii.gz")
+    run = Run(dataset="new", subject="100307", task="WM", space=SPACE, key="k", bold=image, **fields)
+    assert _with_events([run], tmp_path, is_hcp=True)[0].events == str(folder / "EVs")
+    assert not _with_events([run], tmp_path, is_hcp=False)[0].events
+
+
+def test_a_run_that_became_defective_leaves_no_results(model: Path, people: Study, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    decode(model, people, out)
+    people.run("22").mask.unlink()
+    decode(model, people, out, on_error="exclude")
+    assert not table_path(out, "22").exists()
+    assert "22" not in set(read_scores(out / SCORES)["subject"])
+
+
+def test_ways_out_are_those_of_this_command(model: Path, people: Study, tmp_path: Path) -> None:
+    events = people.run("21").events
+    assert events is not None
+    table = pd.read_csv(events, sep="\t")
+    table.loc[0, "trial_type"] = "fcaes"
+    table.to_csv(events, sep="\t", index=False)
+    people.run("22").mask.unlink()
+    said = refused(model, people, tmp_path / "out")
+    assert "drop and rename in a YAML file for --task" in said
+    assert "'fcaes' resembles 'faces'" in said
+    assert "--without-mask whole_image" in said
+    assert "datasets." not in said
+    with pytest.raises(InputError, match="step_s 200 is longer than a window of"):
+        decode(model, people, tmp_path / "other", events=None, step_s=200.0)
 
 
 def test_an_atlas_that_is_left_out_has_to_be_given(

@@ -8,12 +8,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 import yaml
 
 from boldly import Decoder, layout, sharing
+from boldly.config import TaskOptions
 from boldly.decoding import package
 from boldly.decoding.folder import CARD, CONFIG
 from boldly.files import read_tsv
@@ -105,6 +109,7 @@ def test_the_card_says_what_a_reader_of_a_hub_looks_for(decoder: Decoder) -> Non
     for word in ("## Use", "## Input", "## Training", "## Scores", "## Shortcuts", "## Limits", "## Licence"):
         assert word in card
     assert f"**{decoder.about.training.experiment}**" in card
+    assert f"_space-{decoder.contract.space}_desc-preproc_bold.nii.gz" in card
     for baseline in ("chance_uniform", "mean_lda", "linear"):
         assert re.search(rf"\| {baseline} \|", card) or decoder.about.training.experiment == baseline
 
@@ -150,6 +155,68 @@ def test_arrays_that_do_not_fit_are_refused_with_a_way_out(
 ) -> None:
     with pytest.raises(InputError, match=re.escape(words)):
         decoder.predict(X, **options)
+
+
+def test_arrays_of_few_parcels_are_refused_as_images_are(decoder: Decoder) -> None:
+    X = np.random.default_rng(0).normal(size=(2, 10, 16))
+    X[1, :, :4] = np.nan  # 12 of 16 parcels are 75 %, the decoder wants 80 %
+    with pytest.raises(InputError, match=r"array 1: 75% of 16 parcels have a signal, the decoder wants 80%"):
+        decoder.predict(X)
+    own = Decoder.from_pretrained(decoder.folder, allow_mismatch=["coverage"])
+    assert len(own.predict(X)) == 2
+
+
+def with_task(decoder: Decoder, **options: Any) -> Decoder:
+    about = decoder.about.model_copy(update={"task": TaskOptions(delay_s=0, **options)})
+    return Decoder(decoder.folder, about, decoder.contract)
+
+
+def test_trials_shorter_than_those_of_the_training_are_refused(decoder: Decoder) -> None:
+    X = np.random.default_rng(0).normal(size=(10, 16))
+    own = with_task(decoder, minimum_frames=4)
+    with pytest.raises(InputError, match="array 1: 3 frames, the decoder takes trials of at least 4"):
+        own.predict([X, X[:3]])
+    with pytest.raises(InputError, match="array 0: 3 frames, the decoder takes trials of at least 4"):
+        own.decode(X[:3])
+
+
+def test_a_decoder_of_averaged_trials_averages_arrays_too(decoder: Decoder) -> None:
+    own = with_task(decoder, average=True)
+    X = np.random.default_rng(0).normal(size=(2, 10, 16))
+    expected = decoder.predict_proba(X.mean(axis=1, keepdims=True))
+    np.testing.assert_array_equal(own.predict_proba(X), expected)
+    windows = own.decode(np.concatenate(list(X)), window_s=20.0, step_s=20.0)
+    np.testing.assert_allclose(windows["probability"], expected.max(axis=1), atol=1e-7)
+
+
+def test_tables_and_tensors_are_taken_for_arrays(decoder: Decoder) -> None:
+    run = np.random.default_rng(0).normal(size=(60, 16))
+    expected = decoder.predict_proba(run)
+    np.testing.assert_array_equal(decoder.predict_proba(pd.DataFrame(run)), expected)
+    np.testing.assert_array_equal(decoder.predict_proba(torch.from_numpy(run)), expected)
+
+
+@pytest.mark.parametrize(
+    ("windows", "words"),
+    [
+        ({"window_s": -5.0}, "window_s is -5 s"),
+        ({"step_s": 0.0}, "step_s is 0 s"),
+        ({"step_s": 100.0}, "step_s 100 is longer than a window of 20 s: frames are skipped"),
+    ],
+)
+def test_windows_that_are_none_or_skip_frames_are_refused(
+    decoder: Decoder, windows: dict[str, Any], words: str
+) -> None:
+    run = np.random.default_rng(0).normal(size=(60, 16))
+    with pytest.raises(InputError, match=re.escape(words)):
+        decoder.decode(run, **{"window_s": 20.0, **windows})
+
+
+def test_states_that_are_not_those_of_the_weights_are_refused(decoder: Decoder) -> None:
+    about = decoder.about.model_copy(update={"labels": decoder.about.labels[::-1]})
+    other = Decoder(decoder.folder, about, decoder.contract)
+    with pytest.raises(InputError, match=r"its states are state3, .*, those of its classifier state0"):
+        other.predict(np.random.default_rng(0).normal(size=(1, 10, 16)))
 
 
 def test_what_is_refused_can_be_allowed_by_name(decoder: Decoder) -> None:

@@ -116,6 +116,18 @@ def test_a_network_of_boldly_gives_all_its_weights(tmp_path):
     torch.testing.assert_close(started.state_dict(), source.state_dict())
 
 
+def test_a_network_of_another_framework_gives_the_parts_that_both_have(tmp_path):
+    sizes = NetworkConfig("network_bert", n_parcels=24, width=16, layers=2, heads=2)
+    source = build_network(sizes, seed=7)
+    save_network(tmp_path, sizes, source.state_dict(), synthetic.contract(24))
+    started, untrained = (network("sequence_bert", n_parcels=24) for _ in range(2))
+    initialise(started, tmp_path)
+    for part in ("embedder", "decoder", "unembedder"):
+        torch.testing.assert_close(getattr(started, part).state_dict(), getattr(source, part).state_dict())
+    # One hides parcels, the other frames: what stands for them has another shape.
+    torch.testing.assert_close(started.mask_vector, untrained.mask_vector)
+
+
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(InputError, match="no model"):
         initialise(network("csm"), tmp_path)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from boldly.records import InputError
+from boldly.samples.corpus import load_corpus
 from boldly.samples.lfb_shards import write_lfb_shards
 from boldly.samples.pickles import PickleError, load_numbers
 from boldly.samples.shards import read_shard
@@ -63,6 +64,43 @@ def test_a_run_comes_in(tmp_path: Path) -> None:
     assert sample.meta["entities"] == {"sub": "100307", "task": "MOTOR", "run": "1"}
     assert sample.contract.atlas_sha256 == ""
     assert sample.contract.n_parcels == N_PARCELS
+
+
+def test_frames_come_in_c_order_whatever_the_order_of_the_pickle(tmp_path: Path) -> None:
+    sample = read_one(write_run(tmp_path / "a.tar", **{"bold.pyd": pickle.dumps(np.asfortranarray(BOLD))}))
+    assert sample.bold.flags.c_contiguous
+    assert np.array_equal(sample.bold, BOLD)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_parcel_that_is_nan_at_all_frames_is_marked(tmp_path: Path, dtype: type) -> None:
+    """Atlases reach beyond the images of many studies; AAL's cerebellum is often cut off."""
+    bold: np.ndarray = BOLD.astype(dtype)
+    bold[:, [1, 3]] = np.nan
+    sample = read_one(write_run(tmp_path / "a.tar", **{"bold.pyd": pickle.dumps(bold)}))
+    assert sample.meta["marked"] == [1, 3]
+    assert (sample.bold[:, [1, 3]] == 0).all()
+    assert sample.bold.dtype == dtype
+    assert np.array_equal(sample.bold[:, 0], bold[:, 0])
+    assert load_corpus([tmp_path / "a.tar"]).marked[0].nonzero()[0].tolist() == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("value", "where", "message"),
+    [
+        (np.nan, np.s_[4, 2], f"1 values that are nan or infinite, the first is parcel 3 of {N_PARCELS}"),
+        (np.inf, np.s_[:, 0], f"20 values that are nan or infinite, the first is parcel 1 of {N_PARCELS}"),
+        (np.nan, np.s_[:], "values that are nan"),
+    ],
+)
+def test_other_values_that_are_no_numbers_are_refused_with_their_parcel(
+    tmp_path: Path, value: float, where: Any, message: str
+) -> None:
+    bold = BOLD.copy()
+    bold[where] = value
+    with pytest.raises(InputError, match=message) as caught:
+        read_one(write_run(tmp_path / "a.tar", **{"bold.pyd": pickle.dumps(bold)}))
+    assert caught.value.problems[0].entity == RUN
 
 
 def test_an_mdtb_trial_comes_in(tmp_path: Path) -> None:

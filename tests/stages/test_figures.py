@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from docutils.core import publish_parts
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from safetensors.numpy import save_file
@@ -22,6 +23,7 @@ from boldly.records import (
     InputError,
     Run,
     Score,
+    read_scores,
     write_comparisons,
     write_runs,
     write_scores,
@@ -272,15 +274,16 @@ def test_a_carpet_shows_any_run_with_its_motion(tmp_path):
 
 
 def explained(folder: Path, experiment: str, figure: str) -> Path:
-    """The table of stage explain behind a figure: two methods, three states, eight parcels."""
+    """The table of stage explain behind a figure: four methods, three states, eight parcels."""
     rng = np.random.default_rng(1)
-    methods, states = ("integrated_gradients", "occlusion"), ("face", "house", "cat")
-    head: dict[str, Any] = {"dataset": "one", "experiment": experiment}
+    methods = ("integrated_gradients", "occlusion", "patterns", "mean_difference")
+    states = ("face", "house", "cat")
+    head: dict[str, Any] = {"dataset": "demohcp", "experiment": experiment}
     if figure == "explain_maps":
         rows = [
             {**head, "state": state, "method": method, "index": number, "name": f"parcel {number}"}
             | {"value": size, "direction": size}
-            for method in (*methods, "glm")
+            for method in (*methods, "glm", "truth")
             for state in states
             for number, size in enumerate(rng.standard_normal(8).round(4), start=1)
         ]
@@ -288,7 +291,7 @@ def explained(folder: Path, experiment: str, figure: str) -> Path:
         rows = [
             {**head, "method": method, "state": state, "share": share, "accuracy": 0.9 - fall * share}
             | {"low": 0.8 - fall * share, "high": 1 - fall * share}
-            for method, fall in ((methods[0], 0.6), (methods[1], 0.5), ("random", 0.3))
+            for method, fall in zip((*methods, "random"), (0.6, 0.5, 0.45, 0.4, 0.3), strict=True)
             for state in ("all", *states)
             for share in (0.0, 0.25, 0.5, 1.0)
         ]
@@ -532,7 +535,7 @@ def test_decoders_that_may_be_as_good_as_the_best_are_marked(tmp_path):
 def test_maps_beside_each_other_have_the_same_rows(tmp_path):
     paths = [scores(tmp_path, "one"), scores(tmp_path, "two", families=("csm", "other"))]
     figure = picture("downstream_accuracy", paths)
-    one, two = (axes for axes in figure.axes if axes.get_xlabel().startswith("labelled units"))
+    one, two = (axes for axes in figure.axes if axes.get_xlabel().startswith(style.LABELLED))
     assert one.get_ylim() == two.get_ylim()
     assert one.get_yticks().tolist() == two.get_yticks().tolist()
     names = [label.get_text() for label in one.get_yticklabels()]
@@ -707,6 +710,55 @@ def test_names_keep_their_colour_and_differ():
     assert style.colours(["csm"])["csm"] == style.colours(["network_bert", "csm"])["csm"]
     several = style.colours(["csm", "csm_small", "csm_large", "linear"])
     assert len(set(several.values())) == 4
+    together = style.colours(["ensemble", "chosen", "components", "mean_logistic", "linear"])
+    alone = {name: style.colours([name])[name] for name in together}
+    assert alone == together
+    # A second decoder of a network is a shade of it: no other name's colour.
+    mixed = style.colours(["csm", "network_bert", "csm_probe", "network_bert_probe", "chosen", "components"])
+    assert len(set(mixed.values())) == 6
+    assert mixed["csm_probe"] == style.colours(["csm", "csm_probe", "ensemble"])["csm_probe"]
+
+
+@pytest.mark.parametrize("name", ["explain_curves", "explain_maps"])
+def test_figures_of_a_single_explained_decoder_have_no_texts_on_each_other(name, tmp_path):
+    figure = picture(name, [explained(tmp_path, "network_bert", name)])
+    texts = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
+    boxes = [(text.get_text(), text.get_window_extent().padded(-1)) for text in texts]
+    touching = [
+        (a, b) for place, (a, one) in enumerate(boxes) for b, other in boxes[place + 1 :] if one.overlaps(other)
+    ]
+    assert touching == []
+
+
+def test_maps_of_a_decoder_stand_at_equal_distances(tmp_path):
+    figure = picture("explain_maps", [explained(tmp_path, "network_bert", "explain_maps")])
+    lefts = [axes.get_position().x0 for axes in figure.axes[:4]]
+    assert np.ptp(np.diff(lefts)) < 0.01  # of the width of the page
+
+
+def test_quality_says_what_its_colours_mean(tmp_path):
+    runs = run_table(tmp_path, "one", 20, 2, n_excluded=4)
+    paths = [runs, qc_folder(tmp_path / "one", runs)]
+    assert "an excluded run" in words(picture("quality", paths))
+
+
+def test_reliability_shows_what_validation_chose_however_many_networks_there_are(tmp_path):
+    path = predictions(tmp_path, "one", 4)
+    table = read_tsv(path)
+    names = [*(f"csm_{number}" for number in range(8)), "chosen"]
+    write_tsv(path, pd.concat([table[table["experiment"] == "csm"].assign(experiment=name) for name in names]))
+    drawn = draw("downstream_reliability", [path], tmp_path)
+    assert drawn["experiment"].nunique() == 6
+    assert "chosen" in set(drawn["experiment"])
+
+
+def test_small_differences_between_seeds_are_pale(tmp_path):
+    table = read_scores(fits_of_two_seeds(tmp_path, "one"))
+    moved = table.assign(value=0.5 + 0.02 * (table["seed"].astype(str) == table["seed"].astype(str).max()))
+    write_tsv(tmp_path / "two_scores.tsv", moved)
+    figure = picture("downstream_replication", [tmp_path / "two_scores.tsv"])
+    shades = np.array([to_rgb(patch.get_facecolor()) for patch in figure.axes[2].patches])
+    assert shades.min() > 0.6
 
 
 def test_labels_are_moved_apart_and_keep_their_order():

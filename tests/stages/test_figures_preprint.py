@@ -88,7 +88,7 @@ def test_scaling_counts_the_people_of_each_training(tmp_path):
     table = draw("upstream_scaling", inputs("upstream_scaling", tmp_path), tmp_path)
     assert table["people"].tolist() == [5, 10, 20, 40]
     assert (table["exponent"] > 0).all()
-    assert "people^" in words(picture("upstream_scaling", inputs("upstream_scaling", tmp_path / "again")))
+    assert "people$^{-" in words(picture("upstream_scaling", inputs("upstream_scaling", tmp_path / "again")))
 
 
 def test_skill_by_dataset_stands_with_its_repetition_time(tmp_path):
@@ -238,7 +238,7 @@ def test_a_carpet_orders_parcels_by_network(tmp_path):
     index = range(1, n_parcels + 1)
     write_tsv(names, pd.DataFrame({"index": index, "name": [f"p{i}" for i in index], "network": networks}))
     (ordered,) = [axes for axes in picture("carpet", [*paths, names]).axes if "parcels" in axes.get_ylabel()]
-    assert ordered.get_ylabel() == f"{n_parcels} parcels, by network"
+    assert ordered.get_ylabel() == f"{n_parcels} parcels"
     assert [label.get_text() for label in ordered.get_yticklabels()] == ["Default", "Vis"]
     drawn: list[np.ndarray] = []
     for axes in (plain, ordered):

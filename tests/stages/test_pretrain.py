@@ -1,21 +1,28 @@
 import dataclasses
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file
 
 from boldly.config import PretrainOptions
 from boldly.files import read_json, read_tsv, write_json
 from boldly.models.build import build_objective, load_contract, load_network
-from boldly.records import InputError
+from boldly.records import InputError, Problem
+from boldly.samples.corpus import load_corpus
 from boldly.samples.shards import read_shard, write_shard
+from boldly.samples.windows import WindowOptions, Windows
 from boldly.stages import pretrain
 from boldly.training.checkpoints import CheckpointFolder
+from boldly.training.loop import Interrupted
 from boldly.training.processes import Processes
 from boldly.training.validation import UpstreamValidation
 from tests.training import launcher, synthetic
@@ -99,6 +106,18 @@ def test_without_held_out_subjects_the_last_step_counts(data, tmp_path):
     pretrain.run(name="toy", options=options(), data=[(tmp_path / "split.json", shards)], output=tmp_path / "out")
     assert read_json(tmp_path / "out" / "manifest.json")["step"] == 8
     assert (tmp_path / "out" / "eval_history.csv").read_text() == "step,loss\n"
+    # Nobody measured what the blocks add to the forecast, and with one subject it may do harm to others.
+    network: Any = load_network(tmp_path / "out")
+    assert network.share.tolist() == [0.0]
+    batch = {name: value for name, value in _windows_of(shards).items() if name != "valid"}
+    with torch.inference_mode():
+        said, start = network.predict_next(**batch), batch["inputs"] @ network.coupling[0]
+    assert torch.equal(said, start)
+
+
+def _windows_of(shards):
+    corpus = load_corpus([next(iter(sorted(shards.iterdir())))])
+    return Windows(corpus, WindowOptions(8, 8, 4), seed=1, count=4).__getitems__(range(4))
 
 
 def test_shards_of_another_contract_are_refused(data, tmp_path):
@@ -145,6 +164,18 @@ def test_another_experiment_gives_the_first_weights(data, tmp_path):
     assert read_json(tmp_path / "next" / "manifest.json")["initial"].keys() == {"model.safetensors"}
 
 
+@pytest.mark.parametrize("end", [Interrupted(15), InputError(Problem("batch", "toy", "diverged", "look")), None])
+def test_processes_part_however_a_training_ends(data, tmp_path, monkeypatch, end):
+    """One that ends while it is joined to others is aborted now and then, and with it the whole job."""
+    parted = []
+    monkeypatch.setattr(PartialState, "destroy_process_group", lambda self: parted.append(True))
+    if end is not None:
+        monkeypatch.setattr(pretrain, "fit", Mock(side_effect=end))
+    with pytest.raises(type(end)) if end is not None else nullcontext():
+        pretrain.run(name="toy", options=options(keep_untrained=True), data=data, output=tmp_path)
+    assert parted == [True]
+
+
 def test_a_training_that_made_nothing_better_is_refused_and_can_be_kept(data, tmp_path, monkeypatch):
     worse = {"learning_rate": 1.0, "framework": "autoencoding", "warmup_fraction": 0.0}
     with pytest.raises(InputError) as caught:
@@ -163,6 +194,32 @@ def test_a_training_that_made_nothing_better_is_refused_and_can_be_kept(data, tm
     assert manifest["options"]["keep_untrained"] is True
     assert load_network(tmp_path)
     assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(("gain", "level", "told"), [(1, 0, False), (35, 10_000, True), (0.01, 0, True)])
+def test_signals_that_were_not_standardised_are_told(data, tmp_path, caplog, gain, level, told):
+    split, shards = data[0]
+    for shard in sorted(shards.iterdir()):
+        samples = [
+            dataclasses.replace(sample, bold=(gain * sample.bold.astype(np.float32) + level))
+            for sample in read_shard(shard)
+        ]
+        write_shard(tmp_path / "shards" / shard.name, samples)
+    chosen = options(steps=1, keep_untrained=True)
+    pretrain.run(name="toy", options=chosen, data=[(split, tmp_path / "shards")], output=tmp_path / "out")
+    found = [record.getMessage() for record in caplog.records if "z-score runs" in record.getMessage()]
+    assert len(found) == told
+
+
+def test_weights_that_are_no_better_than_zeros_are_told(data, tmp_path, caplog):
+    """Too few steps at a low learning rate: better than the random weights at first, and that is all."""
+    for name, changes in {"short": {"learning_rate": 1e-6}, "long": {"steps": 60, "learning_rate": 1e-2}}.items():
+        chosen = options("autoencoding", keep_untrained=True, **changes)
+        pretrain.run(name=name, options=chosen, data=data, output=tmp_path / name)
+    told = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    (short,) = [message for message in told if "predicting zero" in message]
+    row = pd.read_csv(tmp_path / "short/eval_history.csv").iloc[-1]
+    assert f"short: the weights of step 8 err no less than predicting zero (L1 {row['l1']:.4f}" in short
 
 
 def test_a_start_that_nothing_improves_is_not_passed_off_as_pretrained(data, tmp_path):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -92,6 +93,38 @@ def test_methods_cite_data_atlas_and_software(results: Path) -> None:
     assert "task had been preprocessed with fMRIPrep" in text
     assert "Runs with a mean framewise displacement [@power2012] over 0.5 mm" in text
     assert bibliography.count("{") == bibliography.count("}")
+
+
+def methods_of(results: Path, **sections: Any) -> str:
+    study = resolve(parse(Config, {**finished.CONFIG, **sections}, "test"), CHECKOUT)
+    report.run(results=results, output=Path("report.html"), config=study)
+    return Path("report_methods.md").read_text()
+
+
+def test_methods_say_what_a_trial_was_and_how_decoders_were_trained(results: Path) -> None:
+    said = methods_of(results)
+    assert (
+        "In task, a trial was an event and held the frames from 5 s after its onset to 5 s after its end." in said
+    )
+    assert "Trained by gradient steps were csm scratch (10,000 steps of 64 trials, learning rate 0.0001)." in said
+    assert "marked as not yet in a steady state were left out" in said
+    assert "1,000 random orders of the labels" in said
+
+
+def test_methods_claim_nothing_that_was_not_done(results: Path) -> None:
+    raw = {"detrend": False, "high_pass_hz": None, "standardize": "none"}
+    said = methods_of(
+        results,
+        preprocess={"strategy": []},
+        parcellate=raw,
+        evaluate={"permutations": 0},
+        pretrain={"experiments": {"pca": {"framework": "components", "width": 64}}},
+        adapt={"baselines": ["mean_logistic"], "experiments": {}},
+    )
+    assert "Each run was" not in said
+    assert "random orders" not in said
+    assert "Networks were pretrained" not in said
+    assert "Linear pretraining took 64 principal components of the same runs." in said
 
 
 def test_names_from_the_data_stay_text(results: Path) -> None:

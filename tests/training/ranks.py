@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -60,17 +61,21 @@ def main(folder: Path, stop_rank: int = -1, stop_at: int = -1, options: Any = No
             drawn.append(int(torch.get_rng_state().long().mul(torch.arange(5056)).sum()))
 
     objective.network.embedder.time.register_forward_pre_hook(remember)
-    outcome = fit(
-        objective,
-        windows,
-        chosen,
-        name="toy",
-        validate=UpstreamValidation(Windows(corpus, window_options(chosen, 8), 9, 16), 8, training=corpus),
-        seed=1,
-        folder=folder,
-        deepspeed=chosen.deepspeed,
-        validate_first=True,
-    )
+    try:
+        outcome = fit(
+            objective,
+            windows,
+            chosen,
+            name="toy",
+            validate=UpstreamValidation(Windows(corpus, window_options(chosen, 8), 9, 16), 8, training=corpus),
+            seed=1,
+            folder=folder,
+            deepspeed=chosen.deepspeed,
+            validate_first=True,
+        )
+    finally:
+        # As stage pretrain does: a process that ends while joined to the other may be aborted.
+        PartialState().destroy_process_group()
     write_json(folder / f"seen-{rank}.json", {"drawn": drawn, "types": sorted(types)})
     if rank == 0:
         write_json(folder / "evaluation.json", outcome.eval_rows)

@@ -69,6 +69,16 @@ def test_groups_have_fits_of_their_own_and_unknown_ones_take_what_is_nearest():
     assert torch.equal(fitted["new", 2.0]["var"], whole["all", 2.0]["var"])
 
 
+def test_repetition_times_that_differ_by_rounding_are_one():
+    """A header holds single precision, a JSON 0.72: apart, each run would have a VAR of its own."""
+    t_r = [0.72, float(np.float32(0.72)), 0.72001, 2.0]
+    corpus = dataclasses.replace(study([400] * 4), t_r=np.array(t_r))
+    assert set(corpus.groups) == {("toy", 0.72), ("toy", 2.0)}
+    fitted = fit_forecasts(corpus, corpus.groups)
+    alike = fit_forecasts(dataclasses.replace(corpus, t_r=np.array([0.72] * 3 + [2.0])), corpus.groups)
+    assert torch.equal(fitted["toy", 0.72]["var"], alike["toy", 0.72]["var"])
+
+
 def test_the_ridge_is_larger_where_data_are_few():
     few, many = (fit_forecasts(study([n, n]), [("toy", 2.0)])["toy", 2.0]["var"] for n in (12, 3000))
     assert few.norm() < many.norm()

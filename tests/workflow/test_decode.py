@@ -6,19 +6,23 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.workflow.conftest import TINY, Snakemake
 
 
-def test_each_person_is_a_job_and_a_last_one_scores_them(snakemake: Snakemake, tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_study", [True, False])
+def test_each_person_is_a_job_and_a_last_one_scores_them(
+    snakemake: Snakemake, tmp_path: Path, has_study: bool
+) -> None:
     model, derivatives = tmp_path / "decoder", tmp_path / "fmriprep"
     model.mkdir()
     (model / "config.json").write_text(json.dumps({"layout": "fmriprep"}))
     (model / "contract.json").write_text(json.dumps({"space": "T1w"}))
     for subject in ("01", "02", "03"):
         (derivatives / f"sub-{subject}" / "func").mkdir(parents=True)
-    content = yaml.safe_load(TINY.read_text(encoding="utf-8"))
+    content = yaml.safe_load(TINY.read_text(encoding="utf-8")) if has_study else {}
     content["decode"] = {"clinic": {"model": str(model), "derivatives": str(derivatives)}}
     config = tmp_path / "decode.yaml"
     config.write_text(yaml.safe_dump(content))

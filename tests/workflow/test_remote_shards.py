@@ -13,7 +13,7 @@ from tests.s3 import bucket_of
 from tests.samples.examples import run_sample
 from tests.stages.test_index_remote import record
 from tests.web import serving
-from tests.workflow.conftest import Snakemake
+from tests.workflow.conftest import TINY, Snakemake
 
 MODEL = "results/models/upstream/csm/model.safetensors"
 
@@ -60,3 +60,26 @@ def test_a_bucket_is_trained_on_without_local_shards(snakemake: Snakemake, folde
         run = snakemake(tmp_path, "--cores", "1", config=config)
         assert run.returncode == 0, run.stderr
     assert (tmp_path / MODEL).is_file()
+
+
+def test_images_in_a_bucket_are_fetched_before_index_and_once(
+    snakemake: Snakemake, study: Path, tmp_path: Path
+) -> None:
+    content = yaml.safe_load(TINY.read_text())
+    content["atlas"]["path"] = str(study / content["atlas"]["path"])
+    with bucket_of(study / "study/demo01/derivatives/fmriprep") as address:
+        content["datasets"] = {
+            "demo01": {"role": "upstream", "derivatives": "here", "fetch": {"derivatives": address}}
+        }
+        del content["split"], content["adapt"], content["explain"]
+        config = tmp_path / "config.yaml"
+        config.write_text(yaml.safe_dump(content))
+        dry = snakemake(tmp_path, "--cores", "1", "--dry-run", "split", config=config)
+        assert dry.returncode == 0, dry.stderr
+        run = snakemake(tmp_path, "--cores", "1", "split", config=config)
+        assert run.returncode == 0, run.stderr
+    runs = (tmp_path / "results/index/demo01_runs.tsv").read_text()
+    assert len(runs.splitlines()) - 1 == len(list((study / "study/demo01").rglob("*_desc-preproc_bold.nii.gz")))
+    # Without the server: what is here is not asked for again, and index has seen the files that came.
+    again = snakemake(tmp_path, "--cores", "1", "split", config=config)
+    assert "Nothing to be done" in again.stdout + again.stderr

@@ -34,7 +34,7 @@ if PROBES:
             "../../envs/gpu.yaml"
         threads: 1
         resources:
-            mem_mb=growing(8000),
+            mem_mb=growing(8000, measured="adapt"),
             runtime=1440,
             gpu=0,
         params:
@@ -71,7 +71,7 @@ rule adapt_experiment:
         "../../envs/gpu.yaml"
     threads: 1
     resources:
-        mem_mb=growing(8000),
+        mem_mb=growing(8000, measured="adapt"),
         runtime=1440,
         gpu=0,
     params:

@@ -40,6 +40,7 @@ PROBES = LAYOUT.probes
 OTHER_EXPERIMENTS = "|".join(re.escape(name) for name in ADAPT if name not in PROBES) or "(?!)"
 SHORTEST_WINDOW = LAYOUT.shortest_window
 EXPLAINED = LAYOUT.explained
+FETCHED = [name for name, options in CONFIG.datasets.items() if options.fetch]
 # Packed runs that upstream experiments share, and the datasets that they are of.
 CORPORA = LAYOUT.corpora
 
@@ -53,7 +54,7 @@ if workflow.is_main_process:
 
 wildcard_constraints:
     corpus="|".join(map(re.escape, CORPORA)),
-    dataset="|".join(CONFIG.datasets),
+    dataset="|".join(CONFIG.datasets) or "(?!)",
     subject="[A-Za-z0-9]+",
     stage="|".join(batches.STAGES),
     batch="[0-9]+of[0-9]+",
@@ -87,6 +88,29 @@ def atlas_files():
 def index_atlas(wildcards):
     """The atlas that the images of a dataset are compared with; none for ready-made shards."""
     return atlas_files() if wildcards.dataset in PREPARED else []
+
+
+def fetched(wildcards):
+    """What stands for the files of a dataset that is fetched: only with these it is known what index reads."""
+    return checkpoints.fetch_dataset.get(**wildcards).output if wildcards.dataset in FETCHED else []
+
+
+def fetch_options(wildcards):
+    """What is fetched of a dataset, as JSON, and where it comes from."""
+    used = {
+        "role",
+        "derivatives",
+        "layout",
+        "bids",
+        "space",
+        "image_suffix",
+        "fmriprep",
+        "subjects",
+        "tasks",
+        "fetch",
+    }
+    options = CONFIG.datasets[wildcards.dataset]
+    return options.model_dump_json(include=used | {"task"} if options.role == "downstream" else used)
 
 
 def dataset_options(wildcards):
@@ -132,9 +156,18 @@ def splits_of_same_people(wildcards):
     return LAYOUT.splits_of_same_people(wildcards.dataset)
 
 
-def growing(megabytes):
-    """Resource function: memory that is doubled, tripled ... for a job that is tried again."""
-    return lambda wildcards, attempt: attempt * megabytes
+def growing(amount, measured=None):
+    """Resource function: memory (MB) or minutes, doubled, tripled ... for a job that is tried again.
+
+    Memory is more from the start where jobs of a stage took more in this folder (results/usage).
+    """
+    return lambda wildcards, attempt: attempt * max(amount, _measured_memory(measured))
+
+
+@functools.cache
+def _measured_memory(stage):
+    """MB: half as much again as the largest job of a stage took; 0 where none was measured."""
+    return int(1.5 * max(batches.memory_of_jobs(stage), default=0)) if stage else 0
 
 
 def tables(dataset):
@@ -265,8 +298,18 @@ def dataset_shard_folder(wildcards):
     return LAYOUT.shard_folder(wildcards.dataset)
 
 
+@functools.cache
+def _warn_without_devices():
+    if workflow.is_main_process and workflow.non_local_exec and not CONFIG.devices:
+        logger.warning(
+            "boldly: no devices, so trainings ask for no GPU; --config on the command line replaces the config of a "
+            "profile, with its devices and batches"
+        )
+
+
 def devices(wildcards):
     """What an upstream experiment trains on."""
+    _warn_without_devices()
     found = CONFIG.devices.get(wildcards.experiment) or CONFIG.devices.get("default") or settings.DeviceOptions()
     if PRETRAIN[wildcards.experiment].framework == "components":
         # There is nothing to train, but many sites refuse a job without a GPU in the partition of trainings.
@@ -543,8 +586,8 @@ def decode_parts(wildcards):
     options = CONFIG.decode[wildcards.cohort]
     about = Path(decoder_config(wildcards))
     # Without a decoder Snakemake says that its config.json is missing.
-    is_hcp = about.exists() and json.loads(about.read_text())["layout"] == "hcp"
-    of_layout = hcp.subject_folders if is_hcp else bids.subject_folders
+    layout_ = options.layout or (json.loads(about.read_text())["layout"] if about.exists() else "")
+    of_layout = hcp.subject_folders if layout_ == "hcp" else bids.subject_folders
     folders = of_layout(Path(options.derivatives))
     people = options.participants or [folder.name.removeprefix("sub-") for folder in folders]
     return [f"results/decode/parts/{wildcards.cohort}/sub-{person.removeprefix('sub-')}.done" for person in people]

@@ -27,8 +27,8 @@ rule decode_subject:
         "../../envs/gpu.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         options=decode_options,
         files=decode_files,
@@ -59,8 +59,8 @@ rule decode_cohort:
         "../../envs/gpu.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         options=decode_options,
         cache="results/decode/cache",

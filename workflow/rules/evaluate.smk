@@ -34,8 +34,8 @@ rule evaluate_dataset:
         "../../envs/gpu.yaml"
     threads: 1
     resources:
-        mem_mb=growing(8000),
-        runtime=240,
+        mem_mb=growing(8000, measured="evaluate"),
+        runtime=growing(240),
     params:
         options=options("evaluate"),
         models=dataset_model_folders,

@@ -39,8 +39,8 @@ if EXPLAINED:
             "../../envs/gpu.yaml"
         threads: 1
         resources:
-            mem_mb=8000,
-            runtime=240,
+            mem_mb=growing(8000, measured="explain"),
+            runtime=growing(240),
             gpu=0,
         params:
             options=options("explain"),

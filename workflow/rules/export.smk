@@ -26,7 +26,7 @@ rule export_lfb:
     threads: 1
     resources:
         mem_mb=growing(2000),
-        runtime=30,
+        runtime=growing(30),
     params:
         shard=lambda wildcards: LAYOUT.shard(wildcards.dataset, wildcards.subject),
         folder=lambda wildcards: f"data/lfb/{dataset_role(wildcards)}",
@@ -55,7 +55,7 @@ rule export_bids:
     threads: 1
     resources:
         mem_mb=growing(2000),
-        runtime=30,
+        runtime=growing(30),
     params:
         atlas=options("atlas"),
         timeseries=layout.TIMESERIES,

@@ -30,7 +30,7 @@ rule figure_upstream_data:
         "../../envs/cpu.yaml"
     resources:
         mem_mb=growing(2000),
-        runtime=10,
+        runtime=growing(10),
     params:
         options=options("figures"),
         folders=quality_folders(UPSTREAM),
@@ -64,7 +64,7 @@ rule figure_quality:
         "../../envs/cpu.yaml"
     resources:
         mem_mb=growing(2000),
-        runtime=10,
+        runtime=growing(10),
     params:
         options=options("figures"),
         folders=quality_folders(PREPARED),
@@ -130,7 +130,7 @@ rule figure_carpet_of_run:
         "../../envs/cpu.yaml"
     resources:
         mem_mb=growing(2000),
-        runtime=10,
+        runtime=growing(10),
     params:
         options=options("figures"),
         folders=lambda wildcards: quality_folders([wildcards.dataset]) + LAYOUT.atlas_names(),
@@ -164,7 +164,7 @@ rule figure_upstream_losses:
         "../../envs/cpu.yaml"
     resources:
         mem_mb=growing(2000),
-        runtime=10,
+        runtime=growing(10),
     params:
         options=options("figures"),
         figure=subpath(output.png, basename=True, strip_suffix=".png"),
@@ -309,7 +309,7 @@ rule figure_downstream_trials:
         "../../envs/cpu.yaml"
     resources:
         mem_mb=growing(2000),
-        runtime=10,
+        runtime=growing(10),
     params:
         options=options("figures"),
         revision=REVISIONS["figures"],
@@ -343,7 +343,7 @@ rule figure_downstream:
         "../../envs/cpu.yaml"
     resources:
         mem_mb=growing(2000),
-        runtime=10,
+        runtime=growing(10),
     params:
         options=options("figures"),
         revision=REVISIONS["figures"],
@@ -375,7 +375,7 @@ rule figure_downstream_comparisons:
         "../../envs/cpu.yaml"
     resources:
         mem_mb=growing(2000),
-        runtime=10,
+        runtime=growing(10),
     params:
         options=options("figures"),
         revision=REVISIONS["figures"],
@@ -407,7 +407,7 @@ rule figure_downstream_confusion:
         "../../envs/cpu.yaml"
     resources:
         mem_mb=growing(2000),
-        runtime=10,
+        runtime=growing(10),
     params:
         options=options("figures"),
         figure=subpath(output.png, basename=True, strip_suffix=".png"),
@@ -505,8 +505,8 @@ rule figure_explain:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         options=options("figures"),
         revision=REVISIONS["figures"],

@@ -17,6 +17,7 @@ checkpoint index_dataset:
     """List the runs of a dataset."""
     input:
         atlas=index_atlas,
+        fetched=fetched,
     output:
         runs=layout.RUNS,
         labels=layout.LABELS,
@@ -29,8 +30,8 @@ checkpoint index_dataset:
         "../../envs/cpu.yaml"
     threads: 1
     resources:
-        mem_mb=growing(2000),
-        runtime=60,
+        mem_mb=growing(2000, measured="index"),
+        runtime=growing(60),
     params:
         dataset=dataset_options,
         atlas=options("atlas"),

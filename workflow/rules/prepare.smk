@@ -27,7 +27,7 @@ rule prepare_batch:
         "../../envs/cpu.yaml"
     threads: 1
     resources:
-        mem_mb=growing(4000),
+        mem_mb=growing(4000, measured="prepare"),
         runtime=batch_minutes,
     params:
         role=dataset_role,

@@ -34,7 +34,7 @@ rule pretrain_corpus:
     threads: corpus_threads
     resources:
         mem_mb=corpus_memory,
-        runtime=240,
+        runtime=growing(240),
     params:
         data=corpus_data,
         folder=subpath(output.frames, parent=True),
@@ -62,7 +62,7 @@ rule pretrain_share:
     threads: 4
     resources:
         mem_mb=corpus_memory,
-        runtime=240,
+        runtime=growing(240),
     params:
         data=corpus_data,
         folder=subpath(output[0], parent=True),

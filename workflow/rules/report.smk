@@ -23,8 +23,8 @@ rule report:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         # On standard input: the config of many experiments is longer than an argument may be. What jobs run on
         # changes no page: a study that moves to a cluster keeps its report.

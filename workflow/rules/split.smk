@@ -31,7 +31,7 @@ rule split_dataset:
     threads: 1
     resources:
         mem_mb=growing(1000),
-        runtime=10,
+        runtime=growing(10),
     params:
         role=dataset_role,
         options=split_arguments,

@@ -41,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(
         level=level, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
     )
+    logging.getLogger("accelerate").setLevel(logging.WARNING)  # it tells of every file of a checkpoint
     try:
         args.command(args)
     except InputError as error:

@@ -72,7 +72,12 @@ def command(commands: Commands, name: str, handler: Handler, text: str) -> Parse
 def flag(sub: Arguments, name: str, text: str, **settings: Any) -> None:
     """Add `--name`, which is required unless it has a default or `required=False`."""
     settings = {"required": "default" not in settings, "help": text, **settings}
-    sub.add_argument(f"--{name}", **settings)
+    sub.add_argument(f"--{name}", **several(settings))
+
+
+def several(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings of an argument; one of several values that is given twice takes the values of both."""
+    return {**settings, "action": "extend"} if settings.get("nargs") == "+" else settings
 
 
 def path(sub: Arguments, name: str, text: str, **settings: Any) -> None:

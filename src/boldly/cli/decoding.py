@@ -65,6 +65,14 @@ def add(commands: Commands) -> None:
     )
     path(sub, "atlas", "image of the atlas, where it does not lie in the folder of the decoder", default=None)
     flag(sub, "space", "space of the images, where it is another one than in the training", default=None)
+    flag(sub, "resolution", "entity res of the images, where there are several", default=None)
+    flag(
+        sub,
+        "layout",
+        "how the derivatives are laid out; default: as in the training",
+        choices=["fmriprep", "hcp"],
+        default=None,
+    )
     path(sub, "task", "YAML file that says how events become trials; default: as in the training", default=None)
     flag(sub, "preprocess", "other options of preprocess, as JSON", default=None, metavar="JSON")
     flag(
@@ -84,7 +92,9 @@ def add(commands: Commands) -> None:
     flag(sub, "workers", "runs decoded at the same time; default: one per core", type=int, default=None)
     path(sub, "cache", "folder of projections and fetched atlases; default: the user's cache", default=None)
     sub.add_argument(
-        "--no-summary", action="store_true", help="leave scores and problems.tsv to a last call (parallel jobs)"
+        "--no-summary",
+        action="store_true",
+        help="leave scores.tsv, problems.tsv and dataset_description.json to a last call",
     )
     json_options(sub, section="decode.<name>, for all that is not given otherwise,")
 
@@ -119,6 +129,8 @@ def _decode(args: argparse.Namespace) -> None:
         "tasks": args.bids_task,
         "filters": _filters(args.filter) or None,
         "space": args.space,
+        "resolution": args.resolution,
+        "layout": args.layout,
         "task": _yaml(args.task),
         "preprocess": args.preprocess and _preprocess(args.preprocess),
         "window_s": args.window_s,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from boldly.cli.arguments import Commands, Handler, Parser, command
+from boldly.cli.arguments import Commands, Handler, Parser, command, several
 from boldly.records import InputError
 
 logger = logging.getLogger("boldly")
@@ -56,7 +56,7 @@ class Stage:
         """Add an argument that chooses a part of the study; `required` where there is no config."""
         if required:
             self.needed.append(f"--{name}")
-        self.selectors.add_argument(f"--{name}", help=text, **settings)
+        self.selectors.add_argument(f"--{name}", help=text, **several(settings))
 
     def run(self, args: argparse.Namespace) -> None:
         """Run the stage, or exit with the names of the arguments that lack."""

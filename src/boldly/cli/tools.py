@@ -1,4 +1,4 @@
-"""Tools beside the stages: corpus, simulate, atlas, export, launch, import-weights, inspect."""
+"""Tools beside the stages: corpus, simulate, atlas, fetch, export, launch, import-weights, inspect."""
 
 from __future__ import annotations
 
@@ -47,6 +47,10 @@ def add(commands: Commands) -> None:
     sub = command(commands, "atlas", _atlas, "fetch a published atlas into its cache folder (needs network)")
     flag(sub, "atlas", "config section atlas as JSON", metavar="JSON")
 
+    sub = command(commands, "fetch", _fetch, "bring files of a dataset here, with DataLad or from an S3 bucket")
+    flag(sub, "dataset-options", "the dataset's config section as JSON, with fetch", metavar="JSON")
+    path(sub, "output", "what was fetched (JSON) to write", default=None)
+
     sub = command(commands, "export", _export, "write a subject's prepared data for other tools")
     flag(sub, "layout", "lfb: tars of Learning from Brains; bids: TSV and JSON", choices=["lfb", "bids"])
     path(sub, "input", "shard of the subject (lfb), or its time series (bids)")
@@ -91,10 +95,15 @@ def _check(args: argparse.Namespace) -> None:
     layout = study(args, "index")
     config = layout.config
     print(f"{args.config}: nothing is wrong with it")
-    print(f"  datasets: {', '.join(f'{name} ({options.role})' for name, options in config.datasets.items())}")
-    print(f"  pretrain: {', '.join(config.pretrain.experiments) or 'nothing'}")
-    print(f"  adapt: {', '.join(config.adapt.experiments) or 'nothing'}")
-    print(f"  figures: {', '.join(layout.figures())}")
+    made = {
+        "datasets": [f"{name} ({options.role})" for name, options in config.datasets.items()],
+        "pretrain": config.pretrain.experiments,
+        "adapt": config.adapt.experiments,
+        "figures": layout.figures(),
+        "decode": [f"{name} ({options.model})" for name, options in config.decode.items()],
+    }
+    for name, parts in made.items():
+        print(f"  {name}: {', '.join(parts) or 'nothing'}")
     for warning in config.warnings():
         print(f"  warning: {warning}")
 
@@ -139,6 +148,14 @@ def _atlas(args: argparse.Namespace) -> None:
     from boldly.stages import atlas
 
     atlas.run(atlas=parsed(AtlasOptions, args.atlas, "--atlas"))
+
+
+def _fetch(args: argparse.Namespace) -> None:
+    from boldly.config import DatasetOptions
+    from boldly.stages import fetch
+
+    options = parsed(DatasetOptions, args.dataset_options, "--dataset-options")
+    fetch.run(options=options, output=args.output)
 
 
 def _export(args: argparse.Namespace) -> None:

@@ -14,11 +14,9 @@ from boldly.config.adaptation import (
     ProbeBaseline,
     ReadOut,
 )
+from boldly.config.atlases import ATLASES, AtlasChoice, AtlasOptions
 from boldly.config.datasets import (
-    ATLASES,
     HCP_SPACE,
-    AtlasChoice,
-    AtlasOptions,
     DatasetOptions,
     DownstreamSplitOptions,
     RestOptions,

@@ -33,6 +33,12 @@ class DecodeOptions(Section):
     space: str | None = Field(
         None, description="Space of the images; default: that of the training, any other has to be allowed."
     )
+    resolution: str | None = Field(
+        None, description="The `res` entity of the images (of surfaces `den`), where there are several."
+    )
+    layout: Literal["fmriprep", "hcp"] | None = Field(
+        None, description="How the derivatives are laid out; default: as those of the training."
+    )
     task: TaskOptions | None = Field(
         None, description="How events become trials; default: as in the training of the decoder."
     )

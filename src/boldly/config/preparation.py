@@ -8,7 +8,8 @@ from pydantic import (
     Field,
 )
 
-from boldly.config.datasets import AtlasOptions, DownstreamSplitOptions, TaskOptions, UpstreamSplitOptions
+from boldly.config.atlases import AtlasOptions
+from boldly.config.datasets import DownstreamSplitOptions, TaskOptions, UpstreamSplitOptions
 from boldly.config.sections import Section
 from boldly.config.signals import ParcellateOptions, PreprocessOptions
 

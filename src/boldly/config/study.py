@@ -14,7 +14,8 @@ from pydantic import (
 )
 
 from boldly.config.adaptation import PROBE_BASELINES, AdaptOptions, AdaptSection
-from boldly.config.datasets import SURFACES, AtlasOptions, DatasetOptions, TaskOptions
+from boldly.config.atlases import AtlasOptions
+from boldly.config.datasets import SURFACES, DatasetOptions, TaskOptions
 from boldly.config.decoding import DecodeOptions
 from boldly.config.explanation import ExplainOptions
 from boldly.config.preparation import (
@@ -84,7 +85,9 @@ class Config(Section):
     atlas: AtlasOptions | None = Field(
         None, description="Parcels; not needed where all datasets are ready-made shards."
     )
-    datasets: dict[Name, DatasetOptions] = Field(min_length=1, description="Datasets by name.")
+    datasets: dict[Name, DatasetOptions] = Field(
+        {}, description="Datasets by name; not needed where people are decoded alone (`decode`)."
+    )
     index: IndexOptions = Field(IndexOptions(), description="Stage index.")
     preprocess: PreprocessOptions = Field(PreprocessOptions(), description="Stage preprocess.")
     parcellate: ParcellateOptions = Field(ParcellateOptions(), description="Stage parcellate.")
@@ -103,6 +106,12 @@ class Config(Section):
     devices: dict[ExperimentName, DeviceOptions] = Field(
         {}, description="What upstream experiments train on, by name; `default`: the others."
     )
+
+    @model_validator(mode="after")
+    def _is_for_something(self) -> Self:
+        if not self.datasets and not self.decode:
+            raise ValueError("datasets: none; give at least one, or people to decode (decode)")
+        return self
 
     @model_validator(mode="after")
     def _atlas_for_images(self) -> Self:

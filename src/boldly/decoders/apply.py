@@ -120,6 +120,14 @@ class LoadedFit:
         longest: int = sizes.window_frames
         return longest
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the states, in the order of probabilities."""
+        if self.probe is not None:
+            return self.probe.labels
+        sizes: Any = self.network.sizes  # type: ignore[union-attr]
+        return tuple(sizes.labels)
+
     def encoder(self, name: str) -> nn.Module:
         """Return the network of an encoder."""
         return self._encoders.load(name)[0]

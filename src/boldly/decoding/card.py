@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from boldly.config.datasets import SURFACES
 from boldly.decoding.folder import CARD, About, AtlasReference
 from boldly.files import atomic_path
 from boldly.provenance import Contract
@@ -40,7 +41,7 @@ def write_card(
     parts = [
         _front_matter(about, scores),
         _title(about),
-        _use(about),
+        _use(about, contract),
         _input(about, contract),
         _training(about),
         _scores(about, scores),
@@ -84,7 +85,8 @@ def _title(about: About) -> str:
     )
 
 
-def _use(about: About) -> str:
+def _use(about: About, contract: Contract) -> str:
+    ending = "bold.dtseries.nii" if contract.space == SURFACES else "desc-preproc_bold.nii.gz"
     return (
         "## Use\n\n"
         "```bash\n"
@@ -94,7 +96,7 @@ def _use(about: About) -> str:
         "```python\n"
         "from boldly import Decoder\n"
         f'decoder = Decoder.from_pretrained("{about.name}")\n'
-        'table = decoder.decode("sub-01_task-x_space-MNI152NLin2009cAsym_desc-preproc_bold.nii.gz")\n'
+        f'table = decoder.decode("sub-01_task-x_space-{contract.space}_{ending}")\n'
         "```\n"
     )
 

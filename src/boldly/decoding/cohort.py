@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import boldly
-from boldly import bids
+from boldly import bids, hcp
 from boldly.config import REVISIONS, DatasetOptions, DecodeOptions, EvaluateOptions, IndexOptions
 from boldly.decoding.decoder import PROBABILITY, Decoder
 from boldly.decoding.folder import CONFIG, atlas_options
@@ -47,15 +47,21 @@ PROBLEMS = "problems.tsv"
 _DATASET = "new"
 _BIDS_VERSION = "1.10.0"
 _DECIMALS = 6
+_MOST_LISTED = 5
 # Ways out of index name options of a config; here they are options of the command line.
+_OF_DATASET = re.compile(rf"datasets\.(?:{_DATASET}|<name>)\.(\w+)(: whole_image)?")
 _FLAGS = {
-    f"datasets.{_DATASET}.derivatives": "--derivatives",
-    f"datasets.{_DATASET}.bids": "--events",
-    f"datasets.{_DATASET}.space": "--space",
-    f"datasets.{_DATASET}.subjects": "--participant",
-    f"datasets.{_DATASET}.tasks": "--bids-task",
-    f"datasets.{_DATASET}.filters": "--filter",
-    f"datasets.{_DATASET}.without_mask: whole_image": "--without-mask",
+    "bids": "--events",
+    "subjects": "--participant",
+    "tasks": "--bids-task",
+    "filters": "--filter",
+    "exclude_runs": "--filter",
+}
+_OF_TASK = {
+    "add them to the task's labels, or leave them out with drop, or map them with rename": (
+        "leave them out, or map them to states of the decoder: drop and rename in a YAML file for --task"
+    ),
+    "the task's ": "in a YAML file for --task the option ",
     "(index.on_error: exclude)": "",
 }
 _OTHER_REGRESSION = (
@@ -90,8 +96,8 @@ def run(
     workers : int, optional
         Runs that are decoded at the same time; default: one for each core.
     summary : bool, default=True
-        Whether scores of all that lies in `output`, and the table of problems, are written: left to a last call
-        where several write to the same folder.
+        Whether scores of all that lies in `output`, the table of problems and the description of the dataset are
+        written: left to a last call where several write to the same folder.
 
     Raises
     ------
@@ -102,6 +108,7 @@ def run(
     decoder = Decoder.from_pretrained(
         options.model, atlas=options.atlas, cache=cache, allow_mismatch=options.allow_mismatch
     )
+    decoder.window(options.window_s, options.step_s)
     recipe = decoder.recipe(task=options.task, preprocess=options.preprocess)
     records, problems = find_runs(decoder, options, recipe)
     jobs = [_job(decoder, recipe, options, record, output) for record in records]
@@ -109,13 +116,13 @@ def run(
     if len(todo) < len(jobs):
         logger.info("%d of %d runs are decoded already, unchanged", len(jobs) - len(todo), len(jobs))
     for number, (job, found) in enumerate(_decode_all(decoder, recipe, options, todo, workers or _cores()), 1):
-        if found:
-            job.remove()
         problems += found
         outcome = f"defective: {found[0].message}" if found else str(job.table)
         logger.info("%d/%d %s: %s", number, len(todo), job.record.key, outcome)
-    write_json(output / "dataset_description.json", _description(decoder, options))
+    for problem in problems:
+        _remove(decoder, output, problem.entity)
     if summary:
+        write_json(output / "dataset_description.json", _description(decoder, options))
         write_problems(output / PROBLEMS, problems)
         summarise(decoder, output)
     if problems and options.on_error == "stop":
@@ -143,13 +150,16 @@ def find_runs(decoder: Decoder, options: DecodeOptions, recipe: Recipe) -> tuple
     dataset = DatasetOptions(
         role="upstream",
         derivatives=options.derivatives,
-        layout=decoder.about.layout,
+        # Its sidecars say what those of the derivatives may not: repetition times, slice times.
+        bids=options.events,
+        layout=options.layout or decoder.about.layout,
         image_suffix=decoder.about.image_suffix,
         fmriprep=options.fmriprep,
         subjects=options.participants,
         tasks=options.tasks,
         filters=options.filters,
         space=space,
+        resolution=options.resolution,
         without_mask=options.without_mask,
     )
     atlas = atlas_options(decoder.folder, decoder.about, decoder.image, decoder.cache / "atlas")
@@ -180,10 +190,13 @@ def find_runs(decoder: Decoder, options: DecodeOptions, recipe: Recipe) -> tuple
         for record in records
         if record.status == "excluded"
     ]
-    return (usable if options.events is None else _with_events(usable, Path(options.events))), problems
+    if options.events is not None:
+        usable = _with_events(usable, Path(options.events), is_hcp=dataset.layout == "hcp")
+    return usable, problems
 
 
-def _with_events(records: Sequence[Run], folder: Path) -> list[Run]:
+def _with_events(records: Sequence[Run], folder: Path, *, is_hcp: bool) -> list[Run]:
+    """Return runs with the path of their events: tables of a BIDS folder, of HCP also folders beside images."""
     try:
         tables = events_tables(folder, _DATASET, {record.subject for record in records})
     except InputError as error:
@@ -192,17 +205,30 @@ def _with_events(records: Sequence[Run], folder: Path) -> list[Run]:
     for record in records:
         entities = {key: getattr(record, name) for name, key in bids.RUN_ENTITIES.items() if getattr(record, name)}
         best = bids.best_match(tables[record.subject], entities)
-        if len(best) != 1:
-            logger.info("%s: no events table: sliding windows", record.key)
+        beside = hcp.events_folder(Path(record.bold).parent)
+        if is_hcp and len(best) != 1 and beside.is_dir():
+            best = [beside]
         found.append(replace(record, events=str(best[0]) if len(best) == 1 else ""))
+    without = [record.key for record in found if not record.events]
+    if without:
+        message = "%d of %d runs have no events table in %s, so that sliding windows are decoded: %s"
+        logger.warning(message, len(without), len(found), folder, _listed(without))
     return found
+
+
+def _listed(keys: Sequence[str]) -> str:
+    """Name some runs, few in number."""
+    return ", ".join(keys[:_MOST_LISTED]) + (", ..." if len(keys) > _MOST_LISTED else "")
 
 
 def _translated(problem: Problem) -> Problem:
     """Put a way out into the terms of the command line."""
-    remedy = problem.remedy
-    for words, option in _FLAGS.items():
-        remedy = remedy.replace(words, option)
+    remedy = _OF_DATASET.sub(
+        lambda found: _FLAGS.get(found[1], f"--{found[1].replace('_', '-')}") + (found[2] or "").replace(":", ""),
+        problem.remedy,
+    )
+    for words, others in _OF_TASK.items():
+        remedy = remedy.replace(words, others)
     if "preprocess." in remedy:
         remedy = _OTHER_REGRESSION
     return replace(problem, remedy=remedy.strip())
@@ -245,16 +271,10 @@ class Job:
             return False
         return bool(known == self.signature) and self.table.exists() and self.picture.exists()
 
-    def remove(self) -> None:
-        """Remove what an earlier version of the run left: it would pass for the result of this one."""
-        for path in (bids.sidecar(self.table), self.table, self.picture):
-            path.unlink(missing_ok=True)
-
 
 def _job(decoder: Decoder, recipe: Recipe, options: DecodeOptions, record: Run, output: Path) -> Job:
     entities = {key: getattr(record, name) for name, key in bids.RUN_ENTITIES.items()}
-    label = re.sub("[^A-Za-z0-9]", "", decoder.about.name)
-    stem = f"{bids.run_prefix(entities)}_space-{record.space}_desc-{label}_decoding"
+    stem = f"{bids.run_prefix(entities)}_space-{record.space}_{_ending(decoder)}"
     subject = output / f"sub-{record.subject}"
     folder = subject / f"ses-{record.session}" if record.session else subject
     files = [record.bold, record.mask, record.confounds, record.events]
@@ -274,6 +294,19 @@ def _job(decoder: Decoder, recipe: Recipe, options: DecodeOptions, record: Run, 
     }
     signature = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return Job(record, folder / "func" / f"{stem}.tsv", subject / "figures" / f"{stem}.png", signature)
+
+
+def _ending(decoder: Decoder) -> str:
+    return f"desc-{re.sub('[^A-Za-z0-9]', '', decoder.about.name) or 'decoder'}_decoding"
+
+
+def _remove(decoder: Decoder, output: Path, key: str) -> None:
+    """Remove what an earlier call left of a run that is defective now: it would pass for the new result."""
+    dataset, _, prefix = key.partition("_")
+    if dataset == f"ds-{_DATASET}" and prefix:
+        subject = prefix.partition("_")[0]
+        for path in output.glob(f"{subject}/**/{prefix}_space-*_{_ending(decoder)}.*"):
+            path.unlink(missing_ok=True)
 
 
 def _stamp(path: str) -> list[Any]:
@@ -459,18 +492,16 @@ def summarise(decoder: Decoder, output: Path) -> None:
         rows = [replace(row, flag=flag) for row in rows]
     write_scores(output / SCORES, [*uniform_guessing(trials, dataset), *rows])
     people = len(set(trials.subjects))
-    logger.info(
-        "%d trials of %d people: %s", len(whole), people, "; ".join(summary_line(r) for r in rows if is_summary(r))
-    )
+    of = "1 person" if people == 1 else f"{people} people"
+    logger.info("%d trials of %s: %s", len(whole), of, "; ".join(summary_line(r) for r in rows if is_summary(r)))
 
 
 def _decoded_trials(decoder: Decoder, output: Path) -> tuple[dict[str, pd.DataFrame], int]:
     """Return the decoded trials by run, and the number of runs that were in the training."""
-    label = re.sub("[^A-Za-z0-9]", "", decoder.about.name)
     checksum = _checksum(decoder)
     tables: dict[str, pd.DataFrame] = {}
     seen = 0
-    for path in sorted(output.glob(f"sub-*/**/func/*_desc-{label}_decoding.tsv")):
+    for path in sorted(output.glob(f"sub-*/**/func/*_{_ending(decoder)}.tsv")):
         try:
             about = read_json(bids.sidecar(path))
         except (OSError, ValueError):

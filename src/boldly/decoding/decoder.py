@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import nibabel as nib
 import numpy as np
@@ -24,6 +24,7 @@ from boldly.decoding.preparation import (
     array_samples,
     check_scaling,
     corpus_of,
+    has_signal,
     samples_of,
     series_of,
     trials_of_run,
@@ -49,6 +50,13 @@ if TYPE_CHECKING:
 
 Image = str | Path | nib.Nifti1Image
 Signals = NDArray[np.floating[Any]]
+
+
+class ArrayLike(Protocol):
+    """A table of pandas, a tensor: what numpy takes for an array."""
+
+    def __array__(self, *arguments: Any, **options: Any) -> NDArray[Any]: ...
+
 
 # Prefix of the columns of a table that hold probabilities.
 PROBABILITY = "p_"
@@ -111,7 +119,8 @@ class Decoder:
             Folder of projections from voxels to parcels and of fetched atlases; default: ``boldly`` in the user's
             cache folder.
         allow_mismatch : collection of str, optional
-            Fields of the contract in which data may differ; also "t_r" and "coverage".
+            Fields of the contract in which data may differ; also "t_r" and "coverage". "mask": images without a
+            brain mask are taken whole.
         check : bool, default=True
             Whether the checksums of all files are compared.
 
@@ -140,17 +149,25 @@ class Decoder:
         Raises
         ------
         InputError
-            For missing or damaged files, and where torch is needed and not installed.
+            For missing or damaged files, states that are not those of config.json, and where torch is needed and
+            not installed.
         """
         from boldly.decoders.apply import LoadedFit
 
         try:
-            return LoadedFit(self.folder, folders.FIT)
+            loaded = LoadedFit(self.folder, folders.FIT)
         except ModuleNotFoundError as error:
             message = f"its networks need {error.name}, which is not installed"
             raise InputError(
                 Problem(str(self.folder), self.about.name, message, "pip install 'boldly[decode]'")
             ) from error
+        if list(loaded.labels) != self.about.labels:
+            message = f"its states are {', '.join(self.about.labels)}, those of its classifier "
+            message += ", ".join(loaded.labels)
+            raise InputError(
+                Problem(str(self.folder / folders.CONFIG), self.about.name, message, folders.ANOTHER_COPY)
+            )
+        return loaded
 
     @cached_property
     def seen(self) -> set[str]:
@@ -211,7 +228,9 @@ class Decoder:
         allowed = {*self.allow_mismatch, *(("t_r_s",) if contract.t_r_s is None else ())}
         check_same(self.contract, contract, where, self.about.name, allowed)
 
-    def predict_proba(self, X: Sequence[Signals] | Signals | Image, **of_run: Any) -> NDArray[np.float32]:
+    def predict_proba(
+        self, X: Sequence[Signals] | Signals | ArrayLike | Image, **of_run: Any
+    ) -> NDArray[np.float32]:
         """Return the probability of each state.
 
         Parameters
@@ -230,7 +249,7 @@ class Decoder:
         table = self.decode(X, **of_run)
         return table[[f"{PROBABILITY}{name}" for name in self.classes_]].to_numpy(np.float32)
 
-    def predict(self, X: Sequence[Signals] | Signals | Image, **of_run: Any) -> NDArray[Any]:
+    def predict(self, X: Sequence[Signals] | Signals | ArrayLike | Image, **of_run: Any) -> NDArray[Any]:
         """Return the most probable state of each trial, or window of a run; parameters as for `predict_proba`.
 
         Returns
@@ -242,7 +261,7 @@ class Decoder:
 
     def decode(
         self,
-        X: Sequence[Signals] | Signals | Image,
+        X: Sequence[Signals] | Signals | ArrayLike | Image,
         *,
         t_r: float | None = None,
         confounds: Path | str | None = None,
@@ -256,7 +275,8 @@ class Decoder:
         Parameters
         ----------
         X : sequence of ndarray (T, P), ndarray (R, T, P), ndarray (T, P), image or path
-            Several arrays are trials, one row each. One array (T, P) is a run of cleaned signals. An image, or the
+            Several arrays are trials, one row each. One array (T, P), or a table of pandas, is a run of cleaned
+            signals. An image, or the
             path of one, is a preprocessed run (``*_desc-preproc_bold.nii.gz``), which is cleaned with the options
             of the training.
         t_r : float, optional
@@ -284,6 +304,8 @@ class Decoder:
         """
         if isinstance(X, str | Path | nib.Nifti1Image):
             return self._decode_image(X, t_r, confounds, mask, events, window_s, step_s)
+        # Tables of pandas and tensors are arrays too.
+        X = np.asarray(X) if hasattr(X, "__array__") else X
         t_r = self._t_r(t_r)
         if isinstance(X, np.ndarray) and X.ndim == 2:
             self._check_arrays([X])
@@ -299,9 +321,30 @@ class Decoder:
         return self._rows(probabilities)
 
     def window(self, window_s: float | None = None, step_s: float | None = None) -> tuple[float, float]:
-        """Return length of sliding windows and their distance, s, where they are not given."""
-        length_s = window_s or self.about.window_s
-        return length_s, step_s or length_s / 4
+        """Return length of sliding windows and their distance, s, where they are not given.
+
+        Raises
+        ------
+        InputError
+            For windows that are none, or leave out frames between them.
+        """
+        length_s = self.about.window_s if window_s is None else window_s
+        step_s = length_s / 4 if step_s is None else step_s
+        message = next(
+            (
+                f"{name} is {value:g} s"
+                for name, value in (("window_s", length_s), ("step_s", step_s))
+                if value <= 0
+            ),
+            f"step_s {step_s:g} is longer than a window of {length_s:g} s: frames are skipped"
+            if step_s > length_s
+            else "",
+        )
+        if message:
+            raise InputError(
+                Problem("windows", self.about.name, message, "give a step from 0 s to a whole window")
+            )
+        return length_s, step_s
 
     def corpus(self, trials: Sequence[Signals], t_r: float | None = None) -> Corpus:
         """Return trials, arrays (T, P), as the classifiers and networks of the decoder take them."""
@@ -382,8 +425,16 @@ class Decoder:
         return pd.concat([table, pd.DataFrame(columns)], axis=1)
 
     def _samples(self, trials: Sequence[Signals], t_r: float) -> list[Sample]:
-        dtype = self.about.shard.dtype
-        return array_samples(trials, t_r=t_r, labels=self.about.labels, contract=self.contract, dtype=dtype)
+        about = self.about
+        average = about.task is not None and about.task.average
+        return array_samples(
+            trials,
+            t_r=t_r,
+            labels=about.labels,
+            contract=self.contract,
+            dtype=about.shard.dtype,
+            average=average,
+        )
 
     def _t_r(self, t_r: float | None) -> float:
         low, high = self.about.t_r_s
@@ -398,21 +449,30 @@ class Decoder:
         return found
 
     def _check_arrays(self, arrays: Sequence[Signals]) -> None:
-        expected = self.contract.n_parcels
-        wrong = [
-            Problem(
-                f"array {number}",
-                self.about.name,
-                f"shape {array.shape}, the decoder takes (frames, {expected})",
-                f"give the signals of the {expected} parcels of {self.contract.atlas}, one row per frame",
-            )
-            for number, array in enumerate(arrays)
-            if array.ndim != 2 or array.shape[1] != expected or not len(array)
-        ]
+        expected, about = self.contract.n_parcels, self.about
+        fewest = 1 if about.task is None else about.task.fewest_frames
+        wrong = []
+        for number, array in enumerate(arrays):
+            message, remedy = "", ""
+            if array.ndim != 2 or array.shape[1] != expected or not len(array):
+                message = f"shape {array.shape}, the decoder takes (frames, {expected})"
+                remedy = f"give the signals of the {expected} parcels of {self.contract.atlas}, one row per frame"
+            elif len(array) < fewest:
+                message = f"{len(array)} frames, the decoder takes trials of at least {fewest}"
+                remedy = "leave it out, or give longer trials"
+            elif (share := has_signal(array).mean()) < about.least_covered and not self._allows("coverage"):
+                message = f"{share:.0%} of {expected} parcels have a signal, "
+                message += f"the decoder wants {about.least_covered:.0%}"
+                remedy = "leave it out, or accept it with allow_mismatch=['coverage']"
+            if message:
+                wrong.append(Problem("arrays", f"array {number}", message, remedy))
         if wrong:
             raise InputError(wrong)
-        if "standardize" not in self.allow_mismatch:
+        if not self._allows("standardize"):
             check_scaling(arrays, self.contract, "arrays")
+
+    def _allows(self, field: str) -> bool:
+        return field in self.allow_mismatch
 
     def _decode_image(
         self,
@@ -433,6 +493,10 @@ class Decoder:
         record = image_record(
             path, space=self.contract.space, t_r=t_r, confounds=confounds, mask=mask, events=events
         )
+        if self.contract.mask and not record.mask and not self._allows("mask"):
+            message = "no brain mask beside the image; the decoder was trained on signals inside of one"
+            remedy = "give mask=..., or let the whole image count as brain with allow_mismatch=['mask']"
+            raise InputError(Problem(record.bold, record.key, message, remedy))
         return self.decode_run(record, self.recipe(), window_s=window_s, step_s=step_s)
 
 
@@ -491,9 +555,12 @@ def image_record(
         raise InputError(Problem(str(path), path.name, str(error), error.remedy)) from None
     key = bids.run_key("run", found)
     files = RunFiles(found, key, image=path)
-    # The folder that holds those of the subjects.
-    roots = [folder.parent for folder in path.parents if folder.name == f"sub-{found.get('sub', '')}"]
-    times = Times(roots, [])
+    # The folders that hold those of the subjects, of derivatives and of raw data.
+    roots, raw = (
+        [folder.parent for folder in file.parents if folder.name == f"sub-{found.get('sub', '')}"]
+        for file in (path, Path(events or ""))
+    )
+    times = Times(roots, raw)
     step, wrong = (t_r, []) if t_r is not None else times.of(files, path, header)
     start, misplaced = times.start(files, path, step, header.n_volumes) if not wrong else (0.0, [])
     if wrong or misplaced:

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -47,7 +48,7 @@ SCORES = "scores.tsv"
 COMPARISONS = "comparisons.tsv"
 SEEN = "seen.json"
 
-FORMAT = 1
+ANOTHER_COPY = "give a folder that `boldly package` wrote, or copy it again"
 
 
 class AtlasReference(Section):
@@ -133,20 +134,28 @@ def read_about(folder: Path | str, *, check: bool = True) -> tuple[About, Contra
     """
     folder = Path(folder)
     path = folder / CONFIG
-    remedy = "give a folder that `boldly package` wrote, or copy it again"
     try:
         text = path.read_text(encoding="utf-8")
+        content = dict(json.loads(text))
         contract = Contract.from_json((folder / CONTRACT).read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(Problem(str(folder), "", f"not the folder of a decoder: {error}", remedy)) from None
-    about = parse(About, text, str(path))
+        raise InputError(Problem(str(folder), "", f"not the folder of a decoder: {error}", ANOTHER_COPY)) from None
+    if content.get("format", 1) != 1:
+        message = (
+            f"layout {content['format']} of the folder, this version of boldly ({boldly.__version__}) reads 1"
+        )
+        raise InputError(Problem(str(path), "", message, "update boldly, or ask for the folder in this layout"))
+    try:
+        about = parse(About, text, str(path))
+    except InputError as error:
+        raise InputError([dataclasses.replace(one, remedy=ANOTHER_COPY) for one in error.problems]) from None
     problems = []
     for name, sha256 in about.files.items() if check else ():
         if not (folder / name).is_file():
-            problems.append(Problem(str(folder / name), about.name, "no such file", remedy))
+            problems.append(Problem(str(folder / name), about.name, "no such file", ANOTHER_COPY))
         elif file_sha256(folder / name) != sha256:
             message = "its checksum is not the one in config.json: the file was changed, or not wholly copied"
-            problems.append(Problem(str(folder / name), about.name, message, remedy))
+            problems.append(Problem(str(folder / name), about.name, message, ANOTHER_COPY))
     if problems:
         raise InputError(problems)
     return about, contract

@@ -150,7 +150,7 @@ def run(
         write_about(temporary, about, contract)
         write_card(temporary, about, contract, scores, comparisons)
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
-    logger.info("%s: %s, %.1f MB", about.name, output, size / 1e6)
+    logger.info("%s: %s, %s", about.name, output, f"{size / 1e6:.1f} MB" if size > 1e6 else f"{size / 1e3:.0f} kB")
     return about
 
 

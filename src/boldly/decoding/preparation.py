@@ -228,8 +228,20 @@ def corpus_of(samples: Sequence[Sample], where: str) -> Corpus:
     return collected.corpus(frames, [where])
 
 
+def has_signal(data: np.ndarray) -> np.ndarray:
+    """Tell for each parcel of an array (T, P) whether it has a value that is not zero and not nan."""
+    there: np.ndarray = (np.isfinite(data) & (data != 0)).any(axis=0)
+    return there
+
+
 def array_samples(
-    trials: Sequence[np.ndarray], *, t_r: float, labels: Sequence[str], contract: Contract, dtype: str
+    trials: Sequence[np.ndarray],
+    *,
+    t_r: float,
+    labels: Sequence[str],
+    contract: Contract,
+    dtype: str,
+    average: bool = False,
 ) -> list[Sample]:
     """Return trials that are given as arrays of cleaned parcel signals as samples.
 
@@ -245,16 +257,20 @@ def array_samples(
         How the signals came about.
     dtype : str
         Number type that the decoder's samples were stored with.
+    average : bool, default=False
+        Whether the decoder takes the mean of a trial's frames, as one frame.
     """
     samples = []
     nothing, one = np.zeros(contract.n_parcels, np.float32), np.ones(contract.n_parcels, np.float32)
     for number, trial in enumerate(trials):
         data = np.array(trial, dtype=np.float32)
-        marked = ~(np.isfinite(data) & (data != 0)).any(axis=0)
+        marked = ~has_signal(data)
         data[:, marked] = 0
         if not np.isfinite(data).all():
             message = f"trial {number} has values that are no finite numbers"
             raise InputError(Problem("trials", str(number), message, "fill them, or leave the trial out"))
+        if average:
+            data = data.mean(axis=0, keepdims=True, dtype=np.float64)
         meta = {
             "dataset": "arrays",
             "subject": "",

@@ -170,8 +170,9 @@ def load_config(folder: Path | str) -> NetworkConfig:
     path = Path(folder) / CONFIG
     try:
         content = read_json(path)
-        # Older models say horizons in frames, which they keep.
-        sequences = {name: tuple(content.get(name, ())) for name in ("labels", "horizons_s", "horizons")}
+        # Models of earlier versions have a field for horizons in frames.
+        content.pop("horizons", None)
+        sequences = {name: tuple(content.get(name, ())) for name in ("labels", "horizons_s")}
         groups = tuple((str(dataset), float(t_r)) for dataset, t_r in content.get("groups", ()))
         config = NetworkConfig(**{**content, **sequences, "groups": groups})
         if config.framework not in FRAMEWORKS.get(config.variant, {}):

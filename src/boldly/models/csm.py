@@ -51,7 +51,8 @@ class CausalNetwork(Network):
     What the blocks add is fitted to training subjects, and with few of them it may do harm to others. Of the kept
     weights it is therefore multiplied, in each group, with the share from 0 to 1 that errs least on the validation
     subjects (`CausalModeling.settle`): shrinkage, its strength chosen on held-out data. With share 0 the forecast
-    is that before the first step. The hidden states, which decoders read, stay as they are.
+    is that before the first step, as it is without any validation subject. The hidden states, which decoders read,
+    stay as they are.
     """
 
     def __init__(self, sizes: NetworkConfig) -> None:
@@ -65,14 +66,9 @@ class CausalNetwork(Network):
             n_groups = max(1, len(sizes.groups))
             self.coupling = nn.Parameter(torch.zeros(n_groups, *2 * [sizes.n_parcels]), requires_grad=False)
             self.share = nn.Parameter(torch.ones(n_groups), requires_grad=False)
-            self.register_buffer("ahead", _any_targets(len(self.horizons), sizes.n_parcels))
+            self.register_buffer("ahead", _any_targets(len(sizes.horizons_s), sizes.n_parcels))
             self.ahead: Tensor
-            self.coming = small_linear(sizes.width, self.ahead.shape[2]) if self.horizons else None
-
-    @property
-    def horizons(self) -> tuple[float, ...]:
-        """Times ahead of the coming frames, s; of older models frames."""
-        return self.sizes.horizons_s or self.sizes.horizons
+            self.coming = small_linear(sizes.width, self.ahead.shape[2]) if sizes.horizons_s else None
 
     def start_targets(self, ahead: NDArray[np.floating]) -> None:
         """Set what is said of coming frames; a decoder says nothing.
@@ -232,8 +228,9 @@ class CausalModeling(Objective):
         mean = {"forecast_share": float(np.mean(list(shares.values())))}
         return {**sums, "l1": l1.tolist(), "loss": (loss + l1).tolist()}, {**mean, **shares}
 
-    def settle(self, weights: Weights, row: Row) -> Weights:
-        """Keep the chosen shares of what the blocks add to the forecasts."""
+    def settle(self, weights: Weights, row: Row | None) -> Weights:
+        """Keep the chosen shares of what the blocks add to the forecasts; nothing of it where nobody validates."""
+        row = {"forecast_share": 0.0} if row is None else row
         mean = row.get("forecast_share", 1.0)
         places = range(max(1, len(self.network.sizes.groups)))
         shares = [row.get(self._share_name(place), mean) for place in places]
@@ -264,10 +261,7 @@ class CausalModeling(Objective):
 
     def _frames_ahead(self, t_r: Tensor) -> list[Tensor]:
         """Return how many frames ahead each horizon lies in each window (B,)."""
-        sizes = self.network.sizes
-        if not sizes.horizons_s:
-            return [torch.full_like(t_r, ahead, dtype=torch.long) for ahead in sizes.horizons]
-        return [torch.round(ahead / t_r).long().clamp_min(1) for ahead in sizes.horizons_s]
+        return [torch.round(ahead / t_r).long().clamp_min(1) for ahead in self.network.sizes.horizons_s]
 
 
 def _any_targets(n_horizons: int, n_parcels: int) -> Tensor:

@@ -13,12 +13,16 @@ from transformers import BertModel, GPT2Model
 
 from boldly.files import read_json
 from boldly.models.build import CONFIG, WEIGHTS, load_weights, transfer
+from boldly.models.network import NetworkConfig
 from boldly.records import InputError, Problem
 
 _MODELS: dict[type[nn.Module], str] = {GPT2Model: "gpt2", BertModel: "bert"}
 _BIN = "pytorch_model.bin"
 # Of CSM: what is fitted to the runs of each training, not learned.
 _FITTED = ("coupling", "share", "ahead")
+# Parts that all frameworks of boldly share. Other weights belong to an objective, such as what stands for hidden
+# frames or parcels.
+_SHARED = ("embedder.", "decoder.", "unembedder.")
 # Vectors of words: there are none here.
 _WORDS = ("wte.weight", "embeddings.word_embeddings.weight")
 # Vectors of positions (of the faithful networks alone): the first ones are taken.
@@ -35,10 +39,10 @@ def initialise(network: nn.Module, folder: Path | str) -> None:
     network : nn.Module
         A network to pretrain.
     folder : Path or str
-        A model folder of boldly with the same sizes (all weights of the same name are taken, of another framework
-        those of the shared parts), or a folder of GPT-2 (for csm) or BERT (for sequence_bert, network_bert) as
-        Transformers saves it, which gives the first layers as the supplement of Thomas et al. 2022 does; the
-        maps from and to parcels start untrained.
+        A model folder of boldly with the same sizes (all weights of the same framework are taken, of another one
+        those of embedder, decoder and unembedder), or a folder of GPT-2 (for csm) or BERT (for sequence_bert,
+        network_bert) as Transformers saves it, which gives the first layers as the supplement of Thomas et al.
+        2022 does; the maps from and to parcels start untrained.
 
     Raises
     ------
@@ -53,8 +57,14 @@ def initialise(network: nn.Module, folder: Path | str) -> None:
             Problem(str(folder / CONFIG), "", f"no model: {error}", "correct pretrain's initialise")
         ) from None
     if "model_type" not in content:
-        fitted = {name: tensor for name, tensor in network.state_dict().items() if name in _FITTED}
-        transfer(network, {**load_weights(folder), **fitted}, str(folder / WEIGHTS))
+        sizes: NetworkConfig = network.sizes  # type: ignore[assignment]
+        is_same = content.get("framework") == sizes.framework
+        kept = {
+            name: tensor
+            for name, tensor in network.state_dict().items()
+            if name in _FITTED or not (is_same or name.startswith(_SHARED))
+        }
+        transfer(network, {**load_weights(folder), **kept}, str(folder / WEIGHTS))
         return
     module, kind = _language_model(network)
     if kind != content["model_type"]:

@@ -67,8 +67,6 @@ class NetworkConfig:
         Whether the BERT frameworks are pretrained on pairs of windows and told their order.
     groups : tuple of (str, float)
         Datasets and repetition times (s) for whose next frames CSM has a coupling of their own.
-    horizons : tuple of int
-        `horizons_s` in frames, in models from before it was seconds; empty in others.
     """
 
     framework: NetworkName
@@ -85,7 +83,6 @@ class NetworkConfig:
     parcel_groups: int = 0
     pairs: bool = True
     groups: tuple[tuple[str, float], ...] = ()
-    horizons: tuple[int, ...] = ()
 
 
 class TimeEmbedding(nn.Module):

@@ -125,8 +125,8 @@ class Objective(nn.Module):
         """
         return sums, {}
 
-    def settle(self, weights: Weights, row: Row) -> Weights:
-        """Return the weights that the row of a validation belongs to, given those of the network."""
+    def settle(self, weights: Weights, row: Row | None) -> Weights:
+        """Return the weights to keep, given those of the network and the row of their validation, if any."""
         return weights
 
     def rate(self, name: str) -> float:

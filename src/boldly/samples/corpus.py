@@ -86,8 +86,8 @@ class Corpus:
 
     @property
     def groups(self) -> list[Group]:
-        """Dataset and repetition time (s) of each sample."""
-        return list(zip(self.datasets, self.t_r.tolist(), strict=True))
+        """Dataset and repetition time (s) of each sample; runs whose times differ by rounding are of one group."""
+        return list(zip(self.datasets, self.t_r.round(3).tolist(), strict=True))
 
     @cached_property
     def stretches(self) -> Stretches:

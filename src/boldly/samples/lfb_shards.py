@@ -18,6 +18,7 @@ import numpy as np
 from boldly import bids
 from boldly.config import PreprocessOptions
 from boldly.provenance import Contract
+from boldly.records import InputError, Problem
 from boldly.samples.pickles import PickleError, load_numbers
 from boldly.samples.sample import Sample
 from boldly.samples.tars import Members, damaged, write_members
@@ -76,7 +77,8 @@ def decode(path: Path | str, key: str, members: Members) -> Sample:
     except UnicodeDecodeError as error:
         raise damaged(path, key, str(error)) from None
     parcels = bold.shape[1]
-    meta = {**_run_meta(path, key), "t_r": numbers["t_r.pyd"], "n_volumes": len(bold), "marked": []}
+    bold, marked = _without_absent(path, key, bold)
+    meta = {**_run_meta(path, key), "t_r": numbers["t_r.pyd"], "n_volumes": len(bold), "marked": marked}
     meta.update(_trial_meta(path, key, numbers, texts))
     mean, std = np.zeros(parcels, np.float32), np.ones(parcels, np.float32)
     return Sample(key, bold, mean, std, meta, contract(parcels))
@@ -130,6 +132,27 @@ def _bold(path: Path | str, key: str, content: bytes) -> np.ndarray:
         raise damaged(path, key, "bold.pyd is not an array of real numbers with frames and parcels")
     # numpy pickles keep the memory order, and many of these arrays are in Fortran order.
     return np.ascontiguousarray(bold, np.float16 if bold.dtype.itemsize == 2 else np.float32)
+
+
+def _without_absent(path: Path | str, key: str, bold: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """Mark parcels that are nan at all frames (outside of the images) and make them zeros, as parcellate does.
+
+    Raises
+    ------
+    InputError
+        For a parcel with some frames that are no numbers, and where no parcel is left.
+    """
+    bad = ~np.isfinite(bold)
+    if not bad.any():
+        return bold, []
+    absent = np.isnan(bold).all(axis=0)
+    partly = np.flatnonzero(bad.any(axis=0) & ~absent)
+    if len(partly) or absent.all():
+        first = f", the first is parcel {partly[0] + 1} of {bold.shape[1]}" if len(partly) else ""
+        message = f"bold.pyd has {bad.sum()} values that are nan or infinite{first}"
+        remedy = "leave these frames out, or write nan at all frames of a parcel that is absent: it is marked then"
+        raise InputError(Problem(str(path), key, message, remedy))
+    return np.where(absent, bold.dtype.type(0), bold), np.flatnonzero(absent).tolist()
 
 
 def _number(path: Path | str, key: str, name: str, content: bytes) -> float:

@@ -8,9 +8,11 @@ account requests are not signed, as public buckets allow.
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from boldly.files import atomic_path
 from boldly.records import InputError, Problem
 
 SCHEME = "s3://"
@@ -50,6 +52,61 @@ def web_address(url: str, method: str = "GET") -> str:
     operation = "head_object" if method == "HEAD" else "get_object"
     address: str = _client(url).generate_presigned_url(operation, Params=place, ExpiresIn=_VALID_S)
     return address
+
+
+def listed(url: str) -> dict[str, int]:
+    """Return the files below a folder of a bucket, by their paths below it, with their sizes in bytes.
+
+    Parameters
+    ----------
+    url : str
+        ``s3://bucket/folder``.
+
+    Raises
+    ------
+    InputError
+        Where the bucket cannot be read.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    parts = urlsplit(url)
+    prefix = f"{unquote(parts.path.strip('/'))}/".lstrip("/")
+    pages = _client(url).get_paginator("list_objects_v2").paginate(Bucket=parts.netloc, Prefix=prefix)
+    try:
+        found = [content for page in pages for content in page.get("Contents", [])]
+    except (BotoCoreError, ClientError) as error:
+        raise _unreadable(url, error) from None
+    # A key that ends in a slash stands for a folder.
+    return {
+        content["Key"].removeprefix(prefix): content["Size"]
+        for content in found
+        if not content["Key"].endswith("/")
+    }
+
+
+def download(url: str, name: str, path: Path) -> None:
+    """Copy a file of `listed`, given by its name there, to a path.
+
+    Raises
+    ------
+    InputError
+        Where it cannot be read.
+    """
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    parts = urlsplit(url)
+    key = f"{unquote(parts.path.strip('/'))}/{name}".lstrip("/")
+    try:
+        with atomic_path(path) as temporary:
+            _client(url).download_file(parts.netloc, key, str(temporary))
+    except (Boto3Error, BotoCoreError, ClientError) as error:
+        raise _unreadable(f"{url.rstrip('/')}/{name}", error) from None
+
+
+def _unreadable(url: str, error: Exception) -> InputError:
+    remedy = "check the address, AWS_PROFILE and AWS_ENDPOINT_URL, and start again; files that are here stay"
+    return InputError(Problem(url, "", f"cannot be read: {error}", remedy))
 
 
 def _client(url: str) -> Any:

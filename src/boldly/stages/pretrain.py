@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from accelerate import PartialState
 from torch import Tensor
 
 from boldly import bids
@@ -32,6 +33,7 @@ from boldly.models.build import (
 )
 from boldly.models.initial import initialise
 from boldly.models.network import Network, NetworkConfig
+from boldly.models.objective import Objective
 from boldly.provenance import Contract, check_same, environment, file_sha256
 from boldly.records import InputError, Problem
 from boldly.samples import remote
@@ -61,7 +63,7 @@ from boldly.training.linear import (
     made_of,
     read_linear,
 )
-from boldly.training.loop import Fit, fit
+from boldly.training.loop import Fit, Interrupted, fit
 from boldly.training.parcel_errors import COLUMNS, parcel_errors
 from boldly.training.processes import join_processes, share_batch
 from boldly.training.validation import UpstreamValidation
@@ -72,6 +74,9 @@ logger = logging.getLogger(__name__)
 _VALIDATION_SEED = 1 << 32
 # Validation windows of one length: few, so that many lengths are seen.
 _VALIDATION_BATCH = 32
+
+# Frames that are looked at for the scale of signals, and how far that may be from mean 0 and standard deviation 1.
+_SCALE_FRAMES, _MOST_LEVEL, _MOST_SPREAD = 4096, 1.0, 10.0
 
 # How well each parcel is predicted.
 PARCEL_ERRORS = "parcel_errors.tsv"
@@ -163,6 +168,7 @@ def run(
     runs = _corpus(windows, done[-1] * options.batch_size if done and is_known else 0)
     if processes.is_main_process:
         _check_continuity(windows, done[-1] * options.batch_size if done else 0, used)
+        _tell_of_scale(name, runs)
     contract = runs.contract
     held_out = _held_out(validation, options, contract, source)
     linear = _linear(source, training, validation, options)
@@ -172,12 +178,7 @@ def run(
     validate = _validation(held_out, options, runs, checkpoints, linear)
     # Checkpoints hold what a fit would give.
     if not done:
-        if objective.is_fitted:
-            fits = linear or fit_forecasts(runs, groups)
-            couplings = validate.choose_couplings(fits) if validate else fitted_couplings(fits)
-            objective.start(couplings, partial(coming_components, runs))
-        if options.start == "components" and isinstance(objective.network, Network):
-            objective.network.start_embedding(leading_components(runs))
+        _start(objective, runs, groups, validate, linear, options)
     if initial is not None:
         initialise(objective.network, initial)
     if options.compile:
@@ -199,17 +200,20 @@ def run(
             track=options.track,
             validate_first=True,
         )
+    except (InputError, Interrupted):
+        _leave(processes)
+        raise
     finally:
         if isinstance(windows, StreamedWindows):
             windows.close()
-    # A process that ends while it is joined to others may be aborted (gloo), and with it the whole training.
-    processes.destroy_process_group()
+    _leave(processes)
     if not processes.is_main_process:
         return
     write_history(output / "train_history.csv", outcome.train_rows)
     write_history(output / "eval_history.csv", outcome.eval_rows)
     if not outcome.improved and not options.keep_untrained:
         raise _untrained(name, output, outcome)
+    _tell_of_zeros(name, outcome)
     _write_manifest(output, name, about, options, outcome.step, outcome.seconds)
     # The corpus of a streamed training is gone by now; a group of its shards stands for it.
     first = training[: options.stream_shards]
@@ -219,6 +223,11 @@ def run(
     _write_parcel_errors(output, config, outcome.weights, options, validate)
     checkpoints.delete()
     logger.info("%s: weights of step %d of %d, %.0f s", name, outcome.step, options.steps, outcome.seconds)
+
+
+def _leave(processes: PartialState) -> None:
+    """Part from the other processes: one that ends while joined to them may be aborted (gloo), and all with it."""
+    processes.destroy_process_group()
 
 
 def _write_manifest(
@@ -384,6 +393,23 @@ def _groups(
     return groups
 
 
+def _start(
+    objective: Objective,
+    runs: Corpus,
+    groups: list[Group],
+    validate: UpstreamValidation | None,
+    linear: Forecasts | None,
+    options: PretrainOptions,
+) -> None:
+    """Fit to the training runs what the network starts from: linear forecasts, components of its frames."""
+    if objective.is_fitted:
+        fits = linear or fit_forecasts(runs, groups)
+        couplings = validate.choose_couplings(fits) if validate else fitted_couplings(fits)
+        objective.start(couplings, partial(coming_components, runs))
+    if options.start == "components" and isinstance(objective.network, Network):
+        objective.network.start_embedding(leading_components(runs))
+
+
 def _held_out(
     paths: list[Path | str], options: PretrainOptions, contract: Contract, source: Shards
 ) -> Corpus | None:
@@ -426,6 +452,23 @@ def _untrained(name: str, output: Path, outcome: Fit) -> InputError:
         f"weights of step {outcome.step} (the training is not repeated)"
     )
     return InputError(Problem(str(output / "eval_history.csv"), name, message, remedy))
+
+
+def _tell_of_scale(name: str, runs: Corpus) -> None:
+    """Warn of signals that are far from mean zero and variance one, which networks are built for."""
+    frames = runs.frames[:: -(-len(runs.frames) // _SCALE_FRAMES)].astype(np.float32)
+    level, spread = float(np.abs(frames.mean(axis=0)).mean()), float(frames.std(axis=0).mean())
+    if level > _MOST_LEVEL or not 1 / _MOST_SPREAD < spread < _MOST_SPREAD:
+        message = "%s: signals have a mean of %.3g and an SD of %.3g: z-score runs, or little is learned"
+        logger.warning(message, name, level, spread)
+
+
+def _tell_of_zeros(name: str, outcome: Fit) -> None:
+    """Warn of weights that say signals no better than zeros do: they have learned next to nothing."""
+    for row in outcome.eval_rows:
+        if row["step"] == outcome.step and row["l1"] >= row["l1_zero"]:
+            message = "%s: the weights of step %d err no less than predicting zero (L1 %.4f, %.4f): train longer"
+            logger.warning(message, name, outcome.step, row["l1"], row["l1_zero"])
 
 
 def _check_compiler(name: str) -> None:

@@ -35,12 +35,10 @@ NAMES = ("last_frame", "ar1", "var")
 # The VAR that causal sequence modeling starts from.
 COUPLING = "coupling"
 
-_FORMAT = 2
+_FORMAT = 3
 
 # Ridge penalties, as multiples of the mean power of a parcel.
 _PENALTIES = 10.0 ** np.arange(-3.5, 2.01, 0.5)
-
-
 # Time constants to choose from, s; the last one is as good as none.
 _MEMORIES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 1000.0)
 
@@ -89,11 +87,11 @@ def fit_forecasts(corpus: Corpus, wanted: Iterable[Group]) -> Forecasts:
         nothing but towards each parcel's AR(1), or towards one VAR for all groups (`_fit_common`), whichever errs
         less on subjects left out of the fit. With little data it is hardly worse than those.
     """
-    wanted, datasets = list(wanted), np.array(corpus.datasets)
+    wanted, datasets, t_rs = list(wanted), np.array(corpus.datasets), corpus.t_r.round(3)
     halves: dict[Group, list[Moments]] = {}
     for dataset, t_r in wanted:
         of_dataset = datasets == dataset
-        choices = (of_dataset & (corpus.t_r == t_r), of_dataset, np.ones(len(corpus), bool))
+        choices = (of_dataset & (t_rs == t_r), of_dataset, np.ones(len(corpus), bool))
         runs = next(np.flatnonzero(chosen) for chosen in choices if chosen.any())
         halves[dataset, t_r] = [_moments(corpus, half) for half in _halves(corpus, runs)]
     common = _fit_common(halves) if len(halves) > 1 else {}

@@ -235,7 +235,7 @@ def fit(
         raise Interrupted(asked[0] if asked else signal.SIGTERM)
     validated = progress.best_value is not None
     return Fit(
-        weights=best if validated else collect_weights(accelerator, model),
+        weights=best if validated else objective.settle(collect_weights(accelerator, model), None),
         step=progress.best_step if validated else step,
         improved=progress.improved,
         train_rows=progress.train_rows,

@@ -128,7 +128,7 @@ def _name_groups(axes: Axes, groups: list[tuple[str, list[int]]], n_parcels: int
     names = [name if len(name) <= 12 else f"{name[:11]}…" for name, _ in groups] if has_names else []
     axes.set_yticks(ticks, names, fontsize=5.2)
     axes.tick_params(axis="y", length=0)
-    axes.set(xlabel="time, s", ylabel=f"{n_parcels} parcels" + (", by network" if len(groups) > 1 else ""))
+    axes.set(xlabel="time, s", ylabel=f"{n_parcels} parcels")
 
 
 def _scaled(data: np.ndarray) -> np.ndarray:

@@ -155,7 +155,7 @@ def _draw(
     axes.set(
         xlim=(-0.5, max(len(sizes), 1) - 0.5),
         ylim=(_span(named) - 0.5, -0.5),
-        xlabel="labelled units\n● best, ○ may be as good",
+        xlabel=f"{style.LABELLED}\n● best, ○ may be as good",
     )
     axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     axes.set_yticks(places, [style.wrapped(style.spelled(name), 26) for name in names], fontsize=6)
@@ -211,6 +211,6 @@ def _colour_bar(figure: Any, axes: Axes, norm: Normalize, marks: list[float]) ->
     bar.outline.set_visible(False)
     bar.ax.tick_params(width=0.4, length=2, labelsize=5.5)
     bar.locator.set_params(nbins=4)
-    bar.set_label("accuracy", fontsize=6)
+    bar.set_label("accuracy, with marks at the values above", fontsize=6)
     for mark in marks:
         bar.ax.axvline(mark, color=style.ALERT, linewidth=1.2, clip_on=False)

@@ -111,8 +111,12 @@ def _panel(axes: Axes, rows: pd.DataFrame, others: list[str], colours: dict[str,
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.2g}" if value else "0"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _signed(value)))
     style.grid_lines(axes, "x")
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2g}".replace("-", "\N{MINUS SIGN}") if value else "0"
 
 
 def _legend(part: SubFigure, colours: dict[str, str], per_line: int) -> None:

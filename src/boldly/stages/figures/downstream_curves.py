@@ -105,7 +105,7 @@ def downstream_curves(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
             if number == 0 or len(chunks) > 1:
                 axes.set_title(style.wrapped(style.spelled(family.name), 22))
             if number == len(lines) - 1 or len(chunks) > 1:
-                axes.set_xlabel("labelled units")
+                axes.set_xlabel(style.LABELLED)
         for place, (axes, labels) in enumerate(zip(line, ends, strict=False)):
             # When all have given their data to the common scale. Beside an empty place there is room.
             _labels(axes, labels, has_room=len(chunk) - 1 == place < len(line) - 1)
@@ -152,7 +152,7 @@ def _named_baselines(scores: pd.DataFrame) -> list[str]:
 def _lines(family: _Family, rows: pd.DataFrame, colour: str, baselines: list[str]) -> list[_Line]:
     own = style.colours(baselines)
     behind = [
-        _Line(style.spelled(name), rows[rows["experiment"] == name], style.GREY, dashes, False)
+        _Line(style.spelled(name), rows[rows["experiment"] == name], own[name], dashes, False)
         if family.name
         else _Line(style.spelled(name), rows[rows["experiment"] == name], own[name], "solid", True)
         for name, dashes in zip(baselines, _BASELINE_DASHES * len(baselines), strict=False)
@@ -222,10 +222,10 @@ def _legend(scores: pd.DataFrame, families: list[_Family], baselines: list[str])
         for kind, text, dashes in starts
         if any(getattr(family, kind) for family in families)
     ]
-    grey: dict[str, Any] = {"color": style.GREY, "linewidth": 0.9}
     if any(family.name for family in families):
+        own = style.colours(baselines)
         handles += [
-            Line2D([], [], label=style.spelled(name), linestyle=dashes, **grey)
+            Line2D([], [], label=style.spelled(name), linestyle=dashes, color=own[name], linewidth=0.9)
             for name, dashes in zip(baselines, _BASELINE_DASHES * len(baselines), strict=False)
         ]
     n_baselines = scores.loc[scores["kind"] == "baseline", "experiment"].nunique()

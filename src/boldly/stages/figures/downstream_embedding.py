@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import hsv_to_rgb, to_hex
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from boldly.files import read_tsv
 from boldly.stages.figures import style
@@ -129,7 +130,7 @@ def _name(axes: Axes, points: pd.DataFrame, states: list[str]) -> None:
         placed.append((x, y, half))
         axes.annotate(
             text, (x, y), ha="center", va="center", fontsize=5.6, color=style.INK, zorder=6,
-            bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "linewidth": 0},
+            path_effects=[withStroke(linewidth=1.4, foreground="white")],
         )  # fmt: skip
 
 

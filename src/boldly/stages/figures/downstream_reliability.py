@@ -51,7 +51,7 @@ def downstream_reliability(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
         Line2D([], [], color=colour, marker="o", markersize=2.6, label=style.spelled(name))
         for name, colour in colours.items()
     ]
-    ideal = Line2D([], [], color=style.GREY, linewidth=0.7, linestyle=(0, (3, 2)), label="as right as it says")
+    ideal = Line2D([], [], color=style.GREY, linewidth=0.7, linestyle=(0, (3, 2)), label="perfectly calibrated")
     style.legend_above(figure, [*handles, ideal])
     return figure, pd.concat(tables, ignore_index=True)[_COLUMNS]
 
@@ -89,7 +89,10 @@ def _shown(names: list[str]) -> list[str]:
     networks = [name for name in without if name == "chosen" or style.framework_of(name) is not None]
     rest = [name for name in _BASELINES if name in without]
     others = [name for name in without if name not in networks and name not in rest]
-    return [*networks[:_MOST], *(rest or others[:3])]
+    # What validation chose is drawn, however many networks there are.
+    chosen = [name for name in networks if name == "chosen"]
+    networks = [name for name in networks if name != "chosen"][: _MOST - len(chosen)] + chosen
+    return [*networks, *(rest or others[:3])]
 
 
 def _panel(axes: Axes, table: pd.DataFrame, colours: dict[str, str]) -> None:

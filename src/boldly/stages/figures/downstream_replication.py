@@ -18,6 +18,8 @@ from boldly.stages.figures.tables import check_scores
 
 _KINDS = ("baseline", "untrained", "scratch", "pretrained")
 _COLUMNS = ["dataset", "experiment", "kind", "n", "seed", "value", "n_draws"]
+# Differences up to this are pale: the darkest shade is for those that change what a reader concludes.
+_FULL_SHADE = 0.1
 
 
 def downstream_replication(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
@@ -82,7 +84,7 @@ def _draw(panels: Any, block: pd.DataFrame) -> None:
         _map(axes, table, style.BLUES, norm, "{:.2f}")
         axes.set_title(f"{block['dataset'].iloc[0]}, seed {seed}" if axes is panels[0] else f"seed {seed}")
     difference = values[1] - values[0]
-    most = max(float(np.nanmax(np.abs(difference.to_numpy()))), 0.02)
+    most = max(float(np.nanmax(np.abs(difference.to_numpy()))), _FULL_SHADE)
     _map(panels[2], difference, style.DIVERGING, Normalize(-most, most), "{:+.2f}")
     panels[2].set_title(f"second \N{MINUS SIGN} first, mean size {np.nanmean(np.abs(difference.to_numpy())):.3f}")
     panels[0].set_yticks(range(len(names)), [style.spelled(name) for name in names], fontsize=6)
@@ -100,7 +102,7 @@ def _map(axes: Axes, table: pd.DataFrame, shades: Any, norm: Normalize, form: st
             axes.add_patch(Rectangle((column - 0.48, row - 0.47), 0.96, 0.94, facecolor=face, linewidth=0))
             text = form.format(value).replace("-", "\N{MINUS SIGN}").replace("+0.00", "0.00")
             axes.text(column, row, text, ha="center", va="center", fontsize=6, color=style.ink_on(face))
-    axes.set(xlim=(-0.5, table.shape[1] - 0.5), ylim=(len(table) - 0.5, -0.5), xlabel="labelled units")
+    axes.set(xlim=(-0.5, table.shape[1] - 0.5), ylim=(len(table) - 0.5, -0.5), xlabel=style.LABELLED)
     axes.set_xticks(range(table.shape[1]), [str(size) for size in table.columns])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

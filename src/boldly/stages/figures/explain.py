@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from boldly.files import read_tsv
 from boldly.stages.figures import style
@@ -77,14 +79,11 @@ def explain_maps(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
             drawn.append(own)
         for axes in line[len(methods) :]:
             axes.remove()
-        line[0].annotate(
-            _heading(table), (0, 1), (0, 20), xycoords="axes fraction", textcoords="offset points", fontsize=7.5,
-            fontweight="bold",
-        )  # fmt: skip
+        line[0].set_title(_heading(table), pad=22)  # names of methods, two lines, stand below it
     if last is not None:
         whole = [axes for axes in panels.flat if axes.figure is figure]
         bar = figure.colorbar(last, ax=whole, orientation="horizontal", shrink=0.3, aspect=40)
-        bar.set_ticks([-1, 0, 1], labels=["low signals speak for the state", "0", "high signals do"])
+        bar.set_ticks([-1, 0, 1], labels=["low signals speak for the state", "0", "high signals speak for it"])
         bar.outline.set_visible(False)
     return figure, pd.concat(drawn, ignore_index=True)
 
@@ -107,7 +106,10 @@ def _draw_map(axes: Axes, table: pd.DataFrame, method: str, *, is_first: bool) -
     shown = axes.imshow(
         grid.to_numpy(float), cmap=_SIGNED, vmin=-1, vmax=1, aspect="auto", interpolation="nearest"
     )
-    axes.set_title(_NAMES[method].replace(" ", "\n"), fontsize=6.5, fontweight="normal")
+    axes.annotate(
+        _NAMES[method].replace(" ", "\n"), (0, 1), (0, 3), xycoords="axes fraction", textcoords="offset points",
+        fontsize=6.5, va="bottom", in_layout=False,
+    )  # fmt: skip
     names = [name if len(name) <= 18 else f"{name[:17]}…" for name in map(str, grid.index)]
     axes.set_yticks(range(len(names)), names if is_first else [""] * len(names), fontsize=5.5)
     axes.set_xticks([])
@@ -130,9 +132,9 @@ def explain_curves(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     wholes = [table[table["state"] == _ALL] for table in tables]
     columns = min(3, len(wholes))
     lines = -(-len(wholes) // columns)
-    figure = style.new_figure(max(1.4 + 1.95 * columns, style.COLUMN), 2.2 * lines + 0.3)
+    figure = style.new_figure(min(style.PAGE, max(0.4 + 2.3 * columns, style.COLUMN)), 2.2 * lines + 0.3)
     panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-    named: dict[str, object] = {}
+    named: dict[str, Artist] = {}
     for axes, table in zip(panels.flat, wholes, strict=False):
         for method, own in table.groupby("method", sort=False):
             own = own.sort_values("share")
@@ -140,13 +142,15 @@ def explain_curves(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
             if method == _RANDOM:
                 axes.fill_between(share, 100 * own["low"], 100 * own["high"], color=style.PALE, linewidth=0)
                 (line,) = axes.plot(share, accuracy, color=style.GREY)
-                named.setdefault("random orders, lowest to highest", line)
+                line.set_label("random orders, with their range")
+                named.setdefault(_RANDOM, line)
                 continue
             # Of a linear decoder occlusion and integrated gradients are one line: both can be seen.
             dashed = {"mean_difference": "-.", "occlusion": "--"}.get(str(method), "-")
             (line,) = axes.plot(share, accuracy, dashed, color=_COLOURS[str(method)], marker="o", markersize=2)
-            named.setdefault(_NAMES[str(method)], line)
-        axes.set_title(_heading(table))
+            line.set_label(_NAMES[str(method)])
+            named.setdefault(str(method), line)
+        axes.set_title(_heading(table).replace(", ", "\n"))
         axes.set_ylim(bottom=0)
         style.grid_lines(axes)
     for axes in panels.flat[len(wholes) :]:
@@ -157,8 +161,8 @@ def explain_curves(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
         axes.set_xlabel("parcels removed, %")
         axes.tick_params(labelbottom=True)
     # Random orders last, whatever the first experiment lacks.
-    order = sorted(named, key=lambda name: name.startswith("random"))
-    figure.legend(handles=[named[name] for name in order], labels=order, loc="outside right upper")
+    handles = [named[name] for name in sorted(named, key=lambda name: name == _RANDOM)]
+    style.legend_above(figure, handles, columns=2 if columns == 1 else None)
     return figure, pd.concat(wholes, ignore_index=True)
 
 
@@ -177,6 +181,9 @@ def explain_agreement(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     places, headings = style.grouped([_heading(table) for table, _ in lines], step=0.75)
     figure = style.new_figure(style.PAGE, 0.19 * (len(lines) + 1.6 * len(tables)) + 0.75)
     panels = figure.subplots(1, len(measures), squeeze=False, sharey=True)[0]
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.set(w_pad=0.08)  # type: ignore[call-arg]
     for axes, measure in zip(panels, measures, strict=True):
         for place, (table, method) in zip(places, lines, strict=True):
             own = table[table["method"] == method]
@@ -187,6 +194,8 @@ def explain_agreement(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
             axes.plot(states, place + jitter, "o", color=colour, markersize=1.8, linestyle="none")
         axes.axvline(0, color=style.INK, linewidth=0.5)
         axes.set_xlabel(_MEASURES[measure], fontsize=6)
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         style.grid_lines(axes, "x")
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from boldly.stages.figures import style
 from boldly.stages.figures.tables import kinds_of_reasons, read_all_runs
@@ -19,6 +20,7 @@ _PANELS = {
     "median_tsnr": "median tSNR",
     "median_coverage": "median coverage",
 }
+_USED = "#0072B2"
 _REASONS = 6
 _DOTS = 150  # more runs than this are drawn as a sample of them, evenly taken from the sorted values
 
@@ -37,7 +39,7 @@ def quality(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     reasons = _count_reasons(excluded)
     rows = max(len(datasets), 2)
     heights = [0.45 + 0.17 * rows, 0.3 + 0.15 * max(len(reasons), 1)]
-    figure = style.new_figure(style.PAGE, sum(heights) + 0.15)
+    figure = style.new_figure(style.PAGE, sum(heights) + 0.35)
     parts = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)
     panels = parts[0, 0].subplots(1, len(_PANELS), sharey=True, squeeze=False)
     for axes, (measure, label) in zip(panels[0], _PANELS.items(), strict=True):
@@ -54,6 +56,12 @@ def quality(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
             axes.set_xlim(left=0)
     panels[0, 0].set_yticks(range(len(datasets)), datasets, fontsize=5.5 if len(datasets) > 20 else 6.5)
     _draw_reasons(parts[1, 0].subplots(), reasons, len(excluded), len(runs))
+    dots = {"a run": _USED, "an excluded run": style.ALERT} if len(excluded) else {"a run": _USED}
+    style.legend_above(
+        figure,
+        [Line2D([], [], linestyle="", marker="o", markersize=2.5, color=c, label=text) for text, c in dots.items()]
+        + [Line2D([], [], color=style.INK, linewidth=2.2, label="quartiles of a dataset, tick at the median")],
+    )
     return figure, runs.drop(columns=["hours"])
 
 
@@ -64,7 +72,7 @@ def _row(axes: Axes, place: int, runs: pd.DataFrame, measure: str) -> None:
     quartiles = np.percentile(known[measure], [25, 50, 75])
     axes.plot(quartiles[[0, 2]], [place, place], color=style.INK, linewidth=2.2, zorder=4, solid_capstyle="butt")
     axes.plot(quartiles[1], place, "|", color=style.INK, markersize=7, markeredgewidth=1.4, zorder=5)
-    for ok, colour, order in ((True, "#0072B2", 2), (False, style.ALERT, 3)):
+    for ok, colour, order in ((True, _USED, 2), (False, style.ALERT, 3)):
         part = known[(known["status"] == "ok") == ok]
         if len(part) > _DOTS and ok:
             part = part.iloc[np.linspace(0, len(part) - 1, _DOTS).astype(int)]

@@ -26,6 +26,7 @@ GREY = "#767676"
 PALE = "#D0D0D0"
 ALERT = "#D55E00"
 
+LABELLED = "n, labelled people or runs"
 SKILL = "skill: 1 \N{MINUS SIGN} L1 / L1 of zero"
 
 # Okabe and Ito's colours, told apart with all kinds of colour vision. Frameworks keep theirs in all figures.
@@ -36,7 +37,16 @@ _FRAMEWORKS = {
     "network_bert": "#CC79A7",
     "masked_autoencoding": "#56B4E9",
 }
-_OTHERS = ("#8C564B", "#B8A600", "#5D3A9B", "#3F3F3F")
+# So do decoders of several networks and the baselines that figures name.
+_NAMED = {
+    "ensemble": "#8C564B",
+    "chosen": "#3F3F3F",
+    "components": "#5D3A9B",
+    "linear": "#B8A600",
+    "mean_logistic": "#B5446E",
+    "mean_mlp": "#7FA650",
+}
+_OTHERS = tuple(_NAMED.values())
 
 # From near white to blue, lightness falling evenly; readable without colour vision and on grey paper.
 BLUES: Colormap = LinearSegmentedColormap.from_list("blues", ["#F5F8FC", "#9CC3E3", "#2F7ABF", "#08306B"])
@@ -158,13 +168,17 @@ def legend_above(figure: Figure, handles: Sequence[Any], columns: int | None = N
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:
-    """Return a colour for each name: that of its framework if no other name has it, else the next free one."""
-    chosen: dict[str, str] = {}
+    """Return a colour for each name: its own, or that of its framework; of several, others have a darker shade.
+
+    Names of another kind, and a third name of a framework, have colours that are free.
+    """
     names = list(names)
+    chosen: dict[str, str] = {name: _NAMED[name] for name in names if name in _NAMED}
     for name in sorted(names, key=len):
         for framework, colour in _FRAMEWORKS.items():
-            if framework in name and colour not in chosen.values():
-                chosen[name] = colour
+            if framework in name and name not in chosen:
+                shades = [shade for shade in (colour, _darker(colour)) if shade not in chosen.values()]
+                chosen |= dict(zip([name], shades, strict=False))
     free = [colour for colour in (*_OTHERS, *_FRAMEWORKS.values()) if colour not in chosen.values()]
     for number, name in enumerate(name for name in names if name not in chosen):
         chosen[name] = free[number % len(free)] if free else INK
@@ -211,8 +225,12 @@ def subtitle(axes: Axes, text: str, colour: str, *, above: float = 0.0) -> None:
 
 def for_text(colour: str) -> str:
     """Return a darker shade of a colour: thin strokes on white need more contrast than areas."""
+    return _darker(colour, 0.72)
+
+
+def _darker(colour: str, share: float = 0.55) -> str:
     red, green, blue = to_rgb(colour)
-    return to_hex((0.72 * red, 0.72 * green, 0.72 * blue))
+    return to_hex((share * red, share * green, share * blue))
 
 
 def wrapped(text: str, width: int) -> str:

@@ -111,7 +111,7 @@ def _parts(config: dict[str, Any], counts: dict[str, int]) -> pd.DataFrame:
 
 
 def _order(part: str) -> int:
-    """Return the place of a part; parts without one, such as tables of the objective, stand behind."""
+    """Return the place of a part; parts without one, such as weights of the objective, stand behind."""
     order = ("embedder", "encoder", "decoder", "unembedder")
     return order.index(part) if part in order else len(order)
 
@@ -125,7 +125,7 @@ def _panel(axes: Axes, name: str, config: dict[str, Any], parts: pd.DataFrame, c
     axes.text(0.5, 0.70, _two_lines(f"predicts {says}"), ha="center", va="top", fontsize=5.8, color=style.INK)
     main = parts[(parts["part"] != "input") & (parts["output"] != "")]
     rest = int(parts["parameters"].sum() - main["parameters"].sum())
-    step = 0.5 / (len(main) + 1)
+    step = 0.56 / (len(main) + 1)
     y = 0.545
     first = parts.iloc[0]
     axes.text(0.5, y, first["output"], ha="center", va="center", fontsize=5.8, color=style.GREY)
@@ -140,8 +140,8 @@ def _panel(axes: Axes, name: str, config: dict[str, Any], parts: pd.DataFrame, c
         text = f"{row['part']}, {_counted(int(row['parameters']))}"
         middle = (top + bottom) / 2
         if row["does"]:
-            axes.text(0.5, middle + 0.018, text, ha="center", va="center", fontsize=5.8, fontweight="bold")
-            axes.text(0.5, middle - 0.022, row["does"], ha="center", va="center", fontsize=5.6)
+            axes.text(0.5, middle + 0.02, text, ha="center", va="center", fontsize=5.8, fontweight="bold")
+            axes.text(0.5, middle - 0.02, row["does"], ha="center", va="center", fontsize=5.6)
         else:
             axes.text(0.5, middle, text, ha="center", va="center", fontsize=5.8, fontweight="bold")
         y = bottom - 0.028
@@ -150,7 +150,7 @@ def _panel(axes: Axes, name: str, config: dict[str, Any], parts: pd.DataFrame, c
         axes.text(
             0.5,
             y - 0.05,
-            f"and tables of the objective, {_counted(rest)}",
+            f"the objective has {_counted(rest)} more",
             ha="center",
             fontsize=5.6,
             color=style.GREY,

@@ -64,7 +64,7 @@ def _panel(axes: Axes, part: pd.DataFrame, law: PowerLaw | None, colour: str) ->
         x = np.geomspace(people[0], people[-1], 100)
         axes.plot(x, law(x), color=colour, linewidth=1.0, alpha=0.7)
         start = f"{law.floor:.3f} + " if law.floor else ""
-        text = f"{start}{law.factor:.3g} · people^\N{MINUS SIGN}{law.exponent:.3g}"
+        text = f"L1 = {start}{law.factor:.3g} · people$^{{-{law.exponent:.2g}}}$"
     else:
         text = "no power law: too few numbers" if len(people) < 3 else "no power law: the error does not fall"
     axes.plot(part["people"], part["l1"], "o", color=colour, markersize=3.5)

@@ -126,7 +126,7 @@ def _map(axes: Axes, table: pd.DataFrame, *, first: bool) -> None:
     axes.set(
         xlim=(-0.5, len(widths) - 0.5),
         ylim=(len(layers) - 0.5, -0.5),
-        xlabel="width\nskill kept, \N{BLACK CIRCLE} best",
+        xlabel="width\nskill in the cells, \N{BLACK CIRCLE} best",
     )
     axes.set_xticks(range(len(widths)), [str(width) for width in widths])
     axes.set_yticks(range(len(layers)), [str(number) for number in layers])

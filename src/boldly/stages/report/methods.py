@@ -118,14 +118,19 @@ def methods(
         own_options=[
             name for name, dataset in config["datasets"].items() if dataset["preprocess"] or dataset["parcellate"]
         ],
+        denoised=[name for name, dataset in config["datasets"].items() if dataset["image_suffix"]],
+        resampled_s=config["shard"]["t_r_s"],
         frameworks=_frameworks(config["pretrain"]["experiments"]),
+        components=_components(config["pretrain"]["experiments"]),
         held_out=100 * config["split"]["upstream"]["validation_fraction"],
         splits=[
             _split(name, config, counts[name])
             for name, one in config["datasets"].items()
             if one["role"] == "downstream"
         ],
+        trials=[_trials(name, one["task"]) for name, one in config["datasets"].items() if one["task"]],
         decoders=_decoders(config["adapt"]["experiments"]),
+        stepwise=_stepwise(config["adapt"]["experiments"]),
         compared=_compared(config["adapt"]["experiments"]),
         baselines=_baselines(config["adapt"]["experiments"]),
         confidence=100 * config["evaluate"]["confidence"],
@@ -139,7 +144,12 @@ def methods(
 
 def filters() -> dict[str, Callable[..., str]]:
     """Return the filters that the template needs."""
-    return {"enumerated": enumerated, "counted": counted, "plain": lambda number: f"{number:g}"}
+    return {
+        "enumerated": enumerated,
+        "counted": counted,
+        "plain": lambda number: f"{number:g}",
+        "thousands": "{:,}".format,
+    }
 
 
 def enumerated(parts: Sequence[str]) -> str:
@@ -218,10 +228,7 @@ def _frameworks(experiments: Record) -> list[str]:
     repeated = {f"{name}_seed-{seed}" for name, one in experiments.items() for seed in one["repeats"]}
     lines = []
     for name, one in experiments.items():
-        if name in repeated:
-            continue
-        if one["framework"] == "components":
-            lines.append(f"as linear pretraining, {one['width']} principal components")
+        if name in repeated or one["framework"] == "components":
             continue
         seeds = f", repeated with {counted(len(one['repeats']), 'other seed')}" if one["repeats"] else ""
         low, high = one["window_frames"]
@@ -232,6 +239,26 @@ def _frameworks(experiments: Record) -> list[str]:
             f"{one['learning_rate']:g}{seeds})"
         )
     return lines
+
+
+def _components(experiments: Record) -> list[str]:
+    widths = dict.fromkeys(one["width"] for one in experiments.values() if one["framework"] == "components")
+    return [str(width) for width in widths]
+
+
+def _trials(name: str, task: Record) -> str:
+    """Say which frames are a trial."""
+    if task["window_s"]:
+        begin, end = task["window_s"]
+        frames = f"the frames from {begin:g} to {end:g} s after its onset"
+    elif task["delay_s"]:
+        frames = f"the frames from {task['delay_s']:g} s after its onset to {task['delay_s']:g} s after its end"
+    else:
+        frames = "the frames from its onset to its end"
+    if task["average"]:
+        frames = f"the mean of {frames}"
+    joined = "consecutive events of one state, taken as one," if task["merge_blocks"] else "an event"
+    return f"In {name}, a trial was {joined} and held {frames}."
 
 
 def _split(name: str, config: Record, count: Record) -> str:
@@ -268,6 +295,20 @@ def _decoders(experiments: Record) -> list[str]:
     if any(one["members"] for one in experiments.values()):
         found.append("ensembles of several decoders")
     return found
+
+
+def _stepwise(experiments: Record) -> list[str]:
+    """Say with what steps networks and baselines were trained, those with the same steps together."""
+    alike: dict[tuple[int, int, float], list[str]] = {}
+    for name, one in experiments.items():
+        is_network = bool(one["scratch"]) or (bool(one["pretrained"]) and one["method"] == "network")
+        if is_network or one["baseline"] in ("linear", "mean_mlp"):
+            alike.setdefault((one["steps"], one["batch_size"], one["learning_rate"]), []).append(name)
+    return [
+        f"{enumerated([name.replace('_', ' ') for name in names])} ({counted(steps, 'step')} of "
+        f"{counted(batch_size, 'trial')}, learning rate {rate:g})"
+        for (steps, batch_size, rate), names in alike.items()
+    ]
 
 
 def _compared(experiments: Record) -> list[str]:

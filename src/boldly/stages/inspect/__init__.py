@@ -4,36 +4,24 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
-from boldly.files import read_json, read_tsv
+from boldly.files import read_json
 from boldly.provenance import Contract
-from boldly.records import InputError, Problem, read_choices, read_comparisons, read_runs, read_scores, read_trials
+from boldly.records import InputError, Problem
 from boldly.samples.shards import Sample, read_shard
 from boldly.samples.timeseries import read_timeseries
-from boldly.signals.states import summary
+from boldly.stages.inspect.tables import describe_table
+from boldly.stages.inspect.text import KINDS, Rows, block, counted, in_bytes, listed, seconds, size, span
 
-Rows = list[tuple[str, str]]
-
-_LABEL_WIDTH = 14
-_LINE_WIDTH = 100
-_MOST_LISTED = 12
 # So many files of one kind in a folder are described one by one.
 _FEW_FILES = 3
-# Columns of a table of choices, and what they are called in short.
-_MEASURED = {"loss": "validation_loss", "validation": "validation_accuracy", "test": "test_accuracy"}
-_MOST_CHOICES = 3
-_KINDS = (
-    "a shard (.tar), a time series file (.safetensors), a model folder, "
-    "or a table of runs, trials, scores, comparisons or choices (.tsv)"
-)
 
 
 def run(paths: list[Path], *, every: bool = False) -> str:
@@ -62,9 +50,9 @@ def run(paths: list[Path], *, every: bool = False) -> str:
     for group in _groups(paths, every):
         try:
             if len(group) == 1:
-                blocks.append(_block(str(group[0]), _describe(group[0])))
+                blocks.append(block(str(group[0]), _describe(group[0])))
             else:
-                blocks.append(_block(f"{group[0].parent}: {len(group)} files, {group[0].name} ...", _many(group)))
+                blocks.append(block(f"{group[0].parent}: {len(group)} files, {group[0].name} ...", _many(group)))
         except InputError as error:
             problems += error.problems
     if problems:
@@ -100,7 +88,9 @@ def _many(paths: list[Path]) -> Rows:
             problems += error.problems
     if problems:
         raise InputError(problems)
-    rows: Rows = [("files", f"{len(paths)}, {_bytes(sum(path.stat().st_size for path in paths))} in all, checked")]
+    rows: Rows = [
+        ("files", f"{len(paths)}, {in_bytes(sum(path.stat().st_size for path in paths))} in all, checked")
+    ]
     names = list(dict.fromkeys(name for rows_of in described for name in rows_of))
     for name in names:
         texts = [rows_of[name] for rows_of in described if name in rows_of]
@@ -115,11 +105,11 @@ def _many(paths: list[Path]) -> Rows:
             parts = [part for text in different for part in text.split(", ")]
             people = {text for text in different if ", sub-" in text}
             names_of = [part for part in parts if not part.startswith("sub-")]
-            rows.append((name, f"{_listed(names_of)}; {_count(len(people), 'subject')}"))
+            rows.append((name, f"{listed(names_of)}; {counted(len(people), 'subject')}"))
         elif name not in ("first key", "runs"):
             shared = [part for part in different[0].split(", ") if all(part in text for text in different)]
             parts = list(dict.fromkeys(part for text in different for part in text.split(", ")))
-            rows.append((name, _listed(shared or parts)))
+            rows.append((name, listed(shared or parts)))
     return rows
 
 
@@ -135,7 +125,7 @@ def _first_number(texts: list[str]) -> str:
     """Return what the texts say first, as '1 to 3 runs'."""
     words = [text.split(" ")[1].rstrip(",").rstrip("s") for text in texts]
     counts = [int(text.split(" ")[0].replace(",", "")) for text in texts if text[0].isdigit()]
-    return f"{_span(counts)} {words[0]}s"
+    return f"{span(counts)} {words[0]}s"
 
 
 def _last_number(text: str) -> int:
@@ -143,7 +133,7 @@ def _last_number(text: str) -> int:
 
 
 def _spans(texts: list[str]) -> str:
-    return _span([_last_number(text) for text in texts])
+    return span([_last_number(text) for text in texts])
 
 
 def _describe(path: Path) -> Rows:
@@ -157,43 +147,43 @@ def _describe(path: Path) -> Rows:
         # Weights have the suffix of time series; they are described together with their config.
         return _model(path.parent) if (path.parent / "config.json").exists() else _timeseries(path)
     if path.suffix == ".tsv":
-        return _table(path)
-    raise InputError(Problem(str(path), "", "nothing that can be described", f"give {_KINDS}"))
+        return describe_table(path)
+    raise InputError(Problem(str(path), "", "nothing that can be described", f"give {KINDS}"))
 
 
 def _shard(path: Path) -> Rows:
     samples = list(read_shard(path))
     if not samples:
-        return [("shard", f"no samples, {_size(path)}")]
+        return [("shard", f"no samples, {size(path)}")]
     first = samples[0]
     runs = sorted({str(sample.meta["run_key"]) for sample in samples})
     frames = [len(sample.bold) for sample in samples]
     labels = Counter(str(sample.meta["label_name"]) for sample in samples if "label" in sample.meta)
     kind = "trials" if labels else "runs"
     rows = [
-        ("shard", f"{len(samples)} {kind} of {_count(len(runs), 'run')}, {_size(path)}, checked"),
-        ("dataset", _listed(f"{s.meta['dataset']}, sub-{s.meta['subject']}" for s in samples)),
+        ("shard", f"{len(samples)} {kind} of {counted(len(runs), 'run')}, {size(path)}, checked"),
+        ("dataset", listed(f"{s.meta['dataset']}, sub-{s.meta['subject']}" for s in samples)),
         ("first key", first.key),
-        ("frames", f"{_span(frames)} each, {sum(frames):,} in all"),
-        ("t_r", _seconds(sample.meta["t_r"] for sample in samples)),
+        ("frames", f"{span(frames)} each, {sum(frames):,} in all"),
+        ("t_r", seconds(sample.meta["t_r"] for sample in samples)),
         ("signals", f"{first.bold.shape[1]:,} parcels, {first.bold.dtype}, {_range(samples)}"),
         ("marked", _marked([sample.meta for sample in samples])),
     ]
     if labels:
-        rows.append(("states", _listed(f"{name} ({count})" for name, count in sorted(labels.items()))))
+        rows.append(("states", listed(f"{name} ({count})" for name, count in sorted(labels.items()))))
     return rows + _contract(first.contract)
 
 
 def _timeseries(path: Path) -> Rows:
     series, contract = read_timeseries(path)
     if not series:
-        return [("time series", f"no runs, {_size(path)}"), *_contract(contract)]
+        return [("time series", f"no runs, {size(path)}"), *_contract(contract)]
     frames = [len(item.data) for item in series]
     rows = [
-        ("time series", f"{_count(len(series), 'run')}, {_size(path)}"),
-        ("runs", _listed(item.key for item in series)),
-        ("frames", f"{_span(frames)} each, {sum(frames):,} in all"),
-        ("t_r", _seconds(item.meta["t_r"] for item in series if "t_r" in item.meta)),
+        ("time series", f"{counted(len(series), 'run')}, {size(path)}"),
+        ("runs", listed(item.key for item in series)),
+        ("frames", f"{span(frames)} each, {sum(frames):,} in all"),
+        ("t_r", seconds(item.meta["t_r"] for item in series if "t_r" in item.meta)),
         ("signals", f"{series[0].data.shape[1]:,} parcels, {series[0].data.dtype}"),
         ("coverage", f"{min(float(item.coverage.min()) for item in series):.2f} in the worst parcel"),
         ("marked", _marked([item.meta for item in series])),
@@ -215,114 +205,14 @@ def _model(folder: Path) -> Rows:
         ("model", f"{kind}, framework {config.get('framework', 'unknown')}"),
         (
             "parameters",
-            f"{parameters:,} in {_count(len(shapes), 'tensor')}, {_size(folder / 'model.safetensors')}",
+            f"{parameters:,} in {counted(len(shapes), 'tensor')}, {size(folder / 'model.safetensors')}",
         ),
-        ("parts", _listed(f"{name} {count:,}" for name, count in parts.items())),
-        ("sizes", _listed(f"{k} {v}" for k, v in config.items() if isinstance(v, int | float))),
+        ("parts", listed(f"{name} {count:,}" for name, count in parts.items())),
+        ("sizes", listed(f"{k} {v}" for k, v in config.items() if isinstance(v, int | float))),
     ]
     if labels:
-        rows.append(("states", _listed(labels)))
+        rows.append(("states", listed(labels)))
     return rows + _contract(contract)
-
-
-def _table(path: Path) -> Rows:
-    try:
-        columns = set(read_tsv(path).columns)
-        if {"key", "bold", "t_r", "status"} <= columns:
-            return _runs(path)
-        if {"experiment", "metric", "value", "ci_low"} <= columns:
-            return _scores(path)
-        if {"experiment", "baseline", "difference", "p_holm"} <= columns:
-            return _comparisons(path)
-        if {"event", "label", "trial", "n_frames"} <= columns:
-            return _trials(path)
-        if {"experiment", "choice", "validation_loss", "test_accuracy"} <= columns:
-            return _choices(path)
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, TypeError) as error:
-        raise InputError(Problem(str(path), "", f"not a readable table: {error}", f"give {_KINDS}")) from None
-    found = ", ".join(sorted(columns)[:_MOST_LISTED])
-    message = f"a table neither of runs or trials nor of scores, comparisons or choices (columns: {found})"
-    raise InputError(Problem(str(path), "", message, f"give {_KINDS}"))
-
-
-def _runs(path: Path) -> Rows:
-    runs = read_runs(path)
-    usable = [item for item in runs if item.status == "ok"]
-    states = Counter(item.status for item in runs)
-    tasks = Counter(item.task for item in usable)
-    rows = [
-        ("run table", f"{_count(len(runs), 'run')} of {_count(len({item.subject for item in runs}), 'subject')}"),
-        ("dataset", _listed(item.dataset for item in runs)),
-        ("status", _listed(f"{status} {count}" for status, count in sorted(states.items()))),
-        ("tasks", _listed(f"{task} ({count})" for task, count in sorted(tasks.items()))),
-        ("t_r", _seconds(item.t_r for item in usable)),
-        ("volumes", f"{_span([item.n_volumes for item in usable])} each"),
-        ("events", f"for {sum(bool(item.events) for item in usable)} of {_count(len(usable), 'usable run')}"),
-    ]
-    reasons = Counter(item.reason for item in runs if item.reason)
-    return rows + [("reason", f"{count} x {reason}") for reason, count in reasons.most_common()]
-
-
-def _trials(path: Path) -> Rows:
-    events = read_trials(path)
-    if not events:
-        return [("trials table", "no events")]
-    dataset = path.name.removesuffix("_trials.tsv")
-    return [
-        ("trials table", _count(len(events), "event")),
-        *(("", line) for line in summary(dataset, events, None)),
-    ]
-
-
-def _scores(path: Path) -> Rows:
-    table = read_scores(path)
-    rows = [
-        ("scores table", f"{len(table):,} scores"),
-        ("dataset", _listed(table["dataset"])),
-        ("metrics", _listed(table["metric"])),
-    ]
-    overall = table[(table[["draw", "seed", "subject"]] == "all").all(axis=1)]
-    shown = overall[overall["metric"] == "accuracy"]
-    width = max((len(name) for name in shown["experiment"]), default=0)
-    for score in shown.sort_values(["n", "value"], ascending=[True, False], kind="stable").to_dict("records"):
-        interval = f"  [{score['ci_low']:.3f}; {score['ci_high']:.3f}]" if pd.notna(score["ci_low"]) else ""
-        rows.append(
-            ("accuracy", f"n {score['n']:>3}  {score['experiment']:<{width}}  {score['value']:.3f}{interval}")
-        )
-    flagged = shown[shown["flag"].fillna("") != ""] if "flag" in shown else shown.iloc[:0]
-    rows += [("flagged", f"n {row.n:>3}  {row.experiment}: {row.flag}") for row in flagged.itertuples()]
-    return rows
-
-
-def _comparisons(path: Path) -> Rows:
-    table = read_comparisons(path)
-    rows = [("comparisons", f"{len(table):,} paired differences"), ("dataset", _listed(table["dataset"]))]
-    table = table.sort_values(["n", "difference"], ascending=[True, False], kind="stable")
-    pairs = [f"{row.experiment} - {row.baseline}" for row in table.itertuples()]
-    if len(table):
-        rows.append(("p", "first as it is, then corrected (Holm) for all comparisons of the dataset at this n"))
-    width = max(map(len, pairs), default=0)
-    for pair, row in zip(pairs, table.to_dict("records"), strict=True):
-        interval = f"  [{row['ci_low']:+.3f}; {row['ci_high']:+.3f}]" if pd.notna(row["ci_low"]) else ""
-        p = f"  p {row['p']:.3g} (corrected {row['p_holm']:.3g})" if pd.notna(row["p_holm"]) else ""
-        rows.append(("difference", f"n {row['n']:>3}  {pair:<{width}}  {row['difference']:+.3f}{interval}{p}"))
-    return rows
-
-
-def _choices(path: Path) -> Rows:
-    """Say for each experiment and n how the fits did on average, and which choices were made how often."""
-    table = read_choices(path)
-    rows = [("choices", f"of {_count(len(table), 'fit')}"), ("dataset", _listed(table["dataset"]))]
-    width = max(map(len, table["experiment"]), default=0)
-    for (n, name), fits in table.groupby(["n", "experiment"], sort=False):
-        means = {word: fits[column].mean() for word, column in _MEASURED.items()}
-        said = "  ".join(f"{word} {mean:.3f}" for word, mean in means.items() if pd.notna(mean))
-        rows.append(("fits", f"n {n:>3}  {name:<{width}}  {said}"))
-        choices = Counter(filter(None, fits["choice"])).most_common()
-        rows += [("", f"{'':>7}{count} x {choice}") for choice, count in choices[:_MOST_CHOICES]]
-        if len(choices) > _MOST_CHOICES:
-            rows.append(("", f"{'':>7}and {_count(len(choices) - _MOST_CHOICES, 'other choice')}"))
-    return rows
 
 
 def _contract(contract: Contract) -> Rows:
@@ -341,7 +231,7 @@ def _contract(contract: Contract) -> Rows:
         ("contract", f"{contract.sha256[:12]}, written by version {contract.version}"),
         ("  atlas", f"{contract.atlas}, {contract.n_parcels:,} parcels, checksum {checksum}"),
         ("  space", contract.space),
-        ("  confounds", _listed(strategy)),
+        ("  confounds", listed(strategy)),
         ("  signals", ", ".join(treated)),
         *([("  images", contract.images)] if contract.images else []),
         *(("  varies", f"{name}: {_variants(name, values)}") for name, values in contract.varied.items()),
@@ -351,7 +241,7 @@ def _contract(contract: Contract) -> Rows:
 def _variants(name: str, values: Sequence[Any]) -> str:
     """Tell the values of a field in which the runs of a model differ."""
     if name == "confounds":
-        values = [_listed(value.get("strategy", [])) for value in values]
+        values = [listed(value.get("strategy", [])) for value in values]
     return "; or ".join(str(value) for value in values)
 
 
@@ -367,7 +257,7 @@ def _json(path: Path) -> dict[str, Any]:
         content = read_json(path)
     except FileNotFoundError:
         message = f"no {path.name}: not a complete model folder"
-        raise InputError(Problem(str(path.parent), "", message, f"give {_KINDS}")) from None
+        raise InputError(Problem(str(path.parent), "", message, f"give {KINDS}")) from None
     except ValueError as error:
         raise InputError(Problem(str(path), "", f"not JSON: {error}", "train the model again")) from None
     if not isinstance(content, dict):
@@ -385,37 +275,6 @@ def _shapes(path: Path) -> dict[str, list[int]]:
         raise InputError(Problem(str(path), "", message, "train the model again")) from None
 
 
-def _block(title: str, rows: Rows) -> str:
-    lines = [title]
-    previous = ""
-    for name, text in rows:
-        # A name is written once where several lines belong to it.
-        lines += _wrapped("" if name == previous else name, text)
-        previous = name
-    return "\n".join(lines)
-
-
-def _wrapped(name: str, text: str) -> list[str]:
-    """Break text at its commas so that lines stay short, and set it in the second column."""
-    indent = f"  {'':<{_LABEL_WIDTH}}"
-    lines = [f"  {name:<{_LABEL_WIDTH}}"]
-    for number, word in enumerate(text.split(", ")):
-        joined = word if number == 0 else f", {word}"
-        if number and len(lines[-1]) + len(joined) > _LINE_WIDTH:
-            lines[-1] += ","
-            lines.append(indent + word)
-        else:
-            lines[-1] += joined
-    return [line.rstrip() for line in lines]
-
-
-def _listed(items: Iterable[str]) -> str:
-    """Join different items in their order; the end of a long list is counted instead."""
-    different = list(dict.fromkeys(str(item) for item in items))
-    rest = len(different) - _MOST_LISTED
-    return ", ".join(different[:_MOST_LISTED]) + (f", and {rest} more" if rest > 0 else "") or "none"
-
-
 def _marked(metas: Sequence[dict[str, Any]]) -> str:
     """Name the parcels that are marked in some sample; by their number from 0 where shards have no names."""
     names: dict[int, str] = {}
@@ -425,37 +284,10 @@ def _marked(metas: Sequence[dict[str, Any]]) -> str:
     numbers = sorted(names)
     if not numbers:
         return "no parcel"
-    return f"{_count(len(numbers), 'parcel')} in some sample: {_listed(names[number] for number in numbers)}"
+    return f"{counted(len(numbers), 'parcel')} in some sample: {listed(names[number] for number in numbers)}"
 
 
 def _range(samples: Sequence[Sample]) -> str:
     smallest = min(float(sample.bold.min()) for sample in samples)
     largest = max(float(sample.bold.max()) for sample in samples)
     return f"from {smallest:.2f} to {largest:.2f}"
-
-
-def _seconds(numbers: Iterable[float]) -> str:
-    return f"{_listed(f'{number:g}' for number in numbers)} s"
-
-
-def _span(numbers: Sequence[int]) -> str:
-    if not numbers:
-        return "0"
-    return f"{min(numbers)}" if min(numbers) == max(numbers) else f"{min(numbers)} to {max(numbers)}"
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
-
-
-def _size(path: Path) -> str:
-    return _bytes(path.stat().st_size)
-
-
-def _bytes(number: int) -> str:
-    size = float(number)
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} GB"

@@ -1,0 +1,81 @@
+"""How inspect writes what it found: aligned lines, lists, numbers with their nouns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+Rows = list[tuple[str, str]]
+
+# What can be described, for errors.
+KINDS = (
+    "a shard (.tar), a time series file (.safetensors), a model folder, "
+    "or a table of runs, trials, scores, comparisons or choices (.tsv)"
+)
+MOST_LISTED = 12
+_LABEL_WIDTH = 14
+_LINE_WIDTH = 100
+
+
+def block(title: str, rows: Rows) -> str:
+    """Return a title and rows in two columns."""
+    lines = [title]
+    previous = ""
+    for name, text in rows:
+        # A name is written once where several lines belong to it.
+        lines += _wrapped("" if name == previous else name, text)
+        previous = name
+    return "\n".join(lines)
+
+
+def _wrapped(name: str, text: str) -> list[str]:
+    """Break text at its commas so that lines stay short, and set it in the second column."""
+    indent = f"  {'':<{_LABEL_WIDTH}}"
+    lines = [f"  {name:<{_LABEL_WIDTH}}"]
+    for number, word in enumerate(text.split(", ")):
+        joined = word if number == 0 else f", {word}"
+        if number and len(lines[-1]) + len(joined) > _LINE_WIDTH:
+            lines[-1] += ","
+            lines.append(indent + word)
+        else:
+            lines[-1] += joined
+    return [line.rstrip() for line in lines]
+
+
+def listed(items: Iterable[str]) -> str:
+    """Join different items in their order; the end of a long list is counted instead."""
+    different = list(dict.fromkeys(str(item) for item in items))
+    rest = len(different) - MOST_LISTED
+    return ", ".join(different[:MOST_LISTED]) + (f", and {rest} more" if rest > 0 else "") or "none"
+
+
+def seconds(numbers: Iterable[float]) -> str:
+    """List different times."""
+    return f"{listed(f'{number:g}' for number in numbers)} s"
+
+
+def span(numbers: Sequence[int]) -> str:
+    """Write the smallest and the largest number."""
+    if not numbers:
+        return "0"
+    return f"{min(numbers)}" if min(numbers) == max(numbers) else f"{min(numbers)} to {max(numbers)}"
+
+
+def counted(number: int, word: str) -> str:
+    """Write a number with its noun."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def size(path: Path) -> str:
+    """Write how large a file is."""
+    return in_bytes(path.stat().st_size)
+
+
+def in_bytes(number: int) -> str:
+    """Write a number of bytes with the unit that fits."""
+    scaled = float(number)
+    for unit in ("B", "kB", "MB"):
+        if scaled < 1000:
+            return f"{scaled:.3g} {unit}"
+        scaled /= 1000
+    return f"{scaled:.3g} GB"
