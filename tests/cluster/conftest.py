@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.local_slurm import CannotStartError, LocalSlurm
-from tests.workflow.conftest import Snakemake, snakemake, study
+from tests.workflow.conftest import Snakemake, simulated, snakemake, study
 
-__all__ = ["snakemake", "study"]
+__all__ = ["simulated", "snakemake", "study"]
 
 # Of jobs that take seconds; a site keeps the defaults of the plugin.
 QUICK = ["--latency-wait", "15", "--slurm-init-seconds-before-status-checks", "2"]

@@ -59,7 +59,7 @@ def test_a_rare_state_is_flagged_with_the_one_it_resembles() -> None:
     states = {state.name: (state.is_rare, state.resembles) for state in count_states(dataset())}
     assert states == {"face": (False, ""), "house": (False, ""), "huose": (True, "house")}
     text = "\n".join(summary("x", dataset(), TaskOptions(delay_s=5)))
-    assert "rare: 'huose', 5 trials of 1 people; misspelt for 'house'?" in text
+    assert "rare: 'huose', 5 trials of 1 person; misspelt for 'house'?" in text
     assert 'labels: ["face", "house"]' in text
     assert "delay_s" not in text
 
@@ -94,8 +94,8 @@ def test_what_was_left_out_is_named_with_its_reason() -> None:
     ]
     text = "\n".join(summary("x", events, TaskOptions(labels=["face", "house", "shoe"])))
     assert "466 events are no trials, no duration: press (466)" in text
-    assert "1 events are no trials, too few frames: face (1)" in text
-    assert "1 trials are cut by the end of the run" in text
+    assert "1 event is no trial, too few frames: face (1)" in text
+    assert "1 trial is cut by the end of the run" in text
     assert "window_s: [4, 10]" in text
     assert "no trial of shoe" in text
     assert "the task has no delay_s" in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,12 +23,18 @@ def command(name: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a working directory with the tiny study in `study/`."""
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the tiny study, for copies: no test changes it."""
+    folder = tmp_path_factory.mktemp("simulated") / "study"
+    subprocess.run([command("boldly"), "simulate", "--output", str(folder), "--size", "tiny"], check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a working directory with the tiny study in `study/`: tests of one module change files and run it."""
     folder = tmp_path_factory.mktemp("workflow")
-    subprocess.run(
-        [command("boldly"), "simulate", "--output", str(folder / "study"), "--size", "tiny"], check=True
-    )
+    shutil.copytree(simulated, folder / "study")
     return folder
 
 
