@@ -18,7 +18,7 @@ CHECKOUT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).pare
 
 try:
     CONFIG_FILES = ", ".join(map(str, workflow.configfiles)) or "config"
-    CONFIG = settings.resolve(settings.parse(settings.Config, config, CONFIG_FILES), CHECKOUT)
+    CONFIG = settings.resolve(settings.parse(settings.Config, config, CONFIG_FILES), CHECKOUT, CONFIG_FILES)
 except records.InputError as error:
     raise WorkflowError("\n".join(f"- {problem}" for problem in error.problems)) from None
 
