@@ -82,7 +82,8 @@ def test_a_config_without_datasets_is_refused() -> None:
 
 def test_labelled_trials_are_decoded_by_baselines_unless_the_config_says_otherwise() -> None:
     datasets = {"mine": {"role": "downstream", "shards": "a"}}
-    for adapt in ({}, {"adapt": {}}, {"adapt": {"shared": {"steps": 5}}}):
+    forms: list[dict[str, Any]] = [{}, {"adapt": {}}, {"adapt": {"shared": {"steps": 5}}}]
+    for adapt in forms:
         added = parse(Config, {"datasets": datasets, **adapt}, "my.yaml").adapt
         assert list(added.experiments) == list(get_args(Baseline))
     assert added.experiments["linear"].steps == 5

@@ -27,6 +27,9 @@ for section in ("pretrain", "adapt"):
     config[section] = getattr(CONFIG, section).model_dump(mode="json")
 if preset := config.get("preprocess", {}).get("preset"):
     config["preprocess"] = {**CONFIG.preprocess.model_dump(mode="json"), "preset": preset}
+for name in config.get("datasets") or {}:
+    own = {"preprocess": None, "parcellate": None, **CONFIG.own_options().get(name, {})}
+    config["datasets"][name] = {**config["datasets"][name], **own}
 
 REVISIONS = settings.REVISIONS
 # Where all files lie, as for `boldly <stage> --config`.

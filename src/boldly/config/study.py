@@ -232,6 +232,28 @@ class Config(Section):
         """Return the options of parcellate for a dataset: those of the study, with its own."""
         return merged(self.parcellate, self.datasets[dataset].parcellate)
 
+    def own_options(self) -> dict[str, dict[str, Any]]:
+        """Return for each dataset that is prepared in another way than the study says what then holds, in full.
+
+        Returns
+        -------
+        dict of str to dict
+            By dataset, JSON of the sections preprocess and parcellate, as far as they are not those of the study.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for name, options in self.datasets.items():
+            if options.derivatives is None:
+                continue
+            own = {"preprocess": self.preprocess_of(name), "parcellate": self.parcellate_of(name)}
+            differing = {
+                section: its.model_dump(mode="json")
+                for section, its in own.items()
+                if its.model_dump() != getattr(self, section).model_dump()
+            }
+            if differing:
+                found[name] = differing
+        return found
+
     def warnings(self) -> list[str]:
         """Say what is allowed and probably not meant, in a line for each."""
         lines = []
