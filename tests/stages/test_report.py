@@ -115,7 +115,7 @@ def test_methods_say_what_a_trial_was_and_how_decoders_were_trained(results: Pat
 
 
 def test_methods_and_page_say_how_each_dataset_was_prepared(results: Path) -> None:
-    datasets: dict[str, Any] = copy.deepcopy(finished.CONFIG["datasets"])  # type: ignore[assignment]
+    datasets = copy.deepcopy(finished.CONFIG["datasets"])
     study = {"strategy": ["motion", "wm_csf", "global_signal"], "motion": "full"}
     datasets["task"] |= {"preprocess": {"strategy": ["motion"]}, "parcellate": {"smoothing_fwhm_mm": None}}
     said = methods_of(results, datasets=datasets, preprocess=study)
@@ -139,7 +139,7 @@ def test_methods_and_page_say_how_each_dataset_was_prepared(results: Path) -> No
 
 
 def test_methods_of_one_preparation_name_no_dataset(results: Path) -> None:
-    datasets: dict[str, Any] = copy.deepcopy(finished.CONFIG["datasets"])  # type: ignore[assignment]
+    datasets = copy.deepcopy(finished.CONFIG["datasets"])
     for options in datasets.values():
         options["preprocess"] = {"strategy": ["motion"]}
     said = methods_of(results, datasets=datasets)
