@@ -271,6 +271,17 @@ class TestEntities:
         assert rows[0].key == "ds-x_sub-01_task-blocks_run-1_echo-2"
         assert [row.status for row in rows] == ["ok"] * 4
 
+    def test_a_folder_without_any_events_is_perhaps_the_wrong_one(self, study, run_index):
+        one = study.run("01", run="1").events
+        one.unlink()
+        with pytest.raises(InputError) as caught:
+            run_index(study.dataset_options())
+        assert "bids right" not in caught.value.problems[0].remedy
+        for path in study.bids.rglob("*_events.tsv"):
+            path.unlink()
+        with pytest.raises(InputError, match=r"is datasets\.x\.bids right\? No run has one there"):
+            run_index(study.dataset_options())
+
     @pytest.mark.parametrize(
         "name", ["task-blocks_events.tsv", "sub-01/sub-01_task-blocks_events.tsv", "task-blocks_run-01_events.tsv"]
     )

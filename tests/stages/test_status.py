@@ -120,9 +120,9 @@ def test_no_time_is_told_while_most_of_the_work_is_unknown(study: Path) -> None:
 def test_a_job_that_was_stopped_is_not_explained_by_ordinary_lines(study: Path) -> None:
     log = study / "results/logs/adapt/toy_csm.log"
     log.write_text("12:00:00 boldly: looks\n12:00:01 boldly: reads\n")
-    assert "stopped from outside" in status._message(log)[0]
+    assert "its log says no reason" in status._message(log)[0]
     log.write_text("Traceback (most recent call last):\nValueError: no\n")
-    assert "stopped" not in status._message(log)[0]
+    assert "no reason" not in status._message(log)[0]
 
 
 def test_a_workflow_that_has_ended_has_no_time_left(study: Path, capsys: pytest.CaptureFixture[str]) -> None:

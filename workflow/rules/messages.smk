@@ -9,7 +9,9 @@ from snakemake.logging import logger
 LAST_LINES = 15
 # What stands in the log of a job that failed by itself; of one that a signal ended nothing does.
 SAYS_WHY = re.compile(r"Traceback|\b\w*(?:Error|Exception)\b|usage: ")
-STOPPED = "its log says no reason, as when a job is stopped from outside (a signal, memory, the time limit); its last lines:"
+STOPPED = (
+    "its log says no reason, as when a signal, the memory limit or the time limit stops a job; its last lines:"
+)
 FAILED = {}
 
 

@@ -35,7 +35,7 @@ STAGES = (
 REVISIONS: dict[str, int] = {
     **dict.fromkeys(STAGES, 1),
     **{"index": 2, "preprocess": 2, "parcellate": 4, "shard": 3, "split": 2, "pretrain": 9},
-    **{"adapt": 5, "evaluate": 5, "figures": 8},
+    **{"adapt": 5, "evaluate": 5, "figures": 9},
 }
 
 _NAME, _EXPERIMENT = r"^[A-Za-z0-9]+$", r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"

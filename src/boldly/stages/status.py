@@ -19,7 +19,9 @@ State = Literal["done", "running", "failed"]
 
 # What stands in the log of a job that failed by itself; of one that a signal ended nothing does.
 _SAYS_WHY = re.compile(r"Traceback|\b\w*(?:Error|Exception)\b|usage: ")
-_STOPPED = "its log says no reason, as when a job is stopped from outside (a signal, memory, the time limit); its last lines:"
+_STOPPED = (
+    "its log says no reason, as when a signal, the memory limit or the time limit stops a job; its last lines:"
+)
 # Lines of a log that are shown where boldly itself has not said what is wrong.
 _LAST_LINES = 5
 # A log that was written just before the seconds were is of the same job.

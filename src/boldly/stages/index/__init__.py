@@ -232,7 +232,9 @@ def _summarize(dataset: str, rows: Sequence[Run]) -> None:
     subjects = len({row.subject for row in rows if row.status == "ok"})
     left_out = [row for row in rows if row.status != "ok"]
     words = f"; {len(left_out)} not: {_reasons(left_out)}" if left_out else ""
-    _LOG.info("%s: %d runs of %d people are used%s", dataset, counts["ok"], subjects, words)
+    people = "1 person" if subjects == 1 else f"{subjects} people"
+    used = "1 run is used" if counts["ok"] == 1 else f"{counts['ok']} runs of {people} are used"
+    _LOG.info("%s: %s%s", dataset, used, words)
     masked = [row for row in rows if row.status == "ok" and row.bold and not bids.is_cifti(row.bold)]
     bare = [row.key for row in masked if not row.mask]
     if bare:
