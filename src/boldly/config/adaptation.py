@@ -212,7 +212,9 @@ class AdaptSection(Section):
 
     experiments: dict[ExperimentName, AdaptOptions] = Field({}, description="By name.")
     baselines: list[Baseline] = Field(
-        list(get_args(Baseline)), description="Baselines that are added as experiments of their own name."
+        list(get_args(Baseline)),
+        description="Baselines that are added as experiments of their own name, also where a downstream dataset is all "
+        "that there is; []: none.",
     )
     controls: list[Literal["untrained", "scratch"]] = Field(
         ["untrained", "scratch"],
