@@ -85,8 +85,8 @@ def test_labelled_trials_are_decoded_by_baselines_unless_the_config_says_otherwi
     forms: list[dict[str, Any]] = [{}, {"adapt": {}}, {"adapt": {"shared": {"steps": 5}}}]
     for adapt in forms:
         added = parse(Config, {"datasets": datasets, **adapt}, "my.yaml").adapt
-        assert list(added.experiments) == list(get_args(Baseline))
-    assert added.experiments["linear"].steps == 5
+        assert list(added.experiments) == list(PROBE_BASELINES)
+    assert added.experiments["mean_lda"].steps == 5
     none = parse(Config, {"datasets": datasets, "adapt": {"baselines": []}}, "my.yaml")
     assert none.adapt.experiments == {}
     again = parse(Config, none.model_dump(mode="json"), "my.yaml")

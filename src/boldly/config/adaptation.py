@@ -213,8 +213,8 @@ class AdaptSection(Section):
     experiments: dict[ExperimentName, AdaptOptions] = Field({}, description="By name.")
     baselines: list[Baseline] = Field(
         list(get_args(Baseline)),
-        description="Baselines that are added as experiments of their own name, also where a downstream dataset is all "
-        "that there is; []: none.",
+        description="Baselines that are added as experiments of their own name; without `experiments` beside a "
+        "downstream dataset those that are fitted in seconds (all but linear and mean_mlp); []: none.",
     )
     controls: list[Literal["untrained", "scratch"]] = Field(
         ["untrained", "scratch"],

@@ -119,9 +119,9 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _decode_labels(cls, content: Any) -> Any:
-        """Give labelled trials that no downstream experiment is named for the baselines, as those beside it have.
+        """Give labelled trials for which no experiment is named the baselines that are fitted in seconds.
 
-        An empty list, ``adapt: {baselines: []}``, asks for none.
+        Those by gradient steps take a minute for each fit. An empty list (``adapt: {baselines: []}``) means none.
         """
         if not isinstance(content, dict) or not isinstance(content.get("datasets"), dict):
             return content
@@ -129,8 +129,7 @@ class Config(Section):
         if not isinstance(given, dict) or given.get("experiments") or "baselines" in given:
             return content
         if any(_role(options) == "downstream" for options in content["datasets"].values()):
-            baselines = AdaptSection.model_fields["baselines"].default
-            return {**content, "adapt": {**given, "baselines": baselines}}
+            return {**content, "adapt": {**given, "baselines": list(PROBE_BASELINES)}}
         return content
 
     @model_validator(mode="after")
