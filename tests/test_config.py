@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -77,6 +78,54 @@ def test_a_config_without_datasets_is_refused() -> None:
     assert problems({})["config"].startswith("datasets: none; give at least one")
     cohort = {"model": "decoder", "derivatives": "fmriprep"}
     assert not parse(Config, {"decode": {"clinic": cohort}}, "my.yaml").datasets
+
+
+def test_labelled_trials_are_decoded_by_baselines_unless_the_config_says_otherwise() -> None:
+    datasets = {"mine": {"role": "downstream", "shards": "a"}}
+    forms: list[dict[str, Any]] = [{}, {"adapt": {}}, {"adapt": {"shared": {"steps": 5}}}]
+    for adapt in forms:
+        added = parse(Config, {"datasets": datasets, **adapt}, "my.yaml").adapt
+        assert list(added.experiments) == list(PROBE_BASELINES)
+    assert added.experiments["mean_lda"].steps == 5
+    none = parse(Config, {"datasets": datasets, "adapt": {"baselines": []}}, "my.yaml")
+    assert none.adapt.experiments == {}
+    again = parse(Config, none.model_dump(mode="json"), "my.yaml")
+    assert again.adapt == none.adapt
+
+
+def test_pretraining_needs_an_upstream_dataset() -> None:
+    datasets = {"mine": {"role": "downstream", "shards": "a"}}
+    content = {"datasets": datasets, "pretrain": {"experiments": {"csm": {"framework": "csm"}}}}
+    assert "csm: there is no upstream dataset" in problems(content)["config"]
+
+
+def test_images_of_single_brains_do_not_meet_an_atlas_of_a_template() -> None:
+    def content(**atlas: Any) -> dict[str, Any]:
+        return {"atlas": atlas, "datasets": {"mine": {**TASK, "space": "T1w"}}}
+
+    assert "datasets.mine.space: images in T1w" in problems(content(name="difumo"))["config"]
+    assert "MNIColin27" in problems(content(path="a.nii.gz", space="MNIColin27"))["config"]
+    for atlas in ({"path": "a.nii.gz"}, {"path": "a.nii.gz", "space": "T1w"}):
+        assert parse(Config, content(**atlas), "my.yaml").datasets["mine"].space == "T1w"
+
+
+@pytest.mark.parametrize(
+    ("content", "field", "message"),
+    [
+        ({"datasets": {"haxby_mine": TASK}}, "datasets.haxby_mine", "letters and digits only"),
+        ({"adapt": {"baselines": ["mean_LDA"]}}, "adapt.baselines.0", "'mean_LDA' is none of .*'mean_lda' meant"),
+        ({"adapt": {"baseline": ["mean_lda"]}}, "adapt.baseline", "'baselines' meant"),
+        ({"parcellate": {"smooth": 4}}, "parcellate.smooth", "'smoothing_fwhm_mm' meant"),
+        ({"split": {"downstream": {"tset": 4}}}, "split.downstream.tset", "'test' meant"),
+        ({"datasets": {"rest": {**TASK, "derivates": "b"}}}, "datasets.rest.derivates", "'derivatives' meant"),
+    ],
+)
+def test_a_mistake_is_named_once_with_what_is_probably_meant(
+    content: dict[str, Any], field: str, message: str
+) -> None:
+    found = problems({**SMALLEST, **content})
+    assert list(found) == [field]
+    assert re.search(message, found[field])
 
 
 def test_an_atlas_is_asked_for_where_signals_are_read_from_images() -> None:
@@ -891,7 +940,7 @@ def test_weights_are_found_by_variables(tmp_path, monkeypatch):
     (tmp_path / "csm").mkdir()
     config = tmp_path / "config.yaml"
     config.write_text(
-        "datasets: {a: {role: downstream, shards: a}}\n"
+        "datasets: {a: {role: downstream, shards: a}, rest: {role: upstream, shards: rest}}\n"
         "pretrain: {experiments: {warm: {framework: csm, initialise: '${MODELS}/csm'}}}\n"
         "adapt: {baselines: [], controls: [], experiments: {csm: {pretrained: '${MODELS}/csm'}}}\n"
     )

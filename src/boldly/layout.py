@@ -111,7 +111,12 @@ class Layout:
     def dataset_options(self, dataset: str) -> str:
         """Return what index is told of a dataset, as JSON."""
         unused = {"fetch", "participants", "source", "split", "ceilings", "truth", "preprocess", "parcellate"}
-        return self.config.datasets[dataset].model_dump_json(exclude=unused)
+        options = self.config.datasets[dataset].model_dump(mode="json", exclude=unused)
+        split = self.split_options(dataset)
+        if isinstance(split, DownstreamSplitOptions):
+            # Of the split, index has to know what a unit is: of a single one no part can be made.
+            options["split"] = {"by": split.by}
+        return json.dumps(options)
 
     def task_options(self, dataset: str) -> str | None:
         """Return how events of a dataset become trials, as JSON; None for upstream datasets."""

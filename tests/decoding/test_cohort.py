@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from boldly import Decoder, bids, layout
 from boldly.cli import main
 from boldly.config import DecodeOptions, PreprocessOptions
 from boldly.decoding import package
-from boldly.decoding.cohort import SCORES, _with_events
+from boldly.decoding.cohort import SCORES, UNSEEN, _with_events
 from boldly.decoding.cohort import run as run_cohort
 from boldly.files import read_tsv
 from boldly.provenance import file_sha256
@@ -102,14 +103,25 @@ def test_the_output_is_a_bids_derivative(model: Path, people: Study, tmp_path: P
 
 
 def test_runs_of_the_training_are_noticed_and_flag_the_scores(
-    made: tuple[Path, Study], model: Path, tmp_path: Path
+    made: tuple[Path, Study], model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, study = made
+    caplog.set_level(logging.INFO)
     decode(model, study, tmp_path / "out")
     scores = read_scores(tmp_path / "out" / SCORES)
     # Two of three people trained it, two runs each.
     of_decoder = scores[scores["kind"] != "chance"]
     assert set(of_decoder["flag"]) == {"4 of 6 runs were in the training"}
+    # The two runs of the third person have scores of their own, in a table and at the end of what is said.
+    unseen = read_scores(tmp_path / "out" / UNSEEN)
+    assert set(unseen["flag"].fillna("")) == {""}
+    whole, own = (
+        table[(table["subject"] == "all") & (table["metric"] == "accuracy") & (table["kind"] == "baseline")]
+        for table in (scores, unseen)
+    )
+    assert 3 * own["n_trials"].item() == whole["n_trials"].item()
+    assert "of 1 person in the 2 runs that were not: " in caplog.messages[-1]
+    assert f"{own['value'].item():.3f}" in caplog.messages[-1]
     sidecars = [bids.sidecar(table_path(tmp_path / "out", subject)) for subject in ("01", "03")]
     assert [json.loads(path.read_text())["SeenInTraining"] for path in sidecars] == [True, False]
 

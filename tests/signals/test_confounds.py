@@ -269,6 +269,12 @@ class TestMissingColumns:
         assert "sub-03 run-2: confounds table has no columns 'csf', 'white_matter'" in text
         assert "(found: global_signal, trans_x)" in text
         assert "drop wm_csf from preprocess.strategy, or exclude the run" in text
+        asked = ["motion", "wm_csf", "global_signal"]
+        line = missing_problem({"strategy wm_csf": ["csf"]}, ["trans_x"], "x.tsv", "", asked).remedy
+        assert (
+            "drop wm_csf from preprocess.strategy (write `preprocess: {strategy: [motion, global_signal]}`)"
+            in line
+        )
 
     def test_the_problem_says_which_fmriprep_runs_ica_aroma(self):
         missing = missing_columns(["csf"], PreprocessOptions(strategy=["ica_aroma"]))

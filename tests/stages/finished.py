@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from PIL import Image
@@ -21,7 +22,7 @@ from boldly.records import (
     write_trials,
 )
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "atlas": {"name": "difumo", "dimension": 64},
     "datasets": {
         "rest": {"role": "upstream", "derivatives": "data/rest/derivatives/fmriprep"},

@@ -216,7 +216,7 @@ def test_stages_name_what_is_missing_and_the_way_to_get_it(tmp_path: Path) -> No
     assert [Path(problem.where).name for problem in caught.value.problems] == [
         "difumo-1024-2mm.nii.gz", "difumo-1024-2mm_labels.tsv", "difumo-1024-2mm_atlas.json",
     ]  # fmt: skip
-    assert all("snakemake atlas" in problem.remedy for problem in caught.value.problems)
+    assert all("snakemake --cores 1 --directory" in problem.remedy for problem in caught.value.problems)
 
 
 @pytest.mark.parametrize("part", [0, 1])

@@ -16,7 +16,14 @@ import pandas as pd
 import pytest
 
 from boldly import bids
-from boldly.config import AtlasOptions, DatasetOptions, IndexOptions, PreprocessOptions, TaskOptions
+from boldly.config import (
+    AtlasOptions,
+    DatasetOptions,
+    DownstreamSplitOptions,
+    IndexOptions,
+    PreprocessOptions,
+    TaskOptions,
+)
 from boldly.files import read_json
 from boldly.provenance import Contract
 from boldly.records import Event, InputError, Run, read_runs, read_trials
@@ -84,6 +91,15 @@ class TestRows:
         rows = run_index(write_study(sessions=("pre", "post"), runs=("",)).dataset_options())
         assert rows[0].key == "ds-x_sub-01_ses-post_task-blocks"
         assert len(rows) == 4
+
+    def test_one_person_is_split_by_run_or_an_error_before_any_long_job(self, write_study, run_index):
+        study = write_study(subjects=("01",))
+        message = "one person, sub-01 with 2 runs, and the split is by subject.*\n.*\n.*by: run"
+        with pytest.raises(InputError, match=message):
+            run_index(study.dataset_options(split=DownstreamSplitOptions()))
+        assert len(run_index(study.dataset_options(split=DownstreamSplitOptions(by="run")))) == 2
+        with pytest.raises(InputError, match="one run alone"):
+            run_index(write_study("y", subjects=("01",), runs=("1",)).dataset_options(split={"by": "run"}))
 
     def test_uncompressed_images_are_read(self, write_study, run_index):
         rows = run_index(write_study(extension=".nii").dataset_options())
@@ -254,6 +270,17 @@ class TestEntities:
         rows = run_index(study.dataset_options(filters={"echo": [2, None]}))
         assert rows[0].key == "ds-x_sub-01_task-blocks_run-1_echo-2"
         assert [row.status for row in rows] == ["ok"] * 4
+
+    def test_a_folder_without_any_events_is_perhaps_the_wrong_one(self, study, run_index):
+        one = study.run("01", run="1").events
+        one.unlink()
+        with pytest.raises(InputError) as caught:
+            run_index(study.dataset_options())
+        assert "bids right" not in caught.value.problems[0].remedy
+        for path in study.bids.rglob("*_events.tsv"):
+            path.unlink()
+        with pytest.raises(InputError, match=r"is datasets\.x\.bids right\? No run has one there"):
+            run_index(study.dataset_options())
 
     @pytest.mark.parametrize(
         "name", ["task-blocks_events.tsv", "sub-01/sub-01_task-blocks_events.tsv", "task-blocks_run-01_events.tsv"]

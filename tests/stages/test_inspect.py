@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from boldly.cli import main
 from boldly.records import (
     Choice,
     Comparison,
@@ -105,6 +106,57 @@ def test_a_model_folder(model: Path) -> None:
     assert found["space"] == "MNI152NLin2009cAsym"
     # Its weights describe the same model.
     assert inspect.run([model / "model.safetensors"]).splitlines()[1:] == inspect.run([model]).splitlines()[1:]
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    """Return the folder of a downstream experiment with one fit, a probe."""
+    folder = tmp_path / "mean_lda"
+    fit = folder / "n-1_draw-0_seed-1234"
+    fit.mkdir(parents=True)
+    member = {"encoder": "signal", "read_outs": ["mean"], "layers": [0], "weight": 1.0, "chosen": {"penalty": 3.0}}
+    (fit / "decoder.json").write_text(json.dumps({"labels": ["a", "b"], "longest": 50, "members": [member]}))
+    save_file({"0.weight.0": np.zeros((6, 2))}, fit / "decoder.safetensors")
+    (fit / "contract.json").write_text(json.dumps(dataclasses.asdict(contract())))
+    fits = [{"folder": fit.name, "n": 1, "choice": "signal: mean, lda"}]
+    content = {"experiment": "mean_lda", "dataset": "mine", "kind": "baseline", "start": "mean_lda", "fits": fits}
+    (folder / "adapt.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_a_downstream_experiment_and_its_fits(experiment: Path) -> None:
+    found = lines(experiment)
+    assert found["experiment"] == "mean_lda on mine"
+    assert found["fits"] == "1, each a folder; with 1 labelled units"
+    assert found["chosen"] == "1 x signal: mean, lda"
+    assert found["model"] == "decoder of 2 states, a probe"
+    fit = experiment / "n-1_draw-0_seed-1234"
+    assert lines(fit)["reads"] == "mean of signal, penalty 3.0"
+    assert lines(fit)["atlas"].startswith("slabs, 6 parcels")
+    assert lines(fit / "decoder.safetensors") == lines(fit)
+
+
+def test_a_packaged_decoder(experiment: Path) -> None:
+    folder = experiment.parent / "my-decoder"
+    (experiment / "n-1_draw-0_seed-1234").rename(folder)
+    (folder / "decoder.json").unlink()
+    training = {"experiment": "mean_lda", "kind": "baseline", "start": "mean_lda", "dataset": "mine", "n": 11}
+    about = {"name": "mine-mean_lda", "kind": "probe", "labels": ["a", "b"], "training": {**training, "by": "run"}}
+    (folder / "config.json").write_text(json.dumps({**about, "files": {"contract.json": "ab"}}))
+    found = lines(folder)
+    assert found["decoder"] == "mine-mean_lda, of 2 states, probe"
+    assert found["trained on"] == "mine, 11 labelled runs"
+    assert found["states"] == "a, b"
+    (folder / "config.json").write_text(json.dumps({**about, "files": {"fit/decoder.json": "ab"}}))
+    with pytest.raises(InputError, match="1 file of the decoder missing: fit"):
+        inspect.run([folder])
+
+
+def test_one_bad_argument_does_not_hide_the_good_ones(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(model), str(model / "nothing.tar")]) == 1
+    said = capsys.readouterr()
+    assert "framework csm" in said.out
+    assert "nothing.tar" in said.err
 
 
 @pytest.mark.parametrize("name", ["config.json", "contract.json", "model.safetensors"])

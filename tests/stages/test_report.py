@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import copy
+import html
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 
 from boldly.config import Config, DownstreamSplitOptions, parse, resolve
@@ -111,6 +114,39 @@ def test_methods_say_what_a_trial_was_and_how_decoders_were_trained(results: Pat
     assert "1,000 random orders of the labels" in said
 
 
+def test_methods_and_page_say_how_each_dataset_was_prepared(results: Path) -> None:
+    datasets = copy.deepcopy(finished.CONFIG["datasets"])
+    study = {"strategy": ["motion", "wm_csf", "global_signal"], "motion": "full"}
+    datasets["task"] |= {"preprocess": {"strategy": ["motion"]}, "parcellate": {"smoothing_fwhm_mm": None}}
+    said = methods_of(results, datasets=datasets, preprocess=study)
+    task = said.split("Each run of task was ")[1].split(".\n")[0]
+    full = "six motion parameters, their temporal derivatives, and the squares of both"
+    assert f"cleaned by regression on {full} [@friston1996], and z-scored" in task
+    assert "white matter" not in task
+    assert "Signals of task were read from the same parcels, without smoothing" in said
+    rest = said.split("Each run of rest was ")[1].split("Signals of task")[0]
+    assert "white matter" in rest
+    page = Path("report.html").read_text()
+    assert "task: Regressors: motion; motion full." in page
+    # The config as a user could have written it means the same.
+    found = re.search(r"<pre[^>]*>(atlas:.*?)</pre>", page, re.DOTALL)
+    assert found is not None
+    shown = yaml.safe_load(html.unescape(found[1]))
+    again = resolve(parse(Config, shown, "test"), CHECKOUT)
+    assert again.preprocess_of("task") == resolve(
+        parse(Config, {**finished.CONFIG, "datasets": datasets, "preprocess": study}, "test"), CHECKOUT
+    ).preprocess_of("task")
+
+
+def test_methods_of_one_preparation_name_no_dataset(results: Path) -> None:
+    datasets = copy.deepcopy(finished.CONFIG["datasets"])
+    for options in datasets.values():
+        options["preprocess"] = {"strategy": ["motion"]}
+    said = methods_of(results, datasets=datasets)
+    assert "cleaned by regression on six motion parameters" in said
+    assert "CompCor" not in said
+
+
 def test_methods_claim_nothing_that_was_not_done(results: Path) -> None:
     raw = {"detrend": False, "high_pass_hz": None, "standardize": "none"}
     said = methods_of(
@@ -197,6 +233,11 @@ def test_the_methods_say_how_a_split_without_sizes_was_made() -> None:
     sentence = _split("x", config, {"people": 8, "runs": 16})
     assert "the labels of 1, 3, 6, and 7 people (for each person a random draw of each number)" in sentence
     assert "tested on each person in turn" in sentence
+    one = {"train": [1], "validation": 1, "test": 1}
+    split = {"downstream": DownstreamSplitOptions.model_validate(one).model_dump()}
+    sentence = _split("x", {**config, "split": split}, {"people": 3, "runs": 3})
+    assert "the labels of 1 person (5 random draws of each number) and tested on 1 other person." in sentence
+    assert "The labels of 1 more person served" in sentence
 
 
 def test_ready_made_shards_are_not_said_to_be_cleaned() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -101,8 +102,27 @@ def test_the_summary_names_what_failed(study: Path, capsys: pytest.CaptureFixtur
     assert "running: adapt toy_bert: 20%" in said
     assert "failed: adapt toy_csm" in said
     assert "  - csm: no model" in said
-    assert "3 of 9 jobs done; about 2 min left" in said
-    assert "and 1 jobs of stages of which none is done" in said
+    assert "3 of 9 jobs done; at least 2 min left" in said
+    assert "and 1 job of stages of which none is done yet" in said
+
+
+def test_no_time_is_told_while_most_of_the_work_is_unknown(study: Path) -> None:
+    found = status.jobs(study / "results", is_running=True)
+    last = status.last_run(study / ".snakemake")
+    assert last is not None
+    early = dataclasses.replace(last, waiting={"adapt": 1, "figures": 59})
+    assert "left" not in status._progress(early, found)
+    assert "59 jobs of stages of which none is done yet" in status._progress(early, found)
+    late = dataclasses.replace(last, waiting={"adapt": 4})
+    assert "about 2 min left" in status._progress(late, found)
+
+
+def test_a_job_that_was_stopped_is_not_explained_by_ordinary_lines(study: Path) -> None:
+    log = study / "results/logs/adapt/toy_csm.log"
+    log.write_text("12:00:00 boldly: looks\n12:00:01 boldly: reads\n")
+    assert "its log says no reason" in status._message(log)[0]
+    log.write_text("Traceback (most recent call last):\nValueError: no\n")
+    assert "no reason" not in status._message(log)[0]
 
 
 def test_a_workflow_that_has_ended_has_no_time_left(study: Path, capsys: pytest.CaptureFixture[str]) -> None:

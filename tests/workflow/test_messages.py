@@ -68,6 +68,7 @@ def test_the_message_of_a_failed_job_is_what_stands_last(tmp_path: Path, quiet: 
     assert "evaluate_dataset, logs/one.log:\n  boldly: 1 problem with the input\n  - sub-01: no events" in last
     assert "    way out: export them" in last
     assert "looks" not in last
+    assert "its log says no reason, as when a signal" in last
     assert "line 99" in last
     assert "line 50\n" not in last
 

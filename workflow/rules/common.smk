@@ -18,7 +18,7 @@ CHECKOUT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).pare
 
 try:
     CONFIG_FILES = ", ".join(map(str, workflow.configfiles)) or "config"
-    CONFIG = settings.resolve(settings.parse(settings.Config, config, CONFIG_FILES), CHECKOUT)
+    CONFIG = settings.resolve(settings.parse(settings.Config, config, CONFIG_FILES), CHECKOUT, CONFIG_FILES)
 except records.InputError as error:
     raise WorkflowError("\n".join(f"- {problem}" for problem in error.problems)) from None
 
@@ -27,6 +27,9 @@ for section in ("pretrain", "adapt"):
     config[section] = getattr(CONFIG, section).model_dump(mode="json")
 if preset := config.get("preprocess", {}).get("preset"):
     config["preprocess"] = {**CONFIG.preprocess.model_dump(mode="json"), "preset": preset}
+for name in config.get("datasets") or {}:
+    own = {"preprocess": None, "parcellate": None, **CONFIG.own_options().get(name, {})}
+    config["datasets"][name] = {**config["datasets"][name], **own}
 
 REVISIONS = settings.REVISIONS
 # Where all files lie, as for `boldly <stage> --config`.

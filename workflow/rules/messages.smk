@@ -1,11 +1,17 @@
 """What a user reads last when jobs fail: their own messages, not the commands that failed."""
 
+import re
 from pathlib import Path
 
 from snakemake.logging import logger
 
 # Lines of a log that are shown where boldly itself has not said what is wrong.
 LAST_LINES = 15
+# What stands in the log of a job that failed by itself; of one that a signal ended nothing does.
+SAYS_WHY = re.compile(r"Traceback|\b\w*(?:Error|Exception)\b|usage: ")
+STOPPED = (
+    "its log says no reason, as when a signal, the memory limit or the time limit stops a job; its last lines:"
+)
 FAILED = {}
 
 
@@ -16,7 +22,9 @@ def own_message(log):
     except OSError:
         return ["(there is no log)"]
     starts = [number for number, line in enumerate(lines) if line.startswith("boldly: ")]
-    return lines[starts[-1] :] if starts else lines[-LAST_LINES:]
+    if starts:
+        return lines[starts[-1] :]
+    return [*([] if any(map(SAYS_WHY.search, lines)) else [STOPPED]), *lines[-LAST_LINES:]]
 
 
 def summary():

@@ -68,9 +68,8 @@ def check_needs(job: Job, config: Path) -> None:
             command = f"boldly {stage} --config {config}"
             if dataset := job.values.get("dataset"):
                 command += f" --dataset {dataset}"
-            remedy = (
-                f"run it first: {command} (or everything up to it: snakemake --configfile {config} -- {stage})"
-            )
+            whole = f"snakemake --cores 1 --configfile {config} -- {stage}"
+            remedy = f"run it first: {command} (or everything up to it: {whole})"
             problems.append(Problem(path, job.name, f"missing; stage {stage} writes it", remedy))
     if problems:
         raise InputError(problems)

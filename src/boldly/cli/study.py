@@ -53,7 +53,7 @@ def study(args: argparse.Namespace, stage: str) -> Layout:
         args.directory.mkdir(parents=True)
     os.chdir(args.directory)
     config = read_config(path, whole)
-    return Layout(resolve(_with_own(config, stage, args, own), checkout()))
+    return Layout(resolve(_with_own(config, stage, args, own), checkout(), str(args.config)))
 
 
 def checkout() -> Path:

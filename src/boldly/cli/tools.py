@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from boldly.cli.arguments import Commands, command, flag, parsed, path
+from boldly.records import InputError
 
 
 def add(commands: Commands) -> None:
@@ -183,4 +184,8 @@ def _import_weights(args: argparse.Namespace) -> None:
 def _inspect(args: argparse.Namespace) -> None:
     from boldly.stages import inspect
 
-    print(inspect.run(args.paths, every=args.all))
+    text, problems = inspect.describe(args.paths, every=args.all)
+    if text:
+        print(text, flush=True)
+    if problems:
+        raise InputError(problems)

@@ -212,7 +212,9 @@ class AdaptSection(Section):
 
     experiments: dict[ExperimentName, AdaptOptions] = Field({}, description="By name.")
     baselines: list[Baseline] = Field(
-        list(get_args(Baseline)), description="Baselines that are added as experiments of their own name."
+        list(get_args(Baseline)),
+        description="Baselines that are added as experiments of their own name; without `experiments` beside a "
+        "downstream dataset those that are fitted in seconds (all but linear and mean_mlp); []: none.",
     )
     controls: list[Literal["untrained", "scratch"]] = Field(
         ["untrained", "scratch"],
@@ -235,7 +237,9 @@ class AdaptSection(Section):
         }
         content = {"baselines": cls.model_fields["baselines"].default if given else [], **content}
         shared = content.get("shared")
-        experiments: dict[str, Any] = {name: {"baseline": name} for name in _words(content["baselines"])}
+        # One that does not exist is reported where it is listed.
+        known = [name for name in _words(content["baselines"]) if name in get_args(Baseline)]
+        experiments: dict[str, Any] = {name: {"baseline": name} for name in known}
         controls = _words(content.get("controls", cls.model_fields["controls"].default))
         for name, options in given.items():
             experiments[name] = options

@@ -17,7 +17,7 @@ from boldly.config.study import Config
 from boldly.records import InputError, Problem
 
 
-def resolve(config: Config, checkout: Path) -> Config:
+def resolve(config: Config, checkout: Path, where: str = "config") -> Config:
     """Complete a config: expand ``${VARIABLE}`` in paths, read presets and task files, find DeepSpeed files.
 
     Parameters
@@ -27,13 +27,15 @@ def resolve(config: Config, checkout: Path) -> Config:
     checkout : Path
         Where the files lie that boldly comes with (config/confounds, config/tasks, config/deepspeed): relative
         paths count from the working directory first, then from there.
+    where : str, default="config"
+        File of the config, for errors.
 
     Raises
     ------
     InputError
         For an environment variable that is not set, or a preset or task file that is absent or wrong.
     """
-    config = _expand_variables(config)
+    config = _expand_variables(config, where)
     datasets = dict(config.datasets)
     for name, options in datasets.items():
         if options.preprocess is not None and options.preprocess.preset is not None:
@@ -100,7 +102,7 @@ def _preset_path(preset: str, checkout: Path) -> str:
 
 def load_config(path: Path | str, checkout: Path) -> Config:
     """Read, check and complete a config file (see `resolve`)."""
-    return resolve(read_config(path, {}), checkout)
+    return resolve(read_config(path, {}), checkout, str(path))
 
 
 def read_config(path: Path | str, settings: Mapping[str, Any]) -> Config:
@@ -128,7 +130,7 @@ def read_config(path: Path | str, settings: Mapping[str, Any]) -> Config:
 _PATHS = ("derivatives", "fmriprep", "bids", "shards", "participants", "source", "ceilings", "truth")
 
 
-def _expand_variables(config: Config) -> Config:
+def _expand_variables(config: Config, where: str) -> Config:
     problems = []
 
     def expand(section: S, fields: tuple[str, ...], entity: str) -> S:
@@ -140,7 +142,7 @@ def _expand_variables(config: Config) -> Config:
                 if "$" in update[field]:
                     message = f"'{value}' names an environment variable that is not set"
                     problems.append(
-                        Problem("config", f"{entity}.{field}", message, "export it, or write the path out")
+                        Problem(where, f"{entity}.{field}", message, "export it, or write the path out")
                     )
         return section.model_copy(update=update)
 

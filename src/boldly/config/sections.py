@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from typing import Annotated, Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -34,12 +35,14 @@ STAGES = (
 REVISIONS: dict[str, int] = {
     **dict.fromkeys(STAGES, 1),
     **{"index": 2, "preprocess": 2, "parcellate": 4, "shard": 3, "split": 2, "pretrain": 9},
-    **{"adapt": 5, "evaluate": 5, "figures": 8},
+    **{"adapt": 5, "evaluate": 5, "figures": 9},
 }
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]+$")]
+_NAME, _EXPERIMENT = r"^[A-Za-z0-9]+$", r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
-ExperimentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Name = Annotated[str, StringConstraints(pattern=_NAME)]
+
+ExperimentName = Annotated[str, StringConstraints(pattern=_EXPERIMENT)]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -78,14 +81,14 @@ def parse(model: type[S], content: Any, where: str) -> S:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise InputError(_problems(error, where)) from None
+        raise InputError(_problems(error, model, where)) from None
 
 
 # How pydantic calls the alternatives of a field that may be several things.
 _ALTERNATIVE = re.compile(r".*\[|(str|int|float|bool|[A-Z]\w*Options)$")
 
 
-def _problems(error: ValidationError, where: str) -> list[Problem]:
+def _problems(error: ValidationError, model: type[Section], where: str) -> list[Problem]:
     """Put what pydantic found into words; of a field that may be several things, what is wrong inside of it."""
     fields = [tuple(part for part in item["loc"] if not _is_alternative(part)) for item in error.errors()]
     problems = []
@@ -94,11 +97,21 @@ def _problems(error: ValidationError, where: str) -> list[Problem]:
             # It is no text where it is a table with a mistake.
             continue
         if item["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(field[-1]), _known_keys(), n=1)
+            near = _similar(str(field[-1]), _keys_beside(model, field)) or _similar(str(field[-1]), _known_keys())
             # A key of another section is spelled correctly.
-            meant = f" (or is '{near[0]}' meant?)" if near and near[0] != field[-1] else ""
+            meant = f" (or is '{near}' meant?)" if near and near != field[-1] else ""
             message = f"unknown key{meant}"
             remedy = "remove it or correct its spelling (config/README.md lists all)"
+        elif item["type"] == "literal_error":
+            known = re.findall(r"'([^']*)'", item["ctx"]["expected"])
+            near = _similar(str(item["input"]), known)
+            meant = f" (or is '{near}' meant?)" if near else ""
+            message, remedy = f"'{item['input']}' is none of {', '.join(known)}{meant}", "take one of these"
+        elif item["type"] == "string_pattern_mismatch" and item["ctx"]["pattern"] in _NAMES:
+            allowed, unwanted = _NAMES[item["ctx"]["pattern"]]
+            better = re.sub(unwanted, "", str(item["input"]))
+            message = f"'{item['input']}' is no name: names have {allowed}"
+            remedy = f"call it {better}, for example" if better else "choose another name"
         else:
             message, remedy = item["msg"].removeprefix("Value error, "), "see config/README.md"
         problems.append(Problem(where, ".".join(map(str, field)) or "config", message, remedy))
@@ -107,6 +120,42 @@ def _problems(error: ValidationError, where: str) -> list[Problem]:
 
 def _is_alternative(part: int | str) -> bool:
     return isinstance(part, str) and _ALTERNATIVE.match(part) is not None
+
+
+# What names may have, and what has to be taken out of one that has something else.
+_NAMES = {
+    _NAME: ("letters and digits only, since they are parts of file names", r"[^A-Za-z0-9]"),
+    _EXPERIMENT: ("letters, digits and, behind the first, _ . -", r"^[^A-Za-z0-9]+|[^A-Za-z0-9_.-]"),
+}
+
+
+def _similar(word: str, known: list[str]) -> str | None:
+    """Return the word that is probably meant: one that differs by little, or that begins alike."""
+    lower = {name.lower(): name for name in reversed(known)}
+    near = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.7)
+    begins = [name for name in lower if len(word) > 3 and name.startswith(word.lower())]
+    found = [*near, *sorted(begins, key=len)]
+    return lower[found[0]] if found else None
+
+
+def _keys_beside(model: type[Section], field: tuple[int | str, ...]) -> list[str]:
+    """Return the options of the section in which a key stands."""
+    kind: Any = model
+    for part in field[:-1]:
+        section = _section(kind)
+        if section is not None and part in section.model_fields:
+            kind = section.model_fields[str(part)].annotation
+        else:
+            # The name of one of several, or its number.
+            kind = get_args(kind)[-1] if get_args(kind) else kind
+    section = _section(kind)
+    return [] if section is None else sorted(section.model_fields)
+
+
+def _section(kind: Any) -> type[Section] | None:
+    """Return the section that a field may be; None where it is none, or names to sections."""
+    choices = [kind, *(get_args(kind) if get_origin(kind) in (Union, UnionType) else ())]
+    return next((one for one in choices if isinstance(one, type) and issubclass(one, Section)), None)
 
 
 def _known_keys() -> list[str]:

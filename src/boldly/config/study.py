@@ -34,6 +34,15 @@ from boldly.config.signals import ParcellateOptions, PreprocessOptions, merged, 
 FEW_UNITS = {2: 12.7, 3: 4.3}
 
 
+# Spaces of fMRIPrep that are those of each person, and no template.
+NATIVE_SPACES = ("T1w", "T2w", "anat", "bold", "boldref", "func", "individual", "orig", "scanner")
+
+
+def _role(dataset: Any) -> Any:
+    """Return the role of a dataset whose options may not be checked yet."""
+    return dataset.get("role") if isinstance(dataset, dict) else getattr(dataset, "role", None)
+
+
 def _differing(
     made: Mapping[str, Mapping[str, Any]], dataset: str, others: Sequence[str], allowed: Collection[str]
 ) -> str:
@@ -107,6 +116,22 @@ class Config(Section):
         {}, description="What upstream experiments train on, by name; `default`: the others."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _decode_labels(cls, content: Any) -> Any:
+        """Give labelled trials for which no experiment is named the baselines that are fitted in seconds.
+
+        Those by gradient steps take a minute for each fit. An empty list (``adapt: {baselines: []}``) means none.
+        """
+        if not isinstance(content, dict) or not isinstance(content.get("datasets"), dict):
+            return content
+        given = content.get("adapt", {})
+        if not isinstance(given, dict) or given.get("experiments") or "baselines" in given:
+            return content
+        if any(_role(options) == "downstream" for options in content["datasets"].values()):
+            return {**content, "adapt": {**given, "baselines": list(PROBE_BASELINES)}}
+        return content
+
     @model_validator(mode="after")
     def _is_for_something(self) -> Self:
         if not self.datasets and not self.decode:
@@ -124,10 +149,34 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _pretrained_on_something(self) -> Self:
+        if self.pretrain.experiments and not any(its.role == "upstream" for its in self.datasets.values()):
+            names = ", ".join(name for name in self.pretrain.experiments if name != COMPONENTS) or COMPONENTS
+            raise ValueError(
+                f"pretrain.experiments: {names}: there is no upstream dataset to pretrain on; give one "
+                "(`datasets.<name>.role: upstream`), or drop section pretrain and what starts from it in adapt"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _smoothed_once(self) -> Self:
-        if wrong := self.aroma_conflicts() + self._surface_conflicts():
+        if wrong := self.aroma_conflicts() + self._surface_conflicts() + self._native_conflicts():
             raise ValueError("; ".join(wrong))
         return self
+
+    def _native_conflicts(self) -> list[str]:
+        """Say where images in the space of each person's own brain meet an atlas that is in a template."""
+        template = self.atlas.template if self.atlas is not None else None
+        if template is None or template in NATIVE_SPACES:
+            return []
+        return [
+            f"datasets.{name}.space: images in {options.space} lie in the space of each person's own brain, the "
+            f"atlas is in the template {template}: its parcels would fall anywhere; take the images in that "
+            f"template (space: {template}, fMRIPrep --output-spaces {template}), or, with one person, an atlas in "
+            f"{options.space} (atlas.space: {options.space})"
+            for name, options in self.datasets.items()
+            if options.derivatives is not None and options.space in NATIVE_SPACES
+        ]
 
     def _surface_conflicts(self) -> list[str]:
         """Say where images on surfaces (CIFTI) meet an atlas of voxels, or the other way round, or a kernel."""
@@ -181,6 +230,28 @@ class Config(Section):
     def parcellate_of(self, dataset: str) -> ParcellateOptions:
         """Return the options of parcellate for a dataset: those of the study, with its own."""
         return merged(self.parcellate, self.datasets[dataset].parcellate)
+
+    def own_options(self) -> dict[str, dict[str, Any]]:
+        """Return for each dataset that is prepared in another way than the study says what then holds, in full.
+
+        Returns
+        -------
+        dict of str to dict
+            By dataset, JSON of the sections preprocess and parcellate, as far as they are not those of the study.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for name, options in self.datasets.items():
+            if options.derivatives is None:
+                continue
+            own = {"preprocess": self.preprocess_of(name), "parcellate": self.parcellate_of(name)}
+            differing = {
+                section: its.model_dump(mode="json")
+                for section, its in own.items()
+                if its.model_dump() != getattr(self, section).model_dump()
+            }
+            if differing:
+                found[name] = differing
+        return found
 
     def warnings(self) -> list[str]:
         """Say what is allowed and probably not meant, in a line for each."""

@@ -31,7 +31,7 @@ from boldly.decoding.preparation import Recipe
 from boldly.decoding.timeline import draw_timeline
 from boldly.files import read_json, read_tsv, write_json, write_tsv
 from boldly.provenance import check_same, file_sha256
-from boldly.records import InputError, Problem, Run, read_runs, write_problems, write_scores
+from boldly.records import InputError, Problem, Run, Score, read_runs, write_problems, write_scores
 from boldly.stages import index
 from boldly.stages.evaluate.predictions import Experiment, FitPredictions, Trials
 from boldly.stages.evaluate.references import uniform_guessing
@@ -41,6 +41,8 @@ from boldly.stages.index.survey import events_tables
 logger = logging.getLogger(__name__)
 
 SCORES = "scores.tsv"
+# Those of the runs that were not in the training, where some were.
+UNSEEN = "scores_unseen.tsv"
 PROBLEMS = "problems.tsv"
 
 # What runs are called in messages: decoded data have no name in a config.
@@ -448,6 +450,8 @@ def _description(decoder: Decoder, options: DecodeOptions) -> dict[str, Any]:
 def summarise(decoder: Decoder, output: Path) -> None:
     """Write scores of all decoded trials in a folder, with intervals over people (over trials for a single one).
 
+    Where some of the runs were in the training, those of the others alone are written too.
+
     Parameters
     ----------
     decoder : Decoder
@@ -456,51 +460,74 @@ def summarise(decoder: Decoder, output: Path) -> None:
         Folder that `run` wrote.
     """
     tables, seen = _decoded_trials(decoder, output)
+    new = {name: table for name, table in tables.items() if name not in seen}
+    if not (seen and new):
+        (output / UNSEEN).unlink(missing_ok=True)
     if not tables:
         (output / SCORES).unlink(missing_ok=True)
         return
+    flag = f"{len(seen)} of {len(tables)} runs were in the training" if seen else ""
+    rows = _scores(decoder, tables, output, flag)
+    if seen:
+        logger.warning("%s: the scores of all runs say nothing about new people", flag)
+    if seen and new:
+        unseen = _scores(decoder, new, output, "", UNSEEN)
+        logger.info("all %s, some known from the training: %s", _trials_of(tables), _said(rows))
+        logger.info("%s in the %d runs that were not: %s", _trials_of(new), len(new), _said(unseen))
+    else:
+        logger.info("%s: %s", _trials_of(tables), _said(rows))
+
+
+def _trials_of(tables: dict[str, pd.DataFrame]) -> str:
+    people = len({bids.entities(name)["sub"] for name in tables})
+    number = sum(map(len, tables.values()))
+    return f"{number} trial{'' if number == 1 else 's'} of {'1 person' if people == 1 else f'{people} people'}"
+
+
+def _said(rows: Sequence[Score]) -> str:
+    return "; ".join(summary_line(row) for row in rows if is_summary(row))
+
+
+def _scores(
+    decoder: Decoder, tables: dict[str, pd.DataFrame], output: Path, flag: str, name: str = SCORES
+) -> list[Score]:
+    """Write the scores of runs, and return those of the decoder."""
     about = decoder.about
-    numbers = {name: number for number, name in enumerate(about.labels)}
+    numbers = {label: number for number, label in enumerate(about.labels)}
     whole = pd.concat(tables.values(), ignore_index=True)
-    runs = [name for name, table in tables.items() for _ in range(len(table))]
+    runs = [key for key, table in tables.items() for _ in range(len(table))]
     trials = Trials(
-        keys=tuple(f"{name}_{row}" for row, name in enumerate(runs)),
+        keys=tuple(f"{key}_{row}" for row, key in enumerate(runs)),
         runs=tuple(runs),
-        subjects=tuple(bids.entities(name)["sub"] for name in runs),
-        labels=np.array([numbers[name] for name in whole["trial_type"]], np.int64),
+        subjects=tuple(bids.entities(key)["sub"] for key in runs),
+        labels=np.array([numbers[label] for label in whole["trial_type"]], np.int64),
         label_names=tuple(about.labels),
         by="subject",
     )
-    probabilities = whole[[f"{PROBABILITY}{name}" for name in about.labels]].to_numpy(np.float32)
+    probabilities = whole[[f"{PROBABILITY}{label}" for label in about.labels]].to_numpy(np.float32)
     training = about.training
     fit = FitPredictions(
         training.n,
         str(training.draw),
         str(training.seed),
         np.arange(len(whole)),
-        np.array([numbers[name] for name in whole["state"]], np.int64),
+        np.array([numbers[label] for label in whole["state"]], np.int64),
         probabilities,
     )
     experiment = Experiment(about.name, training.kind, training.start, (fit,))
     dataset = output.resolve().name
     rows, _ = score([experiment], trials, dataset=dataset, options=EvaluateOptions())
     # There is one fit: its own rows repeat the summary.
-    rows = [row for row in rows if row.draw == "all"]
-    if seen:
-        flag = f"{seen} of {len(tables)} runs were in the training"
-        logger.warning("%s: the scores say nothing about new people", flag)
-        rows = [replace(row, flag=flag) for row in rows]
-    write_scores(output / SCORES, [*uniform_guessing(trials, dataset), *rows])
-    people = len(set(trials.subjects))
-    of = "1 person" if people == 1 else f"{people} people"
-    logger.info("%d trials of %s: %s", len(whole), of, "; ".join(summary_line(r) for r in rows if is_summary(r)))
+    rows = [replace(row, flag=flag) if flag else row for row in rows if row.draw == "all"]
+    write_scores(output / name, [*uniform_guessing(trials, dataset), *rows])
+    return rows
 
 
-def _decoded_trials(decoder: Decoder, output: Path) -> tuple[dict[str, pd.DataFrame], int]:
-    """Return the decoded trials by run, and the number of runs that were in the training."""
+def _decoded_trials(decoder: Decoder, output: Path) -> tuple[dict[str, pd.DataFrame], set[str]]:
+    """Return the decoded trials by run, and the runs that were in the training."""
     checksum = _checksum(decoder)
     tables: dict[str, pd.DataFrame] = {}
-    seen = 0
+    seen: set[str] = set()
     for path in sorted(output.glob(f"sub-*/**/func/*_{_ending(decoder)}.tsv")):
         try:
             about = read_json(bids.sidecar(path))
@@ -511,6 +538,8 @@ def _decoded_trials(decoder: Decoder, output: Path) -> tuple[dict[str, pd.DataFr
         table = read_tsv(path, ("trial_type", "state"))
         table = table[table["state"].notna()]
         if len(table):
-            tables[path.name.partition("_space-")[0]] = table
-            seen += bool(about.get("SeenInTraining"))
+            name = path.name.partition("_space-")[0]
+            tables[name] = table
+            if about.get("SeenInTraining"):
+                seen.add(name)
     return tables, seen

@@ -430,7 +430,8 @@ def _copy_scores(picked: Picked, output: Path) -> tuple[pd.DataFrame, pd.DataFra
     n, experiment = picked.fit["n"], picked.experiment.name
     path = picked.result(layout.SCORES)
     if not path.is_file():
-        logger.warning("no scores (%s): the card will say so; run `snakemake evaluate` first", path)
+        command = f"snakemake --cores 1 --directory {picked.root} --configfile CONFIG -- evaluate"
+        logger.warning("no scores (%s): the card will say so; run `%s` first, with its config", path, command)
         return pd.DataFrame(), pd.DataFrame()
     scores = read_scores(path)
     summary = (scores["draw"] == "all") & (scores["seed"] == "all") & (scores["subject"] == "all")

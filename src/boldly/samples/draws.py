@@ -17,6 +17,11 @@ logger = logging.getLogger(__name__)
 
 # Numbers of training and test units where the config names none, those of the preprint.
 _TRAIN, _TEST = (1, 3, 6, 11), 9
+# The way out where there is a single person, who cannot both train and test.
+ONE_PERSON = (
+    "with one person split by run, `split: {downstream: {by: run}}` (nothing is said about other people then), or "
+    "add people"
+)
 # Draws in a row that bring nothing new before a stratified choice counts as exhausted.
 _REPEATS = 1000
 
@@ -165,14 +170,17 @@ def _check_sizes(dataset: str, n_units: int, options: DownstreamSplitOptions, wh
     pool = n_units - taken - options.validation
     too_large = [size for size in sorted(set(options.train or ())) if size > pool]
     if too_large:
-        word = "runs" if options.by == "run" else "subjects"
+        word = "run" if options.by == "run" else "subject"
+        usable = f"1 {word} is" if n_units == 1 else f"{n_units} {word}s are"
         whole = f" ({taken} with the whole of each {options.group})" if taken > test else ""
         validation = f" and {options.validation} for validation" if options.validation else ""
         message = (
-            f"{n_units} {word} are usable; {test} for test{whole}{validation} leave {max(pool, 0)} for training, "
+            f"{usable} usable; {test} for test{whole}{validation} leave {max(pool, 0)} for training, "
             f"but train asks for {', '.join(map(str, too_large))}"
         )
         remedy = "lower train, validation or test in split.downstream or in datasets.<name>.split"
+        if n_units == 1:
+            remedy = ONE_PERSON if options.by == "subject" else "a decoder needs at least two runs: add some"
         problems.append(Problem(where, dataset, message, remedy))
     if problems:
         raise InputError(problems)

@@ -180,9 +180,25 @@ def missing_columns(
 
 
 def missing_problem(
-    missing: Mapping[str, list[str]], available: Collection[str], where: str, entity: str
+    missing: Mapping[str, list[str]],
+    available: Collection[str],
+    where: str,
+    entity: str,
+    strategy: Collection[str] = (),
 ) -> Problem:
-    """Put missing columns into words: what is missing, what was found, and the way out."""
+    """Put missing columns into words: what is missing, what was found, and the way out.
+
+    Parameters
+    ----------
+    missing : mapping of str to list of str
+        From `missing_columns`.
+    available : collection of str
+        Columns of the table.
+    where, entity : str
+        The table and its run.
+    strategy : collection of str, optional
+        What is asked for, perhaps by default: the way out then is a line for the config.
+    """
     names = ", ".join(f"'{name}'" for columns in missing.values() for name in columns)
     if any(name in available for name in ("FramewiseDisplacement", "WhiteMatter", "RotX")):
         remedy = "the table is from fMRIPrep 1.1 or older: run fMRIPrep 1.2 or newer"
@@ -195,6 +211,9 @@ def missing_problem(
             else f"set preprocess.{option} to null"
             for option in missing
         ]
+        left = [part for part in strategy if f"strategy {part}" not in missing]
+        if len(left) < len(strategy):
+            ways[-1] += f" (write `preprocess: {{strategy: [{', '.join(left)}]}}`)"
         if "strategy compcor" in missing:
             ways.append("put the confounds table's JSON file beside it (it says what each component is)")
         if "strategy ica_aroma" in missing:

@@ -116,7 +116,9 @@ def summary(
     states = count_states(events)
     kept = {(event.key, event.trial): event for event in events if event.trial is not None}
     n_runs, n_people = len({key for key, _ in kept}), len({event.subject for event in kept.values()})
-    lines = [f"{dataset}: {len(kept)} trials of {len(states)} states, in {n_runs} runs of {n_people} people"]
+    people = "1 person" if n_people == 1 else f"{n_people} people"
+    runs = "1 run" if n_runs == 1 else f"{n_runs} runs"
+    lines = [f"{dataset}: {len(kept)} trials of {len(states)} states, in {runs} of {people}"]
     lines += _table(states)
     lines += _left_out(events)
     if cut := [event for event in kept.values() if event.reason.startswith("cut")]:

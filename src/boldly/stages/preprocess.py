@@ -210,8 +210,8 @@ def _read(record: Run, options: PreprocessOptions) -> tuple[pd.DataFrame, Nuisan
         table.columns, options, meta=meta, duration_s=record.n_volumes * record.t_r
     )
     if missing:
-        problem = confounds.missing_problem(missing, table.columns, record.confounds, record.key)
-        raise InputError(problem)
+        where = (record.confounds, record.key)
+        raise InputError(confounds.missing_problem(missing, table.columns, *where, options.strategy))
     regressors = confounds.nuisance(table, meta, options)
     _check_finite(record, regressors)
     still = [

@@ -17,6 +17,11 @@ from boldly.records import InputError, Problem
 
 State = Literal["done", "running", "failed"]
 
+# What stands in the log of a job that failed by itself; of one that a signal ended nothing does.
+_SAYS_WHY = re.compile(r"Traceback|\b\w*(?:Error|Exception)\b|usage: ")
+_STOPPED = (
+    "its log says no reason, as when a signal, the memory limit or the time limit stops a job; its last lines:"
+)
 # Lines of a log that are shown where boldly itself has not said what is wrong.
 _LAST_LINES = 5
 # A log that was written just before the seconds were is of the same job.
@@ -201,8 +206,13 @@ def _progress(last: Run, found: list[Job]) -> str:
     if not last.is_running:
         return f"{line}; it is not running now"
     seconds, unknown = seconds_left(last, found)
-    left = f"about {_duration(seconds)} left, going by the jobs of each stage that are done"
-    return f"{line}; {left}" + (f", and {unknown} jobs of stages of which none is done" if unknown else "")
+    if not unknown:
+        return f"{line}; about {_duration(seconds)} left, going by the jobs of each stage that are done"
+    others = f"{unknown} job{'' if unknown == 1 else 's'} of stages of which none is done yet"
+    if unknown > sum(last.waiting.values()) / 2:
+        # What is known would be a small part of the rest, and taken for the whole.
+        return f"{line}; how long the rest takes is not known yet: {others}"
+    return f"{line}; at least {_duration(seconds)} left, and {others}"
 
 
 def _table(found: list[Job]) -> list[str]:
@@ -239,7 +249,9 @@ def _seconds(usage: Path) -> float | None:
 def _message(log: Path) -> list[str]:
     lines = _lines(log)
     starts = [number for number, line in enumerate(lines) if line.startswith("boldly: ")]
-    return lines[starts[-1] :] if starts else lines[-_LAST_LINES:]
+    if starts:
+        return lines[starts[-1] :]
+    return [*(() if any(map(_SAYS_WHY.search, lines)) else (_STOPPED,)), *lines[-_LAST_LINES:]]
 
 
 def _last_line(log: Path) -> str:

@@ -202,9 +202,8 @@ def flag_controls(scores: list[Score]) -> list[Score]:
                 flags.append(f"near {best[row.n].experiment}")
         if flags:
             seen = CONTROLS[row.experiment]
-            logger.warning(
-                "%s, seeing %s alone: %s (%.3f)",
-                *(summary_line(row), seen, " and ".join(flags), best[row.n].value if row.n in best else chance),
-            )
+            values = {"above": chance, "near": best[row.n].value if row.n in best else chance}
+            words = " and ".join(f"{flag} ({values[flag.partition(' ')[0]]:.3f})" for flag in flags)
+            logger.warning("%s, seeing %s alone: %s", summary_line(row), seen, words)
         flagged.append(replace(row, flag="; ".join(flags)) if flags else row)
     return flagged

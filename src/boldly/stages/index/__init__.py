@@ -19,7 +19,7 @@ from boldly.files import atomic_path, write_json
 from boldly.records import Event, InputError, Problem, Run, write_problems, write_runs, write_trials
 from boldly.signals.states import summary
 from boldly.stages.index.checks import Checked, check_atlas, check_run
-from boldly.stages.index.choice import choose
+from boldly.stages.index.choice import choose, single_unit
 from boldly.stages.index.events import place_events
 from boldly.stages.index.ready import survey_remote, survey_shards
 from boldly.stages.index.survey import RunFiles, check_variants, survey
@@ -101,6 +101,8 @@ def run(
     except InputError as error:
         write_problems(problems_path, error.problems)
         raise InputError(error.problems, problems_path) from None
+    left = [row for row in rows if row.status == "ok" or (row.status == "error" and options.on_error == "stop")]
+    problems += single_unit(dataset, dataset_options, left, runs)
     write_problems(problems_path, [*problems, *own])
     stopping = problems if options.on_error == "exclude" else [*problems, *own]
     if not stopping and not any(row.status == "ok" for row in rows):
@@ -230,7 +232,9 @@ def _summarize(dataset: str, rows: Sequence[Run]) -> None:
     subjects = len({row.subject for row in rows if row.status == "ok"})
     left_out = [row for row in rows if row.status != "ok"]
     words = f"; {len(left_out)} not: {_reasons(left_out)}" if left_out else ""
-    _LOG.info("%s: %d runs of %d people are used%s", dataset, counts["ok"], subjects, words)
+    people = "1 person" if subjects == 1 else f"{subjects} people"
+    used = "1 run is used" if counts["ok"] == 1 else f"{counts['ok']} runs of {people} are used"
+    _LOG.info("%s: %s%s", dataset, used, words)
     masked = [row for row in rows if row.status == "ok" and row.bold and not bids.is_cifti(row.bold)]
     bare = [row.key for row in masked if not row.mask]
     if bare:

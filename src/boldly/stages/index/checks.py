@@ -255,7 +255,7 @@ def _check_confounds(files: RunFiles, n_volumes: int, t_r: float, options: Prepr
     duration_s = 0.0 if math.isnan(t_r) else n_volumes * t_r
     missing = confounds.missing_columns(columns, options, meta=meta, duration_s=duration_s)
     if missing:
-        problems.append(confounds.missing_problem(missing, columns, str(table), files.key))
+        problems.append(confounds.missing_problem(missing, columns, str(table), files.key, options.strategy))
     return problems
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from boldly import bids
-from boldly.config import DatasetOptions
-from boldly.records import Problem
+from boldly.config import DatasetOptions, DownstreamSplitOptions
+from boldly.records import Problem, Run
+from boldly.samples.draws import ONE_PERSON
 from boldly.stages.index.survey import RunFiles
 
 # Names that BIDS writes out, beside those of a run's entities, to what stands in file names.
@@ -59,6 +61,33 @@ def choose(
             problems.append(Problem(where, dataset, message, f"correct datasets.{dataset}.exclude_runs"))
         excluded.update(dict.fromkeys(meant, reason))
     return chosen, excluded, problems
+
+
+def single_unit(dataset: str, options: DatasetOptions, rows: Sequence[Run], where: Path) -> list[Problem]:
+    """Find out whether a downstream dataset has one person, or run, alone, of which no split can be made.
+
+    Parameters
+    ----------
+    dataset : str
+        Name of the dataset.
+    options : DatasetOptions
+        Of `split` it is used what a unit is; without one nothing is said.
+    rows : sequence of Run
+        The runs that may be used.
+    where : Path
+        Run table, for the error.
+    """
+    if not isinstance(options.split, DownstreamSplitOptions) or not rows:
+        return []
+    subjects = sorted({row.subject for row in rows})
+    runs = f"{len(rows)} run{'' if len(rows) == 1 else 's'}"
+    if options.split.by == "subject" and len(subjects) == 1:
+        message = f"there is one person, sub-{subjects[0]} with {runs}, and the split is by subject: none to test"
+        return [Problem(str(where), dataset, message, ONE_PERSON)]
+    if options.split.by == "run" and len(rows) == 1:
+        message, remedy = "there is one run alone, and the split is by run: none to test", "add runs"
+        return [Problem(str(where), dataset, message, remedy)]
+    return []
 
 
 def _is_meant(key: str, dataset: str, run: RunFiles) -> bool:

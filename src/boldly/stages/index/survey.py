@@ -21,6 +21,7 @@ _AROMA_REMEDY = (
 # The version of fMRIPrep that resamples runs wrongly whose raw affine is sheared.
 _SHEARS = "20.2.0"
 _LOG = logging.getLogger(__name__)
+_NO_EVENTS = "no events table"
 _EXCLUDE = "or exclude the run (index.on_error: exclude)"
 
 
@@ -115,10 +116,22 @@ def survey(dataset: str, options: DatasetOptions, *, aroma: bool = False) -> tup
     if problems and not any(_in_space(files, options.space) for files in candidates.values()):
         raise InputError(problems)
     runs = [_resolve(dataset, options, files, candidates) for files in candidates.values()]
+    if options.role == "downstream" and not any(events.values()):
+        _doubt_folder(dataset, runs)
     if bids.fmriprep_version(derivatives) == _SHEARS:
         _add_sources(dataset, options, runs)
     runs += [_without_aroma(dataset, files.not_aroma[0]) for files in lacking]
     return sorted(runs, key=lambda run: run.key), problems
+
+
+def _doubt_folder(dataset: str, runs: list[RunFiles]) -> None:
+    """Ask, where nobody has events, whether the folder is the right one."""
+    ask = f"is datasets.{dataset}.bids right? No run has one there; else "
+    for run in runs:
+        run.problems = [
+            dataclasses.replace(one, remedy=ask + one.remedy) if one.message.startswith(_NO_EVENTS) else one
+            for one in run.problems
+        ]
 
 
 def _without_aroma(dataset: str, image: Path) -> RunFiles:
@@ -331,7 +344,7 @@ def _resolve(
                 Problem(
                     str(folder),
                     run.key,
-                    f"no events table ({bids.run_prefix(run.found)}_events.tsv)",
+                    f"{_NO_EVENTS} ({bids.run_prefix(run.found)}_events.tsv)",
                     f"add it (there, or at the top for all subjects), leave the task out with "
                     f"datasets.{dataset}.tasks, {_EXCLUDE}",
                 )

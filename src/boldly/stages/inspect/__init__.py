@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
-from boldly.files import read_json
-from boldly.provenance import Contract
 from boldly.records import InputError, Problem
 from boldly.samples.shards import Sample, read_shard
 from boldly.samples.timeseries import read_timeseries
+from boldly.stages.inspect.models import describe_contract, describe_folder, is_model
 from boldly.stages.inspect.tables import describe_table
 from boldly.stages.inspect.text import KINDS, Rows, block, counted, in_bytes, listed, seconds, size, span
 
@@ -25,25 +21,44 @@ _FEW_FILES = 3
 
 
 def run(paths: list[Path], *, every: bool = False) -> str:
+    """Describe files and model folders: as `describe` does, where nothing is wrong.
+
+    Parameters
+    ----------
+    paths : list of Path
+        See `describe`.
+    every : bool, default=False
+        See `describe`.
+
+    Raises
+    ------
+    InputError
+        With everything that cannot be described.
+    """
+    text, problems = describe(paths, every=every)
+    if problems:
+        raise InputError(problems)
+    return text
+
+
+def describe(paths: list[Path], *, every: bool = False) -> tuple[str, list[Problem]]:
     """Describe files and model folders.
 
     Parameters
     ----------
     paths : list of Path
-        Shards, time series files, model folders, tables of runs, scores, comparisons or choices.
+        Shards, time series files, folders of models, decoders or downstream experiments, tables of runs, scores,
+        comparisons or choices.
     every : bool, default=False
         Describe each of many shards or time series; else those of a folder are summarised where they are more than
         three.
 
     Returns
     -------
-    str
+    text : str
         One block of aligned lines for each, in the order given.
-
-    Raises
-    ------
-    InputError
-        With everything that is none of these, is not there, or is damaged.
+    problems : list of Problem
+        Of everything that is none of these, is not there, or is damaged: it does not hide what is sound.
     """
     blocks: list[str] = []
     problems: list[Problem] = []
@@ -55,17 +70,15 @@ def run(paths: list[Path], *, every: bool = False) -> str:
                 blocks.append(block(f"{group[0].parent}: {len(group)} files, {group[0].name} ...", _many(group)))
         except InputError as error:
             problems += error.problems
-    if problems:
-        raise InputError(problems)
-    return "\n\n".join(blocks)
+    return "\n\n".join(blocks), problems
 
 
 def _groups(paths: list[Path], every: bool) -> list[list[Path]]:
     """Return the files that are described together: the shards, or the time series, of a folder."""
     groups: dict[tuple[Path, str], list[Path]] = {}
     for number, path in enumerate(paths):
-        is_model = (path.parent / "config.json").exists()
-        together = path.suffix in (".tar", ".safetensors") and path.is_file() and not is_model and not every
+        together = path.suffix in (".tar", ".safetensors") and path.is_file() and not every
+        together = together and not is_model(path.parent)
         groups.setdefault((path.parent, path.suffix if together else str(number)), []).append(path)
     return [
         part
@@ -140,12 +153,12 @@ def _describe(path: Path) -> Rows:
     if not path.exists():
         raise InputError(Problem(str(path), "", "no such file or folder", "correct the path"))
     if path.is_dir():
-        return _model(path)
+        return describe_folder(path)
     if path.suffix == ".tar":
         return _shard(path)
     if path.suffix == ".safetensors":
         # Weights have the suffix of time series; they are described together with their config.
-        return _model(path.parent) if (path.parent / "config.json").exists() else _timeseries(path)
+        return describe_folder(path.parent) if is_model(path.parent) else _timeseries(path)
     if path.suffix == ".tsv":
         return describe_table(path)
     raise InputError(Problem(str(path), "", "nothing that can be described", f"give {KINDS}"))
@@ -171,13 +184,13 @@ def _shard(path: Path) -> Rows:
     ]
     if labels:
         rows.append(("states", listed(f"{name} ({count})" for name, count in sorted(labels.items()))))
-    return rows + _contract(first.contract)
+    return rows + describe_contract(first.contract)
 
 
 def _timeseries(path: Path) -> Rows:
     series, contract = read_timeseries(path)
     if not series:
-        return [("time series", f"no runs, {size(path)}"), *_contract(contract)]
+        return [("time series", f"no runs, {size(path)}"), *describe_contract(contract)]
     frames = [len(item.data) for item in series]
     rows = [
         ("time series", f"{counted(len(series), 'run')}, {size(path)}"),
@@ -188,91 +201,7 @@ def _timeseries(path: Path) -> Rows:
         ("coverage", f"{min(float(item.coverage.min()) for item in series):.2f} in the worst parcel"),
         ("marked", _marked([item.meta for item in series])),
     ]
-    return rows + _contract(contract)
-
-
-def _model(folder: Path) -> Rows:
-    config = _json(folder / "config.json")
-    shapes = _shapes(folder / "model.safetensors")
-    contract = _model_contract(folder / "contract.json")
-    parameters = sum(int(np.prod(shape)) for shape in shapes.values())
-    parts: Counter[str] = Counter()
-    for name, shape in shapes.items():
-        parts[name.partition(".")[0]] += int(np.prod(shape))
-    labels = list(config.get("labels") or [])
-    kind = f"decoder of {len(labels)} states" if labels else "pretrained network"
-    rows = [
-        ("model", f"{kind}, framework {config.get('framework', 'unknown')}"),
-        (
-            "parameters",
-            f"{parameters:,} in {counted(len(shapes), 'tensor')}, {size(folder / 'model.safetensors')}",
-        ),
-        ("parts", listed(f"{name} {count:,}" for name, count in parts.items())),
-        ("sizes", listed(f"{k} {v}" for k, v in config.items() if isinstance(v, int | float))),
-    ]
-    if labels:
-        rows.append(("states", listed(labels)))
-    return rows + _contract(contract)
-
-
-def _contract(contract: Contract) -> Rows:
-    checksum = contract.atlas_sha256[:12] or "unknown"
-    strategy = contract.confounds.get("strategy", [])
-    band = [
-        f"{name} {value:g} Hz"
-        for name, value in (("high-pass", contract.high_pass_hz), ("low-pass", contract.low_pass_hz))
-        if value is not None
-    ]
-    smoothing = f"smoothed {contract.smoothing_fwhm_mm:g} mm" if contract.smoothing_fwhm_mm else "not smoothed"
-    place = ["inside the brain mask"] if contract.mask else []
-    trend = ["detrended"] if contract.detrend else []
-    treated = [smoothing, *place, *trend, *band, f"scaled: {contract.standardize}"]
-    return [
-        ("contract", f"{contract.sha256[:12]}, written by version {contract.version}"),
-        ("  atlas", f"{contract.atlas}, {contract.n_parcels:,} parcels, checksum {checksum}"),
-        ("  space", contract.space),
-        ("  confounds", listed(strategy)),
-        ("  signals", ", ".join(treated)),
-        *([("  images", contract.images)] if contract.images else []),
-        *(("  varies", f"{name}: {_variants(name, values)}") for name, values in contract.varied.items()),
-    ]
-
-
-def _variants(name: str, values: Sequence[Any]) -> str:
-    """Tell the values of a field in which the runs of a model differ."""
-    if name == "confounds":
-        values = [listed(value.get("strategy", [])) for value in values]
-    return "; or ".join(str(value) for value in values)
-
-
-def _model_contract(path: Path) -> Contract:
-    try:
-        return Contract.from_json(json.dumps(_json(path)))
-    except (KeyError, TypeError) as error:
-        raise InputError(Problem(str(path), "", f"not a contract: {error}", "train the model again")) from None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = read_json(path)
-    except FileNotFoundError:
-        message = f"no {path.name}: not a complete model folder"
-        raise InputError(Problem(str(path.parent), "", message, f"give {KINDS}")) from None
-    except ValueError as error:
-        raise InputError(Problem(str(path), "", f"not JSON: {error}", "train the model again")) from None
-    if not isinstance(content, dict):
-        raise InputError(Problem(str(path), "", "not a JSON object", "train the model again"))
-    return content
-
-
-def _shapes(path: Path) -> dict[str, list[int]]:
-    """Return the shapes of weights from the header alone: nothing large is read, and no torch is needed."""
-    try:
-        with safe_open(path, "numpy") as stream:
-            return {name: stream.get_slice(name).get_shape() for name in stream.keys()}  # noqa: SIM118
-    except (FileNotFoundError, SafetensorError) as error:
-        message = f"no readable weights: {error}"
-        raise InputError(Problem(str(path), "", message, "train the model again")) from None
+    return rows + describe_contract(contract)
 
 
 def _marked(metas: Sequence[dict[str, Any]]) -> str:

@@ -9,7 +9,7 @@ Rows = list[tuple[str, str]]
 
 # What can be described, for errors.
 KINDS = (
-    "a shard (.tar), a time series file (.safetensors), a model folder, "
+    "a shard (.tar), a time series file (.safetensors), the folder of a model, experiment or decoder, "
     "or a table of runs, trials, scores, comparisons or choices (.tsv)"
 )
 MOST_LISTED = 12

@@ -59,7 +59,7 @@ def run(*, results: Path, output: Path, config: Config | None = None) -> None:
         )
     about = study.load(results)
     if config is not None:
-        about = study.record(results, config.model_dump(mode="json"), config.warnings())
+        about = study.record(results, _complete(config), config.warnings())
     runs = gather.read_run_tables(results)
     contracts = sorted((results / "models" / "upstream").glob("*/contract.json"))
     contracts += sorted((results / "models" / "downstream").rglob("contract.json"))[:1]
@@ -174,9 +174,24 @@ def _asked(config: Record) -> str:
     )
 
 
+def _complete(config: Config) -> Record:
+    """Return a config as JSON, in which datasets that are prepared in another way say all that holds for them."""
+    content: Record = config.model_dump(mode="json")
+    own = config.own_options()
+    for name, options in content["datasets"].items():
+        options |= {"preprocess": None, "parcellate": None, **own.get(name, {})}
+    return content
+
+
 def _config_text(config: Record) -> str:
     """Write the config as a user could have: without what is as by default."""
     content = Config.model_validate(config).model_dump(mode="json", exclude_defaults=True)
+    for name, options in content["datasets"].items():
+        # Of its own a dataset has what is not as in the study, be it a default or not.
+        for section in ("preprocess", "parcellate"):
+            own, common = config["datasets"][name][section], config[section]
+            if own:
+                options[section] = {key: value for key, value in own.items() if value != common[key]}
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from boldly.config import DownstreamSplitOptions
+from boldly.config import DownstreamSplitOptions, ParcellateOptions, PreprocessOptions, with_one_high_pass
 from boldly.samples.draws import with_sizes
 from boldly.stages.report.references import LIBRARY, Reference
 
@@ -113,11 +113,7 @@ def methods(
         n_parcels=n_parcels,
         atlas_name=_atlas_name(atlas),
         atlas_keys=_atlas_keys(atlas),
-        regressors=_regressors(config["preprocess"]),
-        limits=_limits(config["preprocess"]["exclude"], config["parcellate"]["exclude"]),
-        own_options=[
-            name for name, dataset in config["datasets"].items() if dataset["preprocess"] or dataset["parcellate"]
-        ],
+        preparations=_preparations(config),
         denoised=[name for name, dataset in config["datasets"].items() if dataset["image_suffix"]],
         resampled_s=config["shard"]["t_r_s"],
         frameworks=_frameworks(config["pretrain"]["experiments"]),
@@ -191,6 +187,30 @@ def _atlas_keys(atlas: Record | None) -> list[str]:
     if atlas is None or atlas["path"] is not None or atlas["name"] not in LIBRARY:
         return []
     return ["aal", "aal3"] if atlas["name"] == "aal" and atlas["variant"] == "3v2" else [str(atlas["name"])]
+
+
+def _preparations(config: Record) -> list[Record]:
+    """Return how signals were made, with the datasets that were prepared in the same way together."""
+    found: list[Record] = []
+    for name, dataset in config["datasets"].items():
+        if dataset["derivatives"] is None:
+            continue
+        preprocess = PreprocessOptions.model_validate(dataset["preprocess"] or config["preprocess"])
+        parcellate = ParcellateOptions.model_validate(dataset["parcellate"] or config["parcellate"])
+        options, signals = preprocess.model_dump(), with_one_high_pass(parcellate, preprocess).model_dump()
+        made = {
+            "preprocess": options,
+            # A mask is a volume: images on surfaces have none.
+            "parcellate": {**signals, "mask": signals["mask"] and not dataset["space"].startswith("fsLR")},
+            "regressors": _regressors(options),
+            "limits": _limits(options["exclude"], signals["exclude"]),
+        }
+        same = next((one for one in found if all(one[key] == value for key, value in made.items())), None)
+        if same is None:
+            found.append({**made, "names": [name]})
+        else:
+            same["names"].append(name)
+    return found
 
 
 def _regressors(preprocess: Record) -> list[str]:
@@ -268,15 +288,20 @@ def _split(name: str, config: Record, count: Record) -> str:
     unit = "run" if split["by"] == "run" else "person"
     plural = "runs" if split["by"] == "run" else "people"
     numbers = enumerated([str(number) for number in split["train"]])
-    tested = f"each {unit} in turn" if split["test"] == "leave_one_out" else f"{split['test']} other {plural}"
+    trained = unit if split["train"] == [1] else plural
+    others = unit if split["test"] == 1 else plural
+    tested = f"each {unit} in turn" if split["test"] == "leave_one_out" else f"{split['test']} other {others}"
     is_each = split["test"] == "leave_one_out"
     draws = f"for each {unit} a random draw" if is_each else counted(split["draws"], "random draw")
     sentence = (
-        f"In {name}, decoders were trained with the labels of {numbers} {plural} ({draws} of each number) and "
+        f"In {name}, decoders were trained with the labels of {numbers} {trained} ({draws} of each number) and "
         f"tested on {tested}."
     )
     if split["validation"]:
-        sentence += f" The labels of {split['validation']} more {plural} served for choices and count as used."
+        sentence += (
+            f" The labels of {split['validation']} more {unit if split['validation'] == 1 else plural} served for "
+            "choices and count as used."
+        )
     if split["by"] == "run":
         sentence += (
             " The split is by run: the same person trains and tests, so nothing is said about other people."
