@@ -736,6 +736,16 @@ def test_maps_of_a_decoder_stand_at_equal_distances(tmp_path):
     assert np.ptp(np.diff(lefts)) < 0.01  # of the width of the page
 
 
+def test_quality_that_is_not_known_is_said_so(tmp_path):
+    runs = run_table(tmp_path, "one", 3, 2)
+    folder = qc_folder(tmp_path / "one", runs)
+    for path in folder.glob("*_qc.tsv"):
+        write_tsv(path, read_tsv(path).assign(mean_std_dvars=np.nan))
+    (axes,) = (a for a in picture("quality", [runs, folder]).axes if a.get_xlabel() == "mean std DVARS")
+    assert [text.get_text() for text in axes.texts] == ["not known"]
+    assert not len(axes.get_xticks())
+
+
 def test_quality_says_what_its_colours_mean(tmp_path):
     runs = run_table(tmp_path, "one", 20, 2, n_excluded=4)
     paths = [runs, qc_folder(tmp_path / "one", runs)]

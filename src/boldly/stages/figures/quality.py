@@ -50,7 +50,10 @@ def quality(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
         axes.spines["left"].set_visible(False)
         style.grid_lines(axes, "x")
         axes.margins(x=0.08)
-        if measure == "median_coverage":
+        if runs[measure].isna().all():
+            axes.text(0.5, 0.5, "not known", transform=axes.transAxes, ha="center", va="center", color=style.GREY)
+            axes.set_xticks([])
+        elif measure == "median_coverage":
             axes.set_xlim(0, 1.05)
         elif measure != "mean_std_dvars":
             axes.set_xlim(left=0)
