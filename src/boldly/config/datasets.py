@@ -214,16 +214,16 @@ class DatasetOptions(Section):
     )
     without_mask: Literal["error", "whole_image"] = Field(
         "error",
-        description="A run without a brain mask is defective (error), or its whole image counts as brain: then every "
-        "parcel inside the image counts as covered, whether the scanner saw it or not.",
+        description="A run without a brain mask is defective (error), or its whole image counts as brain: then "
+        "every parcel inside the image counts as covered, whether the scanner saw it or not.",
     )
     task: str | TaskOptions | None = Field(
         None, description="How events become trials: a YAML file or the options themselves (downstream)."
     )
     preprocess: PreprocessOptions | None = Field(
         None,
-        description="Options of section preprocess that differ for this dataset: `{strategy: [motion]}`. All others "
-        "are those of the section, unless a preset is named.",
+        description="Options of section preprocess that differ for this dataset: `{strategy: [motion]}`. All "
+        "others are those of the section, unless a preset is named.",
     )
     parcellate: ParcellateOptions | None = Field(
         None, description="Options of section parcellate that differ for this dataset."
