@@ -781,6 +781,13 @@ def test_each_stage_has_a_revision_and_a_section() -> None:
     assert set(REVISIONS) == set(STAGES) <= set(Config.model_fields)
 
 
+def test_the_example_of_the_first_page_warns_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CHECKOUT)
+    text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    example = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
+    assert parse(Config, example, "README").warnings() == []
+
+
 def test_the_example_in_the_readme_loads() -> None:
     text = (CHECKOUT / "config" / "README.md").read_text(encoding="utf-8")
     example = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])

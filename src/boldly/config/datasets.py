@@ -125,7 +125,7 @@ class TaskOptions(Section):
         return self.rest is not None and re.search(self.rest.tasks, bids_task) is not None
 
 
-_GROUP = "Column of participants.tsv (`family_id`) whose members stay on one side; default: everyone for oneself."
+_GROUP = "Column of participants.tsv (`family_id`): people with the same value stay in one part; default: none."
 
 _STRATIFY = "Column of participants.tsv (`site`) of whose values each part gets its share; default: none."
 
@@ -214,19 +214,19 @@ class DatasetOptions(Section):
     )
     without_mask: Literal["error", "whole_image"] = Field(
         "error",
-        description="A run without a brain mask is defective, or its whole image counts as brain: every parcel in "
-        "the grid then is covered, whether the scanner saw it or not.",
+        description="A run without a brain mask is defective (error), or its whole image counts as brain: then "
+        "every parcel inside the image counts as covered, whether the scanner saw it or not.",
     )
     task: str | TaskOptions | None = Field(
         None, description="How events become trials: a YAML file or the options themselves (downstream)."
     )
     preprocess: PreprocessOptions | None = Field(
         None,
-        description="Options of section preprocess that are others for this dataset: `{strategy: [motion]}`; the "
-        "rest is that of the section, unless a preset is named.",
+        description="Options of section preprocess that differ for this dataset: `{strategy: [motion]}`. All "
+        "others are those of the section, unless a preset is named.",
     )
     parcellate: ParcellateOptions | None = Field(
-        None, description="Options of section parcellate that are others for this dataset."
+        None, description="Options of section parcellate that differ for this dataset."
     )
     shards: str | None = Field(
         None,

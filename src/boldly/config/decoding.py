@@ -59,7 +59,7 @@ class DecodeOptions(Section):
     )
     allow_mismatch: list[AllowedMismatch] = Field(
         [],
-        description="In what the data may differ from those of the training: fields of the contract, `t_r` "
+        description="Ways in which the data may differ from those of the training: fields of the contract, `t_r` "
         "(repetition times outside of those of the training), `coverage` (too few parcels).",
     )
     on_error: Literal["stop", "exclude"] = Field(

@@ -26,8 +26,8 @@ class ExplainOptions(Section):
         ["integrated_gradients", "occlusion", "patterns", "weights"],
         min_length=1,
         description="integrated_gradients and occlusion: evidence that each parcel gave for the state; patterns: "
-        "what the signals do when the decoder says so (Haufe et al. 2014); weights: of linear decoders alone. The "
-        "difference of mean signals, which needs no decoder, is always beside them.",
+        "how signals change with this evidence (Haufe et al. 2014); weights: for linear decoders only. The "
+        "difference of mean signals, which needs no decoder, is always added.",
     )
     n: int | None = Field(
         None, ge=1, description="Number of labelled units of the decoders; default: the largest."
@@ -40,8 +40,8 @@ class ExplainOptions(Section):
     reference: Literal["auto", "zero", "trials"] = Field(
         "auto",
         description="Where the path of integrated gradients starts: at zero, the mean of each parcel, or at "
-        "`references` other trials of other states. auto: at zero, but for decoders that see proportions of "
-        "signals (read-outs tangent and correlation), for which zero is no place.",
+        "`references` other trials of other states. auto: at zero, but at trials for decoders whose read-outs "
+        "(tangent and correlation) have no value at zero.",
     )
     references: int = Field(4, ge=1, description="Trials that paths start from, for reference trials.")
     occlusions: int = Field(
