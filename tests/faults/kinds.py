@@ -504,7 +504,7 @@ def _config() -> list[Fault]:
             change("{path: study/atlas-slabs_dseg.nii.gz}", "{name: schafer}"),
             "difumo, schaefer, aal, harvard-oxford", config),
         Fault("config with a variable that is not set", "config", change("study/bids/", "${BOLDLY_NOWHERE}/"),
-            "names an environment variable that is not set", Path("config")),
+            "names an environment variable that is not set", Path("study/config.yaml")),
         Fault("task file that went away", "config", task.unlink, "no such file", task),
         Fault("images on surfaces (CIFTI) without a parcellation", "config",
             change("role: downstream", "{role: downstream, space: fsLR}"[1:-1].replace(", ", "\n    ")),

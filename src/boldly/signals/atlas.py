@@ -185,8 +185,8 @@ def how_to_fetch(options: AtlasOptions) -> str:
     chosen = options.model_dump_json(include={"name", "dimension", "resolution_mm", "variant"}, exclude_none=True)
     names = ", ".join(Path(path).name for path in options.fetched)
     return (
-        f"where there is network, run `snakemake --cores 1 --directory {Path.cwd()} --configfile CONFIG -- atlas` "
-        f"with the config of the study, or `boldly atlas --atlas '{chosen}'` "
+        "where there is network, run `snakemake --cores 1 --directory STUDY --configfile CONFIG -- atlas` with "
+        f"the folder and config of the study, or `boldly atlas --atlas '{chosen}'` "
         f"and copy {names} from data/atlas there into {options.cache} here"
     )
 
