@@ -53,7 +53,7 @@ def test_two_nodes_of_two_processes_agree_with_one(
         chosen = options.model_copy(update={"deepspeed": shared})
         launch += launcher.pretrain(data, tmp_path / str(nodes), chosen)
         script.write_text(f"#!/bin/sh\nexec {shlex.join(launch)}\n")
-        # Three processes with torch and DeepSpeed on a node, whose shared libraries Slurm counts for each without cgroups.
+        # Three processes with torch and DeepSpeed on a node: Slurm counts what they share for each.
         asked = ["--partition", "gpu", "--account", "default", "--mem", "8000", "--cpus-per-task", "2"]
         asked += ["--nodes", str(nodes), "--ntasks-per-node", "1", "--gpus-per-node", str(nodes)]
         log = tmp_path / f"{nodes}.log"
