@@ -101,12 +101,24 @@ def build_accelerator(options: OptimiserOptions, shares: Shares, deepspeed: str 
         if "LOCAL_RANK" not in os.environ:
             message, remedy = "one process has nobody to share with", "start it with torchrun (boldly launch)"
             raise InputError(Problem(deepspeed, "deepspeed", message, f"{remedy}, or set deepspeed to null"))
+        _use_compiled_alone()
         plugin = DeepSpeedPlugin(hf_ds_config=_deepspeed_config(deepspeed, options, shares))
     return Accelerator(
         mixed_precision="fp16" if scales else "no",
         gradient_accumulation_steps=shares.turns,
         deepspeed_plugin=plugin,
     )
+
+
+def _use_compiled_alone() -> None:
+    """Keep DeepSpeed from compiling an operation of its own for CPUs when a training starts.
+
+    It needs a compiler on each node, and a process that is killed while it compiles leaves a lock in the user's
+    cache for which all later trainings wait for ever (`torch.utils.file_baton`). Gloo sums up in its place.
+    """
+    from deepspeed import ops
+
+    ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def _deepspeed_config(path: str, options: OptimiserOptions, shares: Shares) -> dict[str, Any]:
