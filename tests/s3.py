@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
+from urllib.request import Request, urlopen
 
 import boto3
 from moto.server import ThreadedMotoServer
@@ -30,6 +31,9 @@ def bucket_of(folder: Path) -> Iterator[str]:
     try:
         with mock.patch.dict(os.environ, {**ACCOUNT, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}):
             s3._connect.cache_clear()
+            # Servers of one process share what they hold: files of the tests before are not those of this one.
+            with urlopen(Request(f"http://{host}:{port}/moto-api/reset", method="POST")):
+                pass
             client = boto3.client("s3", region_name=ACCOUNT["AWS_REGION"])
             client.create_bucket(Bucket="brains")
             for path in sorted(path for path in folder.rglob("*") if path.is_file()):
