@@ -20,6 +20,9 @@ the right names and one age; for the dataset that changes, `snakemake --touch` a
 after real jobs (it sleeps 0.1 s per job, too long for all). Rows named after a rule compare its jobs for one
 subject more (ours) with those of the whole workflow (reference).
 
+Where one subject is added, prepare_batch is not among the jobs: Snakemake has no record of what the empty files
+were made with. With records it plans the one batch of the subject (`tests/workflow/test_workflow.py`).
+
 Usage: python benchmarks/scale.py [--subjects N] [--keep FOLDER]
 """
 
@@ -144,11 +147,13 @@ def finish(folder: Path, changed: corpus.CorpusDataset) -> None:
     fields = [line.split("\t") for line in summary]
     paths = [folder / parts[0] for parts in fields if len(parts) > 5 and parts[0] != "output_file"]
     for path in paths:
+        if path.exists():  # the tables of index
+            continue
         path.parent.mkdir(parents=True, exist_ok=True)
         # What stands for a batch of subjects is read: it names none of whom files were missing.
         path.write_text("{}" if path.parts[-3] == "prepare" else "")
-    tars = sorted(path for path in paths if path.name.startswith(f"ds-{changed.name}_"))
-    targets = [f"results/split/{changed.name}.json", *(str(path.relative_to(folder)) for path in tars)]
+    batches = sorted(path for path in paths if path.parts[-3:-1] == ("prepare", changed.name))
+    targets = [f"results/split/{changed.name}.json", *(str(path.relative_to(folder)) for path in batches)]
     snakemake(folder, *targets, "--touch")
     now = time.time()
     for path in paths:
