@@ -37,6 +37,7 @@ from boldly.stages.evaluate.predictions import Experiment, FitPredictions, Trial
 from boldly.stages.evaluate.references import uniform_guessing
 from boldly.stages.evaluate.scores import is_summary, score, summary_line
 from boldly.stages.index.survey import events_tables
+from boldly.words import noun
 
 logger = logging.getLogger(__name__)
 
@@ -481,7 +482,7 @@ def summarise(decoder: Decoder, output: Path) -> None:
 def _trials_of(tables: dict[str, pd.DataFrame]) -> str:
     people = len({bids.entities(name)["sub"] for name in tables})
     number = sum(map(len, tables.values()))
-    return f"{number} trial{'' if number == 1 else 's'} of {'1 person' if people == 1 else f'{people} people'}"
+    return f"{number} {noun(number, 'trial')} of {people} {noun(people, 'person', 'people')}"
 
 
 def _said(rows: Sequence[Score]) -> str:

@@ -330,16 +330,13 @@ class Decoder:
         """
         length_s = self.about.window_s if window_s is None else window_s
         step_s = length_s / 4 if step_s is None else step_s
-        message = next(
-            (
-                f"{name} is {value:g} s"
-                for name, value in (("window_s", length_s), ("step_s", step_s))
-                if value <= 0
-            ),
-            f"step_s {step_s:g} is longer than a window of {length_s:g} s: frames are skipped"
-            if step_s > length_s
-            else "",
-        )
+        message = ""
+        if length_s <= 0:
+            message = f"window_s is {length_s:g} s"
+        elif step_s <= 0:
+            message = f"step_s is {step_s:g} s"
+        elif step_s > length_s:
+            message = f"step_s {step_s:g} is longer than a window of {length_s:g} s: frames are skipped"
         if message:
             raise InputError(
                 Problem("windows", self.about.name, message, "give a step from 0 s to a whole window")

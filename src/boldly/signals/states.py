@@ -11,6 +11,7 @@ from statistics import median
 from boldly.config import FEW_UNITS, TaskOptions
 from boldly.records import Event
 from boldly.signals.trials import resembling, spelled_alike
+from boldly.words import noun
 
 # A state with no more than this share of what the others have (trials or people) is rare.
 _RARE = 0.25
@@ -116,8 +117,8 @@ def summary(
     states = count_states(events)
     kept = {(event.key, event.trial): event for event in events if event.trial is not None}
     n_runs, n_people = len({key for key, _ in kept}), len({event.subject for event in kept.values()})
-    people = "1 person" if n_people == 1 else f"{n_people} people"
-    runs = "1 run" if n_runs == 1 else f"{n_runs} runs"
+    people = f"{n_people} {noun(n_people, 'person', 'people')}"
+    runs = f"{n_runs} {noun(n_runs, 'run')}"
     lines = [f"{dataset}: {len(kept)} trials of {len(states)} states, in {runs} of {people}"]
     lines += _table(states)
     lines += _left_out(events)
@@ -191,8 +192,8 @@ def _advice(states: Sequence[State], events: Sequence[Event], task: TaskOptions)
                 else ""
             )
             kind = "rare" if state.is_rare else "alike"
-            trials = f"{state.n_trials} trial{'s' if state.n_trials != 1 else ''}"
-            people = f"{state.n_people} {'people' if state.n_people != 1 else 'person'}"
+            trials = f"{state.n_trials} {noun(state.n_trials, 'trial')}"
+            people = f"{state.n_people} {noun(state.n_people, 'person', 'people')}"
             lines.append(f"  {kind}: '{state.name}', {trials} of {people}{like}")
     if absent := sorted(set(task.labels or ()) - {state.name for state in states}):
         lines.append(f"  no trial of {', '.join(absent)}, which the task's labels name")

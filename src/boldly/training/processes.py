@@ -101,7 +101,7 @@ def build_accelerator(options: OptimiserOptions, shares: Shares, deepspeed: str 
         if "LOCAL_RANK" not in os.environ:
             message, remedy = "one process has nobody to share with", "start it with torchrun (boldly launch)"
             raise InputError(Problem(deepspeed, "deepspeed", message, f"{remedy}, or set deepspeed to null"))
-        _use_compiled_alone()
+        _compile_nothing()
         plugin = DeepSpeedPlugin(hf_ds_config=_deepspeed_config(deepspeed, options, shares))
     return Accelerator(
         mixed_precision="fp16" if scales else "no",
@@ -110,7 +110,7 @@ def build_accelerator(options: OptimiserOptions, shares: Shares, deepspeed: str 
     )
 
 
-def _use_compiled_alone() -> None:
+def _compile_nothing() -> None:
     """Keep DeepSpeed from compiling an operation of its own for CPUs when a training starts.
 
     It needs a compiler on each node, and a process that is killed while it compiles leaves a lock in the user's

@@ -13,6 +13,7 @@ from matplotlib.transforms import Bbox
 
 from boldly.stages.figures import style
 from boldly.stages.figures.tables import read_all_runs
+from boldly.words import counted
 
 # Up to this many datasets stand beside their markers by name; more are numbered and listed.
 _NAMED = 10
@@ -99,11 +100,11 @@ def _scatter(axes: Axes, table: pd.DataFrame, *, rings: bool) -> None:
         axis.set_minor_formatter(NullFormatter())
     style.grid_lines(axes, "both")
     n_subjects, n_runs = int(table["subjects"].sum()), int(table["runs"].sum())
-    total = f"{_counted(n_subjects, 'subject')}, {_counted(n_runs, 'run')}, {_hours(table['hours'].sum())}"
+    total = f"{counted(n_subjects, 'subject')}, {counted(n_runs, 'run')}, {_hours(table['hours'].sum())}"
     axes.set_title(total)
     lines = [f"area: hours of recording, largest {_hours(table['hours'].max())}"]
     if len(excluded):
-        lines.append(f"ring: with {_counted(int(table['runs_excluded'].sum()), 'excluded run')}")
+        lines.append(f"ring: with {counted(int(table['runs_excluded'].sum()), 'excluded run')}")
     axes.text(
         0.98,
         0.02,
@@ -125,10 +126,6 @@ def _ticks(low: float, high: float) -> list[float]:
         if len(ticks) >= _FEWEST_TICKS:
             break
     return ticks
-
-
-def _counted(number: int, word: str) -> str:
-    return f"{number:,} {word}{'s' if number != 1 else ''}"
 
 
 def _hours(hours: float) -> str:

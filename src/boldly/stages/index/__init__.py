@@ -25,6 +25,7 @@ from boldly.stages.index.ready import survey_remote, survey_shards
 from boldly.stages.index.survey import RunFiles, check_variants, survey
 from boldly.stages.index.survey_hcp import survey_hcp
 from boldly.stages.index.times import Times
+from boldly.words import noun
 
 _LOG = logging.getLogger(__name__)
 # For checks of a slow file system; they are used when the first checks last so many times their processor time.
@@ -232,7 +233,7 @@ def _summarize(dataset: str, rows: Sequence[Run]) -> None:
     subjects = len({row.subject for row in rows if row.status == "ok"})
     left_out = [row for row in rows if row.status != "ok"]
     words = f"; {len(left_out)} not: {_reasons(left_out)}" if left_out else ""
-    people = "1 person" if subjects == 1 else f"{subjects} people"
+    people = f"{subjects} {noun(subjects, 'person', 'people')}"
     used = "1 run is used" if counts["ok"] == 1 else f"{counts['ok']} runs of {people} are used"
     _LOG.info("%s: %s%s", dataset, used, words)
     masked = [row for row in rows if row.status == "ok" and row.bold and not bids.is_cifti(row.bold)]

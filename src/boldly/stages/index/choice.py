@@ -10,6 +10,7 @@ from boldly.config import DatasetOptions, DownstreamSplitOptions
 from boldly.records import Problem, Run
 from boldly.samples.draws import ONE_PERSON
 from boldly.stages.index.survey import RunFiles
+from boldly.words import noun
 
 # Names that BIDS writes out, beside those of a run's entities, to what stands in file names.
 _NAMES = {**bids.RUN_ENTITIES, "resolution": "res"}
@@ -80,7 +81,7 @@ def single_unit(dataset: str, options: DatasetOptions, rows: Sequence[Run], wher
     if not isinstance(options.split, DownstreamSplitOptions) or not rows:
         return []
     subjects = sorted({row.subject for row in rows})
-    runs = f"{len(rows)} run{'' if len(rows) == 1 else 's'}"
+    runs = f"{len(rows)} {noun(len(rows), 'run')}"
     if options.split.by == "subject" and len(subjects) == 1:
         message = f"there is one person, sub-{subjects[0]} with {runs}, and the split is by subject: none to test"
         return [Problem(str(where), dataset, message, ONE_PERSON)]

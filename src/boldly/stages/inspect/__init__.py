@@ -14,7 +14,8 @@ from boldly.samples.shards import Sample, read_shard
 from boldly.samples.timeseries import read_timeseries
 from boldly.stages.inspect.models import describe_contract, describe_folder, is_model
 from boldly.stages.inspect.tables import describe_table
-from boldly.stages.inspect.text import KINDS, Rows, block, counted, in_bytes, listed, seconds, size, span
+from boldly.stages.inspect.text import KINDS, Rows, block, in_bytes, listed, seconds, size, span
+from boldly.words import counted
 
 # So many files of one kind in a folder are described one by one.
 _FEW_FILES = 3

@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from boldly.files import read_json
 from boldly.provenance import Contract
 from boldly.records import InputError, Problem
-from boldly.stages.inspect.text import KINDS, Rows, counted, listed, size, span
+from boldly.stages.inspect.text import KINDS, Rows, listed, size, span
+from boldly.words import counted
 
 _WEIGHTS, _CONFIG, _CONTRACT = "model.safetensors", "config.json", "contract.json"
 # Of a decoder that is no network.

@@ -10,7 +10,8 @@ import pandas as pd
 from boldly.files import read_tsv
 from boldly.records import InputError, Problem, read_choices, read_comparisons, read_runs, read_scores, read_trials
 from boldly.signals.states import summary
-from boldly.stages.inspect.text import KINDS, MOST_LISTED, Rows, counted, listed, seconds, span
+from boldly.stages.inspect.text import KINDS, MOST_LISTED, Rows, listed, seconds, span
+from boldly.words import counted
 
 # Columns of a table of choices, and what they are called in short.
 _MEASURED = {"loss": "validation_loss", "validation": "validation_accuracy", "test": "test_accuracy"}

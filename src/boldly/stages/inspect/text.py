@@ -61,11 +61,6 @@ def span(numbers: Sequence[int]) -> str:
     return f"{min(numbers)}" if min(numbers) == max(numbers) else f"{min(numbers)} to {max(numbers)}"
 
 
-def counted(number: int, word: str) -> str:
-    """Write a number with its noun."""
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
-
-
 def size(path: Path) -> str:
     """Write how large a file is."""
     return in_bytes(path.stat().st_size)

@@ -19,8 +19,9 @@ from boldly.files import atomic_path, read_json
 from boldly.records import InputError, Problem
 from boldly.stages.report import figures, gather, guards, references, study
 from boldly.stages.report import scores as decoding
-from boldly.stages.report.methods import Methods, counted, enumerated, filters, methods
+from boldly.stages.report.methods import Methods, enumerated, filters, methods
 from boldly.stages.report.tables import Table
+from boldly.words import counted
 
 logger = logging.getLogger(__name__)
 

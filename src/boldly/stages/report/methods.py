@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 from boldly.config import DownstreamSplitOptions, ParcellateOptions, PreprocessOptions, with_one_high_pass
 from boldly.samples.draws import with_sizes
 from boldly.stages.report.references import LIBRARY, Reference
+from boldly.words import counted
 
 Record = dict[str, Any]
 
@@ -151,11 +152,6 @@ def filters() -> dict[str, Callable[..., str]]:
 def enumerated(parts: Sequence[str]) -> str:
     """Join with commas, the last with "and"."""
     return " and ".join(parts) if len(parts) < 3 else f"{', '.join(parts[:-1])}, and {parts[-1]}"
-
-
-def counted(number: int, word: str) -> str:
-    """Write a number with its noun."""
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def _makers(description: Record) -> str:
