@@ -27,6 +27,7 @@ from boldly.config import (
     ShardOptions,
     TaskOptions,
     UpstreamSplitOptions,
+    advise,
     apply_preset,
     load_config,
     parse,
@@ -785,7 +786,7 @@ def test_the_example_of_the_first_page_warns_of_nothing(monkeypatch: pytest.Monk
     monkeypatch.chdir(CHECKOUT)
     text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
     example = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
-    assert parse(Config, example, "README").warnings() == []
+    assert advise(parse(Config, example, "README")) == []
 
 
 def test_the_example_in_the_readme_loads() -> None:
@@ -796,7 +797,7 @@ def test_the_example_in_the_readme_loads() -> None:
 
 def warnings_of(tmp_path: Path, **sections: Any) -> list[str]:
     content = {**SMALLEST, **sections}
-    return load_config(write(tmp_path / "config.yaml", content), CHECKOUT).warnings()
+    return advise(load_config(write(tmp_path / "config.yaml", content), CHECKOUT))
 
 
 def test_datasets_that_one_model_meets_and_that_are_prepared_differently_are_named(tmp_path: Path) -> None:

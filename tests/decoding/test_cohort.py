@@ -18,8 +18,9 @@ from boldly import Decoder, bids, layout
 from boldly.cli import main
 from boldly.config import DecodeOptions, PreprocessOptions
 from boldly.decoding import package
-from boldly.decoding.cohort import SCORES, UNSEEN, _with_events
 from boldly.decoding.cohort import run as run_cohort
+from boldly.decoding.derivative import SCORES, UNSEEN
+from boldly.decoding.finding import with_events
 from boldly.files import read_tsv
 from boldly.provenance import file_sha256
 from boldly.records import InputError, Run, read_scores
@@ -353,8 +354,8 @@ def test_events_of_hcp_lie_beside_the_images(tmp_path: Path) -> None:
     fields: dict[str, Any] = {**dict.fromkeys(names, ""), "t_r": 0.72, "n_volumes": 405}
     image = str(folder / "tfMRI_WM_LR.nii.gz")
     run = Run(dataset="new", subject="100307", task="WM", space=SPACE, key="k", bold=image, **fields)
-    assert _with_events([run], tmp_path, is_hcp=True)[0].events == str(folder / "EVs")
-    assert not _with_events([run], tmp_path, is_hcp=False)[0].events
+    assert with_events([run], tmp_path, is_hcp=True)[0].events == str(folder / "EVs")
+    assert not with_events([run], tmp_path, is_hcp=False)[0].events
 
 
 def test_a_run_that_became_defective_leaves_no_results(model: Path, people: Study, tmp_path: Path) -> None:

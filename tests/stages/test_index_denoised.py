@@ -9,7 +9,7 @@ import nibabel as nib
 import pandas as pd
 import pytest
 
-from boldly.config import Config, IndexOptions
+from boldly.config import Config, IndexOptions, advise
 from boldly.records import InputError, Run, read_runs
 from boldly.samples.timeseries import read_timeseries
 from boldly.stages import index, parcellate, preprocess
@@ -129,4 +129,4 @@ def test_an_image_that_xcp_d_left_frames_out_of_is_refused(study, tmp_path, has_
 def test_another_smoothing_of_smoothed_images_is_warned_of():
     content = {"role": "upstream", "derivatives": "a", "image_suffix": "_desc-denoisedSmoothed_bold"}
     made = Config.model_validate({"atlas": {"name": "difumo"}, "datasets": {"x": content}})
-    assert any("smoothed already" in line for line in made.warnings())
+    assert any("smoothed already" in line for line in advise(made))

@@ -49,7 +49,7 @@ CORPORA = LAYOUT.corpora
 
 
 if workflow.is_main_process:
-    for warning in CONFIG.warnings():
+    for warning in settings.advise(CONFIG):
         logger.warning(f"boldly: {warning}")
     if lost := batches.forget_lost({name: CONFIG.datasets[name].role for name in LAYOUT.prepared}):
         logger.warning(f"boldly: {len(lost)} files are gone or cut and are made again, for example {lost[0]}")

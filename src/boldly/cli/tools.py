@@ -92,6 +92,7 @@ def _add_check(commands: Commands) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     from boldly.cli.study import study
+    from boldly.config import advise
 
     layout = study(args, "index")
     config = layout.config
@@ -105,7 +106,7 @@ def _check(args: argparse.Namespace) -> None:
     }
     for name, parts in made.items():
         print(f"  {name}: {', '.join(parts) or 'nothing'}")
-    for warning in config.warnings():
+    for warning in advise(config):
         print(f"  warning: {warning}")
 
 

@@ -14,6 +14,7 @@ from boldly.config.adaptation import (
     ProbeBaseline,
     ReadOut,
 )
+from boldly.config.advice import FEW_UNITS, advise
 from boldly.config.atlases import ATLASES, AtlasChoice, AtlasOptions
 from boldly.config.datasets import (
     HCP_SPACE,
@@ -53,7 +54,7 @@ from boldly.config.signals import (
     SignalExclusionOptions,
     with_one_high_pass,
 )
-from boldly.config.study import FEW_UNITS, Config, DeviceOptions, EvaluateOptions, FiguresOptions
+from boldly.config.study import Config, DeviceOptions, EvaluateOptions, FiguresOptions
 
 __all__ = [
     "ATLASES",
@@ -108,6 +109,7 @@ __all__ = [
     "TaskOptions",
     "UpstreamSplitOptions",
     "Variant",
+    "advise",
     "apply_preset",
     "load_config",
     "parse",

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from boldly.config.conflicts import aroma_conflicts
 from boldly.config.datasets import TaskOptions
 from boldly.config.overrides import FLAG, with_settings
 from boldly.config.sections import S, parse
@@ -54,7 +55,7 @@ def resolve(config: Config, checkout: Path, where: str = "config") -> Config:
     pretrain = config.pretrain.model_copy(update={"experiments": experiments})
     preprocess = apply_preset(config.preprocess, checkout)
     resolved = config.model_copy(update={"datasets": datasets, "pretrain": pretrain, "preprocess": preprocess})
-    if wrong := resolved.aroma_conflicts():
+    if wrong := aroma_conflicts(resolved):
         where = str(config.preprocess.preset)
         raise InputError([Problem(where, "preprocess", text, "see config/README.md") for text in wrong])
     return resolved

@@ -13,6 +13,7 @@ from boldly.config.datasets import SURFACES
 from boldly.decoding.folder import CARD, About, AtlasReference
 from boldly.files import atomic_path
 from boldly.provenance import Contract
+from boldly.words import listed
 
 _TAGS = ["fmri", "neuroimaging", "brain-decoding", "boldly"]
 # Licence identifiers that hubs know are short words; others are "other" with a name.
@@ -151,9 +152,9 @@ def _hz(value: float | None) -> str:
 def _training(about: About) -> str:
     training = about.training
     units = [unit.removeprefix(f"ds-{training.dataset}_") for unit in (*training.train, *training.validation)]
-    listed = ", ".join(sorted(units)[:_MOST_UNITS]) + (", ..." if len(units) > _MOST_UNITS else "")
     lines = [
-        f"Dataset `{training.dataset}`; {_count(training.n, 'labelled ' + training.by)} ({listed}); "
+        f"Dataset `{training.dataset}`; {_count(training.n, 'labelled ' + training.by)} "
+        f"({listed(sorted(units), _MOST_UNITS)}); "
         f"{_count(len(training.test), training.by)} for testing, which it never saw.",
         f"Experiment `{training.experiment}` ({training.kind}: {training.start}), draw {training.draw}, seed "
         f"{training.seed}. {_kind(about)}",

@@ -8,8 +8,6 @@ import json
 import logging
 import multiprocessing
 import os
-import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -22,55 +20,21 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-import boldly
-from boldly import bids, hcp
-from boldly.config import REVISIONS, DatasetOptions, DecodeOptions, EvaluateOptions, IndexOptions
-from boldly.decoding.decoder import PROBABILITY, Decoder
-from boldly.decoding.folder import CONFIG, atlas_options
+from boldly import bids
+from boldly.config import REVISIONS, DecodeOptions
+from boldly.decoding.decoder import Decoder
+from boldly.decoding.derivative import checksum, description, ending, sidecar_of, summarise
+from boldly.decoding.finding import DATASET, find_runs, translated
 from boldly.decoding.preparation import Recipe
 from boldly.decoding.timeline import draw_timeline
-from boldly.files import read_json, read_tsv, write_json, write_tsv
-from boldly.provenance import check_same, file_sha256
-from boldly.records import InputError, Problem, Run, Score, read_runs, write_problems, write_scores
-from boldly.stages import index
-from boldly.stages.evaluate.predictions import Experiment, FitPredictions, Trials
-from boldly.stages.evaluate.references import uniform_guessing
-from boldly.stages.evaluate.scores import is_summary, score, summary_line
-from boldly.stages.index.survey import events_tables
-from boldly.words import noun
+from boldly.files import read_json, write_json, write_tsv
+from boldly.records import InputError, Problem, Run, write_problems
 
 logger = logging.getLogger(__name__)
 
-SCORES = "scores.tsv"
-# Those of the runs that were not in the training, where some were.
-UNSEEN = "scores_unseen.tsv"
 PROBLEMS = "problems.tsv"
 
-# What runs are called in messages: decoded data have no name in a config.
-_DATASET = "new"
-_BIDS_VERSION = "1.10.0"
 _DECIMALS = 6
-_MOST_LISTED = 5
-# Ways out of index name options of a config; here they are options of the command line.
-_OF_DATASET = re.compile(rf"datasets\.(?:{_DATASET}|<name>)\.(\w+)(: whole_image)?")
-_FLAGS = {
-    "bids": "--events",
-    "subjects": "--participant",
-    "tasks": "--bids-task",
-    "filters": "--filter",
-    "exclude_runs": "--filter",
-}
-_OF_TASK = {
-    "add them to the task's labels, or leave them out with drop, or map them with rename": (
-        "leave them out, or map them to states of the decoder: drop and rename in a YAML file for --task"
-    ),
-    "the task's ": "in a YAML file for --task the option ",
-    "(index.on_error: exclude)": "",
-}
-_OTHER_REGRESSION = (
-    "the decoder was trained with this regression: compute the confounds again, or change it with --preprocess "
-    "and accept that with --allow-mismatch confounds"
-)
 
 
 def run(
@@ -125,126 +89,11 @@ def run(
     for problem in problems:
         _remove(decoder, output, problem.entity)
     if summary:
-        write_json(output / "dataset_description.json", _description(decoder, options))
+        write_json(output / "dataset_description.json", description(decoder, options))
         write_problems(output / PROBLEMS, problems)
         summarise(decoder, output)
     if problems and options.on_error == "stop":
         raise InputError(problems)
-
-
-def find_runs(decoder: Decoder, options: DecodeOptions, recipe: Recipe) -> tuple[list[Run], list[Problem]]:
-    """Find the runs of a cohort with their files.
-
-    Returns
-    -------
-    runs : list of Run
-        Those that can be decoded, as far as their headers tell; with the path of their events, if there are any.
-    problems : list of Problem
-        What is wrong with the others.
-
-    Raises
-    ------
-    InputError
-        Where the cohort as a whole cannot be used.
-    """
-    space = options.space or decoder.contract.space
-    contract = replace(recipe.contract_of(space, decoder.contract.images), t_r_s=decoder.contract.t_r_s)
-    check_same(decoder.contract, contract, options.derivatives, decoder.about.name, decoder.allow_mismatch)
-    dataset = DatasetOptions(
-        role="upstream",
-        derivatives=options.derivatives,
-        # Its sidecars say what those of the derivatives may not: repetition times, slice times.
-        bids=options.events,
-        layout=options.layout or decoder.about.layout,
-        image_suffix=decoder.about.image_suffix,
-        fmriprep=options.fmriprep,
-        subjects=options.participants,
-        tasks=options.tasks,
-        filters=options.filters,
-        space=space,
-        resolution=options.resolution,
-        without_mask=options.without_mask,
-    )
-    atlas = atlas_options(decoder.folder, decoder.about, decoder.image, decoder.cache / "atlas")
-    with tempfile.TemporaryDirectory(prefix="boldly-") as temporary:
-        runs, labels = Path(temporary, "runs.tsv"), Path(temporary, "labels.json")
-        try:
-            index.run(
-                dataset=_DATASET,
-                dataset_options=dataset,
-                options=IndexOptions(on_error="exclude", minimum_volumes=2),
-                preprocess=recipe.preprocess,
-                window_frames=2,
-                atlas=atlas,
-                runs=runs,
-                labels=labels,
-            )
-        except InputError as error:
-            found = [_translated(problem) for problem in error.problems]
-            # Runs that are defective one and all are still the fault of each.
-            if found[0].message.startswith("not one of"):
-                return [], found[1:] or found
-            raise InputError(found) from None
-        records = read_runs(runs)
-        problems = _read_problems(runs.with_name(f"{_DATASET}_problems.tsv"))
-    usable = [record for record in records if record.status == "ok"]
-    problems += [
-        Problem(record.bold, record.key, record.reason, "leave the run out")
-        for record in records
-        if record.status == "excluded"
-    ]
-    if options.events is not None:
-        usable = _with_events(usable, Path(options.events), is_hcp=dataset.layout == "hcp")
-    return usable, problems
-
-
-def _with_events(records: Sequence[Run], folder: Path, *, is_hcp: bool) -> list[Run]:
-    """Return runs with the path of their events: tables of a BIDS folder, of HCP also folders beside images."""
-    try:
-        tables = events_tables(folder, _DATASET, {record.subject for record in records})
-    except InputError as error:
-        raise InputError([_translated(problem) for problem in error.problems]) from None
-    found = []
-    for record in records:
-        entities = {key: getattr(record, name) for name, key in bids.RUN_ENTITIES.items() if getattr(record, name)}
-        best = bids.best_match(tables[record.subject], entities)
-        beside = hcp.events_folder(Path(record.bold).parent)
-        if is_hcp and len(best) != 1 and beside.is_dir():
-            best = [beside]
-        found.append(replace(record, events=str(best[0]) if len(best) == 1 else ""))
-    without = [record.key for record in found if not record.events]
-    if without:
-        message = "%d of %d runs have no events table in %s, so that sliding windows are decoded: %s"
-        logger.warning(message, len(without), len(found), folder, _listed(without))
-    return found
-
-
-def _listed(keys: Sequence[str]) -> str:
-    """Name some runs, few in number."""
-    return ", ".join(keys[:_MOST_LISTED]) + (", ..." if len(keys) > _MOST_LISTED else "")
-
-
-def _translated(problem: Problem) -> Problem:
-    """Put a way out into the terms of the command line."""
-    remedy = _OF_DATASET.sub(
-        lambda found: _FLAGS.get(found[1], f"--{found[1].replace('_', '-')}") + (found[2] or "").replace(":", ""),
-        problem.remedy,
-    )
-    for words, others in _OF_TASK.items():
-        remedy = remedy.replace(words, others)
-    if "preprocess." in remedy:
-        remedy = _OTHER_REGRESSION
-    return replace(problem, remedy=remedy.strip())
-
-
-def _read_problems(path: Path) -> list[Problem]:
-    if not path.exists():
-        return []
-    rows = read_tsv(path, "all").fillna("").to_dict("records")
-    return [
-        _translated(Problem(str(row["file"]), str(row["entity"]), str(row["message"]), str(row["way_out"])))
-        for row in rows
-    ]
 
 
 @dataclass(frozen=True)
@@ -277,14 +126,14 @@ class Job:
 
 def _job(decoder: Decoder, recipe: Recipe, options: DecodeOptions, record: Run, output: Path) -> Job:
     entities = {key: getattr(record, name) for name, key in bids.RUN_ENTITIES.items()}
-    stem = f"{bids.run_prefix(entities)}_space-{record.space}_{_ending(decoder)}"
+    stem = f"{bids.run_prefix(entities)}_space-{record.space}_{ending(decoder)}"
     subject = output / f"sub-{record.subject}"
     folder = subject / f"ses-{record.session}" if record.session else subject
     files = [record.bold, record.mask, record.confounds, record.events]
     if record.confounds:
         files.append(str(bids.sidecar(Path(record.confounds))))
     content = {
-        "decoder": _checksum(decoder),
+        "decoder": checksum(decoder),
         "options": [
             section.model_dump(mode="json")
             for section in (recipe.preprocess, recipe.parcellate, recipe.shard, recipe.task)
@@ -299,16 +148,12 @@ def _job(decoder: Decoder, recipe: Recipe, options: DecodeOptions, record: Run, 
     return Job(record, folder / "func" / f"{stem}.tsv", subject / "figures" / f"{stem}.png", signature)
 
 
-def _ending(decoder: Decoder) -> str:
-    return f"desc-{re.sub('[^A-Za-z0-9]', '', decoder.about.name) or 'decoder'}_decoding"
-
-
 def _remove(decoder: Decoder, output: Path, key: str) -> None:
     """Remove what an earlier call left of a run that is defective now: it would pass for the new result."""
     dataset, _, prefix = key.partition("_")
-    if dataset == f"ds-{_DATASET}" and prefix:
+    if dataset == f"ds-{DATASET}" and prefix:
         subject = prefix.partition("_")[0]
-        for path in output.glob(f"{subject}/**/{prefix}_space-*_{_ending(decoder)}.*"):
+        for path in output.glob(f"{subject}/**/{prefix}_space-*_{ending(decoder)}.*"):
             path.unlink(missing_ok=True)
 
 
@@ -318,10 +163,6 @@ def _stamp(path: str) -> list[Any]:
         return [path]
     about = os.stat(path)
     return [path, about.st_size, about.st_mtime_ns]
-
-
-def _checksum(decoder: Decoder) -> str:
-    return file_sha256(decoder.folder / CONFIG)
 
 
 def _cores() -> int:
@@ -385,162 +226,15 @@ def _decode(decoder: Decoder, recipe: Recipe, options: DecodeOptions, job: Job) 
     try:
         table = decoder.decode_run(record, recipe, window_s=options.window_s, step_s=options.step_s)
     except InputError as error:
-        return [_translated(replace(problem, entity=record.key)) for problem in error.problems]
+        return [translated(replace(problem, entity=record.key)) for problem in error.problems]
     job.table.parent.mkdir(parents=True, exist_ok=True)
     bids.sidecar(job.table).unlink(missing_ok=True)
     write_tsv(job.table, _rounded(table))
     draw_timeline(table, decoder.about.labels, job.table.name.partition("_space-")[0], job.picture)
-    write_json(bids.sidecar(job.table), _sidecar(decoder, options, record, table, job.signature))
+    write_json(bids.sidecar(job.table), sidecar_of(decoder, options, record, table, job.signature))
     return []
 
 
 def _rounded(table: pd.DataFrame) -> pd.DataFrame:
     numbers = table.select_dtypes("number").columns
     return table.assign(**{name: table[name].astype(np.float64).round(_DECIMALS) for name in numbers})
-
-
-def _sidecar(
-    decoder: Decoder, options: DecodeOptions, record: Run, table: pd.DataFrame, signature: str
-) -> dict[str, Any]:
-    """Return the JSON beside a table: its columns, and where it comes from."""
-    has_trials = "trial_type" in table
-    delay = "the haemodynamic delay of the decoder is taken off"
-    columns: dict[str, Any] = {
-        "onset": {
-            "Description": "Onset of the trial" if has_trials else f"Onset of the sliding window; {delay}",
-            "Units": "s",
-        },
-        "duration": {"Description": "Duration of the trial or window", "Units": "s"},
-        "state": {"Description": "Most probable state; n/a where scrubbing left too few frames"},
-        "probability": {"Description": "Probability of that state"},
-    }
-    if has_trials:
-        columns["trial_type"] = {"Description": "State that the events name, in the names of the decoder"}
-    for name in decoder.about.labels:
-        columns[f"{PROBABILITY}{name}"] = {"Description": f"Probability of the state '{name}'"}
-    length_s, step_s = decoder.window(options.window_s, options.step_s)
-    return {
-        **columns,
-        "Description": f"States decoded from one run by {decoder.about.name}",
-        "Sources": [path for path in (record.bold, record.mask, record.confounds, record.events) if path],
-        "RepetitionTime": record.t_r,
-        **({} if has_trials else {"WindowLength": length_s, "WindowStep": step_s}),
-        "Decoder": {"Name": decoder.about.name, "ConfigSha256": _checksum(decoder)},
-        "AllowedMismatch": sorted(decoder.allow_mismatch),
-        "SeenInTraining": table.attrs["seen"],
-        "Signature": signature,
-    }
-
-
-def _description(decoder: Decoder, options: DecodeOptions) -> dict[str, Any]:
-    made_by = {
-        "Name": "boldly",
-        "Version": boldly.__version__,
-        "Description": f"boldly decode with {decoder.about.name} (SHA-256 of its config {_checksum(decoder)})",
-    }
-    sources = [Path(folder) for folder in (options.derivatives, options.events) if folder is not None]
-    return {
-        "Name": f"Mental states decoded by {decoder.about.name}",
-        "BIDSVersion": _BIDS_VERSION,
-        "DatasetType": "derivative",
-        "GeneratedBy": [made_by],
-        "SourceDatasets": [{"URL": path.resolve().as_uri()} for path in sources],
-    }
-
-
-def summarise(decoder: Decoder, output: Path) -> None:
-    """Write scores of all decoded trials in a folder, with intervals over people (over trials for a single one).
-
-    Where some of the runs were in the training, those of the others alone are written too.
-
-    Parameters
-    ----------
-    decoder : Decoder
-        Tables of others do not count.
-    output : Path
-        Folder that `run` wrote.
-    """
-    tables, seen = _decoded_trials(decoder, output)
-    new = {name: table for name, table in tables.items() if name not in seen}
-    if not (seen and new):
-        (output / UNSEEN).unlink(missing_ok=True)
-    if not tables:
-        (output / SCORES).unlink(missing_ok=True)
-        return
-    flag = f"{len(seen)} of {len(tables)} runs were in the training" if seen else ""
-    rows = _scores(decoder, tables, output, flag)
-    if seen:
-        logger.warning("%s: the scores of all runs say nothing about new people", flag)
-    if seen and new:
-        unseen = _scores(decoder, new, output, "", UNSEEN)
-        logger.info("all %s, some known from the training: %s", _trials_of(tables), _said(rows))
-        logger.info("%s in the %d runs that were not: %s", _trials_of(new), len(new), _said(unseen))
-    else:
-        logger.info("%s: %s", _trials_of(tables), _said(rows))
-
-
-def _trials_of(tables: dict[str, pd.DataFrame]) -> str:
-    people = len({bids.entities(name)["sub"] for name in tables})
-    number = sum(map(len, tables.values()))
-    return f"{number} {noun(number, 'trial')} of {people} {noun(people, 'person', 'people')}"
-
-
-def _said(rows: Sequence[Score]) -> str:
-    return "; ".join(summary_line(row) for row in rows if is_summary(row))
-
-
-def _scores(
-    decoder: Decoder, tables: dict[str, pd.DataFrame], output: Path, flag: str, name: str = SCORES
-) -> list[Score]:
-    """Write the scores of runs, and return those of the decoder."""
-    about = decoder.about
-    numbers = {label: number for number, label in enumerate(about.labels)}
-    whole = pd.concat(tables.values(), ignore_index=True)
-    runs = [key for key, table in tables.items() for _ in range(len(table))]
-    trials = Trials(
-        keys=tuple(f"{key}_{row}" for row, key in enumerate(runs)),
-        runs=tuple(runs),
-        subjects=tuple(bids.entities(key)["sub"] for key in runs),
-        labels=np.array([numbers[label] for label in whole["trial_type"]], np.int64),
-        label_names=tuple(about.labels),
-        by="subject",
-    )
-    probabilities = whole[[f"{PROBABILITY}{label}" for label in about.labels]].to_numpy(np.float32)
-    training = about.training
-    fit = FitPredictions(
-        training.n,
-        str(training.draw),
-        str(training.seed),
-        np.arange(len(whole)),
-        np.array([numbers[label] for label in whole["state"]], np.int64),
-        probabilities,
-    )
-    experiment = Experiment(about.name, training.kind, training.start, (fit,))
-    dataset = output.resolve().name
-    rows, _ = score([experiment], trials, dataset=dataset, options=EvaluateOptions())
-    # There is one fit: its own rows repeat the summary.
-    rows = [replace(row, flag=flag) if flag else row for row in rows if row.draw == "all"]
-    write_scores(output / name, [*uniform_guessing(trials, dataset), *rows])
-    return rows
-
-
-def _decoded_trials(decoder: Decoder, output: Path) -> tuple[dict[str, pd.DataFrame], set[str]]:
-    """Return the decoded trials by run, and the runs that were in the training."""
-    checksum = _checksum(decoder)
-    tables: dict[str, pd.DataFrame] = {}
-    seen: set[str] = set()
-    for path in sorted(output.glob(f"sub-*/**/func/*_{_ending(decoder)}.tsv")):
-        try:
-            about = read_json(bids.sidecar(path))
-        except (OSError, ValueError):
-            continue
-        if about.get("Decoder", {}).get("ConfigSha256") != checksum or "trial_type" not in about:
-            continue
-        table = read_tsv(path, ("trial_type", "state"))
-        table = table[table["state"].notna()]
-        if len(table):
-            name = path.name.partition("_space-")[0]
-            tables[name] = table
-            if about.get("SeenInTraining"):
-                seen.add(name)
-    return tables, seen

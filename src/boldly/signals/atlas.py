@@ -18,6 +18,7 @@ from boldly.provenance import file_sha256
 from boldly.records import InputError, Problem
 from boldly.signals.grayordinates import Parcellation, read_labels
 from boldly.signals.images import Grid, Volumes, open_volumes
+from boldly.words import listed
 
 # What the columns of numbers and names are called: by boldly and BIDS, and by tables of TemplateFlow.
 _NUMBERS = ("index", "component")
@@ -256,8 +257,7 @@ def _names(options: AtlasOptions, kind: str, values: tuple[int, ...]) -> tuple[s
     known = dict(zip(index.astype(int), texts, strict=True))
     missing = [value for value in values if value not in known]
     if missing:
-        listed = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
-        raise problem(f"no row for the labels {listed}", "add them to the table")
+        raise problem(f"no row for the labels {listed(missing)}", "add them to the table")
     return tuple(known[value] for value in values)
 
 

@@ -17,6 +17,7 @@ from boldly import bids, hcp
 from boldly.config import PreprocessOptions
 from boldly.files import write_tsv
 from boldly.records import InputError, Problem, read_table
+from boldly.words import listed
 
 # nilearn's public `load_confounds` starts from an image and searches for the table beside it by its own reading of
 # names (one spelling of run numbers, and every "tsv" in the path is taken for a suffix). The index has found the
@@ -407,5 +408,4 @@ def _shortened(names: Collection[str], longest: int = 12) -> str:
     plain = sorted(
         names, key=lambda name: ("_derivative" in name or "_power" in name or "_comp_cor" in name, name)
     )
-    more = f" and {len(plain) - longest} more" if len(plain) > longest else ""
-    return ", ".join(plain[:longest]) + more if plain else "none"
+    return listed(plain, longest)

@@ -11,7 +11,7 @@ from statistics import median
 from boldly.config import FEW_UNITS, TaskOptions
 from boldly.records import Event
 from boldly.signals.trials import resembling, spelled_alike
-from boldly.words import noun
+from boldly.words import listed, noun
 
 # A state with no more than this share of what the others have (trials or people) is rare.
 _RARE = 0.25
@@ -172,10 +172,9 @@ def _left_out(events: Sequence[Event]) -> list[str]:
             by_kind[event.reason.partition(":")[0]][event.event or "n/a"] += 1
     lines = []
     for kind, names in sorted(by_kind.items(), key=lambda item: -item[1].total()):
-        named = [f"{name} ({number})" for name, number in names.most_common(_MOST_NAMED)]
-        more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+        named = [f"{name} ({number})" for name, number in names.most_common()]
         are = "events are no trials" if names.total() > 1 else "event is no trial"
-        lines.append(f"  {names.total()} {are}, {kind}: {', '.join(named)}{more}")
+        lines.append(f"  {names.total()} {are}, {kind}: {listed(named, _MOST_NAMED)}")
     return lines
 
 

@@ -30,10 +30,10 @@ from boldly.signals.grayordinates import Parcellation, open_series
 from boldly.signals.headers import HeaderError
 from boldly.signals.images import Extracted, open_volumes, read_mask
 from boldly.signals.projection import Projection, load_projection
+from boldly.words import listed
 
 logger = logging.getLogger(__name__)
 _DECIMALS = 4
-_MOST_LISTED = 10
 
 
 def run(
@@ -227,7 +227,8 @@ def parcellate_run(
     if extracted.nonfinite:
         logger.warning("%s: %d voxel values are not finite, taken as zero", record.key, extracted.nonfinite)
     if marked.any():
-        counts = (marked.sum(), len(marked), uncovered.sum(), options.min_coverage, _listed(atlas, marked))
+        names = listed(atlas.names[number] for number in np.flatnonzero(marked))
+        counts = (marked.sum(), len(marked), uncovered.sum(), options.min_coverage, names)
         message = "%s: %d of %d parcels are zeros, %d of them covered by less than %g: %s"
         logger.warning(message, record.key, *counts)
     meta: dict[str, Any] = {
@@ -292,18 +293,11 @@ def _from_surfaces(
     return placed.extract(series), placed.coverage
 
 
-def _listed(atlas: Atlas | Parcellation, chosen: NDArray[np.bool_]) -> str:
-    """Name some parcels, few in number."""
-    names = [atlas.names[number] for number in np.flatnonzero(chosen)]
-    return ", ".join(names[:_MOST_LISTED]) + (", ..." if len(names) > _MOST_LISTED else "")
-
-
 def _check_empty(record: Run, empty: NDArray[np.bool_]) -> None:
     """Refuse a run with volumes in which nothing was recorded: as zeros they would look like a huge movement."""
     if empty.any():
         frames = np.flatnonzero(empty)
-        listed = ", ".join(map(str, frames[:10])) + (", ..." if len(frames) > 10 else "")
-        message = f"{len(frames)} of {len(empty)} volumes hold nothing but zeros or NaN: {listed}"
+        message = f"{len(frames)} of {len(empty)} volumes hold nothing but zeros or NaN: {listed(frames)}"
         remedy = "compute the image again, scrub these frames, or exclude the run"
         raise InputError(Problem(record.bold, record.key, message, remedy))
 

@@ -21,6 +21,7 @@ from boldly.samples.remote import shown
 from boldly.samples.sample import frame_numbers
 from boldly.samples.shards import read_shard
 from boldly.samples.windows import Windows
+from boldly.words import listed
 
 Floats = NDArray[np.float32]
 
@@ -119,9 +120,8 @@ def _compare(
     # Where a signal is not a number, so is the difference; the first steps of the training name such samples.
     if not abs(found - expected) > _TOLERANCE + 4 * error:
         return None
-    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
     return Problem(
-        ", ".join(shown(path) for path in paths[:3]) + more,
+        listed(map(shown, paths), 3),
         dataset,
         f"neighbouring frames of its training windows correlate with {found:.2f}, those of its runs with "
         f"{expected:.2f}: the order of the frames is lost between the shards and the network",

@@ -11,6 +11,7 @@ from boldly.decoders.encoders import MANIFEST
 from boldly.files import read_json
 from boldly.records import InputError, Problem
 from boldly.samples.splits import DownstreamSplit, Draw
+from boldly.words import listed
 
 KINDS = ("pretrained", "scratch", "untrained", "baseline")
 _PARTS = ("train", "validation", "test")
@@ -149,11 +150,6 @@ def _wrong(
             if sorted(fit[part]) != sorted(getattr(draw, part)):
                 return (
                     f"was adapted on another split: of n {draw.n}, draw {draw.draw} it had for {part} "
-                    f"{_listed(fit[part])}; {split_path} has {_listed(getattr(draw, part))}"
+                    f"{listed(sorted(fit[part]), 6)}; {split_path} has {listed(sorted(getattr(draw, part)), 6)}"
                 )
     return None
-
-
-def _listed(units: list[str] | tuple[str, ...]) -> str:
-    shown = ", ".join(sorted(units)[:6]) or "nothing"
-    return shown if len(units) <= 6 else f"{shown} and {len(units) - 6} more"

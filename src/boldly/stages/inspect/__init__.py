@@ -14,8 +14,8 @@ from boldly.samples.shards import Sample, read_shard
 from boldly.samples.timeseries import read_timeseries
 from boldly.stages.inspect.models import describe_contract, describe_folder, is_model
 from boldly.stages.inspect.tables import describe_table
-from boldly.stages.inspect.text import KINDS, Rows, block, in_bytes, listed, seconds, size, span
-from boldly.words import counted
+from boldly.stages.inspect.text import KINDS, Rows, block, each_once, seconds, size, span
+from boldly.words import counted, in_bytes
 
 # So many files of one kind in a folder are described one by one.
 _FEW_FILES = 3
@@ -119,11 +119,11 @@ def _many(paths: list[Path]) -> Rows:
             parts = [part for text in different for part in text.split(", ")]
             people = {text for text in different if ", sub-" in text}
             names_of = [part for part in parts if not part.startswith("sub-")]
-            rows.append((name, f"{listed(names_of)}; {counted(len(people), 'subject')}"))
+            rows.append((name, f"{each_once(names_of)}; {counted(len(people), 'subject')}"))
         elif name not in ("first key", "runs"):
             shared = [part for part in different[0].split(", ") if all(part in text for text in different)]
             parts = list(dict.fromkeys(part for text in different for part in text.split(", ")))
-            rows.append((name, listed(shared or parts)))
+            rows.append((name, each_once(shared or parts)))
     return rows
 
 
@@ -176,7 +176,7 @@ def _shard(path: Path) -> Rows:
     kind = "trials" if labels else "runs"
     rows = [
         ("shard", f"{len(samples)} {kind} of {counted(len(runs), 'run')}, {size(path)}, checked"),
-        ("dataset", listed(f"{s.meta['dataset']}, sub-{s.meta['subject']}" for s in samples)),
+        ("dataset", each_once(f"{s.meta['dataset']}, sub-{s.meta['subject']}" for s in samples)),
         ("first key", first.key),
         ("frames", f"{span(frames)} each, {sum(frames):,} in all"),
         ("t_r", seconds(sample.meta["t_r"] for sample in samples)),
@@ -184,7 +184,7 @@ def _shard(path: Path) -> Rows:
         ("marked", _marked([sample.meta for sample in samples])),
     ]
     if labels:
-        rows.append(("states", listed(f"{name} ({count})" for name, count in sorted(labels.items()))))
+        rows.append(("states", each_once(f"{name} ({count})" for name, count in sorted(labels.items()))))
     return rows + describe_contract(first.contract)
 
 
@@ -195,7 +195,7 @@ def _timeseries(path: Path) -> Rows:
     frames = [len(item.data) for item in series]
     rows = [
         ("time series", f"{counted(len(series), 'run')}, {size(path)}"),
-        ("runs", listed(item.key for item in series)),
+        ("runs", each_once(item.key for item in series)),
         ("frames", f"{span(frames)} each, {sum(frames):,} in all"),
         ("t_r", seconds(item.meta["t_r"] for item in series if "t_r" in item.meta)),
         ("signals", f"{series[0].data.shape[1]:,} parcels, {series[0].data.dtype}"),
@@ -214,7 +214,7 @@ def _marked(metas: Sequence[dict[str, Any]]) -> str:
     numbers = sorted(names)
     if not numbers:
         return "no parcel"
-    return f"{counted(len(numbers), 'parcel')} in some sample: {listed(names[number] for number in numbers)}"
+    return f"{counted(len(numbers), 'parcel')} in some sample: {each_once(names[number] for number in numbers)}"
 
 
 def _range(samples: Sequence[Sample]) -> str:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from boldly.files import read_json
 from boldly.provenance import Contract
 from boldly.records import InputError, Problem
-from boldly.stages.inspect.text import KINDS, Rows, listed, size, span
+from boldly.stages.inspect.text import KINDS, Rows, each_once, size, span
 from boldly.words import counted
 
 _WEIGHTS, _CONFIG, _CONTRACT = "model.safetensors", "config.json", "contract.json"
@@ -65,7 +65,7 @@ def describe_contract(contract: Contract) -> Rows:
         ("contract", f"{contract.sha256[:12]}, written by version {contract.version}"),
         ("  atlas", f"{contract.atlas}, {contract.n_parcels:,} parcels, checksum {checksum}"),
         ("  space", contract.space),
-        ("  confounds", listed(strategy)),
+        ("  confounds", each_once(strategy)),
         ("  signals", ", ".join(treated)),
         *([("  images", contract.images)] if contract.images else []),
         *(("  varies", f"{name}: {_variants(name, values)}") for name, values in contract.varied.items()),
@@ -83,11 +83,11 @@ def _network(folder: Path, config: dict[str, Any]) -> Rows:
     rows = [
         ("model", f"{kind}, framework {config.get('framework', 'unknown')}"),
         ("parameters", _parameters(folder / _WEIGHTS, shapes)),
-        ("parts", listed(f"{name} {count:,}" for name, count in parts.items())),
-        ("sizes", listed(f"{k} {v}" for k, v in config.items() if isinstance(v, int | float))),
+        ("parts", each_once(f"{name} {count:,}" for name, count in parts.items())),
+        ("sizes", each_once(f"{k} {v}" for k, v in config.items() if isinstance(v, int | float))),
     ]
     if labels:
-        rows.append(("states", listed(labels)))
+        rows.append(("states", each_once(labels)))
     return rows + describe_contract(contract)
 
 
@@ -100,7 +100,7 @@ def _probe(folder: Path) -> Rows:
         ("model", f"decoder of {len(labels)} states, a probe"),
         ("parameters", _parameters(folder / _ARRAYS, shapes)),
         *(("reads", _reads(member)) for member in members),
-        ("states", listed(labels)),
+        ("states", each_once(labels)),
     ]
     return rows + describe_contract(_contract(folder / _CONTRACT))
 
@@ -121,7 +121,7 @@ def _experiment(folder: Path) -> Rows:
     rows = [
         ("experiment", f"{config.get('experiment', folder.name)} on {config.get('dataset', 'unknown')}"),
         ("kind", f"{config.get('kind', 'unknown')}, from {config.get('start', 'unknown')}"),
-        ("fits", f"{len(fits)}, each a folder; with {listed(map(str, numbers))} labelled units"),
+        ("fits", f"{len(fits)}, each a folder; with {each_once(map(str, numbers))} labelled units"),
     ]
     if choices := Counter(str(fit["choice"]) for fit in fits if fit.get("choice")):
         rows += [("chosen", f"{count} x {choice}") for choice, count in choices.most_common(3)]
@@ -142,14 +142,14 @@ def _packaged(folder: Path, config: dict[str, Any]) -> Rows:
         ("trained on", f"{training.get('dataset')}, {training.get('n')} labelled {units}"),
         ("experiment", f"{training.get('experiment')} ({training.get('kind')}, from {training.get('start')})"),
         *([("chosen", str(training["choice"]))] if training.get("choice") else []),
-        ("states", listed(labels)),
+        ("states", each_once(labels)),
         ("t_r", f"{span(repetition)} s" if repetition else "unknown"),
         ("window", f"{config.get('window_s', 0):g} s"),
         ("licence", str(config.get("licence", "not stated"))),
         ("written by", f"version {config.get('boldly', 'unknown')}"),
     ]
     if missing := [name for name in config.get("files") or {} if not (folder / name).is_file()]:
-        message = f"{counted(len(missing), 'file')} of the decoder missing: {listed(missing)}"
+        message = f"{counted(len(missing), 'file')} of the decoder missing: {each_once(missing)}"
         raise InputError(Problem(str(folder), "", message, "copy the folder again"))
     return rows + describe_contract(_contract(folder / _CONTRACT))
 
@@ -162,7 +162,7 @@ def _parameters(path: Path, shapes: dict[str, list[int]]) -> str:
 def _variants(name: str, values: Sequence[Any]) -> str:
     """Tell the values of a field in which the runs of a model differ."""
     if name == "confounds":
-        values = [listed(value.get("strategy", [])) for value in values]
+        values = [each_once(value.get("strategy", [])) for value in values]
     return "; or ".join(str(value) for value in values)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from boldly.files import read_tsv
 from boldly.records import InputError, Problem, read_choices, read_comparisons, read_runs, read_scores, read_trials
 from boldly.signals.states import summary
-from boldly.stages.inspect.text import KINDS, MOST_LISTED, Rows, listed, seconds, span
+from boldly.stages.inspect.text import KINDS, MOST_LISTED, Rows, each_once, seconds, span
 from boldly.words import counted
 
 # Columns of a table of choices, and what they are called in short.
@@ -55,9 +55,9 @@ def _runs(path: Path) -> Rows:
             "run table",
             f"{counted(len(runs), 'run')} of {counted(len({item.subject for item in runs}), 'subject')}",
         ),
-        ("dataset", listed(item.dataset for item in runs)),
-        ("status", listed(f"{status} {count}" for status, count in sorted(states.items()))),
-        ("tasks", listed(f"{task} ({count})" for task, count in sorted(tasks.items()))),
+        ("dataset", each_once(item.dataset for item in runs)),
+        ("status", each_once(f"{status} {count}" for status, count in sorted(states.items()))),
+        ("tasks", each_once(f"{task} ({count})" for task, count in sorted(tasks.items()))),
         ("t_r", seconds(item.t_r for item in usable)),
         ("volumes", f"{span([item.n_volumes for item in usable])} each"),
         ("events", f"for {sum(bool(item.events) for item in usable)} of {counted(len(usable), 'usable run')}"),
@@ -81,8 +81,8 @@ def _scores(path: Path) -> Rows:
     table = read_scores(path)
     rows = [
         ("scores table", f"{len(table):,} scores"),
-        ("dataset", listed(table["dataset"])),
-        ("metrics", listed(table["metric"])),
+        ("dataset", each_once(table["dataset"])),
+        ("metrics", each_once(table["metric"])),
     ]
     overall = table[(table[["draw", "seed", "subject"]] == "all").all(axis=1)]
     shown = overall[overall["metric"] == "accuracy"]
@@ -99,7 +99,7 @@ def _scores(path: Path) -> Rows:
 
 def _comparisons(path: Path) -> Rows:
     table = read_comparisons(path)
-    rows = [("comparisons", f"{len(table):,} paired differences"), ("dataset", listed(table["dataset"]))]
+    rows = [("comparisons", f"{len(table):,} paired differences"), ("dataset", each_once(table["dataset"]))]
     table = table.sort_values(["n", "difference"], ascending=[True, False], kind="stable")
     pairs = [f"{row.experiment} - {row.baseline}" for row in table.itertuples()]
     if len(table):
@@ -115,7 +115,7 @@ def _comparisons(path: Path) -> Rows:
 def _choices(path: Path) -> Rows:
     """Say for each experiment and n how the fits did on average, and which choices were made how often."""
     table = read_choices(path)
-    rows = [("choices", f"of {counted(len(table), 'fit')}"), ("dataset", listed(table["dataset"]))]
+    rows = [("choices", f"of {counted(len(table), 'fit')}"), ("dataset", each_once(table["dataset"]))]
     width = max(map(len, table["experiment"]), default=0)
     for (n, name), fits in table.groupby(["n", "experiment"], sort=False):
         means = {word: fits[column].mean() for word, column in _MEASURED.items()}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from boldly.words import in_bytes, listed
+
 Rows = list[tuple[str, str]]
 
 # What can be described, for errors.
@@ -42,16 +44,14 @@ def _wrapped(name: str, text: str) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-def listed(items: Iterable[str]) -> str:
+def each_once(items: Iterable[str]) -> str:
     """Join different items in their order; the end of a long list is counted instead."""
-    different = list(dict.fromkeys(str(item) for item in items))
-    rest = len(different) - MOST_LISTED
-    return ", ".join(different[:MOST_LISTED]) + (f", and {rest} more" if rest > 0 else "") or "none"
+    return listed(dict.fromkeys(items), MOST_LISTED)
 
 
 def seconds(numbers: Iterable[float]) -> str:
     """List different times."""
-    return f"{listed(f'{number:g}' for number in numbers)} s"
+    return f"{each_once(f'{number:g}' for number in numbers)} s"
 
 
 def span(numbers: Sequence[int]) -> str:
@@ -64,13 +64,3 @@ def span(numbers: Sequence[int]) -> str:
 def size(path: Path) -> str:
     """Write how large a file is."""
     return in_bytes(path.stat().st_size)
-
-
-def in_bytes(number: int) -> str:
-    """Write a number of bytes with the unit that fits."""
-    scaled = float(number)
-    for unit in ("B", "kB", "MB"):
-        if scaled < 1000:
-            return f"{scaled:.3g} {unit}"
-        scaled /= 1000
-    return f"{scaled:.3g} GB"

@@ -14,7 +14,7 @@ import yaml
 from markupsafe import Markup
 
 from boldly import __version__
-from boldly.config import Config
+from boldly.config import Config, advise
 from boldly.files import atomic_path, read_json
 from boldly.records import InputError, Problem
 from boldly.stages.report import figures, gather, guards, references, study
@@ -60,7 +60,7 @@ def run(*, results: Path, output: Path, config: Config | None = None) -> None:
         )
     about = study.load(results)
     if config is not None:
-        about = study.record(results, _complete(config), config.warnings())
+        about = study.record(results, _complete(config), advise(config))
     runs = gather.read_run_tables(results)
     contracts = sorted((results / "models" / "upstream").glob("*/contract.json"))
     contracts += sorted((results / "models" / "downstream").rglob("contract.json"))[:1]
