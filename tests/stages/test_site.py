@@ -20,6 +20,7 @@ SITE = Site("brains", "normal", "a100", gpu_model="a100", directory="/scratch/my
 # What commands of Slurm say, as shell scripts.
 SINFO = "printf 'normal*\\na100\\n'"
 SACCTMGR = "printf 'brains\\nmemory\\n'"
+SCONTROL = "echo PartitionName=$4 GraceTime=0 PreemptMode=REQUEUE"
 SRUN = f'case "$*" in *--gpus=a100:1*) echo True ;; *) echo {__version__} ;; esac'
 
 
@@ -28,7 +29,13 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Return a function that sets what Slurm's commands do."""
 
     def say(**scripts: str) -> None:
-        for name, script in {"sinfo": SINFO, "sacctmgr": SACCTMGR, "srun": SRUN, **scripts}.items():
+        for name, script in {
+            "sinfo": SINFO,
+            "sacctmgr": SACCTMGR,
+            "srun": SRUN,
+            "scontrol": SCONTROL,
+            **scripts,
+        }.items():
             path = tmp_path / "bin" / name
             path.parent.mkdir(exist_ok=True)
             path.write_text(f"#!/bin/sh\n{script}\n")
@@ -107,6 +114,19 @@ def test_a_queue_that_is_full_is_told(tmp_path: Path, slurm, monkeypatch: pytest
     slurm(srun="exec sleep 20")
     with pytest.raises(InputError, match="did not run within 1 s"):
         site.run(site=SITE, template=TEMPLATE, output=tmp_path / "p/config.yaml", check=True, wait_s=1)
+
+
+@pytest.mark.parametrize(
+    ("said", "warned"),
+    [("GraceTime=0 PreemptMode=CANCEL", True), ("GraceTime=120 PreemptMode=CANCEL", False), (SCONTROL, False)],
+)
+def test_a_partition_that_ends_jobs_without_notice_is_told(
+    tmp_path: Path, slurm, caplog: pytest.LogCaptureFixture, said: str, warned: bool
+) -> None:
+    slurm(scontrol=f'case "$4" in a100) echo {said} ;; *) {SCONTROL} ;; esac')
+    assert write(tmp_path / "profile").exists()
+    assert ("partition a100 ends jobs that have to make way without notice" in caplog.text) == warned
+    assert "partition normal" not in caplog.text
 
 
 def test_a_template_without_marks_is_refused(tmp_path: Path) -> None:

@@ -87,6 +87,12 @@ def run(*, site: Site, template: Path, output: Path, check: bool, wait_s: float)
         problems = problems or [*_test_jobs(site, wait_s)]
         if problems:
             raise InputError(problems)
+        for name in _without_notice(site):
+            message = (
+                "partition %s ends jobs that have to make way without notice (PreemptMode CANCEL, GraceTime 0)"
+            )
+            way_out = "Snakemake would wait for such a job for ever: stop it with Ctrl-C then, and start it again"
+            logger.warning(f"{message}: {way_out}", name)
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -161,8 +167,20 @@ def _unknown_names(site: Site) -> list[Problem]:
     return problems
 
 
+def _without_notice(site: Site) -> list[str]:
+    """Return the partitions in which a job that has to make way neither saves nor is queued again."""
+    found = []
+    for name in dict.fromkeys((site.partition, site.gpu_partition)):
+        words = _said("scontrol", "--oneliner", "show", "partition", name).split()
+        if {"PreemptMode=CANCEL", "GraceTime=0"} <= set(words):
+            found.append(name)
+    return found
+
+
 def _said(*command: str) -> str:
     """Return what a command of Slurm says; nothing where it fails, as sacctmgr does without a database."""
+    if shutil.which(command[0]) is None:
+        return ""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
