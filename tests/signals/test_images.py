@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import threading
 from pathlib import Path
 
 import nibabel as nib
@@ -148,13 +149,21 @@ def test_complex_numbers_are_refused(tmp_path: Path) -> None:
         open_volumes(tmp_path / "bold.nii")
 
 
+def open_files() -> set[Path]:
+    """Return the files that this process has open."""
+    return {descriptor.resolve() for descriptor in Path("/proc/self/fd").iterdir()}
+
+
 def test_leaving_early_closes_the_stream(tmp_path: Path) -> None:
     path = tmp_path / "bold.nii.gz"
     write(path, n_volumes=50)
+    threads = set(threading.enumerate())
     blocks = open_volumes(path).blocks(4)
     next(blocks)
+    assert path in open_files()
     blocks.close()  # type: ignore[attr-defined]
-    path.unlink()
+    assert path not in open_files()
+    assert not [thread for thread in set(threading.enumerate()) - threads if thread.is_alive()]
 
 
 def test_voxel_edges_of_a_rotated_grid() -> None:
