@@ -64,7 +64,7 @@ def test_a_training_on_packed_runs_is_that_on_shards(
 
     for name in ("boldly.samples.packed.load_corpus", "boldly.samples.packed.read_fingerprints"):
         monkeypatch.setattr(name, fail)
-    for name in ("boldly.stages.pretrain.fit_forecasts", "boldly.training.validation.fit_forecasts"):
+    for name in ("boldly.stages.pretrain.material.fit_forecasts", "boldly.training.validation.fit_forecasts"):
         monkeypatch.setattr(name, fail)
     pretrain.run(name="toy", options=chosen, data=data, output=tmp_path / "packed", corpus=tmp_path / "corpus")
     for name in OUTCOME:

@@ -21,6 +21,7 @@ from boldly.samples.corpus import load_corpus
 from boldly.samples.shards import read_shard, write_shard
 from boldly.samples.windows import WindowOptions, Windows
 from boldly.stages import pretrain
+from boldly.stages.pretrain.material import validation_of
 from boldly.training.checkpoints import CheckpointFolder
 from boldly.training.loop import Interrupted
 from boldly.training.processes import Processes
@@ -245,10 +246,10 @@ def test_the_kept_forecast_is_no_worse_than_the_start_and_than_linear_ones(data,
     assert kept["l1"] < min(kept["l1_var"], kept["l1_ar1"])
     assert 0 <= kept["forecast_share"] < 1
     # The weights are those that were validated: share and all.
-    validation = pretrain._validation(
-        pretrain.load_corpus([data[0][1] / "ds-one_sub-03.tar"]),
+    validation = validation_of(
+        load_corpus([data[0][1] / "ds-one_sub-03.tar"]),
         chosen,
-        pretrain.load_corpus([data[0][1] / "ds-one_sub-00.tar"]),
+        load_corpus([data[0][1] / "ds-one_sub-00.tar"]),
         CheckpointFolder(tmp_path / "none"),
         None,
     )
