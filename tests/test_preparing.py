@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
 from boldly import batches, preparing
 from boldly.config import AtlasOptions, PrepareOptions
@@ -53,3 +54,23 @@ def test_files_of_a_job_that_was_killed_are_not_taken_for_those_of_other_options
         for path in batches.outputs(stage, "x", "upstream", "01")
     }
     assert found == {"3 mm"}
+
+
+def test_two_jobs_for_the_same_subjects_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    dataset = preparing.Dataset("x", "upstream", PrepareOptions(atlas=AtlasOptions(path="atlas.nii.gz")))
+    free = []
+
+    def prepare(_: preparing.Dataset, batch: str, until: str) -> None:
+        for other in ("1of2", "2of2"):
+            try:
+                with FileLock(Path("results/prepare/x", f"{other}.lock"), timeout=0):
+                    free.append((batch, until, other))
+            except Timeout:
+                pass
+
+    monkeypatch.setattr(preparing, "_prepare_batch", prepare)
+    preparing.run(dataset, batch="1of2", until="parcellate")
+    preparing.run(dataset, batch="2of2", until="shard")
+    # Only the other batch may be prepared at the same time.
+    assert free == [("1of2", "parcellate", "2of2"), ("2of2", "shard", "1of2")]

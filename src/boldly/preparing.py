@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock
-
 from boldly import batches, fingerprints, layout
 from boldly.batches import STAGES, Marker, Tables
 from boldly.config import REVISIONS, PrepareOptions
 from boldly.files import read_json, write_json
+from boldly.locks import one_at_a_time
 from boldly.provenance import file_sha256
 from boldly.records import InputError, Problem
 from boldly.stages import parcellate, preprocess, shard
@@ -74,7 +73,7 @@ def run(dataset: Dataset, *, batch: str, until: str) -> None:
     folder = Path(layout.PREPARED.format(dataset=dataset.name))
     folder.mkdir(parents=True, exist_ok=True)
     # Two jobs may be asked for different last stages of the same subjects: `snakemake parcellate shard`.
-    with FileLock(folder / f"{batch}.lock"):
+    with one_at_a_time(folder / f"{batch}.lock"):
         _prepare_batch(dataset, batch, until)
 
 

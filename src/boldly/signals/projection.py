@@ -28,12 +28,12 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 from scipy import linalg, ndimage, sparse
 from tqdm import tqdm
 
 from boldly.files import atomic_path, read_json, write_json
+from boldly.locks import one_at_a_time
 from boldly.records import InputError, Problem
 from boldly.signals.atlas import Atlas
 from boldly.signals.images import Extracted, Grid, Volumes
@@ -203,7 +203,7 @@ def load_projection(atlas: Atlas, grid: Grid, fwhm_mm: float | None, cache: Path
     projection = _read(folder, grid)
     if projection is None:
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / f"{folder.name}.lock"):
+        with one_at_a_time(cache / f"{folder.name}.lock"):
             projection = _read(folder, grid)
             if projection is None:
                 logger.info("projection of %s (%d parcels) on %s: building", atlas.name, atlas.n_parcels, grid)
