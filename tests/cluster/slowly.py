@@ -1,17 +1,18 @@
-"""Run boldly with trainings that take at least 0.2 s for a step: for tests that disturb them.
+"""Run boldly with trainings that take at least so long for a step: for tests that disturb them.
 
-python slowly.py pretrain --name ...
+STEP_S=0.1 python slowly.py pretrain --name ...        0.2 s where it is not given
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
 from boldly.cli import main
 from boldly.training import loop
 
-_STEP_S = 0.2
+_STEP_S = float(os.environ.get("STEP_S", "0.2"))
 _share = loop.learning_rate_share
 
 

@@ -19,8 +19,8 @@ from tests.training import launcher, synthetic
 pytestmark = pytest.mark.cluster
 
 SLOWLY = Path(__file__).with_name("slowly.py")
-# With 0.2 s for each step: a minute, longer than a job of a minute may last before it saves.
-STEPS = 300
+# Half a minute: a job of it is cancelled, or its node drained, before it is done.
+STEPS, STEP_S = 300, 0.1
 OPTIONS = {
     "framework": "csm",
     "layers": 1,
@@ -60,6 +60,7 @@ def train(data: list, cluster: LocalSlurm, tmp_path: Path) -> Train:
         script.write_text(f"#!/bin/sh\nexec srun {shlex.join([sys.executable, str(SLOWLY), *arguments])}\n")
         asked = ["--partition", "gpu", "--account", "default", "--mem", "3000", "--gpus-per-node", "1"]
         asked += ["--requeue", "--open-mode=append", "--output", str(tmp_path / "log"), "--time", "30"]
+        asked += ["--export", f"ALL,STEP_S={STEP_S}"]
         return cluster.ask("sbatch", "--parsable", *asked, str(script)).strip()
 
     return submit
