@@ -556,6 +556,21 @@ def test_decoders_of_several_networks_stand_last_and_share_a_panel_of_the_curves
     assert {"ensemble", "chosen"} <= written
 
 
+def test_panels_of_a_dataset_have_one_scale(tmp_path):
+    names = ("autoencoding", "csm", "sequence_bert", "network_bert", "five", "six")
+    path = scores(tmp_path, "one", families=names, baselines=())
+    rows = read_tsv(path)
+    # The networks of the second line are much better than those of the first.
+    rows["value"] = rows["value"].where(~rows["experiment"].isin(names[4:]), 0.99)
+    write_tsv(path, rows)
+    figure = picture("downstream_curves", [path])
+    limits = {axes.get_ylim() for axes in figure.axes if axes.axison}
+    assert len(limits) == 1
+    assert limits.pop()[1] > 0.99
+    ticks = [axes.yaxis.get_tick_params()["labelleft"] for axes in figure.axes if axes.axison]
+    assert ticks.count(True) == 2  # one for each line of panels
+
+
 BASELINES = ("mean_lda", "linear", "mean_mlp", "components", "tangent", "mean_logistic")
 
 

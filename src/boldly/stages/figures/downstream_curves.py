@@ -95,25 +95,42 @@ def downstream_curves(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     lines = [(rows, chunk) for _, rows in accuracy.groupby("dataset", sort=False) for chunk in chunks]
     width = style.COLUMN * 0.8 if per_line == 1 else min(style.PAGE, 1.15 + 2.0 * per_line)
     figure = style.new_figure(width, 0.55 + 1.6 * len(lines))
-    panels = figure.subplots(len(lines), per_line, squeeze=False, sharey="row")
+    panels = _panels(figure, [rows["dataset"].iloc[0] for rows, _ in lines], per_line)
+    ends: list[list[_Ends]] = []
     for number, (line, (rows, chunk)) in enumerate(zip(panels, lines, strict=True)):
-        ends = []
+        ends.append([])
         for axes, family in zip(line, chunk, strict=False):
             curves = _lines(family, rows, colours[family.name], baselines)
             own = bool(family.several) or not family.name
-            ends.append(_panel(axes, rows, curves, named_at_ends=own))
+            ends[-1].append(_panel(axes, rows, curves, named_at_ends=own))
             if number == 0 or len(chunks) > 1:
                 axes.set_title(style.wrapped(style.spelled(family.name), 22))
             if number == len(lines) - 1 or len(chunks) > 1:
                 axes.set_xlabel(style.LABELLED)
-        for place, (axes, labels) in enumerate(zip(line, ends, strict=False)):
-            # When all have given their data to the common scale. Beside an empty place there is room.
-            _labels(axes, labels, has_room=len(chunk) - 1 == place < len(line) - 1)
         for axes in line[len(chunk) :]:
             axes.set_axis_off()
         line[0].set_ylabel(f"{rows['dataset'].iloc[0]}\naccuracy")
+    # When all have given their data to the common scale.
+    for line, (_, chunk), labels in zip(panels, lines, ends, strict=True):
+        for place, (axes, of_panel) in enumerate(zip(line, labels, strict=False)):
+            # Beside an empty place there is room.
+            _labels(axes, of_panel, has_room=len(chunk) - 1 == place < len(line) - 1)
     style.legend_above(figure, _legend(accuracy, families, baselines))
     return figure, accuracy[DRAWN_SCORES]
+
+
+def _panels(figure: Figure, datasets: list[str], per_line: int) -> list[list[Axes]]:
+    """Return lines of panels, those of a dataset on one scale."""
+    grid, first = figure.add_gridspec(len(datasets), per_line), dict[str, Axes]()
+    panels: list[list[Axes]] = []
+    for line, dataset in enumerate(datasets):
+        panels.append([])
+        for place in range(per_line):
+            axes = figure.add_subplot(grid[line, place], sharey=first.get(dataset))
+            first.setdefault(dataset, axes)
+            axes.tick_params(labelleft=place == 0)
+            panels[-1].append(axes)
+    return panels
 
 
 def _families(scores: pd.DataFrame) -> list[_Family]:

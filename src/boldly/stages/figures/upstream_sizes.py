@@ -23,6 +23,8 @@ from boldly.stages.figures.experiments import (
     without_repeats,
 )
 
+# Skills that lie closer than this have almost the same colour.
+_LEAST_SPAN = 0.01
 _DASHES: tuple[Any, ...] = ("solid", (0, (4, 1.2)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 _COLUMNS = ["experiment", "framework", "layers", "width", "step", "skill", "is_kept", "is_best"]
 
@@ -110,8 +112,10 @@ def _map(axes: Axes, table: pd.DataFrame, *, first: bool) -> None:
     """Draw the skill of the weights that are kept by layers and width."""
     kept = table[table["is_kept"]]
     layers, widths = sorted(kept["layers"].unique()), sorted(kept["width"].unique())
-    margin = 0.2 * max(float(np.ptp(kept["skill"])), 1e-4)
-    norm = Normalize(kept["skill"].min() - margin, kept["skill"].max() + margin)
+    low, high = kept["skill"].min(), kept["skill"].max()
+    # Differences that mean nothing must not look like large ones.
+    reach = 0.7 * max(high - low, _LEAST_SPAN)
+    norm = Normalize((low + high) / 2 - reach, (low + high) / 2 + reach)
     # Sizes that hardly differ need a further digit.
     digits = 3 if np.ptp(kept["skill"]) >= 0.003 else 4
     for row in kept.to_dict("records"):
