@@ -772,9 +772,11 @@ def test_reliability_shows_what_validation_chose_however_many_networks_there_are
     table = read_tsv(path)
     names = [*(f"csm_{number}" for number in range(8)), "chosen"]
     write_tsv(path, pd.concat([table[table["experiment"] == "csm"].assign(experiment=name) for name in names]))
-    drawn = draw("downstream_reliability", [path], tmp_path)
-    assert drawn["experiment"].nunique() == 6
-    assert "chosen" in set(drawn["experiment"])
+    figure = picture("downstream_reliability", [path])
+    assert [line.get_linewidth() for line in figure.axes[0].lines].count(0.9) == 6
+    assert "chosen" in words(figure).split("\n")
+    assert "in the table alone: 3 decoders" in words(figure)
+    assert set(draw("downstream_reliability", [path], tmp_path)["experiment"]) == set(names)
 
 
 def test_small_differences_between_seeds_are_pale(tmp_path):

@@ -14,6 +14,7 @@ from matplotlib.ticker import MultipleLocator
 from boldly.files import read_tsv
 from boldly.stages.figures import style
 from boldly.stages.figures.tables import dataset_of, probabilities, unsuitable
+from boldly.words import counted
 
 _BINS = 10
 _MOST = 6
@@ -28,7 +29,8 @@ def downstream_reliability(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
 
     Predictions are sorted by the probability of the predicted state and parted into ten bins of equal counts. The
     expected calibration error is the mean distance between accuracy and confidence of the bins (Guo et al. 2017).
-    Drawn are the pretrained decoders of one network each, the one that validation chose, and baselines.
+    Drawn are pretrained decoders of one network each, the one that validation chose, and baselines, but not more
+    than can be told apart; the table has all.
 
     Parameters
     ----------
@@ -37,14 +39,15 @@ def downstream_reliability(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     """
     tables = [_bins(path) for path in paths]
     names = list(dict.fromkeys(name for table in tables for name in table["experiment"]))
-    colours = style.colours(names)
+    drawn = _drawn(names)
+    colours = style.colours(drawn)
     columns = min(len(tables), 2)
     rows = -(-len(tables) // columns)
     width = max(style.COLUMN, min(style.PAGE, 3.2 * columns))
     figure = style.new_figure(width, 0.3 + 3.0 * rows)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes, table in zip(grid.flat, tables, strict=False):
-        _panel(axes, table, colours)
+        _panel(axes, table[table["experiment"].isin(drawn)], colours)
     for axes in list(grid.flat)[len(tables) :]:
         axes.set_axis_off()
     handles = [
@@ -52,7 +55,10 @@ def downstream_reliability(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
         for name, colour in colours.items()
     ]
     ideal = Line2D([], [], color=style.GREY, linewidth=0.7, linestyle=(0, (3, 2)), label="perfectly calibrated")
-    style.legend_above(figure, [*handles, ideal])
+    handles.append(ideal)
+    if others := len(names) - len(drawn):
+        handles.append(Line2D([], [], linestyle="none", label=f"in the table alone: {counted(others, 'decoder')}"))
+    style.legend_above(figure, handles)
     return figure, pd.concat(tables, ignore_index=True)[_COLUMNS]
 
 
@@ -62,7 +68,7 @@ def _bins(path: Path) -> pd.DataFrame:
         raise unsuitable(path, "not a table of predictions with probabilities", table)
     largest = table[table["n"] == table["n"].max()]
     parts = []
-    for name in _shown(list(dict.fromkeys(largest["experiment"]))):
+    for name in dict.fromkeys(largest["experiment"]):
         own = largest[largest["experiment"] == name]
         confidence = probabilities(own).max(axis=1).to_numpy(float)
         right = (own["label"] == own["predicted"]).to_numpy(float)
@@ -83,7 +89,7 @@ def _bins(path: Path) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _shown(names: list[str]) -> list[str]:
+def _drawn(names: list[str]) -> list[str]:
     """Return what is drawn: of networks the pretrained ones, of baselines a few."""
     without = [name for name in names if not name.endswith(("_scratch", "_untrained"))]
     networks = [name for name in without if name == "chosen" or style.framework_of(name) is not None]
