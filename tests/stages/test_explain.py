@@ -307,6 +307,19 @@ def explained(study: Path, truth: Path, tmp_path_factory: pytest.TempPathFactory
     return output
 
 
+@pytest.mark.parametrize("states", [("1", "2"), ("01", "02"), ("true", "false")])
+def test_the_truth_of_states_that_look_like_numbers_is_found(states: tuple[str, str], tmp_path: Path) -> None:
+    rows = [
+        {"dataset": "01", "state": state, "index": k + 1, "name": f"p{k}", "mean": number + k, "strength": 1.0}
+        for number, state in enumerate(states)
+        for k in range(3)
+    ]
+    write_tsv(tmp_path / "truth.tsv", pd.DataFrame(rows))
+    found = agreement.read_truth(tmp_path / "truth.tsv", "01", states, 3)
+    # Against the other state, which is one less, or more, in each parcel.
+    np.testing.assert_array_equal(found["mean"], [[-1, 1]] * 3)
+
+
 def read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, sep="\t")
 

@@ -709,6 +709,22 @@ def test_confusion_shows_one_decoder_by_one_rule(tmp_path):
     assert table.groupby(["dataset", "true"])["share"].sum().to_numpy() == pytest.approx(1)
 
 
+@pytest.mark.parametrize("names", [("01", "02"), ("true", "false")])
+@pytest.mark.parametrize("name", ["downstream_confusion", "downstream_embedding", "downstream_reliability"])
+def test_states_and_experiments_may_look_like_numbers(name, names, tmp_path):
+    path = predictions(tmp_path, "one", 2)
+    table = read_tsv(path)
+    table["label_name"] = table["label"].map(dict(enumerate(names)))
+    write_tsv(path, table.assign(experiment=table["experiment"].map({"linear": "007", "csm": "08"})))
+    drawn = draw(name, [path], tmp_path)
+    assert drawn.columns[drawn.isna().any()].empty
+    content = (tmp_path / "figures" / f"{name}.tsv").read_text().splitlines()
+    rows = [dict(zip(content[0].split("\t"), line.split("\t"), strict=True)) for line in content[1:]]
+    assert {row["experiment"] for row in rows} <= {"007", "08"}
+    if name != "downstream_reliability":
+        assert {row["true" if name == "downstream_confusion" else "state"] for row in rows} == set(names)
+
+
 def test_trials_are_counted_by_state_and_person_and_rare_states_stand_out(tmp_path):
     table = draw("downstream_trials", [trials(tmp_path, "one", 5)], tmp_path)
     assert table.groupby("state")["trials"].sum().to_dict() == {"face": 30, "house": 30, "huose": 1}

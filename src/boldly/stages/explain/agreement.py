@@ -56,7 +56,7 @@ def read_truth(path: Path, dataset: str, states: tuple[str, ...], n_parcels: int
     InputError
         For a table that lacks a column, or has another number of parcels.
     """
-    table = read_tsv(path)
+    table = read_tsv(path, ("dataset", "state"))  # states may be numbers
     if absent := [name for name in TRUTH_COLUMNS if name not in table]:
         raise InputError(Problem(str(path), dataset, f"no column {', '.join(absent)}", "run simulate again"))
     own = table[table["dataset"] == dataset]

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from boldly.files import read_tsv
 from boldly.metrics import confusion
 from boldly.stages.figures import style
-from boldly.stages.figures.tables import dataset_of, drawn_decoder, tasks_of, unsuitable
+from boldly.stages.figures.tables import PREDICTION_TEXT, dataset_of, drawn_decoder, tasks_of, unsuitable
 
 COLUMNS = ("experiment", "n", "key", "label", "label_name", "predicted")
 
@@ -28,7 +28,7 @@ def downstream_confusion(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
         Prediction tables, one per dataset; panels stand in their order.
     """
     # Probabilities are most of such a table, and are not drawn.
-    choice = drawn_decoder([_checked(read_tsv(path, columns=COLUMNS), path) for path in paths])
+    choice = drawn_decoder([_checked(read_tsv(path, PREDICTION_TEXT, columns=COLUMNS), path) for path in paths])
     tables = choice.tables
     cells = [table["label"].nunique() for table in tables]
     sides = [(0.26 if n <= 14 else 0.185) * n + 1.42 for n in cells]

@@ -13,7 +13,14 @@ from matplotlib.patheffects import withStroke
 
 from boldly.files import read_tsv
 from boldly.stages.figures import style
-from boldly.stages.figures.tables import dataset_of, drawn_decoder, probabilities, tasks_of, unsuitable
+from boldly.stages.figures.tables import (
+    PREDICTION_TEXT,
+    dataset_of,
+    drawn_decoder,
+    probabilities,
+    tasks_of,
+    unsuitable,
+)
 
 _NEEDED = ("experiment", "n", "key", "label", "label_name", "predicted")
 _COLUMNS = ["dataset", "experiment", "n", "key", "state", "x", "y", "predictions", "share_right"]
@@ -35,7 +42,7 @@ def downstream_embedding(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     paths : list of Path
         Prediction tables, one per dataset.
     """
-    tables = {path: read_tsv(path) for path in paths}
+    tables = {path: read_tsv(path, PREDICTION_TEXT) for path in paths}
     for path, table in tables.items():
         if not set(_NEEDED) <= set(table.columns) or probabilities(table).shape[1] == 0:
             raise unsuitable(path, "not a table of predictions with probabilities", table)

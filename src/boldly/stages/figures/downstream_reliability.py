@@ -13,7 +13,7 @@ from matplotlib.ticker import MultipleLocator
 
 from boldly.files import read_tsv
 from boldly.stages.figures import style
-from boldly.stages.figures.tables import dataset_of, probabilities, unsuitable
+from boldly.stages.figures.tables import PREDICTION_TEXT, dataset_of, probabilities, unsuitable
 from boldly.words import counted
 
 _BINS = 10
@@ -63,7 +63,7 @@ def downstream_reliability(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
 
 
 def _bins(path: Path) -> pd.DataFrame:
-    table = read_tsv(path)
+    table = read_tsv(path, PREDICTION_TEXT)
     if not set(_NEEDED) <= set(table.columns) or probabilities(table).shape[1] == 0:
         raise unsuitable(path, "not a table of predictions with probabilities", table)
     largest = table[table["n"] == table["n"].max()]

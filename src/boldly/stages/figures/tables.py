@@ -26,6 +26,8 @@ _COMPARISON_COLUMNS = (
 DRAWN_SCORES = ["dataset", "experiment", "kind", "n", "value", "ci_low", "ci_high", "n_trials"]
 REFERENCES = {"chance": "chance", "ceiling_mean_signal": "best possible on means", "ceiling_any": "best possible"}
 _TEXT = ("dataset", "subject", "key", "status", "reason", "session", "run")
+# Of tables of predictions: names of states and experiments may look like numbers ("01", "true").
+PREDICTION_TEXT = ("experiment", "key", "label_name")
 
 
 def read_all_runs(paths: list[Path]) -> pd.DataFrame:
