@@ -284,3 +284,8 @@ def trials_name(dataset: str) -> str:
 def sample_key(run_key: str, number: int) -> str:
     """Return the key of a trial's sample."""
     return f"{run_key}_sample_{number:03d}"
+
+
+def run_of_sample(key: str) -> str:
+    """Return the run key of a sample, which is that of a whole run itself."""
+    return key.partition("_sample_")[0]

@@ -350,6 +350,53 @@ def test_choices_are_made_inside_the_training_units_where_none_validates(
     assert other["validation_loss"] != fit["validation_loss"]
 
 
+def with_trials(study: Study, folder: Path, subject: str, labels: list[int]) -> Study:
+    """Return a copy of a study, in which a subject has the first trials of these states alone."""
+    split, shards = study
+    shutil.copytree(shards, folder / "shards")
+    path = folder / "shards" / f"ds-task_sub-{subject}.tar"
+    samples = list(read_shard(path))
+    chosen = {next(one.key for one in samples if one.meta["label"] == label) for label in labels}
+    write_shard(path, [one for one in samples if one.key in chosen])
+    return split, folder / "shards"
+
+
+@pytest.mark.parametrize("options", [{"baseline": "components"}, {"baseline": "linear", "steps": 2}])
+def test_draws_without_a_trial_to_train_on_are_all_named(
+    study: Study, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    changed = with_trials(study, tmp_path, "00", [])
+    draws = [
+        {"n": 1, "draw": number, "train": [unit], "validation": [], "test": ["02"]}
+        for number, unit in enumerate(["00", "01"])
+    ]
+    draws += [{"n": 2, "draw": 0, "train": ["00", "01"], "validation": [], "test": ["02"]}]
+    draws += [{"n": 2, "draw": 1, "train": ["00"], "validation": ["01"], "test": ["02"]}]
+    edited = edited_split(changed, tmp_path / "split.json", draws)
+    with pytest.raises(InputError) as found:
+        run(edited, tmp_path / "out", **options)
+    assert [problem.entity for problem in found.value.problems] == ["n 1, draw 0", "n 2, draw 1"]
+    assert {problem.message for problem in found.value.problems} == {"no trial to train on is left of subject 00"}
+    assert not (tmp_path / "out").exists()
+    # Others of a draw, and those who validate, may lack theirs.
+    draws = [draws[2], {"n": 2, "draw": 1, "train": ["01"], "validation": ["00"], "test": ["02"]}]
+    assert len(run(edited_split(changed, tmp_path / "split.json", draws), tmp_path / "out", **options)) == 2
+
+
+@pytest.mark.parametrize("labels", [[2], [1, 3]])
+@pytest.mark.parametrize("method", ["probe", "finetune", "network"])
+def test_units_with_trials_of_few_states_train(
+    study: Study, models: Models, tmp_path: Path, method: str, labels: list[int]
+) -> None:
+    changed = with_trials(study, tmp_path, "00", labels)
+    draws = [{"n": 1, "draw": 0, "train": ["00"], "validation": [], "test": ["02"]}]
+    draws += [{"n": 2, "draw": 0, "train": ["00"], "validation": ["01"], "test": ["02"]}]
+    edited = edited_split(changed, tmp_path / "split.json", draws)
+    options = {} if method == "probe" else {"steps": 2, "batch_size": 4, "evaluate_every": 1}
+    fits = run(edited, tmp_path / "out", models["csm-1234"], pretrained="csm", method=method, **options)
+    assert [fit["n"] for fit in fits] == [1, 2]
+
+
 def test_a_split_by_run_divides_the_runs_of_a_subject(study: Study, models: Models, tmp_path: Path) -> None:
     key = "ds-task_sub-00_task-t_run-{}".format
     draw = {"n": 1, "draw": 0, "train": [key(1)], "validation": [], "test": [key(2)]}

@@ -267,7 +267,14 @@ def test_without_training_shards_chance_names_the_most_frequent_test_state(tmp_p
         scores = run(tmp_path, split, [write_model(tmp_path / "csm", "pretrained", "up", draws)])
     assert summary(scores, "chance_majority").loc[0, "value"] == pytest.approx(8 / 9)
     assert "control" not in set(scores["kind"])
-    assert "no shard of training subject 01" in caplog.text
+    assert "no trial of training subject 01" in caplog.text
+    # Scrubbing may have taken all that a training subject had: its shard is there, and empty.
+    write_shard(tmp_path / "shards" / shard_name("toy", "01"), [])
+    write_study(tmp_path / "shards", subjects=SUBJECTS[1:3], labels=lambda number: 1)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        scores = run(tmp_path, split, [tmp_path / "csm"])
+    assert caplog.text.count("no trial of training subject") == 1
 
 
 def test_differing_test_sets_are_pooled(tmp_path, decoders):

@@ -10,15 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from boldly import bids
 from boldly.config import DownstreamSplitOptions, UpstreamSplitOptions
 from boldly.files import read_json, write_tsv
 from boldly.records import InputError, Run, write_runs
 from boldly.samples.draws import split_downstream, split_upstream
+from boldly.samples.shards import write_shard
 from boldly.samples.splits import DownstreamSplit, Draw, UpstreamSplit, read_split, write_split
 from boldly.stages import split
+from tests.training import synthetic
 
 KNOWN = Draw(n=3, draw=0, train=("b", "d"), validation=("c",), test=("a", "e"))
 SUBJECTS = [f"{number:02d}" for number in range(1, 25)]
@@ -417,6 +421,64 @@ def test_people_whose_signals_are_excluded_are_not_drawn(tmp_path: Path) -> None
         run_stage(tmp_path, runs, before, role="upstream", signals=[tmp_path / "quality.tsv"])
     path = run_stage(tmp_path, runs[:-1], before, role="upstream", signals=[tmp_path / "quality.tsv"])
     assert read_split(path, "upstream").train == ("01",)
+
+
+def write_samples(folder: Path, runs: list[Run], lost: set[str], *, trials: bool = True) -> Path:
+    """Write the shards of all subjects; of some runs nothing is left."""
+    for subject in {item.subject for item in runs}:
+        samples = []
+        for item in runs:
+            if item.subject == subject and item.key not in lost:
+                meta = {"dataset": "toy", "subject": subject, "run_key": item.key, "t_r": 2.0, "n_volumes": 3}
+                keys = [bids.sample_key(item.key, number) for number in (0, 1)] if trials else [item.key]
+                samples += [synthetic.sample(key, np.zeros((3, 4)), meta) for key in keys]
+        write_shard(folder / bids.shard_name("toy", subject), samples)
+    return folder
+
+
+@pytest.mark.parametrize("role", ["upstream", "downstream"])
+def test_people_of_whom_scrubbing_left_nothing_are_not_drawn(
+    role: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [record(label, number) for label in ("01", "02", "03", "04") for number in (1, 2)]
+    # Of 02 nothing is left, of 03 one run.
+    lost = {runs[2].key, runs[3].key, runs[4].key}
+    shards = write_samples(tmp_path / "shards", runs, lost, trials=role == "downstream")
+    found = read_split(run_stage(tmp_path, runs, role=role, shards=shards))
+    if isinstance(found, DownstreamSplit):
+        units = {unit for d in found.draws for unit in (*d.train, *d.validation, *d.test)}
+    else:
+        units = {*found.train, *found.validation}
+    assert units == {"01", "03", "04"}
+    said = capsys.readouterr().out
+    assert said.startswith("toy: 1 subject left out of the split")
+    assert said.endswith(": sub-02\n")
+
+
+def test_runs_of_which_scrubbing_left_nothing_are_not_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = DownstreamSplitOptions(by="run", train=[1], validation=0, test="leave_one_out")
+    runs = [record("01", number) for number in (1, 2, 3, 4)]
+    shards = write_samples(tmp_path / "shards", runs, {runs[1].key})
+    found = read_split(run_stage(tmp_path, runs, downstream=options, shards=shards), "downstream")
+    assert [d.test for d in found.draws] == [(runs[number].key,) for number in (0, 2, 3)]
+    assert runs[1].key in capsys.readouterr().out
+    # Where all is there nothing is said, and the split is that of the run table.
+    shards = write_samples(tmp_path / "shards", runs, set())
+    whole = run_stage(tmp_path, runs, downstream=options, shards=shards).read_bytes()
+    assert whole == run_stage(tmp_path, runs, downstream=options).read_bytes()
+    assert capsys.readouterr().out == ""
+
+
+def test_shards_without_any_sample_or_that_are_not_there_are_an_error(tmp_path: Path) -> None:
+    runs = [record("01", 1), record("02", 1)]
+    shards = write_samples(tmp_path / "shards", runs, {item.key for item in runs})
+    with pytest.raises(InputError, match="toy: not a single sample"):
+        run_stage(tmp_path, runs, shards=shards)
+    (shards / bids.shard_name("toy", "02")).unlink()
+    with pytest.raises(InputError, match=r"(?s)no such shard.*ds-toy_sub-02\.tar.*rerun shard"):
+        run_stage(tmp_path, runs, shards=shards)
 
 
 def test_ready_made_shards_have_no_quality_tables(tmp_path: Path) -> None:

@@ -141,8 +141,11 @@ def trial_options(wildcards):
 
 
 def split_arguments(wildcards):
-    """Options of the split by their role, the table of participants if they need it, splits of the same people."""
+    """Options of the split by their role, shards that were made, the table of participants, splits of the same people."""
     arguments = [f"--{dataset_role(wildcards)}", LAYOUT.split_options(wildcards.dataset).model_dump_json()]
+    if wildcards.dataset in PREPARED:
+        # Of ready-made ones index has read what they hold.
+        arguments += ["--shards", LAYOUT.shard_folder(wildcards.dataset)]
     table = LAYOUT.participants(wildcards.dataset)
     if table is not None:
         arguments += ["--participants", table]

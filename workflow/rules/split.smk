@@ -1,6 +1,6 @@
 """split: who trains, validates and tests.
 
-Input: run tables and their quality; participants.tsv for groups and strata
+Input: run tables and their quality, shards (is anything left of a subject?); participants.tsv for groups and strata
 Output: results/split/{dataset}.json, subjects of each part and draw
 
 Subjects never stand on two sides; a dataset of one subject may be split by run (split.by). Families stay together

@@ -199,6 +199,7 @@ def split_job(study: Layout, dataset: str) -> Job:
         "runs": Path(runs),
         "qc": Path(layout.QC.format(dataset=dataset, subject="")).parent if is_prepared else None,
         "signals": Path(layout.QUALITY.format(dataset=dataset, subject="")).parent if is_prepared else None,
+        "shards": Path(study.shard_folder(dataset)) if is_prepared else None,
         "role": role,
         role: study.split_options(dataset).model_dump_json(),
         "seed": study.config.split.seed,
@@ -206,7 +207,8 @@ def split_job(study: Layout, dataset: str) -> Job:
         "same_source": [Path(path) for path in same],
         "output": Path(layout.SPLIT.format(dataset=dataset)),
     }
-    folders = {str(values[name]): stage for name, stage in (("qc", "preprocess"), ("signals", "parcellate"))}
+    stages = {"qc": "preprocess", "signals": "parcellate", "shards": "shard"}
+    folders = {str(values[name]): stage for name, stage in stages.items()}
     needs = {runs: "index", **(folders if is_prepared else {}), **dict.fromkeys(same, "split")}
     return Job("split", dataset, values, needs)
 

@@ -90,6 +90,7 @@ def add(commands: Commands) -> None:
     json_options(sub, "upstream", "split.upstream")
     json_options(sub, "downstream", "split.downstream")
     flag(sub, "seed", "seed of the draws", type=int, default=1234)
+    path(sub, "shards", "folder of its shards: units without a sample are left out", default=None)
     path(sub, "participants", "participants.tsv, for the options group and stratify", default=None)
     path(sub, "same-source", "splits of downstream datasets of the same people (upstream)", nargs="*", default=[])
     path(sub, "output", "split to write (JSON)")
@@ -237,6 +238,7 @@ def _split(args: argparse.Namespace) -> None:
         downstream=parsed(DownstreamSplitOptions, args.downstream, "--downstream"),
         seed=args.seed,
         output=args.output,
+        shards=args.shards,
         participants=args.participants,
         same_source=args.same_source,
     )

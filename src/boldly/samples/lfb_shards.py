@@ -181,7 +181,7 @@ def _run_meta(path: Path | str, key: str) -> dict[str, Any]:
     return {
         "dataset": found["ds"],
         "subject": found["sub"],
-        "run_key": key.partition("_sample_")[0],
+        "run_key": bids.run_of_sample(key),
         "entities": run,
         "missing": 0,
     }

@@ -24,7 +24,15 @@ from boldly.samples.remote import join, shown, stream_members
 from boldly.samples.sample import Sample, scaling_fingerprint
 from boldly.samples.tars import Members, damaged, read_members, write_members
 
-__all__ = ["FORMAT_VERSION", "Sample", "read_fingerprints", "read_shard", "subject_shards", "write_shard"]
+__all__ = [
+    "FORMAT_VERSION",
+    "Sample",
+    "read_fingerprints",
+    "read_shard",
+    "sample_keys",
+    "subject_shards",
+    "write_shard",
+]
 
 FORMAT_VERSION = 1
 _ARRAYS = ("bold", "mean", "std")
@@ -75,6 +83,17 @@ def read_fingerprints(path: Path | str) -> list[str | None]:
         except (KeyError, ValueError) as error:
             raise damaged(path, key, f"no mean and standard deviation: {error}") from None
     return fingerprints
+
+
+def sample_keys(path: Path | str) -> list[str]:
+    """Return the keys of the samples of a tar in their order; no content is read.
+
+    Raises
+    ------
+    InputError
+        For a file that is not there, is cut or damaged in its structure; checksums are not compared.
+    """
+    return [key for key, _ in read_members(path, ())]
 
 
 @overload

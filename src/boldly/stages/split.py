@@ -14,7 +14,9 @@ from boldly.config import DownstreamSplitOptions, UpstreamSplitOptions
 from boldly.files import read_tsv
 from boldly.records import InputError, Problem, Run, read_runs, read_table
 from boldly.samples.draws import split_downstream, split_upstream
+from boldly.samples.shards import sample_keys, subject_shards
 from boldly.samples.splits import Units, read_split, write_split
+from boldly.words import counted, listed
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,7 @@ def run(
     downstream: DownstreamSplitOptions,
     seed: int,
     output: Path,
+    shards: Path | None = None,
     participants: Path | None = None,
     same_source: Sequence[Path] = (),
 ) -> None:
@@ -54,6 +57,9 @@ def run(
         Seed of all splits.
     output : Path
         The split, JSON.
+    shards : Path, optional
+        Folder of the subjects' shards: units without a sample, all of whose trials scrubbing took, are left out.
+        Default: every usable run counts.
     participants : Path, optional
         participants.tsv, which has the columns of the options `group` and `stratify`.
     same_source : sequence of Path
@@ -64,16 +70,18 @@ def run(
     ------
     InputError
         For a dataset without usable runs or with fewer units than the options ask for, several reconstructions of
-        one recording where runs are split, a run that the quality tables do not know, people without a group or
-        stratum, and people whom a downstream dataset tests.
+        one recording where runs are split, a run that the quality tables do not know, shards that are not there,
+        people without a group or stratum, and people whom a downstream dataset tests.
     """
     usable = read_runs(runs, usable=True)
     for stage, tables in (("preprocess", qc), ("parcellate", signals)):
         usable = _passed(usable, runs, tables, stage)
-    subjects = sorted({record.subject for record in usable})
     if not usable:
         remedy = "see the reasons in the run and quality tables"
         raise InputError(Problem(str(runs), dataset, "no usable run", remedy))
+    if shards is not None:
+        usable = _with_samples(usable, dataset, shards, by_run=role == "downstream" and downstream.by == "run")
+    subjects = sorted({record.subject for record in usable})
     if role == "upstream":
         shared = _shared_people(dataset, subjects, same_source, upstream)
         if upstream.shared_people == "exclude":
@@ -138,6 +146,27 @@ def _passed(usable: list[Run], runs: Path, tables: list[Path], stage: str) -> li
     if problems:
         raise InputError(problems)
     return [record for record in usable if status[record.key] == "ok"]
+
+
+def _with_samples(usable: list[Run], dataset: str, shards: Path, *, by_run: bool) -> list[Run]:
+    """Return the runs of which the shards hold a sample; units that have none are named on the terminal."""
+    subjects = sorted({record.subject for record in usable})
+    paths = [path for subject in subjects for path in subject_shards(shards, dataset, subject)]
+    filled = {bids.run_of_sample(key) for path in paths for key in sample_keys(path)}
+    kept = [record for record in usable if record.key in filled]
+    why = "no trial, or too few frames after scrubbing; see results/logs/prepare"
+    if not kept:
+        remedy = "scrub less, ask for fewer frames, or see whether the events are those of the runs"
+        raise InputError(Problem(str(shards), dataset, f"not a single sample ({why})", remedy))
+    if by_run:
+        lost = [record.key for record in usable if record.key not in filled]
+    else:
+        lost = [f"sub-{subject}" for subject in subjects if subject not in {record.subject for record in kept}]
+    if lost:
+        # Printed, so that the terminal shows it.
+        units = counted(len(lost), "run" if by_run else "subject")
+        print(f"{dataset}: {units} left out of the split ({why}): {listed(lost)}", flush=True)
+    return kept
 
 
 def _shared_people(

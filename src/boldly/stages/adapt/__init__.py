@@ -20,6 +20,7 @@ from boldly.samples.corpus import Corpus, load_corpus
 from boldly.samples.shards import subject_shards
 from boldly.samples.splits import DownstreamSplit, Draw, read_split
 from boldly.stages.adapt.upstream import UpstreamModel
+from boldly.words import listed, noun
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,8 @@ def run(
     Raises
     ------
     InputError
-        For damaged shards, a model whose contract differs from that of the shards, or one that does not fit.
+        For damaged shards, a draw without a trial to train on, a model whose contract differs from that of the
+        shards, or one that does not fit.
     """
     run_several([Adaptation(name, options, output, tuple(models), tuple(members))], dataset, split, shards)
 
@@ -112,12 +114,12 @@ def run_several(experiments: Sequence[Adaptation], dataset: str, split: Path, sh
     Raises
     ------
     InputError
-        As `run`; all models that do not fit are named before anything is trained.
+        As `run`; all draws without a trial and all models that do not fit are named before anything is trained.
     """
     parts = read_split(split, "downstream")
     paths = _paths(parts, dataset, shards)
     corpus = load_corpus(paths)
-    problems: list[Problem] = []
+    problems = _without_trials(parts, corpus, split)
     for experiment in experiments:
         try:
             _check(experiment.models, corpus, experiment.options)
@@ -128,6 +130,22 @@ def run_several(experiments: Sequence[Adaptation], dataset: str, split: Path, sh
     trials = {path.name: file_sha256(path) for path in paths}
     for experiment in experiments:
         _run(experiment, dataset, corpus, parts, trials)
+
+
+def _without_trials(parts: DownstreamSplit, corpus: Corpus, split: Path) -> list[Problem]:
+    """Name the draws in which no unit has a trial to train on; a fit would fail, and not say of whom."""
+    owners = set(corpus.subjects if parts.by == "subject" else corpus.runs)
+    return [
+        Problem(
+            str(split),
+            f"n {draw.n}, draw {draw.draw}",
+            f"no trial to train on is left of {noun(len(draw.train), parts.by)} {listed(draw.train)}",
+            f"rerun split, which leaves out who has none, or leave them out of datasets.{parts.dataset}.subjects; "
+            "results/logs/prepare says what scrubbing took",
+        )
+        for draw in parts.draws
+        if owners.isdisjoint(draw.train)
+    ]
 
 
 def _run(wanted: Adaptation, dataset: str, corpus: Corpus, parts: DownstreamSplit, trials: dict[str, str]) -> None:

@@ -19,7 +19,7 @@ from boldly.bids import entities
 from boldly.metrics import Array, Integers
 from boldly.records import Score
 from boldly.samples.corpus import COVARIATES, Corpus, load_corpus
-from boldly.samples.shards import subject_shards
+from boldly.samples.shards import sample_keys, subject_shards
 from boldly.samples.splits import By, DownstreamSplit, Draw
 from boldly.stages.evaluate.predictions import Experiment, FitPredictions, Probabilities, Trials
 from boldly.stages.evaluate.scores import is_summary, summary_line
@@ -67,7 +67,7 @@ def read_training(split: DownstreamSplit, dataset: str, shards: Path, corpus: Co
     dataset : str
         Name of the dataset.
     shards : Path
-        Folder of its tars; a subject whose tars are not there is left out, with a warning.
+        Folder of its tars; a subject whose tars are not there, or hold no trial, is left out, with a warning.
     corpus : Corpus
         All trials of the subjects that are tested in some draw; these are not read again.
     """
@@ -76,8 +76,8 @@ def read_training(split: DownstreamSplit, dataset: str, shards: Path, corpus: Co
     known = [corpus]
     for subject in sorted(subjects - set(corpus.subjects)):
         paths = [path for path in subject_shards(shards, dataset, subject) if path.exists()]
-        if not paths:
-            logger.warning("no shard of training subject %s: controls and chance do without it", subject)
+        if not any(map(sample_keys, paths)):
+            logger.warning("no trial of training subject %s: controls and chance do without it", subject)
             continue
         known.append(_without_signals(load_corpus(paths)))
     owners = [unit for part in known for unit in _owners(part, split.by)]
