@@ -157,6 +157,26 @@ def test_fits_of_another_config_or_model_are_not_reused(study, upstream, tmp_pat
     assert len(calls) == 4
 
 
+def test_what_an_earlier_config_was_pretrained_on_is_forgotten(study, upstream, tmp_path, monkeypatch):
+    def kept():
+        return sorted(path.name for path in tmp_path.glob("encoders/*"))
+
+    chosen = {"method": "network", "steps": 2, "batch_size": 4, "evaluate_every": 1}
+    csm, autoencoding = model(upstream / "csm"), model(upstream / "autoencoding", "autoencoding")
+    run(study, tmp_path, options(pretrained="csm", **chosen), csm)
+    assert kept() == ["csm_seed-1234"]
+    # evaluate takes whatever stands there for what the decoders know.
+    run(study, tmp_path, options(pretrained="autoencoding", **chosen), autoencoding)
+    assert kept() == ["autoencoding_seed-1234"]
+    # A job that goes on, here with nothing left to train, keeps it.
+    monkeypatch.setattr(networks, "fit", None)
+    run(study, tmp_path, options(pretrained="autoencoding", **chosen), autoencoding)
+    assert kept() == ["autoencoding_seed-1234"]
+    monkeypatch.undo()
+    run(study, tmp_path, options(scratch="csm", **chosen), csm)
+    assert kept() == []
+
+
 def test_test_subjects_are_not_even_read(study, tmp_path):
     split, shards = study
     for shard in shards.iterdir():

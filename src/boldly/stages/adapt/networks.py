@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from boldly.config import AdaptOptions
+from boldly.decoders.encoders import ENCODERS
 from boldly.models.build import (
     WEIGHTS,
     build_network,
@@ -49,6 +51,8 @@ class NetworkExperiment:
         self.seeds = tuple(self._models) if repeated else tuple(options.seeds)
         upstream = load_config(models[0].folder) if models else None
         self._config = decoder_config(options, corpus.label_names, corpus.frames.shape[1], upstream)
+        # What an earlier config named would pass for what these networks were pretrained on.
+        shutil.rmtree(output / ENCODERS, ignore_errors=True)
         if options.pretrained is not None:
             for model in models:
                 keep(model, output, frozen=False)
