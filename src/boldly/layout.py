@@ -88,6 +88,8 @@ class Layout:
         Datasets by role.
     probes : list of str
         Downstream experiments that are fitted in seconds each, to all downstream datasets.
+    scored : list of str
+        Downstream datasets that any experiment is adapted to.
     """
 
     def __init__(self, config: Config) -> None:
@@ -101,6 +103,7 @@ class Layout:
             for name, options in config.adapt.experiments.items()
             if options.is_probe and options.datasets is None
         ]
+        self.scored = [name for name in self.downstream if self.decoders(name)]
 
     @property
     def shortest_window(self) -> int:
@@ -216,23 +219,41 @@ class Layout:
         return [
             DOWNSTREAM_MODEL.format(dataset=dataset, experiment=name)
             for name, options in self.config.adapt.experiments.items()
-            if options.datasets is None or dataset in options.datasets
+            if _is_adapted(options, dataset)
         ]
 
     @functools.cached_property
     def explained(self) -> list[str]:
         """Downstream experiments that are explained: those of the config, else one that is likely to be asked for.
 
-        That is the first with a pretrained network, else the first probe, else the first of all.
+        That is the first with a pretrained network, else the first probe, else the first of all, of those that are
+        adapted to all datasets; where there is none, the first that is adapted to any.
         """
-        experiments = self.config.adapt.experiments
         if self.config.explain.experiments is not None:
             return list(self.config.explain.experiments)
+        datasets = self._datasets_to_explain
+        experiments = {
+            name: options
+            for name, options in self.config.adapt.experiments.items()
+            if any(_is_adapted(options, dataset) for dataset in datasets)
+        }
+        whole = {name: one for name, one in experiments.items() if all(_is_adapted(one, d) for d in datasets)}
         for wanted in ("pretrained", "baseline"):
-            for name, options in experiments.items():
-                if getattr(options, wanted) is not None and options.is_probe and options.datasets is None:
+            for name, options in whole.items():
+                if getattr(options, wanted) is not None and options.is_probe:
                     return [name]
-        return list(experiments)[:1]
+        return list(whole or experiments)[:1]
+
+    @property
+    def explained_datasets(self) -> list[str]:
+        """Downstream datasets to which all experiments that are explained are adapted."""
+        options = [self.config.adapt.experiments[name] for name in self.explained]
+        datasets = self._datasets_to_explain if options else []
+        return [dataset for dataset in datasets if all(_is_adapted(one, dataset) for one in options)]
+
+    @property
+    def _datasets_to_explain(self) -> list[str]:
+        return list(self.config.explain.datasets or self.downstream)
 
     def explained_models(self, dataset: str) -> list[str]:
         """Return the folders of the experiments of a dataset that are explained."""
@@ -241,9 +262,10 @@ class Layout:
     @property
     def explanations(self) -> list[str]:
         """Folders of all explanations."""
-        datasets = self.config.explain.datasets or self.downstream
         return [
-            EXPLANATION.format(dataset=dataset, experiment=name) for dataset in datasets for name in self.explained
+            EXPLANATION.format(dataset=dataset, experiment=name)
+            for dataset in self.explained_datasets
+            for name in self.explained
         ]
 
     def probe_experiments(self) -> str:
@@ -286,7 +308,6 @@ class Layout:
 
     def figures(self) -> list[str]:
         """Return the names of the figures that the config has data for, in the order in which they are read."""
-        adapted = self.downstream and self.config.adapt.experiments
         options = self.config.adapt.experiments.values()
         several_seeds = [one for one in options if len({*one.seeds, *self._upstream_seeds(one)}) > 1]
         wanted: dict[str, object] = {
@@ -294,12 +315,14 @@ class Layout:
             **dict.fromkeys(("quality", "excluded", "carpet"), self.prepared),
             **self.pictured_experiments(),
             "downstream_trials": self.downstream,
-            **dict.fromkeys(("downstream_accuracy", "downstream_curves"), adapted),
+            **dict.fromkeys(("downstream_accuracy", "downstream_curves"), self.scored),
             # Without a network there is nothing to compare.
-            "downstream_comparisons": self.downstream and [one for one in options if one.kind == "pretrained"],
-            **dict.fromkeys(("downstream_confusion", "downstream_reliability", "downstream_embedding"), adapted),
+            "downstream_comparisons": self.scored and [one for one in options if one.kind == "pretrained"],
+            **dict.fromkeys(
+                ("downstream_confusion", "downstream_reliability", "downstream_embedding"), self.scored
+            ),
             "downstream_training": self.figure_tables("downstream_training"),
-            "downstream_replication": self.downstream and several_seeds,
+            "downstream_replication": self.scored and several_seeds,
             **dict.fromkeys(_EXPLAINED_TABLES, self.explanations),
         }
         return [figure for figure, data in wanted.items() if data]
@@ -361,23 +384,28 @@ class Layout:
                 for dataset in self.downstream
                 for name, one in self.config.adapt.experiments.items()
                 if not one.is_probe and one.members is None and one.kind in ("pretrained", "baseline")
-                if one.datasets is None or dataset in one.datasets
+                if _is_adapted(one, dataset)
             ]
         datasets, patterns = {
             "upstream_data": (self.upstream, [RUNS]),
             "downstream_trials": (self.downstream, [TRIALS]),
-            "downstream_accuracy": (self.downstream, [SCORES, COMPARISONS]),
-            "downstream_curves": (self.downstream, [SCORES, COMPARISONS]),
-            "downstream_comparisons": (self.downstream, [COMPARISONS]),
+            "downstream_accuracy": (self.scored, [SCORES, COMPARISONS]),
+            "downstream_curves": (self.scored, [SCORES, COMPARISONS]),
+            "downstream_comparisons": (self.scored, [COMPARISONS]),
             **dict.fromkeys(
                 ("downstream_confusion", "downstream_reliability", "downstream_embedding"),
-                (self.downstream, [PREDICTIONS]),
+                (self.scored, [PREDICTIONS]),
             ),
-            "downstream_replication": (self.downstream, [SCORES]),
+            "downstream_replication": (self.scored, [SCORES]),
         }.get(figure, (self.prepared, [RUNS]))
         tables = [pattern.format(dataset=name) for pattern in patterns for name in datasets]
         tables += self.quality_folders(datasets) if patterns == [RUNS] else []
         return tables + (self.atlas_names() if figure == "carpet" else [])
+
+
+def _is_adapted(options: AdaptOptions, dataset: str) -> bool:
+    """Tell whether an experiment is adapted to a downstream dataset."""
+    return options.datasets is None or dataset in options.datasets
 
 
 def _shape(options: PretrainOptions) -> tuple[str, int, int]:

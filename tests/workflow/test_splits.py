@@ -1,4 +1,4 @@
-"""Splits in the workflow: people of the same source, and families."""
+"""Datasets in the workflow: people of the same source, families, experiments that are adapted to one dataset."""
 
 from __future__ import annotations
 
@@ -52,3 +52,26 @@ def test_people_of_one_source_and_families(snakemake: Snakemake, tmp_path: Path)
     again = snakemake(tmp_path, "--cores", "1", "--dry-run", "split", config=tmp_path / "config.yaml")
     # A changed table of participants is an input like any other.
     assert "results/split/task.json" in again.stdout + again.stderr
+
+
+def test_experiments_of_one_dataset_ask_for_nothing_of_another(snakemake: Snakemake, tmp_path: Path) -> None:
+    synthetic.downstream_study(tmp_path)
+    config = {
+        "datasets": {name: {"role": "downstream", "shards": name} for name in ("task", "other")},
+        "adapt": {
+            "baselines": [],
+            "experiments": {"a": {"baseline": "mean_logistic", "datasets": ["task"]}},
+        },
+    }
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    done = snakemake(tmp_path, "--cores", "1", "--dry-run", config=path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    plan = done.stdout + done.stderr
+    assert "results/evaluate/task_scores.tsv" in plan
+    assert "results/models/downstream/task/a/adapt.json" in plan
+    assert "results/explain/task/a/summary.tsv" in plan
+    # Its trials are shown, and nothing else is made of it.
+    assert "results/index/other_trials.tsv" in plan
+    for folder in ("evaluate", "explain", "models/downstream", "split"):
+        assert f"results/{folder}/other" not in plan

@@ -565,8 +565,7 @@ def figure_files():
 def report_tables():
     """What the report says beside its figures, for the parts that the config has."""
     tables = expand(layout.RUNS, dataset=CONFIG.datasets)
-    if DOWNSTREAM and ADAPT:
-        tables += expand(layout.SCORES, dataset=DOWNSTREAM) + expand(layout.COMPARISONS, dataset=DOWNSTREAM)
+    tables += expand(layout.SCORES, dataset=LAYOUT.scored) + expand(layout.COMPARISONS, dataset=LAYOUT.scored)
     pictures = [f"{folder}/{kind}" for folder in LAYOUT.explanations for kind in ("pictures", "views")]
     return tables + explained() + pictures
 

@@ -11,7 +11,7 @@ A killed job goes on with the experiments that it has not predicted yet.
 
 rule evaluate:
     input:
-        expand(layout.SCORES, dataset=DOWNSTREAM),
+        expand(layout.SCORES, dataset=LAYOUT.scored),
 
 
 rule evaluate_dataset:

@@ -292,7 +292,10 @@ def _adapt(study: Layout, args: argparse.Namespace) -> Iterator[Job]:
 def _evaluate(study: Layout, args: argparse.Namespace) -> Iterator[Job]:
     from boldly import layout
 
-    for dataset in choice(args.dataset, study.downstream, "dataset"):
+    # What is asked for by name may be of any dataset.
+    is_named = args.dataset is not None or args.experiment is not None
+    known = study.downstream if is_named else study.scored or study.downstream
+    for dataset in choice(args.dataset, known, "dataset"):
         split = layout.SPLIT.format(dataset=dataset)
         ceilings = study.config.datasets[dataset].ceilings
         values = {
@@ -333,7 +336,10 @@ def _explain(study: Layout, args: argparse.Namespace) -> Iterator[Job]:
     from boldly import layout
 
     config = study.config
-    for dataset in choice(args.dataset, config.explain.datasets or study.downstream, "dataset"):
+    known = config.explain.datasets or study.downstream
+    if args.dataset is None and args.experiment is None:
+        known = study.explained_datasets or known
+    for dataset in choice(args.dataset, known, "dataset"):
         truth, is_prepared = config.datasets[dataset].truth, dataset in study.prepared
         series = Path(layout.TIMESERIES.format(dataset=dataset, subject="")).parent
         values = {

@@ -1,0 +1,65 @@
+"""Who needs whom in a study: experiments that are adapted to some datasets alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from boldly.config import Config, parse
+from boldly.layout import Layout
+
+ONE: dict[str, Any] = {"baseline": "mean_logistic", "datasets": ["one"]}
+TWO: dict[str, Any] = {"baseline": "components", "datasets": ["two"]}
+OF_SCORES = (
+    "downstream_accuracy",
+    "downstream_curves",
+    "downstream_comparisons",
+    "downstream_confusion",
+    "downstream_reliability",
+    "downstream_embedding",
+    "downstream_replication",
+)
+
+
+def layout(experiments: dict[str, Any], explain: dict[str, Any] | None = None) -> Layout:
+    """Return the layout of two downstream datasets without baselines of their own."""
+    datasets = {name: {"role": "downstream", "shards": name} for name in ("one", "two")}
+    adapt = {"baselines": [], "experiments": experiments}
+    return Layout(parse(Config, {"datasets": datasets, "adapt": adapt, "explain": explain or {}}, "test"))
+
+
+def test_datasets_without_a_decoder_are_neither_scored_nor_explained() -> None:
+    found = layout({"a": ONE})
+    assert found.scored == ["one"]
+    assert (found.explained, found.explanations) == (["a"], ["results/explain/one/a"])
+    tables = [table for figure in OF_SCORES for table in found.figure_tables(figure)]
+    assert tables
+    assert not [table for table in tables if "two" in table]
+    # Its trials are there to be seen.
+    assert found.figure_tables("downstream_trials")[1] == "results/index/two_trials.tsv"
+    assert {"downstream_accuracy", "explain_maps"} <= set(found.figures())
+
+
+def test_without_any_decoder_no_score_is_drawn() -> None:
+    found = layout({})
+    assert (found.scored, found.explained, found.explanations) == ([], [], [])
+    assert not set(OF_SCORES) & set(found.figures())
+
+
+@pytest.mark.parametrize(
+    ("experiments", "explain", "expected"),
+    [
+        # What is adapted to all datasets is explained rather than what stands first.
+        ({"a": ONE, "b": {"baseline": "linear"}}, {}, ["results/explain/one/b", "results/explain/two/b"]),
+        ({"a": ONE, "b": TWO}, {}, ["results/explain/one/a"]),
+        ({"a": ONE, "b": TWO}, {"datasets": ["two"]}, ["results/explain/two/b"]),
+        ({"a": ONE}, {"datasets": ["two"]}, []),
+        ({"a": ONE}, {"experiments": []}, []),
+        ({"a": ONE, "b": TWO}, {"experiments": ["b"], "datasets": ["two"]}, ["results/explain/two/b"]),
+    ],
+)
+def test_decoders_are_explained_on_the_datasets_that_they_are_adapted_to(
+    experiments: dict[str, Any], explain: dict[str, Any], expected: list[str]
+) -> None:
+    assert layout(experiments, explain).explanations == expected
