@@ -52,6 +52,22 @@ def test_batches_stay_what_they_are_until_there_are_twice_as_many_subjects(
     assert batches.count("x", 201, 9000, BatchOptions(subjects=1)) == 201
 
 
+def test_the_same_number_of_batches_is_kept_for_more_subjects_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    batches.keep_count("x", "1of1", 5)
+    # More than twice as many: it is decided anew, once.
+    assert batches.count("x", 12, 24, BatchOptions(minutes=20)) == 1
+    batches.keep_count("x", "1of1", 12)
+    # Jobs that run later measure other seconds, and have to name the same batches.
+    assert batches.count("x", 12, 24, BatchOptions(minutes=0.1)) == 1
+    assert batches.count("x", 25, 24, BatchOptions(subjects=1)) == 25
+    # A few more do not raise the number from which it is decided anew.
+    batches.keep_count("x", "1of1", 20)
+    assert batches.count("x", 25, 24, BatchOptions(subjects=1)) == 25
+
+
 def test_what_changes_a_stage_makes_those_behind_it_stale() -> None:
     inputs = dict.fromkeys(batches.STAGES, "same")
     options: dict[str, list[object]] = {stage: [1, "{}"] for stage in batches.STAGES}

@@ -84,9 +84,11 @@ def count(dataset: str, n_subjects: int, n_runs: int, options: BatchOptions) -> 
 def keep_count(dataset: str, batch: str, n_subjects: int) -> None:
     """Remember how many batches a dataset has, for later calls of `count`."""
     path = Path(layout.PREPARED.format(dataset=dataset)) / _BATCHES
-    known = {"batches": int(batch.split("of")[1]), "subjects": n_subjects}
-    if not path.exists() or read_json(path)["batches"] != known["batches"]:
-        write_json(path, known)
+    now = {"batches": int(batch.split("of")[1]), "subjects": n_subjects}
+    known = read_json(path) if path.exists() else None
+    # Also the same number for many more subjects: else each process would go on deciding, by what it measures.
+    if known is None or known["batches"] != now["batches"] or n_subjects > 2 * known["subjects"]:
+        write_json(path, now)
 
 
 def seconds_per_run() -> float:
