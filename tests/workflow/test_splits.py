@@ -1,7 +1,8 @@
-"""Datasets in the workflow: people of the same source, families, experiments that are adapted to one dataset."""
+"""Datasets in the workflow: same people, families, experiments of one dataset, events beside the trials."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +76,22 @@ def test_experiments_of_one_dataset_ask_for_nothing_of_another(snakemake: Snakem
     assert "results/index/other_trials.tsv" in plan
     for folder in ("evaluate", "explain", "models/downstream", "split"):
         assert f"results/{folder}/other" not in plan
+
+
+def test_explanations_are_made_from_all_events(snakemake: Snakemake, tmp_path: Path) -> None:
+    """Shards hold trials alone, and the general linear model has every other event as well."""
+    (tmp_path / "atlas.nii.gz").touch()
+    (tmp_path / "study" / "sub-01").mkdir(parents=True)
+    dataset = {"role": "downstream", "derivatives": "study", "bids": "study", "task": {"delay_s": 5}}
+    config: dict[str, Any] = {
+        "atlas": {"path": "atlas.nii.gz"},
+        "datasets": {"task": dataset},
+        "adapt": {"baselines": [], "experiments": {"a": {"baseline": "mean_logistic"}}},
+    }
+    path = tmp_path / "config.yaml"
+    for glm in (True, False):
+        path.write_text(yaml.safe_dump({**config, "explain": {"glm": glm}}))
+        done = snakemake(tmp_path, "--cores", "1", "--dry-run", "explain", config=path)
+        assert done.returncode == 0, done.stderr[-2000:]
+        (job,) = re.findall(r"rule explain_dataset:\n +input: (.*)", done.stdout + done.stderr)
+        assert ("results/index/task_trials.tsv" in job) == glm

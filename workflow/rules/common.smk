@@ -10,7 +10,7 @@ from snakemake.exceptions import IncompleteCheckpointException, WorkflowError
 from snakemake.logging import logger
 
 # Modules, not names: a Snakefile shares its namespace with Snakemake itself (which has a `parse` of its own).
-from boldly import batches, bids, fingerprints, hcp, layout, records
+from boldly import batches, bids, fingerprints, hcp, layout, provenance, records
 from boldly import config as settings
 from boldly.samples.shards import subject_shards
 
@@ -544,6 +544,17 @@ def dataset_truth(wildcards):
     return [truth] if truth else []
 
 
+def explain_trials(wildcards):
+    """The table of events that the general linear model is made from, those that are no trials included."""
+    is_compared = wildcards.dataset in PREPARED and CONFIG.explain.glm
+    return [layout.TRIALS.format(dataset=wildcards.dataset)] if is_compared else []
+
+
+def explain_events(wildcards):
+    """Params function: checksum of this table, which is new whenever the dataset is indexed, its content seldom."""
+    return [provenance.file_sha256(path) for path in explain_trials(wildcards) if Path(path).exists()]
+
+
 def explain_arguments(wildcards):
     """What maps are drawn on and compared with, as arguments; time series and trials are those of the shards."""
     dataset, truth = wildcards.dataset, dataset_truth(wildcards)
@@ -551,10 +562,10 @@ def explain_arguments(wildcards):
     if dataset not in PREPARED:
         return arguments
     arguments += ["--atlas", options("atlas")]
-    if not CONFIG.explain.glm:
-        return arguments
-    arguments += ["--trials", layout.TRIALS.format(dataset=dataset)]
-    return [*arguments, "--series", str(Path(layout.TIMESERIES.format(dataset=dataset, subject="")).parent)]
+    if trials := explain_trials(wildcards):
+        series = str(Path(layout.TIMESERIES.format(dataset=dataset, subject="")).parent)
+        arguments += ["--trials", *trials, "--series", series]
+    return arguments
 
 
 def figure_files():

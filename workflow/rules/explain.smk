@@ -23,6 +23,7 @@ if EXPLAINED:
             shards=dataset_shards,
             atlas=explain_atlas,
             truth=dataset_truth,
+            trials=ancient(explain_trials),
         output:
             expand(
                 layout.EXPLANATION_TABLE,
@@ -47,6 +48,7 @@ if EXPLAINED:
             models=explained_folders,
             shards=dataset_shard_folder,
             known=explain_arguments,
+            events=explain_events,
             folder="results/explain/{dataset}",
             revision=REVISIONS["explain"],
         shell:
