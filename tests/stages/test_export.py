@@ -117,6 +117,17 @@ def test_a_run_that_is_gone_leaves_no_file_behind(tmp_path: Path, atlas: AtlasOp
     }
 
 
+def test_a_person_whose_runs_are_all_gone_leaves_no_folder_behind(tmp_path: Path, atlas: AtlasOptions) -> None:
+    other = tmp_path / "out" / "sub-011" / "func" / "a.tsv"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    export_bids(tmp_path, atlas, run_series(KEY, meta=META))
+    folder = export_bids(tmp_path, atlas)
+    assert files(folder) == {"dataset_description.json", "sub-011/func/a.tsv"}
+    assert not (folder / "sub-01").exists()
+    assert read_json(tmp_path / "sub-01_bids.json")["sha256"] == {}
+
+
 def test_time_series_of_another_atlas_are_refused(tmp_path: Path, atlas: AtlasOptions) -> None:
     export_bids(tmp_path, atlas, run_series(KEY, meta=META))
     image: Any = nib.load(atlas.image)

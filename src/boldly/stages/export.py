@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,7 +67,7 @@ def bids_timeseries(*, timeseries: Path, atlas: AtlasOptions, dataset: str, fold
     dataset : str
         Name of the dataset.
     folder : Path
-        The derivative dataset. The subject's folder in it is replaced as a whole.
+        The derivative dataset. The subject's folder in it is replaced as a whole, or removed where no run is left.
     output : Path
         The list of the files with their checksums, written last.
 
@@ -82,7 +83,11 @@ def bids_timeseries(*, timeseries: Path, atlas: AtlasOptions, dataset: str, fold
         raise InputError(Problem(str(timeseries), "", message, "give the atlas they were made with"))
     columns = _columns(parcels)
     written = []
-    for subject, runs in _by_subject(series).items():
+    by_subject = _by_subject(series)
+    # Time series without a run, all of which were excluded, tell by their name alone whose they are.
+    if (named := bids.entities(timeseries.name).get("sub")) and named not in by_subject:
+        shutil.rmtree(folder / f"sub-{named}", ignore_errors=True)
+    for subject, runs in by_subject.items():
         with atomic_path(folder / f"sub-{subject}") as temporary:
             for run in runs:
                 name = bids.timeseries_path(_entities(run), contract.space, contract.atlas)
