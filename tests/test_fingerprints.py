@@ -30,12 +30,26 @@ def test_a_changed_file_is_noticed_also_one_that_got_older(study, role):
     assert len({before, older, longer, fingerprints.of_dataset(options)}) == 4
 
 
-@pytest.mark.parametrize("name", ["task-blocks_bold.json", "task-blocks_events.tsv", "sub-01/sub-01_bold.json"])
+@pytest.mark.parametrize(
+    "name", ["task-blocks_bold.json", "bold.json", "task-blocks_events.tsv", "sub-01/sub-01_bold.json"]
+)
 def test_files_that_runs_inherit_are_noticed(study, name):
     options = study.dataset_options()
     before = fingerprints.of_dataset(options)
     (study.bids / name).write_text("{}")
     assert fingerprints.of_dataset(options) != before
+
+
+def test_sidecars_of_cifti_in_the_old_spelling_are_noticed_and_fetched(study):
+    # fMRIPrep before 21; index reads StartTime and RepetitionTime there.
+    options = study.dataset_options()
+    path = study.run().bold.with_name("sub-01_task-blocks_run-1_space-fsLR_den-91k_bold.dtseries.json")
+    before = fingerprints.of_dataset(options)
+    path.write_text('{"StartTime": 0.9}')
+    first = fingerprints.of_dataset(options)
+    os.utime(path, (1e9, 1e9))
+    assert len({before, first, fingerprints.of_dataset(options)}) == 3
+    assert fingerprints.is_read(options, "derivatives", str(path.relative_to(study.derivatives)))
 
 
 def test_what_index_does_not_read_changes_nothing(study):

@@ -12,7 +12,10 @@ from boldly import bids, hcp
 from boldly.config import DatasetOptions
 
 # What index reads in folders of BIDS and of fMRIPrep: a figure or a surface beside them changes nothing.
-_TEXTS = ("_bold.json", "_events.tsv", "_events.csv", "_outliers.tsv", "dataset_description.json")
+_TEXTS = (
+    *("bold.json", "bold.dtseries.json"),  # at the top of a dataset it may have no entity
+    *("_events.tsv", "_events.csv", "_outliers.tsv", "dataset_description.json"),
+)
 _CONFOUNDS = "desc-confounds_"
 _IMAGES = ("_bold.nii.gz", "_bold.nii", "_bold.dtseries.nii", "_mask.nii.gz", "_mask.nii")
 _HCP_READ = (".nii.gz", ".dtseries.nii", hcp.MOVEMENT)
