@@ -134,7 +134,9 @@ class DownstreamSplitOptions(Section):
     """Which units train, validate and test a decoder."""
 
     by: Literal["subject", "run"] = Field(
-        "subject", description="Unit of the split; `run` only where there is one subject (named in reports)."
+        "subject",
+        description="Unit of the split; `run` is for a dataset of one subject: with several, the same people "
+        "would train and be tested (reports say so).",
     )
     train: list[int] | None = Field(
         None,
@@ -149,9 +151,12 @@ class DownstreamSplitOptions(Section):
     test: int | Literal["leave_one_out"] | None = Field(
         None,
         description="Number of test units, the same in all draws; or each unit in turn (`leave_one_out`). "
-        "Default: 9 where that leaves enough for training (20 units), else `leave_one_out`.",
+        "Default: 9 where that leaves enough for the largest of `train` (without `train`: from 20 units on), else "
+        "`leave_one_out`.",
     )
-    draws: int = Field(5, ge=1, description="Random draws of training units per number.")
+    draws: int = Field(
+        5, ge=1, description="Number of random draws of training units, for each number in `train`."
+    )
     group: str | None = Field(None, description=_GROUP)
     stratify: str | None = Field(None, description=_STRATIFY)
 
@@ -159,7 +164,7 @@ class DownstreamSplitOptions(Section):
 class UpstreamSplitOptions(Section):
     """Which subjects validate a pretraining."""
 
-    validation_fraction: Fraction = Field(0.05, description="Share of subjects held out, at least one.")
+    validation_fraction: Fraction = Field(0.05, description="Share of subjects that validate, at least one.")
     group: str | None = Field(None, description=_GROUP)
     stratify: str | None = Field(None, description=_STRATIFY)
     shared_people: Literal["error", "exclude", "allow"] = Field(
@@ -180,7 +185,9 @@ class DatasetOptions(Section):
         "fmriprep", description="How `derivatives` is laid out; `hcp`: `<subject>/MNINonLinear/Results/<run>/`."
     )
     bids: str | None = Field(
-        None, description="Raw BIDS folder with the events (downstream); hcp: default, the runs' `EVs`."
+        None,
+        description="Raw BIDS folder with the events (downstream). Layout hcp needs none: by default the folders "
+        "`EVs` beside the runs are read.",
     )
     space: str = Field(
         "MNI152NLin2009cAsym",
@@ -218,7 +225,8 @@ class DatasetOptions(Section):
         "every parcel inside the image counts as covered, whether the scanner saw it or not.",
     )
     task: str | TaskOptions | None = Field(
-        None, description="How events become trials: a YAML file or the options themselves (downstream)."
+        None,
+        description="How events become trials: the path of a YAML file, or the options themselves (downstream).",
     )
     preprocess: PreprocessOptions | None = Field(
         None,
