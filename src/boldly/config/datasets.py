@@ -76,16 +76,20 @@ class TaskOptions(Section):
         False, description="Join consecutive rows of one state into one trial (after renaming)."
     )
     drop: list[str] = Field([], description="Regular expressions; states that match one are left out.")
-    rename: dict[str, str] = Field({}, description="Regular expression to replacement, applied in order.")
+    rename: dict[str, str] = Field(
+        {}, description="Regular expressions and what replaces them in names of states, applied in this order."
+    )
     prefix_task: bool = Field(False, description="Put the BIDS task before the name: `MOTOR lf`.")
     labels: list[str] | None = Field(
         None,
-        description="The states in label order, in this upper and lower case; default: those found, by alphabet.",
+        description="Names of the states in the order of their numbers; names in the events that differ from these in "
+        "upper and lower case alone are taken for them. Default: the states that are found, in alphabetical order.",
     )
     minimum_s: float = Field(
         0.0,
         ge=0,
-        description="Trials that are shorter by their events are left out, s; for frames: `minimum_frames`.",
+        description="Trials whose events last less than this are left out, s; `minimum_frames` counts frames "
+        "instead.",
     )
     rest: RestOptions | None = Field(None, description="Random blocks of rest runs as trials; default: none.")
 
@@ -191,8 +195,9 @@ class DatasetOptions(Section):
     )
     space: str = Field(
         "MNI152NLin2009cAsym",
-        description=f"The `space` entity to use; layout hcp: {HCP_SPACE}. `{SURFACES}`: images on surfaces "
-        "(CIFTI, `*.dtseries.nii`), with a parcellation as atlas; layout hcp with `image_suffix: _Atlas_MSMAll`.",
+        description=f"Space of the images that are used (entity `space`); layout hcp: {HCP_SPACE}. `{SURFACES}`: "
+        "images on surfaces (CIFTI, `*.dtseries.nii`), with a parcellation as atlas; with layout hcp give "
+        "`image_suffix: _Atlas_MSMAll` then.",
     )
     image_suffix: str = Field(
         "",
@@ -206,13 +211,15 @@ class DatasetOptions(Section):
         description="fMRIPrep folder with brain masks and confounds tables, where `derivatives` holds denoised "
         "images alone (`image_suffix`).",
     )
-    resolution: str | None = Field(None, description="The `res` entity to use (of surfaces `den`); default: any.")
+    resolution: str | None = Field(
+        None, description="Resolution of the images that are used (entity `res`, of surfaces `den`); default: any."
+    )
     tasks: list[str] | None = Field(None, description="Use only these BIDS tasks.")
     subjects: list[str] | None = Field(None, description="Use only these subjects.")
     filters: dict[str, list[str | int | None]] = Field(
         {},
         description="Use only runs whose BIDS entities have these values: `{session: [pre], acquisition: [mb, "
-        "null]}`; null: without the entity; a number also finds its padded spelling.",
+        "null]}`; null stands for runs without the entity, and a number is also found with zeros before it.",
     )
     exclude_runs: dict[str, str] = Field(
         {},

@@ -28,7 +28,7 @@ _LFB_LONGEST = 254
 class OptimiserOptions(Section):
     """What pretraining and adaptation share: AdamW with linear warm-up and decay."""
 
-    steps: int = Field(10_000, ge=1, description="Optimiser steps.")
+    steps: int = Field(10_000, ge=1, description="Number of steps of the optimiser.")
     batch_size: int = Field(
         64, ge=1, description="Windows (or trials) of one step, over all processes: the global batch."
     )
@@ -46,9 +46,11 @@ class OptimiserOptions(Section):
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW beta 1.")
     beta2: float = Field(0.999, ge=0, lt=1, description="AdamW beta 2.")
     gradient_clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
-    dropout: Fraction = Field(0.1, description="Dropout of the network.")
+    dropout: Fraction = Field(
+        0.1, description="Share of the values in the network that training sets to zero at random (dropout)."
+    )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Arithmetic; auto: bfloat16 on a GPU that has it, else float32."
+        "auto", description="Number type of the computations; auto: bfloat16 on a GPU that has it, else float32."
     )
     evaluate_every: int | None = Field(
         None, ge=1, description="Steps between validations; default: a tenth of all steps, 1,000 at most."
@@ -111,11 +113,11 @@ class PretrainOptions(OptimiserOptions):
         description="Times ahead, s, of the coming frames whose leading components, all together, are predicted "
         "beside the next frame (csm).",
     )
-    validation_windows: int = Field(512, ge=1, description="Windows per validation.")
+    validation_windows: int = Field(512, ge=1, description="Number of windows of each validation.")
     keep_untrained: bool = Field(
         False,
-        description="Keep the best weights of the training even if no validation was better than before its first "
-        "step; false: that is an error.",
+        description="Keep the best weights of the training even if no validation was better than the one before "
+        "its first step; false: stop with an error then.",
     )
     stream_shards: int | None = Field(
         None,

@@ -30,10 +30,21 @@ ContractField = Literal[
 class ExclusionOptions(Section):
     """Runs over a threshold are excluded, the reason stands in the tables."""
 
-    mean_fd_mm: float | None = Field(None, gt=0, description="Mean framewise displacement, mm.")
-    maximum_fd_mm: float | None = Field(None, gt=0, description="Largest framewise displacement, mm.")
-    scrubbed_fraction: Fraction | None = Field(None, description="Share of scrubbed frames.")
-    degrees_of_freedom: int = Field(10, ge=1, description="Fewest frames left after regressors and scrubbing.")
+    mean_fd_mm: float | None = Field(
+        None, gt=0, description="Runs with a larger mean framewise displacement are left out, mm."
+    )
+    maximum_fd_mm: float | None = Field(
+        None, gt=0, description="Runs with a larger framewise displacement at any frame are left out, mm."
+    )
+    scrubbed_fraction: Fraction | None = Field(
+        None, description="Runs are left out if a larger share of their frames is scrubbed or not yet steady."
+    )
+    degrees_of_freedom: int = Field(
+        10,
+        ge=1,
+        description="Runs with fewer degrees of freedom are left out: frames that are kept, less regressors and "
+        "a constant.",
+    )
 
 
 class PreprocessOptions(Section):
@@ -108,9 +119,14 @@ class SignalExclusionOptions(Section):
     """Runs whose signals are below a threshold are excluded, the reason stands in the tables."""
 
     median_tsnr: float | None = Field(
-        None, gt=0, description="Least median temporal signal-to-noise ratio of the parcels that are not marked."
+        None,
+        gt=0,
+        description="Runs with a smaller temporal signal-to-noise ratio (median over parcels that are not "
+        "marked) are left out.",
     )
-    median_coverage: Fraction | None = Field(None, description="Least median coverage of all parcels.")
+    median_coverage: Fraction | None = Field(
+        None, description="Runs with a smaller coverage (median over all parcels) are left out."
+    )
 
 
 class ParcellateOptions(Section):
