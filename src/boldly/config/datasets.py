@@ -82,8 +82,9 @@ class TaskOptions(Section):
     prefix_task: bool = Field(False, description="Put the BIDS task before the name: `MOTOR lf`.")
     labels: list[str] | None = Field(
         None,
-        description="Names of the states in the order of their numbers; names in the events that differ from these in "
-        "upper and lower case alone are taken for them. Default: the states that are found, in alphabetical order.",
+        description="Names of the states in the order of their numbers; names in the events that differ from "
+        "these in upper and lower case alone are taken for them. Default: the states that are found, in "
+        "alphabetical order.",
     )
     minimum_s: float = Field(
         0.0,
