@@ -533,8 +533,8 @@ def explained_models(wildcards):
 
 
 def explain_atlas(wildcards):
-    """The atlas of a dataset that is made from images."""
-    return atlas_files() if wildcards.dataset in PREPARED else []
+    """The atlas of a dataset that is made from images, with the names of its parcels, which tables repeat."""
+    return [*atlas_files(), *LAYOUT.atlas_names()] if wildcards.dataset in PREPARED else []
 
 
 def dataset_truth(wildcards):
