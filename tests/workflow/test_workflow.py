@@ -363,7 +363,7 @@ def test_defective_run_stops_before_any_long_job(study: Path, snakemake: Snakema
     ("change", "message"),
     [
         (("csm, penalties:", "csm, penaltys:"), "unknown key"),
-        (("pretrained: csm", "pretrained: cms"), "no upstream experiment 'cms'"),
+        (("pretrained: csm", "pretrained: cms"), "'cms' is no upstream experiment"),
         (("tasks/mdtb.yaml", "tasks/mtdb.yaml"), "no such file"),
     ],
 )
