@@ -42,7 +42,7 @@ demo: install
 	snakemake --quiet --report report.html
 	boldly inspect results/evaluate/*_scores.tsv
 	echo "Figures:"; ls results/figures/*.png
-	echo "Report: report.html"
+	echo "Report: results/report.html (Snakemake's own, with rules and run times: report.html)"
 
 test: install
 	pytest -m "not slow and not cluster and not browser" -n $(CORES) --dist loadfile

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any, get_args
@@ -219,7 +220,8 @@ def test_names_of_experiments_and_datasets_must_meet() -> None:
         "adapt": {"experiments": {"a": {"scratch": "cms"}, "b": {"baseline": "linear", "datasets": ["rest"]}}},
     }
     (message,) = problems(content).values()
-    assert "adapt.experiments.a.scratch: no upstream experiment 'cms' (there are: csm, components)" in message
+    assert "adapt.experiments.a.scratch: 'cms' is no upstream experiment and no folder" in message
+    assert "(upstream experiments: csm, components)" in message
     assert "pretrain.experiments.csm.datasets: no upstream dataset other" in message
     # "rest" is there, but has no labels to decode.
     assert "adapt.experiments.b.datasets: no downstream dataset rest" in message
@@ -258,7 +260,7 @@ def test_experiments_may_start_from_each_other_but_not_in_circles() -> None:
 
     assert parse(Config, start(second="first", third="second"), "my.yaml")
     assert "a starts from b starts from a" in str(problems(start(a="b", b="a")))
-    assert "'absent' is neither an upstream experiment (first, a, components) nor a folder" in str(
+    assert "'absent' is no upstream experiment and no folder (upstream experiments: first, a, components)" in str(
         problems(start(a="absent"))
     )
 
@@ -831,6 +833,33 @@ def test_datasets_that_one_model_meets_and_that_are_prepared_differently_are_nam
     assert "pretrain.experiments.net and 1 more will stop" in both
 
 
+def test_data_that_an_imported_network_does_not_fit_are_named_before_anything_is_prepared(tmp_path: Path) -> None:
+    model = tmp_path / "weights"
+    model.mkdir()
+
+    def said(allowed: list[str], **contract: Any) -> list[str]:
+        (model / "contract.json").write_text(json.dumps(contract))
+        lines = warnings_of(
+            tmp_path,
+            atlas={"path": "atlas_dseg.nii.gz"},
+            datasets={"faces": {"role": "downstream", "derivatives": "f", "bids": "b", "task": {"delay_s": 5}}},
+            adapt={
+                "baselines": [],
+                "experiments": {"old": {"pretrained": str(model), "allow_mismatch": allowed}},
+            },
+        )
+        return [line for line in lines if "prepared in another way" in line]
+
+    fits = {"smoothing_fwhm_mm": 3.0, "mask": True, "space": "MNI152NLin2009cAsym", "t_r_s": None}
+    assert not said([], **fits)
+    (line,) = said([], **{**fits, "mask": False, "images": "any"})
+    assert f"datasets.faces: prepared in another way than {model} (mask)" in line
+    assert "allow_mismatch: [mask]" in line
+    assert not said(["mask"], **{**fits, "mask": False})
+    # A network that was trained on both kinds of data fits either.
+    assert not said([], **{**fits, "mask": False}, varied={"mask": [False, True]})
+
+
 def test_a_task_without_a_delay_is_warned_about(tmp_path: Path) -> None:
     def said(**task: Any) -> list[str]:
         where = {"bids": "b", "derivatives": "d"}
@@ -963,7 +992,7 @@ def test_weights_are_found_by_variables(tmp_path, monkeypatch):
     assert read.adapt.experiments["csm"].pretrained == f"{tmp_path}/csm"
     assert read.pretrain.experiments["warm"].initialise == f"{tmp_path}/csm"
     monkeypatch.setenv("MODELS", "/nowhere")
-    with pytest.raises(InputError, match="no upstream experiment"):
+    with pytest.raises(InputError, match="no folder"):
         load_config(config, tmp_path)
 
 

@@ -10,6 +10,7 @@ import pytest
 from boldly import fingerprints
 from boldly.config import DatasetOptions
 from tests import hcp_tree
+from tests.conftest import SPACE
 
 
 def test_the_same_files_have_the_same_fingerprint(study):
@@ -89,3 +90,32 @@ def test_files_of_hcp_are_noticed(tmp_path: Path, name: str):
     assert before == fingerprints.of_dataset(options)
     os.utime(next(tmp_path.rglob(f"tfMRI_MOTOR_LR/{name}")), (1e9, 1e9))
     assert fingerprints.of_dataset(options) != before
+
+
+@pytest.mark.parametrize("role", ["bold", "mask", "confounds", "events"])
+def test_a_changed_file_of_one_subject_is_noticed_for_that_one_alone(study, role):
+    folders = {"derivatives": str(study.derivatives), "raw": str(study.bids), "space": SPACE}
+    before = {subject: fingerprints.of_subject(subject, **folders) for subject in ("01", "02")}
+    os.utime(getattr(study.run("02"), role), (1e9, 1e9))
+    assert fingerprints.of_subject("01", **folders) == before["01"]
+    assert fingerprints.of_subject("02", **folders) != before["02"]
+
+
+def test_masks_and_confounds_beside_denoised_images_are_noticed(study, tmp_path):
+    folders = {"derivatives": str(tmp_path), "fmriprep": str(study.derivatives), "space": SPACE}
+    before = fingerprints.of_subject("02", **folders)
+    os.utime(study.run("02").confounds, (1e9, 1e9))
+    assert fingerprints.of_subject("02", **folders) != before
+
+
+def test_a_changed_image_of_one_hcp_subject_is_noticed(tmp_path):
+    folders = {"derivatives": str(tmp_path), "space": "MNI152NLin6Asym", "layout": "hcp"}
+    run = tmp_path / "HCA01_V1_MR/MNINonLinear/Results/rfMRI_REST1_AP"
+    run.mkdir(parents=True)
+    image = run / "rfMRI_REST1_AP.nii.gz"
+    image.write_text("x")
+    before = fingerprints.of_subject("HCA01V1MR", **folders)
+    nobody = fingerprints.of_subject("HCA02V1MR", **folders)
+    assert before != nobody
+    os.utime(image, (1e9, 1e9))
+    assert fingerprints.of_subject("HCA01V1MR", **folders) not in (before, nobody)

@@ -48,11 +48,39 @@ def of_dataset(options: DatasetOptions) -> str:
     return _checksum([*listed, *raw])
 
 
-def of_subject(derivatives: Path | str, bids_folder: Path | str | None, subject: str, space: str) -> str:
-    """Return the same for what fMRIPrep and, if there is one, the BIDS folder hold of one subject."""
-    roots = [(Path(derivatives), f"_space-{space}_"), *([(Path(bids_folder), None)] if bids_folder else [])]
-    listed = [item for root, of_space in roots for item in _read_in(root, of_space)]
-    return _checksum([*listed, *(i for root, s in roots for i in _subject_files(root / f"sub-{subject}", s))])
+def of_subject(
+    subject: str,
+    *,
+    derivatives: str,
+    fmriprep: str | None = None,
+    raw: str | None = None,
+    space: str,
+    layout: str = "fmriprep",
+) -> str:
+    """Return the same for one subject: its files, and those that all subjects share.
+
+    Parameters
+    ----------
+    subject : str
+        Label, without ``sub-``; of HCP the letters and digits of the folder's name (`boldly.hcp.subject_label`).
+    derivatives, fmriprep, raw : str, optional
+        Folders: of images, of masks and confounds where these lie elsewhere, and of BIDS with events.
+    space : str
+        The ``space`` entity of the images.
+    layout : str
+        How `derivatives` are laid out: ``fmriprep`` or ``hcp``.
+    """
+    of_space = f"_space-{space}_"
+    listed: list[object] = []
+    if layout == "hcp":
+        folders = [f for f in hcp.subject_folders(Path(derivatives)) if hcp.subject_label(f.name) == subject]
+        listed += (item for folder in folders for item in _hcp_subject_files(folder))
+    roots = [(derivatives if layout != "hcp" else None, of_space), (fmriprep, of_space), (raw, None)]
+    for root, images in roots:
+        if root is not None:
+            folder = Path(root)
+            listed += (*_read_in(folder, images), *_subject_files(folder / f"sub-{subject}", images))
+    return _checksum(listed)
 
 
 def is_read(options: DatasetOptions, folder: str, path: str) -> bool:
@@ -145,10 +173,14 @@ def _read_in(folder: Path, space: str | None) -> Iterator[object]:
 
 def _hcp_files(root: Path) -> Iterator[object]:
     for subject in hcp.subject_folders(root):
-        for folder in (subject / "MNINonLinear", *hcp.run_folders(subject)):
-            read = [entry for entry in _entries(folder) if entry.name.endswith(_HCP_READ)]
-            for entry in (*read, *_entries(hcp.events_folder(folder))):
-                yield str(folder), entry.name, _state(entry)
+        yield from _hcp_subject_files(subject)
+
+
+def _hcp_subject_files(subject: Path) -> Iterator[object]:
+    for folder in (subject / "MNINonLinear", *hcp.run_folders(subject)):
+        read = [entry for entry in _entries(folder) if entry.name.endswith(_HCP_READ)]
+        for entry in (*read, *_entries(hcp.events_folder(folder))):
+            yield str(folder), entry.name, _state(entry)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

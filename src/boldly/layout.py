@@ -15,6 +15,7 @@ from boldly import bids
 from boldly.config import (
     COMPONENTS,
     AdaptOptions,
+    AtlasOptions,
     Config,
     DownstreamSplitOptions,
     PretrainOptions,
@@ -293,14 +294,13 @@ class Layout:
         return [atlas.fetched[0] if atlas.path is None else atlas.path]
 
     def atlas_names(self) -> list[str]:
-        """Return the table of the parcels' names: that of a fetched atlas, or beside an image of one's own."""
-        atlas = self.config.atlas
-        if atlas is None:
-            return []
-        if atlas.path is None:
-            return [path for path in atlas.fetched if path.endswith(".tsv")]
-        beside = bids.sidecar(Path(atlas.path)).with_suffix(".tsv")
-        return [str(beside)] if beside.exists() else []
+        """Return the table of the parcels' names, if there is one."""
+        table = None if self.config.atlas is None else names_table(self.config.atlas)
+        return [] if table is None else [str(table)]
+
+    def networks_table(self) -> list[str]:
+        """Return the same for the figure of a run, which parts parcels by network; it reads tables with tabs."""
+        return [path for path in self.atlas_names() if path.endswith(".tsv")]
 
     def dataset_of(self, key: str) -> str:
         """Return the dataset that a run key names."""
@@ -400,7 +400,7 @@ class Layout:
         }.get(figure, (self.prepared, [RUNS]))
         tables = [pattern.format(dataset=name) for pattern in patterns for name in datasets]
         tables += self.quality_folders(datasets) if patterns == [RUNS] else []
-        return tables + (self.atlas_names() if figure == "carpet" else [])
+        return tables + (self.networks_table() if figure == "carpet" else [])
 
 
 def _is_adapted(options: AdaptOptions, dataset: str) -> bool:
@@ -411,3 +411,30 @@ def _is_adapted(options: AdaptOptions, dataset: str) -> bool:
 def _shape(options: PretrainOptions) -> tuple[str, int, int]:
     """Return what networks have in common whose trainings can be compared."""
     return options.framework, options.layers, options.width
+
+
+def names_table(options: AtlasOptions) -> Path | None:
+    """Return the table of names of an atlas: the one given, else the one found beside its image."""
+    return Path(options.labels) if options.labels is not None else _table_of(options)
+
+
+def _table_of(options: AtlasOptions) -> Path | None:
+    """Find the table of names of an atlas: the one with the image's name, else one that applies to it.
+
+    As BIDS has it, that is a table in the same folder with the image's suffix and no entity that the image lacks
+    (``tpl-X_atlas-Y_dseg.tsv`` for ``tpl-X_res-02_atlas-Y_dseg.nii.gz``); of several the one with most entities.
+    """
+    if options.fetched:
+        return Path(options.fetched[1])
+    image = Path(options.image)
+    stem = bids.sidecar(image).stem
+    own = [image.with_name(f"{stem}{ending}") for ending in (".tsv", ".csv")]
+    of_image = bids.entities(stem).items()
+    others = [
+        path
+        for ending in (".tsv", ".csv")
+        for path in sorted(image.parent.glob(f"*_{stem.rpartition('_')[2]}{ending}"))
+        if bids.entities(path.name) and bids.entities(path.name).items() <= of_image
+    ]
+    others.sort(key=lambda path: -len(bids.entities(path.name)))
+    return next((path for path in (*own, *others) if path.is_file()), None)

@@ -446,7 +446,10 @@ GRANT ALL ON slurm_acct_db.* TO 'slurm'@'%';
 
 
 def main() -> None:
-    """Run a local Slurm until Ctrl-C."""
+    """Run a local Slurm until Ctrl-C or SIGTERM."""
+    # Started in the background of a shell it has no Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     cluster = LocalSlurm()
     try:
         cluster.start()

@@ -16,11 +16,12 @@ import pytest
 
 from boldly import Decoder, bids, layout
 from boldly.cli import main
-from boldly.config import DecodeOptions, PreprocessOptions
+from boldly.config import DecodeOptions, PreprocessOptions, SignalExclusionOptions
 from boldly.decoding import package
 from boldly.decoding.cohort import run as run_cohort
 from boldly.decoding.derivative import SCORES, UNSEEN
 from boldly.decoding.finding import with_events
+from boldly.decoding.folder import read_about, write_about
 from boldly.files import read_tsv
 from boldly.provenance import file_sha256
 from boldly.records import InputError, Run, read_scores
@@ -354,8 +355,40 @@ def test_events_of_hcp_lie_beside_the_images(tmp_path: Path) -> None:
     fields: dict[str, Any] = {**dict.fromkeys(names, ""), "t_r": 0.72, "n_volumes": 405}
     image = str(folder / "tfMRI_WM_LR.nii.gz")
     run = Run(dataset="new", subject="100307", task="WM", space=SPACE, key="k", bold=image, **fields)
-    assert with_events([run], tmp_path, is_hcp=True)[0].events == str(folder / "EVs")
-    assert not with_events([run], tmp_path, is_hcp=False)[0].events
+    (found,), _ = with_events([run], tmp_path, is_hcp=True)
+    assert found.events == str(folder / "EVs")
+    (found,), _ = with_events([run], tmp_path, is_hcp=False)
+    assert not found.events
+
+
+def test_a_run_does_not_get_the_events_of_another_one(model: Path, people: Study, tmp_path: Path) -> None:
+    # A second run without events of its own, beside a first one whose table has no run number.
+    events = people.run("21").events
+    assert events is not None
+    without_number = events.name.replace("_run-1", "")
+    events.rename(events.with_name(without_number))
+    folder = people.run("21").bold.parent
+    for path in sorted(folder.glob("sub-21_task-blocks_run-1_*")):
+        shutil.copy(path, path.with_name(path.name.replace("_run-1", "_run-2")))
+        path.rename(path.with_name(path.name.replace("_run-1", "")))
+    decode(model, people, tmp_path / "out")
+    plain = read_tsv(tmp_path / "out/sub-21/func" / f"sub-21_task-blocks_space-{SPACE}_desc-{LABEL}_decoding.tsv")
+    assert "trial_type" in plain
+    assert "trial_type" not in read_tsv(table_path(tmp_path / "out", "21", run="2"))
+
+
+def test_a_run_with_several_equally_good_tables_of_events_is_named(
+    model: Path, people: Study, tmp_path: Path
+) -> None:
+    events = people.run("21").events
+    assert events is not None
+    shutil.copy(events, events.with_name(events.name.replace("_task-blocks", "")))
+    events.rename(events.with_name(events.name.replace("_run-1", "")))
+    said = refused(model, people, tmp_path / "out")
+    assert "ds-new_sub-21_task-blocks_run-1: several events tables" in said
+    assert "remove all but one" in said
+    assert not table_path(tmp_path / "out", "21").exists()
+    assert table_path(tmp_path / "out", "22").exists()
 
 
 def test_a_run_that_became_defective_leaves_no_results(model: Path, people: Study, tmp_path: Path) -> None:
@@ -365,6 +398,67 @@ def test_a_run_that_became_defective_leaves_no_results(model: Path, people: Stud
     decode(model, people, out, on_error="exclude")
     assert not table_path(out, "22").exists()
     assert "22" not in set(read_scores(out / SCORES)["subject"])
+
+
+def test_a_run_with_a_padded_number_that_became_defective_leaves_no_results(
+    model: Path, people: Study, tmp_path: Path
+) -> None:
+    for path in sorted(people.bids.rglob("sub-22_*run-1_*")):
+        path.rename(path.with_name(path.name.replace("_run-1_", "_run-01_")))
+    out = tmp_path / "out"
+    decode(model, people, out)
+    assert table_path(out, "22", run="01").exists()
+    next(people.derivatives.rglob("sub-22_*run-01_*desc-brain_mask.nii.gz")).unlink()
+    decode(model, people, out, on_error="exclude")
+    assert not list(out.rglob("sub-22_*_decoding.*"))
+    assert "22" not in set(read_scores(out / SCORES)["subject"])
+
+
+def test_people_who_left_the_cohort_have_no_part_in_its_scores(model: Path, people: Study, tmp_path: Path) -> None:
+    decode(model, people, tmp_path / "out")
+    decode(model, people, tmp_path / "out", participants=["21"])
+    assert table_path(tmp_path / "out", "22").exists()
+    assert "22" not in set(read_scores(tmp_path / "out" / SCORES)["subject"])
+
+
+def test_a_person_without_the_task_keeps_nobody_else_from_being_decoded(
+    model: Path, people: Study, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in sorted(people.bids.rglob("sub-22_task-blocks_*")):
+        path.rename(path.with_name(path.name.replace("task-blocks", "task-other")))
+    for subject in ("21", "22"):
+        decode(model, people, tmp_path / "out", participants=[subject], tasks=["blocks"], summary=False)
+    assert "nothing to decode: " in caplog.text
+    assert "asked for, but no image has it (found: other)" in caplog.text
+    decode(model, people, tmp_path / "out", tasks=["blocks"])
+    assert set(read_scores(tmp_path / "out" / SCORES)["subject"]) == {"all", "21"}
+    # Asked for by name, in a call of its own, it is an error.
+    assert "no image has it" in refused(model, people, tmp_path / "other", participants=["22"], tasks=["blocks"])
+
+
+def test_thresholds_for_signals_hold_for_new_people_too(
+    made: tuple[Path, Study], model: Path, people: Study, tmp_path: Path
+) -> None:
+    strict = tmp_path / "strict"
+    shutil.copytree(model, strict)
+    about, contract = read_about(strict)
+    parcellate = about.parcellate.model_copy(update={"exclude": SignalExclusionOptions(median_tsnr=1e6)})
+    write_about(strict, about.model_copy(update={"parcellate": parcellate}), contract)
+    said = refused(strict, people, tmp_path / "out")
+    assert "median tSNR" in said
+    assert "is under 1e+06" in said
+
+
+def test_states_that_the_decoder_does_not_know_are_named_whatever_labels_a_task_has(
+    model: Path, people: Study, tmp_path: Path
+) -> None:
+    task = {"delay_s": 2.0, "labels": ["faces", "house", "rest", "tools"]}
+    events = people.run("21").events
+    assert events is not None
+    table = pd.read_csv(events, sep="\t")
+    table.loc[0, "trial_type"] = "tools"
+    table.to_csv(events, sep="\t", index=False)
+    assert "states outside the labels: tools" in refused(model, people, tmp_path / "out", task=task)
 
 
 def test_ways_out_are_those_of_this_command(model: Path, people: Study, tmp_path: Path) -> None:

@@ -227,6 +227,23 @@ def test_changing_adapt_never_reruns_parcellate(done: Path, snakemake: Snakemake
         assert f"rule {rule}" not in plan
 
 
+def test_a_corrected_name_of_a_parcel_repeats_the_tables_with_names_and_prepares_nothing(
+    done: Path, snakemake: Snakemake
+) -> None:
+    table = done / "study/atlas/atlas-demo_probseg.tsv"
+    before, text = table.stat(), table.read_text()
+    table.write_text(text.replace(text.split()[-1], "corrected"))
+    try:
+        dry = snakemake(done, "--cores", "2", "--dry-run")
+    finally:
+        table.write_text(text)
+        os.utime(table, ns=(before.st_atime_ns, before.st_mtime_ns))
+    plan = dry.stdout + dry.stderr
+    assert "rule explain_dataset:" in plan
+    for rule in ("prepare_batch", "pretrain_experiment", "adapt_probes"):
+        assert f"rule {rule}:" not in plan
+
+
 def test_an_experiment_on_a_share_packs_nothing_again_and_trains_no_other(
     done: Path, snakemake: Snakemake, tmp_path: Path
 ) -> None:
@@ -346,7 +363,7 @@ def test_defective_run_stops_before_any_long_job(study: Path, snakemake: Snakema
     ("change", "message"),
     [
         (("csm, penalties:", "csm, penaltys:"), "unknown key"),
-        (("pretrained: csm", "pretrained: cms"), "no upstream experiment 'cms'"),
+        (("pretrained: csm", "pretrained: cms"), "'cms' is no upstream experiment"),
         (("tasks/mdtb.yaml", "tasks/mtdb.yaml"), "no such file"),
     ],
 )

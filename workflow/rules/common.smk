@@ -32,6 +32,7 @@ for name in config.get("datasets") or {}:
     config["datasets"][name] = {**config["datasets"][name], **own}
 
 REVISIONS = settings.REVISIONS
+DECODE_REVISIONS = settings.DECODE_REVISIONS
 # Where all files lie, as for `boldly <stage> --config`.
 LAYOUT = layout.Layout(CONFIG)
 PREPARED, UPSTREAM, DOWNSTREAM = LAYOUT.prepared, LAYOUT.upstream, LAYOUT.downstream
@@ -535,8 +536,8 @@ def explained_models(wildcards):
 
 
 def explain_atlas(wildcards):
-    """The atlas of a dataset that is made from images."""
-    return atlas_files() if wildcards.dataset in PREPARED else []
+    """The atlas of a dataset that is made from images, with the names of its parcels, which tables repeat."""
+    return [*atlas_files(), *LAYOUT.atlas_names()] if wildcards.dataset in PREPARED else []
 
 
 def dataset_truth(wildcards):
@@ -594,16 +595,29 @@ def decode_files(wildcards):
     """Fingerprint of a person's files, so that they are decoded again where one of them comes, goes or changes."""
     options = CONFIG.decode[wildcards.cohort]
     space = options.space or json.loads(Path(options.model, "contract.json").read_text())["space"]
-    return fingerprints.of_subject(options.derivatives, options.events, wildcards.subject, space)
+    return fingerprints.of_subject(
+        wildcards.subject,
+        derivatives=options.derivatives,
+        fmriprep=options.fmriprep,
+        raw=options.events,
+        space=space,
+        layout=decode_layout(wildcards),
+    )
+
+
+def decode_layout(wildcards):
+    """How the derivatives of a cohort are laid out: as those of the decoder's training, if nothing else is said."""
+    about = Path(decoder_config(wildcards))
+    # Without a decoder Snakemake says that its config.json is missing.
+    known = json.loads(about.read_text())["layout"] if about.exists() else "fmriprep"
+    return CONFIG.decode[wildcards.cohort].layout or known
 
 
 def decode_parts(wildcards):
     """Marks of the people of a cohort who are decoded."""
     options = CONFIG.decode[wildcards.cohort]
-    about = Path(decoder_config(wildcards))
-    # Without a decoder Snakemake says that its config.json is missing.
-    layout_ = options.layout or (json.loads(about.read_text())["layout"] if about.exists() else "")
-    of_layout = hcp.subject_folders if layout_ == "hcp" else bids.subject_folders
-    folders = of_layout(Path(options.derivatives))
-    people = options.participants or [folder.name.removeprefix("sub-") for folder in folders]
-    return [f"results/decode/parts/{wildcards.cohort}/sub-{person.removeprefix('sub-')}.done" for person in people]
+    is_hcp = decode_layout(wildcards) == "hcp"
+    folders = (hcp if is_hcp else bids).subject_folders(Path(options.derivatives))
+    people = options.participants or [folder.name for folder in folders]
+    labels = [hcp.subject_label(name) if is_hcp else name.removeprefix("sub-") for name in people]
+    return [f"results/decode/parts/{wildcards.cohort}/sub-{label}.done" for label in labels]

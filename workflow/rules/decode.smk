@@ -32,6 +32,7 @@ rule decode_subject:
     params:
         options=decode_options,
         files=decode_files,
+        revisions=DECODE_REVISIONS,
         cache="results/decode/cache",
         folder="results/decode/{cohort}",
     shell:
@@ -63,6 +64,7 @@ rule decode_cohort:
         runtime=growing(120),
     params:
         options=decode_options,
+        revisions=DECODE_REVISIONS,
         cache="results/decode/cache",
         folder="results/decode/{cohort}",
     shell:

@@ -44,6 +44,7 @@ rule export_bids:
     input:
         batch=subject_batch(lambda wildcards: wildcards.subject),
         atlas=atlas_files(),
+        names=LAYOUT.atlas_names(),
     output:
         "results/export/{dataset}_sub-{subject}_bids.json",
     log:

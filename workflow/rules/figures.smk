@@ -107,7 +107,7 @@ use rule figure_quality as figure_carpet with:
         "results/usage/figures/carpet.tsv"
     params:
         options=options("figures"),
-        folders=quality_folders(PREPARED) + LAYOUT.atlas_names(),
+        folders=quality_folders(PREPARED) + LAYOUT.networks_table(),
         figure=subpath(output.png, basename=True, strip_suffix=".png"),
         revision=REVISIONS["figures"],
 
@@ -133,7 +133,7 @@ rule figure_carpet_of_run:
         runtime=growing(10),
     params:
         options=options("figures"),
-        folders=lambda wildcards: quality_folders([wildcards.dataset]) + LAYOUT.atlas_names(),
+        folders=lambda wildcards: quality_folders([wildcards.dataset]) + LAYOUT.networks_table(),
         revision=REVISIONS["figures"],
     shell:
         "boldly figures"

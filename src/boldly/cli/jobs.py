@@ -367,7 +367,11 @@ def _figures(study: Layout, args: argparse.Namespace) -> Iterator[Job]:
         output = layout.FIGURE.format(figure=figure)
         if args.key is not None:
             dataset = study.dataset_of(args.key)
-            tables = [layout.RUNS.format(dataset=dataset), *study.quality_folders([dataset]), *study.atlas_names()]
+            tables = [
+                layout.RUNS.format(dataset=dataset),
+                *study.quality_folders([dataset]),
+                *study.networks_table(),
+            ]
             output = layout.CARPET.format(dataset=dataset, key=args.key)
         values = {
             "figure": figure,

@@ -19,7 +19,7 @@ def add(commands: Commands) -> None:
     sub.add_argument(
         "results", type=Path, nargs="?", default=Path("results"), help="folder of results; default: results"
     )
-    path(sub, "output", "the page; default: report.html", default=Path("report.html"))
+    path(sub, "output", "the page; default: report.html in the folder of results", default=None)
     text = "config file of the study, or - for JSON on standard input; default: what an earlier report recorded"
     sub.add_argument("--config", metavar="PATH", help=text)
 
@@ -27,8 +27,9 @@ def add(commands: Commands) -> None:
 def _report(args: argparse.Namespace) -> None:
     from boldly.stages import report
 
-    report.run(results=args.results, output=args.output, config=_config(args.config))
-    print(args.output)
+    output = args.output or args.results / "report.html"
+    report.run(results=args.results, output=output, config=_config(args.config))
+    print(output)
 
 
 def _config(source: str | None) -> Config | None:

@@ -45,7 +45,17 @@ from boldly.config.pretraining import (
     repeat_name,
 )
 from boldly.config.reading import apply_preset, load_config, read_config, read_yaml, resolve
-from boldly.config.sections import REVISIONS, STAGES, ExperimentName, Fraction, Name, S, Section, parse
+from boldly.config.sections import (
+    DECODE_REVISIONS,
+    REVISIONS,
+    STAGES,
+    ExperimentName,
+    Fraction,
+    Name,
+    S,
+    Section,
+    parse,
+)
 from boldly.config.signals import (
     ContractField,
     ExclusionOptions,
@@ -59,6 +69,7 @@ from boldly.config.study import Config, DeviceOptions, EvaluateOptions, FiguresO
 __all__ = [
     "ATLASES",
     "COMPONENTS",
+    "DECODE_REVISIONS",
     "FEW_UNITS",
     "HCP_SPACE",
     "PROBE_BASELINES",

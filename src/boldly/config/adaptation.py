@@ -91,9 +91,10 @@ class AdaptOptions(OptimiserOptions):
     baseline: Baseline | None = Field(
         None,
         description="Decoder without a network. mean_: logistic regression or shrinkage LDA on the mean signal; "
-        "components_: the same on time slices of principal components of the upstream runs; covariance_lda: their "
-        "covariances, lagged or not; connectivity: correlations of all parcels; tangent: those of components "
-        "as matrix logarithms; components: read-outs chosen as for networks. By gradient steps: linear (over time "
+        "components_: the same on time slices of principal components of the upstream runs (without pretraining, "
+        "of the training trials); covariance_lda: LDA on covariances of these components, lagged or not; "
+        "connectivity: correlations of all parcels; tangent: covariances of the components as matrix logarithms; "
+        "components: read-outs of the components, chosen as for networks. By gradient steps: linear (over time "
         "and parcels, as in the published system), mean_mlp (on the mean signal).",
     )
     members: list[ExperimentName] | None = Field(
@@ -103,8 +104,9 @@ class AdaptOptions(OptimiserOptions):
     )
     method: Literal["probe", "finetune", "network"] = Field(
         "probe",
-        description="How a pretrained network becomes a decoder: frozen with a classifier, trained from there on "
-        "as long as trials that are left out gain by it, or trained from the start.",
+        description="How a pretrained network becomes a decoder. probe: its weights stay, and a classifier is "
+        "fitted to its states; finetune: the probe is trained on, as long as trials that are left out gain by "
+        "it; network: all weights are trained from the first step on.",
     )
     read_outs: list[str] = Field(
         _READ_OUTS,
@@ -124,11 +126,12 @@ class AdaptOptions(OptimiserOptions):
     )
     combine: Literal["weighted", "mean", "best"] = Field(
         "weighted",
-        description="Of several members: the mean of their probabilities, weighted by how well each validates or "
-        "not, or the one that validates best.",
+        description="What is made of several members: the mean of their probabilities, weighted by how well each "
+        "validates; their plain mean; or the member that validates best.",
     )
     variant: Variant = Field(
-        "boldly", description="Of the linear baseline: of boldly, or (lfb) that of the published system as it was."
+        "boldly",
+        description="Which linear baseline: that of boldly, or (lfb) that of the published system as it was.",
     )
     width: int = Field(256, ge=1, description="Hidden width of mean_mlp.")
     window_frames: int = Field(50, ge=2, description="Longer trials are cut to this many frames.")
@@ -136,7 +139,9 @@ class AdaptOptions(OptimiserOptions):
         1.0, gt=0, le=1, description="Training trials are cropped at random to no less than this share; 1: never."
     )
     freeze: list[Literal["embedder", "decoder", "unembedder"]] = Field(
-        [], description="Parts not trained (methods finetune, network); pooler and head always are."
+        [],
+        description="Parts of the network that are not trained (methods finetune, network); what is put on top "
+        "of it for decoding (pooler and head) always is.",
     )
     layer_decay: float = Field(
         0.75,
@@ -222,7 +227,9 @@ class AdaptSection(Section):
         "`<name>_scratch`: the same network with random weights, and trained from scratch.",
     )
     shared: dict[str, Any] = Field(
-        {}, description="Options of all experiments that do not give them: steps, batch_size, learning_rate, ..."
+        {},
+        description="Options of all experiments that do not give others themselves: steps, batch_size, "
+        "learning_rate, ...",
     )
 
     @model_validator(mode="before")

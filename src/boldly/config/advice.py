@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from boldly.config.datasets import TaskOptions
@@ -99,6 +102,8 @@ def _on_signals(config: Config, name: str) -> Iterator[str]:
 def _differently_prepared(config: Config) -> list[str]:
     """Name the datasets that one model meets though they are prepared in different ways."""
     made = {name: _prepared(config, name) for name, its in config.datasets.items() if its.derivatives is not None}
+    models = {one for adapted in config.adapt.experiments.values() for one in adapted.upstream}
+    made |= {folder: contract for folder in sorted(models) if (contract := _contract(folder))}
     # By dataset, those it differs from and the fields: the experiments that meet both.
     found: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for experiment, dataset, others, allowed in _meetings(config, made):
@@ -122,9 +127,10 @@ def _meetings(config: Config, made: Collection[str]) -> Iterator[tuple[str, str,
     for name, options in config.pretrain.experiments.items():
         for dataset in of_upstream[name][1:]:
             yield f"pretrain.experiments.{name}", dataset, of_upstream[name][:1], options.allow_mismatch
-    downstream = [name for name in made if config.datasets[name].role == "downstream"]
+    downstream = [name for name, its in config.datasets.items() if its.role == "downstream" and name in made]
     for name, adapted in config.adapt.experiments.items():
-        seen = [dataset for one in adapted.upstream for dataset in of_upstream.get(one, [])]
+        of_folders = {one: [one] for one in adapted.upstream if one in made and one not in of_upstream}
+        seen = [dataset for one in adapted.upstream for dataset in (of_upstream | of_folders).get(one, [])]
         for dataset in downstream:
             if seen and dataset in (adapted.datasets or made):
                 yield f"adapt.experiments.{name}", dataset, seen, adapted.allow_mismatch
@@ -139,13 +145,32 @@ def _prepared(config: Config, dataset: str) -> dict[str, Any]:
         "space": options.space,
         "confounds": preprocess.regression(),
         "images": options.image_suffix,
+        "t_r_s": config.shard.t_r_s,
         **{name: getattr(parcellate, name) for name in fields},
     }
+
+
+def _contract(folder: str) -> dict[str, Any]:
+    """Return how the signals were made that a network in a folder was trained on; empty where nothing says so."""
+    try:
+        content = json.loads(Path(os.path.expandvars(folder), "contract.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    # Which images these were is said in another way there.
+    return (
+        {name: value for name, value in content.items() if name != "images"} if isinstance(content, dict) else {}
+    )
 
 
 def _differing(
     made: Mapping[str, Mapping[str, Any]], dataset: str, others: Sequence[str], allowed: Collection[str]
 ) -> str:
     """Name the fields in which a dataset is like none of others, in one text."""
-    fields = (field for field in made[dataset] if all(made[dataset][field] != made[one][field] for one in others))
+    own = made[dataset]
+    fields = (field for field in own if not any(_fits(own[field], made[one], field) for one in others))
     return ", ".join(field for field in fields if field not in allowed)
+
+
+def _fits(value: Any, other: Mapping[str, Any], field: str) -> bool:
+    """Tell whether a value is that of others, or one of those that were put together there."""
+    return field not in other or value in (other[field], *other.get("varied", {}).get(field, ()))

@@ -70,7 +70,8 @@ class AtlasOptions(Section):
     space: str | None = Field(
         None,
         description="Template that the atlas is in; default: the `tpl` or `space` entity of the image's name. A "
-        "warning says where the images of a dataset are in another one.",
+        "warning says where the images of a dataset are in another one. With an atlas in a template, images in "
+        "the space of each person's own brain are refused.",
     )
     cache: str = Field("data/atlas", description="Folder of fetched atlases.")
     sha256: str | None = Field(

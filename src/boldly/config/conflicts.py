@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,8 +96,7 @@ def _unknown_models(config: Config) -> list[str]:
         field = f"adapt.experiments.{name}.{options.kind}"
         for model in options.upstream:
             if model not in upstream and not _is_folder(model):
-                there = ", ".join(upstream) or "none"
-                wrong.append(f"{field}: no upstream experiment '{model}' (there are: {there})")
+                wrong.append(f"{field}: {_no_model(model, upstream)}")
             is_linear = model in upstream and upstream[model].framework == "components"
             if is_linear and (options.untrained is not None or not options.is_probe):
                 wrong.append(
@@ -158,9 +158,7 @@ def _unknown_starts(config: Config) -> list[str]:
         if start in seen:
             wrong.append(f"{field}: {' starts from '.join([*seen, start])}")
         elif len(seen) == 1 and start is not None and not _is_folder(start):
-            wrong.append(
-                f"{field}: '{start}' is neither an upstream experiment ({', '.join(experiments)}) nor a folder"
-            )
+            wrong.append(f"{field}: {_no_model(start, experiments)}")
     return wrong
 
 
@@ -180,6 +178,13 @@ def _unknown_datasets(config: Config) -> list[str]:
                 field = f"{section}.experiments.{name}.datasets"
                 wrong.append(f"{field}: no {role} dataset {', '.join(sorted(unknown))}")
     return wrong
+
+
+def _no_model(name: str, experiments: Collection[str]) -> str:
+    """Say that a name is neither an upstream experiment nor the folder of a model."""
+    path = os.path.expandvars(name)
+    folder = f"no folder '{path}'" if "/" in path else f"'{name}' is no upstream experiment and no folder"
+    return f"{folder} (upstream experiments: {', '.join(experiments) or 'none'})"
 
 
 def _is_folder(path: str) -> bool:

@@ -76,16 +76,21 @@ class TaskOptions(Section):
         False, description="Join consecutive rows of one state into one trial (after renaming)."
     )
     drop: list[str] = Field([], description="Regular expressions; states that match one are left out.")
-    rename: dict[str, str] = Field({}, description="Regular expression to replacement, applied in order.")
+    rename: dict[str, str] = Field(
+        {}, description="Regular expressions and what replaces them in names of states, applied in this order."
+    )
     prefix_task: bool = Field(False, description="Put the BIDS task before the name: `MOTOR lf`.")
     labels: list[str] | None = Field(
         None,
-        description="The states in label order, in this upper and lower case; default: those found, by alphabet.",
+        description="Names of the states in the order of their numbers; names in the events that differ from "
+        "these in upper and lower case alone are taken for them. Default: the states that are found, in "
+        "alphabetical order.",
     )
     minimum_s: float = Field(
         0.0,
         ge=0,
-        description="Trials that are shorter by their events are left out, s; for frames: `minimum_frames`.",
+        description="Trials whose events last less than this are left out, s; `minimum_frames` counts frames "
+        "instead.",
     )
     rest: RestOptions | None = Field(None, description="Random blocks of rest runs as trials; default: none.")
 
@@ -134,7 +139,9 @@ class DownstreamSplitOptions(Section):
     """Which units train, validate and test a decoder."""
 
     by: Literal["subject", "run"] = Field(
-        "subject", description="Unit of the split; `run` only where there is one subject (named in reports)."
+        "subject",
+        description="Unit of the split; `run` is for a dataset of one subject: with several, the same people "
+        "would train and be tested (reports say so).",
     )
     train: list[int] | None = Field(
         None,
@@ -149,9 +156,12 @@ class DownstreamSplitOptions(Section):
     test: int | Literal["leave_one_out"] | None = Field(
         None,
         description="Number of test units, the same in all draws; or each unit in turn (`leave_one_out`). "
-        "Default: 9 where that leaves enough for training (20 units), else `leave_one_out`.",
+        "Default: 9 where that leaves enough for the largest of `train` (without `train`: from 20 units on), else "
+        "`leave_one_out`.",
     )
-    draws: int = Field(5, ge=1, description="Random draws of training units per number.")
+    draws: int = Field(
+        5, ge=1, description="Number of random draws of training units, for each number in `train`."
+    )
     group: str | None = Field(None, description=_GROUP)
     stratify: str | None = Field(None, description=_STRATIFY)
 
@@ -159,7 +169,7 @@ class DownstreamSplitOptions(Section):
 class UpstreamSplitOptions(Section):
     """Which subjects validate a pretraining."""
 
-    validation_fraction: Fraction = Field(0.05, description="Share of subjects held out, at least one.")
+    validation_fraction: Fraction = Field(0.05, description="Share of subjects that validate, at least one.")
     group: str | None = Field(None, description=_GROUP)
     stratify: str | None = Field(None, description=_STRATIFY)
     shared_people: Literal["error", "exclude", "allow"] = Field(
@@ -180,12 +190,15 @@ class DatasetOptions(Section):
         "fmriprep", description="How `derivatives` is laid out; `hcp`: `<subject>/MNINonLinear/Results/<run>/`."
     )
     bids: str | None = Field(
-        None, description="Raw BIDS folder with the events (downstream); hcp: default, the runs' `EVs`."
+        None,
+        description="Raw BIDS folder with the events (downstream). Layout hcp needs none: by default the folders "
+        "`EVs` beside the runs are read.",
     )
     space: str = Field(
         "MNI152NLin2009cAsym",
-        description=f"The `space` entity to use; layout hcp: {HCP_SPACE}. `{SURFACES}`: images on surfaces "
-        "(CIFTI, `*.dtseries.nii`), with a parcellation as atlas; layout hcp with `image_suffix: _Atlas_MSMAll`.",
+        description=f"Space of the images that are used (entity `space`); layout hcp: {HCP_SPACE}. `{SURFACES}`: "
+        "images on surfaces (CIFTI, `*.dtseries.nii`), with a parcellation as atlas; with layout hcp give "
+        "`image_suffix: _Atlas_MSMAll` then.",
     )
     image_suffix: str = Field(
         "",
@@ -199,13 +212,15 @@ class DatasetOptions(Section):
         description="fMRIPrep folder with brain masks and confounds tables, where `derivatives` holds denoised "
         "images alone (`image_suffix`).",
     )
-    resolution: str | None = Field(None, description="The `res` entity to use (of surfaces `den`); default: any.")
+    resolution: str | None = Field(
+        None, description="Resolution of the images that are used (entity `res`, of surfaces `den`); default: any."
+    )
     tasks: list[str] | None = Field(None, description="Use only these BIDS tasks.")
     subjects: list[str] | None = Field(None, description="Use only these subjects.")
     filters: dict[str, list[str | int | None]] = Field(
         {},
         description="Use only runs whose BIDS entities have these values: `{session: [pre], acquisition: [mb, "
-        "null]}`; null: without the entity; a number also finds its padded spelling.",
+        "null]}`; null stands for runs without the entity, and a number is also found with zeros before it.",
     )
     exclude_runs: dict[str, str] = Field(
         {},
@@ -218,7 +233,8 @@ class DatasetOptions(Section):
         "every parcel inside the image counts as covered, whether the scanner saw it or not.",
     )
     task: str | TaskOptions | None = Field(
-        None, description="How events become trials: a YAML file or the options themselves (downstream)."
+        None,
+        description="How events become trials: the path of a YAML file, or the options themselves (downstream).",
     )
     preprocess: PreprocessOptions | None = Field(
         None,

@@ -18,8 +18,8 @@ class ExplainOptions(Section):
 
     experiments: list[ExperimentName] | None = Field(
         None,
-        description="Downstream experiments to explain; []: none. Default: the first pretrained one, else the "
-        "first baseline.",
+        description="Downstream experiments to explain; []: none. Default: the first that probes a pretrained "
+        "network, else the first baseline that is a probe.",
     )
     datasets: list[Name] | None = Field(None, description="Downstream datasets; default: all.")
     methods: list[ExplainMethod] = Field(
@@ -32,9 +32,11 @@ class ExplainOptions(Section):
     n: int | None = Field(
         None, ge=1, description="Number of labelled units of the decoders; default: the largest."
     )
-    fits: int = Field(3, ge=1, description="Most decoders (draws and seeds) of an experiment, evenly chosen.")
+    fits: int = Field(
+        3, ge=1, description="Largest number of decoders (draws and seeds) of an experiment, evenly chosen."
+    )
     trials_per_state: int = Field(
-        16, ge=1, description="Most test trials of each state and decoder, spread over the units."
+        16, ge=1, description="Largest number of test trials of each state and decoder, spread over the units."
     )
     steps: int = Field(16, ge=2, description="Points on the path of integrated gradients.")
     reference: Literal["auto", "zero", "trials"] = Field(
@@ -43,12 +45,14 @@ class ExplainOptions(Section):
         "`references` other trials of other states. auto: at zero, but at trials for decoders whose read-outs "
         "(tangent and correlation) have no value at zero.",
     )
-    references: int = Field(4, ge=1, description="Trials that paths start from, for reference trials.")
+    references: int = Field(
+        4, ge=1, description="Number of trials that each path starts from (`reference: trials`)."
+    )
     occlusions: int = Field(
         20000,
         ge=1,
-        description="Windows that occlusion may ask a decoder for, trials times parcels; with many parcels fewer "
-        "trials of each state are occluded, at least one.",
+        description="Largest number of trials times parcels for which occlusion asks a decoder; with many "
+        "parcels fewer trials of each state are occluded, at least one.",
     )
     removed: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
         [0.05, 0.1, 0.2, 0.35, 0.5, 0.75],

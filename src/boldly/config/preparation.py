@@ -19,8 +19,8 @@ class IndexOptions(Section):
 
     on_error: Literal["stop", "exclude"] = Field(
         "stop",
-        description="What a defective run does, in index, preprocess, parcellate and shard: stop everything "
-        "with a table, or get a row with the reason and be left out.",
+        description="What is done about defective runs in index, preprocess, parcellate and shard: stop with a "
+        "list of all problems, or leave these runs out, with the reason in a table.",
     )
     minimum_volumes: int = Field(10, ge=2, description="Runs with fewer frames are excluded.")
 
@@ -58,10 +58,13 @@ class BatchOptions(Section):
     minutes: float = Field(
         1.0,
         gt=0,
-        description="How long such a job should last, minutes, by what was measured in this folder, or 4 s for "
-        "each run; on a cluster longer than jobs wait for their turn (the profile slurm has 20).",
+        description="How long such a job should last, minutes. How long a run takes is measured in this folder; "
+        "before that, 4 s are assumed. On a cluster jobs should last longer than they wait for their turn (the "
+        "profile slurm has 20).",
     )
-    subjects: int | None = Field(None, ge=1, description="Subjects of each job, instead; null: as `minutes` says.")
+    subjects: int | None = Field(
+        None, ge=1, description="Number of subjects of each job; null: as many as `minutes` allows."
+    )
 
 
 class PrepareOptions(Section):

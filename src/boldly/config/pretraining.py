@@ -28,23 +28,29 @@ _LFB_LONGEST = 254
 class OptimiserOptions(Section):
     """What pretraining and adaptation share: AdamW with linear warm-up and decay."""
 
-    steps: int = Field(10_000, ge=1, description="Optimiser steps.")
-    batch_size: int = Field(64, ge=1, description="Windows per step, over all processes: the global batch.")
+    steps: int = Field(10_000, ge=1, description="Number of steps of the optimiser.")
+    batch_size: int = Field(
+        64, ge=1, description="Windows (or trials) of one step, over all processes: the global batch."
+    )
     device_batch_size: int | None = Field(
         None,
         ge=1,
-        description="Windows that a process (a GPU) computes at once; where its share of the batch is larger, it "
-        "adds up gradients. null: its whole share.",
+        description="Windows (or trials) that a process (a GPU) computes at once; where its share of the batch is "
+        "larger, it adds up gradients of several turns. null: its whole share at once.",
     )
-    learning_rate: float = Field(1e-4, gt=0, description="Largest learning rate.")
-    warmup_fraction: Fraction = Field(0.01, description="Share of the steps with rising learning rate.")
+    learning_rate: float = Field(
+        1e-4, gt=0, description="Largest learning rate; it rises to this value and then falls to zero."
+    )
+    warmup_fraction: Fraction = Field(0.01, description="Share of the steps in which the learning rate rises.")
     weight_decay: float = Field(0.1, ge=0, description="AdamW weight decay.")
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW beta 1.")
     beta2: float = Field(0.999, ge=0, lt=1, description="AdamW beta 2.")
     gradient_clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
-    dropout: Fraction = Field(0.1, description="Dropout of the network.")
+    dropout: Fraction = Field(
+        0.1, description="Share of the values in the network that training sets to zero at random (dropout)."
+    )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Arithmetic; auto: bfloat16 on a GPU that has it, else float32."
+        "auto", description="Number type of the computations; auto: bfloat16 on a GPU that has it, else float32."
     )
     evaluate_every: int | None = Field(
         None, ge=1, description="Steps between validations; default: a tenth of all steps, 1,000 at most."
@@ -62,7 +68,8 @@ class PretrainOptions(OptimiserOptions):
     """An upstream experiment."""
 
     framework: Framework | Literal["components"] = Field(
-        description="Objective and network; components: principal components of the runs, `width` of them."
+        description="What is predicted, and by which network. components: no network, but principal components of "
+        "the runs, `width` of them."
     )
     variant: Variant = Field(
         "boldly", description="Networks and objectives: of boldly, or (lfb) the published ones as they were."
@@ -70,7 +77,9 @@ class PretrainOptions(OptimiserOptions):
     layers: int = Field(4, ge=1, description="Layers (autoencoding: of encoder and of decoder).")
     width: int = Field(768, ge=8, description="Width of the hidden states.")
     heads: int = Field(12, ge=1, description="Attention heads (not for autoencoding).")
-    embedding_layers: int = Field(1, ge=1, description="Layers of embedder and unembedder (lfb; else 1).")
+    embedding_layers: int = Field(
+        1, ge=1, description="Layers that turn a frame into a vector, and back (variant lfb; else 1)."
+    )
     window_frames: tuple[int, int] = Field(
         (10, 50), description="Shortest and longest window, frames (lfb: the longest stays below, 49 of 50)."
     )
@@ -88,7 +97,8 @@ class PretrainOptions(OptimiserOptions):
         None,
         gt=0,
         lt=1,
-        description="Share masked (the BERT frameworks: null is 0.2; masked_autoencoding: null is 0.5).",
+        description="Share of what is masked (hidden); null: 0.2 (the BERT frameworks) or 0.5 "
+        "(masked_autoencoding).",
     )
     mask_span: int = Field(
         4, ge=1, description="Length of the masked spans, frames (sequence_bert, masked_autoencoding)."
@@ -103,20 +113,24 @@ class PretrainOptions(OptimiserOptions):
         description="Times ahead, s, of the coming frames whose leading components, all together, are predicted "
         "beside the next frame (csm).",
     )
-    validation_windows: int = Field(512, ge=1, description="Windows per validation.")
+    validation_windows: int = Field(512, ge=1, description="Number of windows of each validation.")
     keep_untrained: bool = Field(
         False,
-        description="Keep the best weights of the training even if no validation was better than before its first "
-        "step; false: that is an error.",
+        description="Keep the best weights of the training even if no validation was better than the one before "
+        "its first step; false: stop with an error then.",
     )
     stream_shards: int | None = Field(
         None,
         ge=1,
         description="Read this many shards at a time, the next ones in the background; null: all are packed into "
-        "one file, which processes map.",
+        "one file, which all processes share.",
     )
-    stream_steps: int = Field(100, ge=1, description="Steps on these shards before the next (stream_shards).")
-    deepspeed: str | None = Field(None, description="DeepSpeed JSON (config/deepspeed); null: none.")
+    stream_steps: int = Field(
+        100, ge=1, description="Steps on these shards before the next ones are taken (stream_shards)."
+    )
+    deepspeed: str | None = Field(
+        None, description="File with settings of DeepSpeed (config/deepspeed); null: without DeepSpeed."
+    )
     compile: bool = Field(
         False,
         description="Compile the network (torch.compile): a minute or two, then faster steps; needs g++.",
@@ -126,7 +140,8 @@ class PretrainOptions(OptimiserOptions):
         1.0,
         gt=0,
         le=1,
-        description="Share of each dataset's training subjects; smaller shares lie in larger ones.",
+        description="Share of each dataset's training subjects; those of a smaller share are also in every "
+        "larger one.",
     )
     allow_mismatch: list[ContractField] = Field(
         [],
@@ -140,7 +155,7 @@ class PretrainOptions(OptimiserOptions):
     repeats: list[int] = Field(
         [],
         description="Further seeds: the training is repeated as `<name>_seed-<seed>`, and decoders are adapted "
-        "from each, so that intervals cover the chance in pretraining too.",
+        "from each, so that intervals also cover what is random in pretraining.",
     )
     track: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(
         ["tensorboard"], description="Where the histories are shown beside the CSV files."

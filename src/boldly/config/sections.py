@@ -38,6 +38,9 @@ REVISIONS: dict[str, int] = {
     **{"adapt": 5, "evaluate": 5, "figures": 9},
 }
 
+# Of what happens to the runs of people that a finished decoder is applied to.
+DECODE_REVISIONS = {name: REVISIONS[name] for name in ("index", "preprocess", "parcellate", "shard", "evaluate")}
+
 _NAME, _EXPERIMENT = r"^[A-Za-z0-9]+$", r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 Name = Annotated[str, StringConstraints(pattern=_NAME)]

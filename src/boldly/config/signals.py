@@ -30,10 +30,21 @@ ContractField = Literal[
 class ExclusionOptions(Section):
     """Runs over a threshold are excluded, the reason stands in the tables."""
 
-    mean_fd_mm: float | None = Field(None, gt=0, description="Mean framewise displacement, mm.")
-    maximum_fd_mm: float | None = Field(None, gt=0, description="Largest framewise displacement, mm.")
-    scrubbed_fraction: Fraction | None = Field(None, description="Share of scrubbed frames.")
-    degrees_of_freedom: int = Field(10, ge=1, description="Fewest frames left after regressors and scrubbing.")
+    mean_fd_mm: float | None = Field(
+        None, gt=0, description="Runs with a larger mean framewise displacement are left out, mm."
+    )
+    maximum_fd_mm: float | None = Field(
+        None, gt=0, description="Runs with a larger framewise displacement at any frame are left out, mm."
+    )
+    scrubbed_fraction: Fraction | None = Field(
+        None, description="Runs are left out if a larger share of their frames is scrubbed or not yet steady."
+    )
+    degrees_of_freedom: int = Field(
+        10,
+        ge=1,
+        description="Runs with fewer degrees of freedom are left out: frames that are kept, less regressors and "
+        "a constant.",
+    )
 
 
 class PreprocessOptions(Section):
@@ -45,17 +56,30 @@ class PreprocessOptions(Section):
         "options beside it count more.",
     )
     strategy: list[Literal["motion", "wm_csf", "global_signal", "compcor", "high_pass", "ica_aroma"]] = Field(
-        ["motion", "wm_csf", "global_signal"], description="Parts of the regression; empty: none."
+        ["motion", "wm_csf", "global_signal"],
+        description="Parts of the regression, as nilearn names them; empty: nothing is regressed out.",
     )
-    motion: Literal["basic", "power2", "derivatives", "full"] = Field("basic", description="6, 12, 12 or 24.")
-    wm_csf: Literal["basic", "power2", "derivatives", "full"] = Field("basic", description="2, 4, 4 or 8.")
-    global_signal: Literal["basic", "power2", "derivatives", "full"] = Field("basic", description="1, 2, 2 or 4.")
+    motion: Literal["basic", "power2", "derivatives", "full"] = Field(
+        "basic",
+        description="Regressors of head motion: 6 (basic), 12 (power2: with squares), 12 (derivatives) or 24 "
+        "(full).",
+    )
+    wm_csf: Literal["basic", "power2", "derivatives", "full"] = Field(
+        "basic", description="Regressors of white matter and cerebrospinal fluid: 2, 4, 4 or 8."
+    )
+    global_signal: Literal["basic", "power2", "derivatives", "full"] = Field(
+        "basic", description="Regressors of the global signal: 1, 2, 2 or 4."
+    )
     compcor: Literal["anat_combined", "anat_separated", "temporal", "temporal_anat_combined"] = Field(
-        "anat_combined", description="Kind of components."
+        "anat_combined",
+        description="Which CompCor components: anatomical ones, of white matter and cerebrospinal fluid together "
+        "or of each; temporal ones; or both kinds.",
     )
-    n_compcor: int | Literal["all"] = Field(6, description="Components per mask.")
+    n_compcor: int | Literal["all"] = Field(6, description="Number of CompCor components of each mask.")
     ica_aroma: Literal["basic", "full"] = Field(
-        "basic", description="basic: regress the noise components out; full: take fMRIPrep's AROMA images."
+        "basic",
+        description="What is done about noise components of ICA-AROMA: they are regressed out (basic), or the "
+        "images that fMRIPrep cleaned of them are taken (full).",
     )
     columns: list[str] = Field(
         [],
@@ -65,8 +89,12 @@ class PreprocessOptions(Section):
     dummy_volumes: int = Field(
         0, ge=0, description="First frames that do not count, beside those that fMRIPrep marks as not yet steady."
     )
-    fd_threshold_mm: float | None = Field(None, gt=0, description="Scrub frames that move more, mm.")
-    std_dvars_threshold: float | None = Field(None, gt=0, description="Scrub frames with larger std DVARS.")
+    fd_threshold_mm: float | None = Field(
+        None, gt=0, description="Frames with a larger framewise displacement are left out (scrubbed), mm."
+    )
+    std_dvars_threshold: float | None = Field(
+        None, gt=0, description="Frames with a larger standardised DVARS are left out (scrubbed)."
+    )
     exclude: ExclusionOptions = Field(ExclusionOptions(), description="Thresholds for whole runs.")
 
     @property
@@ -91,15 +119,22 @@ class SignalExclusionOptions(Section):
     """Runs whose signals are below a threshold are excluded, the reason stands in the tables."""
 
     median_tsnr: float | None = Field(
-        None, gt=0, description="Least median temporal signal-to-noise ratio of the parcels that are not marked."
+        None,
+        gt=0,
+        description="Runs with a smaller temporal signal-to-noise ratio (median over parcels that are not "
+        "marked) are left out.",
     )
-    median_coverage: Fraction | None = Field(None, description="Least median coverage of all parcels.")
+    median_coverage: Fraction | None = Field(
+        None, description="Runs with a smaller coverage (median over all parcels) are left out."
+    )
 
 
 class ParcellateOptions(Section):
     """Order of operations as in nilearn's maskers: smooth, extract, detrend, filter with regression, scale."""
 
-    smoothing_fwhm_mm: float | None = Field(3.0, gt=0, description="Gaussian kernel, mm FWHM; null: none.")
+    smoothing_fwhm_mm: float | None = Field(
+        3.0, gt=0, description="Width of the Gaussian kernel (FWHM), mm; null: none."
+    )
     mask: bool = Field(
         True,
         description="Only voxels inside the run's brain mask count (after smoothing), as with nilearn's "
@@ -108,8 +143,16 @@ class ParcellateOptions(Section):
     detrend: bool = Field(True, description="Remove a linear trend.")
     high_pass_hz: float | None = Field(0.008, gt=0, description="Butterworth high-pass, Hz; null: none.")
     low_pass_hz: float | None = Field(None, gt=0, description="Butterworth low-pass, Hz; null: none.")
-    standardize: Literal["zscore", "psc", "none"] = Field("zscore", description="Scaling over time.")
-    min_coverage: Fraction = Field(0.5, description="Parcels with less of their weight in the mask are marked.")
+    standardize: Literal["zscore", "psc", "none"] = Field(
+        "zscore",
+        description="How each parcel is scaled over time: to mean 0 and standard deviation 1, to per cent signal "
+        "change, or not at all.",
+    )
+    min_coverage: Fraction = Field(
+        0.5,
+        description="Parcels of which a smaller share lies in the brain mask are marked: their signals are "
+        "zeros, and nothing is learned from them.",
+    )
     exclude: SignalExclusionOptions = Field(SignalExclusionOptions(), description="Thresholds for whole runs.")
 
 

@@ -38,7 +38,9 @@ class EvaluateOptions(Section):
     )
     seed: int = Field(1234, description="Seed of the permutations.")
     allow_pretrained_test_runs: bool = Field(
-        False, description="Score also where the upstream model was pretrained on runs whose trials are tested."
+        False,
+        description="Score also decoders whose network was pretrained on runs of which trials are tested; their "
+        "scores are flagged.",
     )
 
 

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from boldly import bids
-from boldly.config import REVISIONS, DecodeOptions
+from boldly.config import DECODE_REVISIONS, DecodeOptions
 from boldly.decoding.decoder import Decoder
 from boldly.decoding.derivative import checksum, description, ending, sidecar_of, summarise
 from boldly.decoding.finding import DATASET, find_runs, translated
@@ -63,8 +63,8 @@ def run(
     workers : int, optional
         Runs that are decoded at the same time; default: one for each core.
     summary : bool, default=True
-        Whether scores of all that lies in `output`, the table of problems and the description of the dataset are
-        written: left to a last call where several write to the same folder.
+        Whether scores of the cohort, the table of problems and the description of the dataset are written: left to
+        a last call where several write to the same folder, each for some of the people.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def run(
     )
     decoder.window(options.window_s, options.step_s)
     recipe = decoder.recipe(task=options.task, preprocess=options.preprocess)
-    records, problems = find_runs(decoder, options, recipe)
+    records, problems = find_runs(decoder, options, recipe, is_part=not summary)
     jobs = [_job(decoder, recipe, options, record, output) for record in records]
     todo = [job for job in jobs if not job.is_done()]
     if len(todo) < len(jobs):
@@ -91,7 +91,7 @@ def run(
     if summary:
         write_json(output / "dataset_description.json", description(decoder, options))
         write_problems(output / PROBLEMS, problems)
-        summarise(decoder, output)
+        summarise(decoder, output, [job.table for job in jobs])
     if problems and options.on_error == "stop":
         raise InputError(problems)
 
@@ -142,7 +142,7 @@ def _job(decoder: Decoder, recipe: Recipe, options: DecodeOptions, record: Run, 
         "allow": sorted(decoder.allow_mismatch),
         "run": dataclasses.asdict(record),
         "files": [_stamp(path) for path in files],
-        "revisions": {name: REVISIONS[name] for name in ("index", "preprocess", "parcellate", "shard")},
+        "revisions": DECODE_REVISIONS,
     }
     signature = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return Job(record, folder / "func" / f"{stem}.tsv", subject / "figures" / f"{stem}.png", signature)
@@ -152,9 +152,11 @@ def _remove(decoder: Decoder, output: Path, key: str) -> None:
     """Remove what an earlier call left of a run that is defective now: it would pass for the new result."""
     dataset, _, prefix = key.partition("_")
     if dataset == f"ds-{DATASET}" and prefix:
-        subject = prefix.partition("_")[0]
-        for path in output.glob(f"{subject}/**/{prefix}_space-*_{ending(decoder)}.*"):
-            path.unlink(missing_ok=True)
+        # Names of files spell run numbers as the images do (run-01), keys do not.
+        run = bids.identity_of(prefix)
+        for path in output.glob(f"{prefix.partition('_')[0]}/**/*_space-*_{ending(decoder)}.*"):
+            if bids.identity_of(path.name) == run:
+                path.unlink(missing_ok=True)
 
 
 def _stamp(path: str) -> list[Any]:

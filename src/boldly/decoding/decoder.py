@@ -206,7 +206,8 @@ class Decoder:
             preprocess=preprocess or about.preprocess,
             parcellate=about.parcellate,
             shard=about.shard,
-            task=chosen if chosen.labels else chosen.model_copy(update={"labels": about.labels}),
+            # A state that the decoder does not know is an error, whatever labels the task has.
+            task=chosen.model_copy(update={"labels": about.labels}),
             t_r_s=about.t_r_s,
             least_covered=about.least_covered,
             cache=self.cache / "projections",

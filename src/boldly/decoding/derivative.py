@@ -93,8 +93,8 @@ def description(decoder: Decoder, options: DecodeOptions) -> dict[str, Any]:
     }
 
 
-def summarise(decoder: Decoder, output: Path) -> None:
-    """Write scores of all decoded trials in a folder, with intervals over people (over trials for a single one).
+def summarise(decoder: Decoder, output: Path, paths: Sequence[Path]) -> None:
+    """Write scores of the decoded trials of a cohort, with intervals over people (over trials for a single one).
 
     Where some of the runs were in the training, those of the others alone are written too.
 
@@ -104,8 +104,10 @@ def summarise(decoder: Decoder, output: Path) -> None:
         Tables of others do not count.
     output : Path
         Folder that `run` wrote.
+    paths : sequence of Path
+        Tables of the cohort's runs; others in the folder are of people or runs that are no longer part of it.
     """
-    tables, seen = _decoded_trials(decoder, output)
+    tables, seen = _decoded_trials(decoder, paths)
     new = {name: table for name, table in tables.items() if name not in seen}
     if not (seen and new):
         (output / UNSEEN).unlink(missing_ok=True)
@@ -169,12 +171,12 @@ def _scores(
     return rows
 
 
-def _decoded_trials(decoder: Decoder, output: Path) -> tuple[dict[str, pd.DataFrame], set[str]]:
+def _decoded_trials(decoder: Decoder, paths: Sequence[Path]) -> tuple[dict[str, pd.DataFrame], set[str]]:
     """Return the decoded trials by run, and the runs that were in the training."""
     sha256 = checksum(decoder)
     tables: dict[str, pd.DataFrame] = {}
     seen: set[str] = set()
-    for path in sorted(output.glob(f"sub-*/**/func/*_{ending(decoder)}.tsv")):
+    for path in sorted(paths):
         try:
             about = read_json(bids.sidecar(path))
         except (OSError, ValueError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from boldly.files import read_tsv
 from boldly.provenance import check_same
 from boldly.records import InputError, Problem, Run, read_runs
 from boldly.stages import index
-from boldly.stages.index.survey import events_tables
+from boldly.stages.index.survey import RunFiles, events_tables, only
 from boldly.words import listed
 
 logger = logging.getLogger(__name__)
@@ -48,8 +48,17 @@ _OTHER_REGRESSION = (
 )
 
 
-def find_runs(decoder: Decoder, options: DecodeOptions, recipe: Recipe) -> tuple[list[Run], list[Problem]]:
+def find_runs(
+    decoder: Decoder, options: DecodeOptions, recipe: Recipe, *, is_part: bool = False
+) -> tuple[list[Run], list[Problem]]:
     """Find the runs of a cohort with their files.
+
+    Parameters
+    ----------
+    decoder, options, recipe : Decoder, DecodeOptions, Recipe
+        What is decoded, and how.
+    is_part : bool, default=False
+        Whether these people are some of a cohort: that they have no run, or none of the tasks, is no problem then.
 
     Returns
     -------
@@ -100,6 +109,9 @@ def find_runs(decoder: Decoder, options: DecodeOptions, recipe: Recipe) -> tuple
             # Runs that are defective one and all are still the fault of each.
             if found[0].message.startswith("not one of"):
                 return [], found[1:] or found
+            if is_part:
+                logger.warning("nothing to decode: %s", "; ".join(problem.message for problem in found))
+                return [], []
             raise InputError(found) from None
         records = read_runs(runs)
         problems = _read_problems(runs.with_name(f"{DATASET}_problems.tsv"))
@@ -110,29 +122,59 @@ def find_runs(decoder: Decoder, options: DecodeOptions, recipe: Recipe) -> tuple
         if record.status == "excluded"
     ]
     if options.events is not None:
-        usable = with_events(usable, Path(options.events), is_hcp=dataset.layout == "hcp")
+        identities = {bids.run_identity(_entities(record)) for record in records}
+        folder, is_hcp = Path(options.events), dataset.layout == "hcp"
+        usable, several = with_events(usable, folder, is_hcp=is_hcp, identities=identities)
+        problems += several
     return usable, problems
 
 
-def with_events(records: Sequence[Run], folder: Path, *, is_hcp: bool) -> list[Run]:
-    """Return runs with the path of their events: tables of a BIDS folder, of HCP also folders beside images."""
+def with_events(
+    records: Sequence[Run], folder: Path, *, is_hcp: bool, identities: Container[tuple[str, ...]] = frozenset()
+) -> tuple[list[Run], list[Problem]]:
+    """Find the events of runs: tables of a BIDS folder, of HCP also folders beside images.
+
+    Parameters
+    ----------
+    records : sequence of Run
+        Runs that can be decoded.
+    folder : Path
+        BIDS folder.
+    is_hcp : bool
+        Whether images lie as the Human Connectome Project distributes them.
+    identities : container of tuple
+        Of all runs of these people (`boldly.bids.run_identity`): a table named as one of them is that one's.
+
+    Returns
+    -------
+    runs : list of Run
+        Runs with the path of their events, or without any.
+    problems : list of Problem
+        Runs for which several tables are equally good; they are not among the runs.
+    """
     try:
         tables = events_tables(folder, DATASET, {record.subject for record in records})
     except InputError as error:
         raise InputError([translated(problem) for problem in error.problems]) from None
-    found = []
+    found, problems = [], []
     for record in records:
-        entities = {key: getattr(record, name) for name, key in bids.RUN_ENTITIES.items() if getattr(record, name)}
-        best = bids.best_match(tables[record.subject], entities)
+        run = RunFiles(_entities(record), record.key)
+        events = only(tables[record.subject], run, "events tables", identities)
         beside = hcp.events_folder(Path(record.bold).parent)
-        if is_hcp and len(best) != 1 and beside.is_dir():
-            best = [beside]
-        found.append(replace(record, events=str(best[0]) if len(best) == 1 else ""))
+        if is_hcp and events is None and beside.is_dir():
+            events, run.problems = beside, []
+        problems += run.problems
+        if not run.problems:
+            found.append(replace(record, events="" if events is None else str(events)))
     without = [record.key for record in found if not record.events]
     if without:
         message = "%d of %d runs have no events table in %s, so that sliding windows are decoded: %s"
         logger.warning(message, len(without), len(found), folder, listed(without, _MOST_LISTED))
-    return found
+    return found, problems
+
+
+def _entities(record: Run) -> dict[str, str]:
+    return {key: getattr(record, name) for name, key in bids.RUN_ENTITIES.items() if getattr(record, name)}
 
 
 def translated(problem: Problem) -> Problem:

@@ -32,12 +32,12 @@ from boldly.decoding.folder import (
 )
 from boldly.decoding.picking import Picked, pick
 from boldly.files import atomic_path, read_tsv, write_json, write_tsv
+from boldly.layout import names_table
 from boldly.provenance import Contract, check_same, file_sha256
 from boldly.records import InputError, Problem, read_comparisons, read_runs, read_scores, read_trials
 from boldly.samples.sample import run_fingerprint
 from boldly.samples.seen import MANIFEST as PRETRAINED_ON
 from boldly.samples.shards import read_shard, subject_shards
-from boldly.signals.atlas import names_table
 from boldly.stages.atlas import ORIGINS
 from boldly.words import in_bytes
 

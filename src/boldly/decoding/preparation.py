@@ -21,7 +21,7 @@ from boldly.signals.atlas import Atlas
 from boldly.signals.events import events_of_run
 from boldly.signals.grayordinates import Parcellation
 from boldly.signals.trials import RunEvents, place, problems_of, trials_of
-from boldly.stages.parcellate import contract_of, parcellate_run
+from boldly.stages.parcellate import contract_of, parcellate_run, quality_table
 from boldly.stages.preprocess import nuisance_of_run
 from boldly.stages.shard import samples_of_trials
 
@@ -98,6 +98,10 @@ def series_of(record: Run, recipe: Recipe) -> RunSeries:
         raise InputError(Problem(record.confounds or record.bold, record.key, row.reason, remedy))
     parcellate = with_one_high_pass(recipe.parcellate, recipe.preprocess)
     series = parcellate_run(record, nuisance.kept, nuisance.regressors, recipe.atlas, parcellate, recipe.cache)
+    quality = quality_table([series], recipe.parcellate.exclude).iloc[0]
+    if quality["status"] != "ok":
+        remedy = "leave the run out, or decide to trust it: package the decoder with other thresholds"
+        raise InputError(Problem(record.bold, record.key, quality["reason"], remedy))
     n_parcels = len(recipe.atlas.names)
     share = 1 - len(series.meta["uncovered"]) / n_parcels
     if share < recipe.least_covered and "coverage" not in recipe.allow_mismatch:

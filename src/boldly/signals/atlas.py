@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from boldly.bids import entities, sidecar
+from boldly.bids import sidecar
 from boldly.config import AtlasOptions
 from boldly.files import read_json
+from boldly.layout import names_table
 from boldly.provenance import file_sha256
 from boldly.records import InputError, Problem
 from boldly.signals.grayordinates import Parcellation, read_labels
@@ -223,11 +224,6 @@ def _integers(volumes: Volumes) -> NDArray[np.int32]:
     return labels.astype(np.int32)
 
 
-def names_table(options: AtlasOptions) -> Path | None:
-    """Return the table of names of an atlas: the one given, else the one found beside its image."""
-    return Path(options.labels) if options.labels is not None else _table_of(options)
-
-
 def _names(options: AtlasOptions, kind: str, values: tuple[int, ...]) -> tuple[str, ...]:
     path = names_table(options)
     if path is None:
@@ -259,28 +255,6 @@ def _names(options: AtlasOptions, kind: str, values: tuple[int, ...]) -> tuple[s
     if missing:
         raise problem(f"no row for the labels {listed(missing)}", "add them to the table")
     return tuple(known[value] for value in values)
-
-
-def _table_of(options: AtlasOptions) -> Path | None:
-    """Find the table of names of an atlas: the one with the image's name, else one that applies to it.
-
-    As BIDS has it, that is a table in the same folder with the image's suffix and no entity that the image lacks
-    (``tpl-X_atlas-Y_dseg.tsv`` for ``tpl-X_res-02_atlas-Y_dseg.nii.gz``); of several the one with most entities.
-    """
-    if options.fetched:
-        return Path(options.fetched[1])
-    image = Path(options.image)
-    stem = sidecar(image).stem
-    own = [image.with_name(f"{stem}{ending}") for ending in (".tsv", ".csv")]
-    of_image = entities(stem).items()
-    others = [
-        path
-        for ending in (".tsv", ".csv")
-        for path in sorted(image.parent.glob(f"*_{stem.rpartition('_')[2]}{ending}"))
-        if entities(path.name) and entities(path.name).items() <= of_image
-    ]
-    others.sort(key=lambda path: -len(entities(path.name)))
-    return next((path for path in (*own, *others) if path.is_file()), None)
 
 
 def _read_table(path: Path) -> pd.DataFrame:
