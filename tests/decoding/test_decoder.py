@@ -23,6 +23,7 @@ from boldly.decoding.folder import CARD, CONFIG
 from boldly.files import read_tsv
 from boldly.records import InputError
 from boldly.samples.corpus import load_corpus
+from boldly.samples.seen import read_seen
 from tests.decoding import studies
 from tests.hub import running_hub
 
@@ -98,6 +99,18 @@ def test_a_decoder_holds_only_the_encoders_that_it_reads_from(study: Path, tmp_p
     assert not (tmp_path / "lda" / "encoders").exists()
     names = {path.suffix for path in (tmp_path / "lda").rglob("*") if path.is_file()}
     assert names <= {".json", ".md", ".safetensors", ".tsv"}, "nothing is pickled"
+
+
+@pytest.mark.parametrize("name", [name for name, options in studies.KINDS.items() if "pretrained" in options])
+def test_a_decoder_knows_the_runs_of_its_pretraining(study: Path, tmp_path: Path, name: str) -> None:
+    folder = study / layout.DOWNSTREAM_MODEL.format(dataset="task", experiment=name)
+    package.run(source=folder, output=tmp_path / "decoder")
+    pretraining = read_seen(study / "models" / "csm-1")
+    assert pretraining is not None
+    assert pretraining.fingerprints
+    seen = Decoder.from_pretrained(tmp_path / "decoder").seen
+    assert seen >= pretraining.fingerprints
+    assert len(seen) > len(pretraining.fingerprints), "the labelled runs are known too"
 
 
 def test_the_card_says_what_a_reader_of_a_hub_looks_for(decoder: Decoder) -> None:

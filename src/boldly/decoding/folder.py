@@ -6,7 +6,8 @@
     contract.json     how its input came about (`boldly.provenance.Contract`)
     README.md         the model card
     fit/              the trained decoder, as stage adapt wrote it
-    encoders/<name>/  the frozen networks that it reads from
+    encoders/<name>/  the frozen networks that it reads from; of one that was trained further only what it was
+                      pretrained on (manifest.json)
     atlas/            image of the parcels and table of their names, where they may be passed on
     scores.tsv, comparisons.tsv   what evaluate says of it
     seen.json         fingerprints of the runs that it was fitted to

@@ -14,7 +14,7 @@ import pandas as pd
 from boldly import layout
 from boldly.bids import entities
 from boldly.config import AtlasOptions, Config, TaskOptions, load_config, with_one_high_pass
-from boldly.decoders.apply import LoadedFit
+from boldly.decoders.apply import WEIGHTS, LoadedFit
 from boldly.decoders.encoders import ENCODERS, SIGNAL
 from boldly.decoders.probe import ARRAYS, Probe
 from boldly.decoders.probe import CONFIG as PROBE
@@ -44,8 +44,8 @@ from boldly.words import in_bytes
 logger = logging.getLogger(__name__)
 
 # Files of a fit and of an encoder that are needed to apply them.
-_OF_FIT = (PROBE, ARRAYS, "config.json", "model.safetensors", "contract.json")
-_OF_ENCODER = ("config.json", "model.safetensors", "contract.json", "basis.safetensors", PRETRAINED_ON)
+_OF_FIT = (PROBE, ARRAYS, "config.json", WEIGHTS, "contract.json")
+_OF_ENCODER = ("config.json", WEIGHTS, "contract.json", "basis.safetensors", PRETRAINED_ON)
 # Runs of the training cover more or less; a new one may cover a bit less than the worst of them.
 _LEAST_COVERED = 0.8
 
@@ -220,7 +220,7 @@ def _described_fit(picked: Picked) -> dict[str, Any]:
     """Return kind, labels and longest trial of a fit."""
     from boldly.models.build import load_config as load_network_config
 
-    has_network = (picked.folder / "model.safetensors").exists()
+    has_network = (picked.folder / WEIGHTS).exists()
     if (picked.folder / PROBE).exists():
         probe = Probe.load(picked.folder)
         kind = "fine-tuned" if has_network else "probe"
@@ -246,13 +246,18 @@ def _least_covered(picked: Picked) -> float:
 
 
 def _copy_fit(picked: Picked, output: Path) -> None:
-    """Copy the fit, and the encoders that it reads from."""
+    """Copy the fit, the encoders that it reads from, and what a network of its own was pretrained on."""
     encoders: list[str] = []
     if (picked.folder / PROBE).exists():
         encoders = [member.encoder for member in Probe.load(picked.folder).members if member.encoder != SIGNAL]
     _copy(picked.folder, output / FIT, _OF_FIT)
     for name in dict.fromkeys(encoders):
         _copy(picked.experiment / ENCODERS / name, output / ENCODERS / name, _OF_ENCODER)
+    # Weights that were trained further leave no encoder to read from, but know its people all the same.
+    if (picked.folder / WEIGHTS).exists() and picked.manifest["kind"] == "pretrained":
+        for path in sorted((picked.experiment / ENCODERS).glob(f"*/{PRETRAINED_ON}")):
+            if path.parent.name not in encoders:
+                _copy(path.parent, output / ENCODERS / path.parent.name, (PRETRAINED_ON,))
 
 
 def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
