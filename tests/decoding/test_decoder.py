@@ -21,7 +21,7 @@ from boldly.config import TaskOptions
 from boldly.decoding import package
 from boldly.decoding.folder import CARD, CONFIG
 from boldly.files import read_tsv
-from boldly.records import InputError
+from boldly.records import InputError, read_trials, write_trials
 from boldly.samples.corpus import load_corpus
 from boldly.samples.seen import read_seen
 from tests.decoding import studies
@@ -111,6 +111,22 @@ def test_a_decoder_knows_the_runs_of_its_pretraining(study: Path, tmp_path: Path
     seen = Decoder.from_pretrained(tmp_path / "decoder").seen
     assert seen >= pretraining.fingerprints
     assert len(seen) > len(pretraining.fingerprints), "the labelled runs are known too"
+
+
+def test_a_window_is_as_long_as_the_median_trial_whatever_rows_it_was_merged_from(
+    study: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "study"
+    shutil.copytree(study, root)
+    path = root / layout.TRIALS.format(dataset="task")
+    events = read_trials(path)
+    lengths = sorted(event.n_frames * event.t_r for event in events)
+    longest = [event for event in events if event.n_frames * event.t_r == lengths[-1]]
+    assert len(longest) < len(events) / 2
+    write_trials(path, [*events, *(5 * longest)])
+    source = root / layout.DOWNSTREAM_MODEL.format(dataset="task", experiment="mean_lda")
+    about = package.run(source=source, output=tmp_path / "decoder")
+    assert about.window_s == lengths[len(lengths) // 2] < lengths[-1]
 
 
 def test_the_card_says_what_a_reader_of_a_hub_looks_for(decoder: Decoder) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import html
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from PIL import Image
 
 from boldly.config import Config, DownstreamSplitOptions, parse, resolve
 from boldly.files import read_json
-from boldly.records import InputError
+from boldly.records import InputError, read_trials, write_trials
 from boldly.stages import report
-from boldly.stages.report import figures, references
+from boldly.stages.report import figures, gather, references
 from boldly.stages.report.methods import _split
 from boldly.stages.report.tables import Column, table
 from tests.stages import finished
@@ -52,6 +53,21 @@ def test_the_page_says_what_the_tables_say(results: Path) -> None:
     ):
         assert part in page, part
     assert "0.123" not in page  # the score of a single fit
+
+
+def test_events_that_were_merged_are_one_trial(results: Path) -> None:
+    path = results / "index/task_trials.tsv"
+    events = read_trials(path)
+    long = next(event for event in events if event.label == "house")
+    # Four rows make one long trial, as merge_blocks has it; another state has two of one row each.
+    rows = [replace(long, onset=long.onset + 10 * number, stop=30, n_frames=20) for number in range(4)]
+    write_trials(path, [*(event for event in events if event is not long), *rows])
+    counted = gather.trials(gather.read_trial_tables(results))
+    titles = [column.title for column in counted.columns]
+    found = {row[titles.index("State")].text: dict(zip(titles, row, strict=True)) for row in counted.rows}
+    for name, n_trials, length_s in (("face", "2", "10.0"), ("house", "1", "40.0")):
+        assert found[name]["Trials"].text == found[name]["Most per person"].text == n_trials
+        assert found[name]["Median length (s)"].text == length_s
 
 
 def test_the_page_needs_nothing_beside_it(results: Path) -> None:

@@ -162,9 +162,11 @@ def _about(picked: Picked, study: Config, contract: Contract, name: str, licence
     if options.derivatives is not None:
         _check_options(picked, study, contract)
     about = _described_fit(picked)
-    events = [event for event in read_trials(picked.result(layout.TRIALS)) if event.trial is not None]
+    events = read_trials(picked.result(layout.TRIALS))
+    # Rows that were merged are one trial.
+    trials = {(event.key, event.trial): event for event in events if event.trial is not None}.values()
     t_rs = [run.t_r for run in read_runs(picked.result(layout.RUNS), usable=True) if not math.isnan(run.t_r)]
-    lengths = sorted(event.n_frames * event.t_r for event in events)
+    lengths = sorted(trial.n_frames * trial.t_r for trial in trials)
     if not lengths or not t_rs:
         raise InputError(Problem(str(picked.result(layout.TRIALS)), dataset, "no trial", "rerun index"))
     t_r_s = (min(t_rs), max(t_rs)) if study.shard.t_r_s is None else (study.shard.t_r_s,) * 2

@@ -121,7 +121,8 @@ def trials(events: dict[str, pd.DataFrame]) -> Table:
     """Return how many trials each state has, of how many people."""
     lines: list[Record] = []
     for dataset, rows in events.items():
-        used = rows[rows["status"] == "ok"]
+        # Rows that were merged are one trial.
+        used = rows[rows["status"] == "ok"].drop_duplicates(["key", "trial"])
         for state, of_state in used.groupby("label", sort=True):
             people = of_state.groupby("subject").size()
             seconds = of_state["n_frames"] * of_state["t_r"]
