@@ -308,9 +308,17 @@ class Layout:
 
     def figures(self) -> list[str]:
         """Return the names of the figures that the config has data for, in the order in which they are read."""
+        return [figure for figure, data in self._figure_data().items() if data]
+
+    def figures_without_data(self) -> list[str]:
+        """Return the names of the other figures: a picture of one was drawn with an earlier config."""
+        return [figure for figure, data in self._figure_data().items() if not data]
+
+    def _figure_data(self) -> dict[str, object]:
+        """Return what of the config each figure is drawn from; empty where there is nothing."""
         options = self.config.adapt.experiments.values()
         several_seeds = [one for one in options if len({*one.seeds, *self._upstream_seeds(one)}) > 1]
-        wanted: dict[str, object] = {
+        return {
             "upstream_data": self.upstream,
             **dict.fromkeys(("quality", "excluded", "carpet"), self.prepared),
             **self.pictured_experiments(),
@@ -325,7 +333,6 @@ class Layout:
             "downstream_replication": self.scored and several_seeds,
             **dict.fromkeys(_EXPLAINED_TABLES, self.explanations),
         }
-        return [figure for figure, data in wanted.items() if data]
 
     def pictured_experiments(self) -> dict[str, list[str]]:
         """Return, for each figure of upstream experiments, those that it shows; an empty list: it is not drawn."""

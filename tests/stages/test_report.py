@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from PIL import Image
 
+from boldly import records
 from boldly.config import Config, DownstreamSplitOptions, parse, resolve
-from boldly.files import read_json
+from boldly.files import read_json, read_tsv, write_json, write_tsv
 from boldly.records import InputError, read_trials, write_trials
 from boldly.stages import report
 from boldly.stages.report import figures, gather, references
@@ -91,6 +93,63 @@ def test_a_finished_folder_needs_no_config_once_it_is_recorded(results: Path) ->
     later = page_of(results, with_config=False)
     date = r"on \d{4}-\d\d-\d\d \d\d:\d\d"
     assert re.sub(date, "", later) == re.sub(date, "", with_config)
+
+
+def leave_behind(results: Path) -> None:
+    """Write what earlier configs left: a dataset, a pretraining, a decoder, and a person of another dataset."""
+    runs = records.read_runs(results / "index/task_runs.tsv")
+    records.write_runs(results / "index/gone_runs.tsv", [replace(run, dataset="gone") for run in runs])
+    write_trials(results / "index/gone_trials.tsv", read_trials(results / "index/task_trials.tsv"))
+    write_json(results / "split/gone.json", {**read_json(results / "split/task.json"), "dataset": "gone"})
+    scores = records.read_scores(results / "evaluate/task_scores.tsv")
+    write_tsv(results / "evaluate/gone_scores.tsv", scores.assign(dataset="gone"))
+    comparisons = records.read_comparisons(results / "evaluate/task_comparisons.tsv")
+    write_tsv(results / "evaluate/gone_comparisons.tsv", comparisons.assign(dataset="gone"))
+    dropped = scores["experiment"] == "csm"
+    best = scores[dropped].assign(experiment="dropped_decoder", value=0.95)
+    write_tsv(results / "evaluate/task_scores.tsv", pd.concat([scores, best]))
+    others = comparisons.assign(baseline="dropped_decoder")
+    write_tsv(results / "evaluate/task_comparisons.tsv", pd.concat([comparisons, others]))
+    manifest = read_json(results / "models/upstream/csm/manifest.json")
+    for name, n_parcels in (("csm", 64), ("a_dropped_pretraining", 999)):
+        folder = results / "models/upstream" / name
+        environment = manifest["environment"] if name == "csm" else {"boldly": "0.0.1", "git_commit": "fedcba"}
+        write_json(folder / "manifest.json", {**manifest, "environment": environment})
+        write_json(folder / "contract.json", {"n_parcels": n_parcels})
+    model = {"experiment": "dropped_decoder", "dataset": "task", "options": {"allow_mismatch": ["space"]}}
+    write_json(results / "models/downstream/task/dropped_decoder/adapt.json", model)
+    rows = read_tsv(results / "preprocess/task/sub-01_qc.tsv")
+    left = rows.assign(key="ds-task_sub-09_task-a", mean_fd_mm=0.444)
+    write_tsv(results / "preprocess/task/sub-09_qc.tsv", left)
+    Image.new("RGB", (1440, 400), "white").save(results / "figures/upstream_warm_start.png")
+    for place in ("gone/csm", "task/dropped_decoder"):
+        folder = results / "explain" / place
+        (folder / "pictures").mkdir(parents=True)
+        Image.new("RGB", (100, 100), "white").save(folder / "pictures/maps.png")
+        (folder / "views").mkdir()
+        (folder / "views/face.html").write_text(f"<title>{place}</title><script>1</script>")
+
+
+def test_the_page_shows_nothing_that_the_config_no_longer_has(results: Path) -> None:
+    date = r"on \d{4}-\d\d-\d\d \d\d:\d\d"
+    write_json(results / "models/upstream/csm/contract.json", {"n_parcels": 64})
+    before, methods = page_of(results), Path("report_methods.md").read_text()
+    leave_behind(results)
+    after = page_of(results)
+    for name in ("gone", "dropped_", "0.950", "0.444", "0.0.1", "warm_start"):
+        assert name not in after, name
+    assert re.sub(date, "", after) == re.sub(date, "", before)
+    assert Path("report_methods.md").read_text() == methods
+    assert "64 " in methods
+
+
+def test_without_a_config_all_that_the_folder_holds_is_shown(results: Path) -> None:
+    leave_behind(results)
+    page = page_of(results, with_config=False)
+    for name in ("gone", "dropped_decoder", "a_dropped_pretraining", "0.950", "warm start"):
+        assert name in page, name
+    # Of a person who is in no run table nothing is used, whatever the config.
+    assert "0.444" not in page
 
 
 def test_without_a_config_the_page_says_how_to_name_it(results: Path) -> None:

@@ -15,11 +15,13 @@ from markupsafe import Markup
 
 from boldly import __version__
 from boldly.config import Config, advise
-from boldly.files import atomic_path, read_json
+from boldly.files import atomic_path
+from boldly.layout import Layout
 from boldly.records import InputError, Problem
 from boldly.stages.report import figures, gather, guards, references, study
 from boldly.stages.report import scores as decoding
 from boldly.stages.report.methods import Methods, enumerated, filters, methods
+from boldly.stages.report.scope import Scope
 from boldly.stages.report.tables import Table
 from boldly.words import counted
 
@@ -61,19 +63,17 @@ def run(*, results: Path, output: Path, config: Config | None = None) -> None:
     about = study.load(results)
     if config is not None:
         about = study.record(results, _complete(config), advise(config))
-    runs = gather.read_run_tables(results)
-    contracts = sorted((results / "models" / "upstream").glob("*/contract.json"))
-    contracts += sorted((results / "models" / "downstream").rglob("contract.json"))[:1]
-    contract: Record = read_json(contracts[0]) if contracts else {}
-    manifests, downstream = gather.read_manifests(results), gather.read_downstream(results)
+    scope = Scope(about["config"] if about else None)
+    runs = gather.read_run_tables(results, scope)
+    manifests, downstream = gather.read_manifests(results, scope), gather.read_downstream(results, scope)
     environments = gather.environments([*manifests.values(), *downstream.values()])
-    text = _methods(about, runs, contract, environments) if about else None
+    text = _methods(about, runs, gather.read_contract(results, scope), environments) if about else None
     names = {"bib": output.with_suffix(".bib"), "methods": output.with_name(f"{output.stem}_methods.md")}
     page = (
         _environment()
         .get_template("page.html.jinja")
         .render(
-            **_content(results, about, runs, manifests, downstream),
+            **_content(results, about, scope, runs, manifests, downstream),
             environments=environments,
             methods=text.html() if text else None,
             references=text.references if text else (),
@@ -94,19 +94,22 @@ def run(*, results: Path, output: Path, config: Config | None = None) -> None:
 def _content(
     results: Path,
     about: Record | None,
+    scope: Scope,
     runs: dict[str, list[Any]],
     manifests: dict[str, Record],
     downstream: dict[tuple[str, str], Record],
 ) -> Record:
     """Return what the page shows of the study."""
-    config = about["config"] if about else None
-    scores, comparisons = decoding.read_scores(results), decoding.read_comparisons(results)
-    trials = gather.read_trial_tables(results)
-    splits = [read_json(path) for path in sorted((results / "split").glob("*.json"))]
-    pictures = [*figures.pictures(results / "figures", CAPTIONS, config), *figures.maps(results)]
+    config = scope.config
+    scores, comparisons = decoding.read_scores(results, scope), decoding.read_comparisons(results, scope)
+    trials = gather.read_trial_tables(results, scope)
+    splits = gather.read_splits(results, scope)
+    without_data = Layout(Config.model_validate(config)).figures_without_data() if config else []
+    pictures = figures.pictures(results / "figures", CAPTIONS, config, without_data)
+    pictures += figures.maps(results, scope)
     confidence = config["evaluate"]["confidence"] if config else None
     tables: dict[str, Table | list[Table]] = {
-        "datasets": gather.datasets(runs, gather.roles(results)),
+        "datasets": gather.datasets(runs, splits),
         "exclusions": gather.exclusions(runs),
         "trials": gather.trials(trials),
         "left_out": gather.left_out(trials),
@@ -127,7 +130,7 @@ def _content(
         "methods": "Methods" if about else "",
         "versions": "Versions and cost",
     }
-    viewers = figures.viewers(results)
+    viewers = figures.viewers(results, scope)
     has_maps = bool(viewers) or any(picture.category == "maps" for picture in pictures)
     if not has_maps:
         del shown["maps"]

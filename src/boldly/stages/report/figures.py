@@ -6,7 +6,7 @@ import base64
 import io
 import re
 import types
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ import jinja2
 from docutils.core import publish_parts
 from markupsafe import Markup
 from PIL import Image
+
+from boldly.stages.report.scope import EVERYTHING, Scope
 
 # Of the page's 30 MB, what pictures and brain maps may take; base64 makes three bytes of them four.
 _PICTURE_BYTES = 12_000_000
@@ -61,7 +63,9 @@ class Picture:
     caption: Markup
 
 
-def pictures(folder: Path, captions: Path, config: dict[str, Any] | None) -> list[Picture]:
+def pictures(
+    folder: Path, captions: Path, config: dict[str, Any] | None, left_out: Collection[str] = ()
+) -> list[Picture]:
     """Return the figures of a folder, made smaller where they would not fit the page.
 
     Parameters
@@ -72,9 +76,11 @@ def pictures(folder: Path, captions: Path, config: dict[str, Any] | None) -> lis
         Templates of the captions.
     config : dict or None
         The config; without it captions cannot say parameters, and only titles are given.
+    left_out : collection of str, optional
+        Names of figures that are not shown: those that the config has no data for.
     """
     paths = sorted(
-        (path for path in folder.glob("*.png") if path.stem not in _TABLES),
+        (path for path in folder.glob("*.png") if path.stem not in (*_TABLES, *left_out)),
         key=lambda path: (_rank(path.stem), path.stem),
     )
     contents = _fitting([path.read_bytes() for path in paths])
@@ -84,12 +90,14 @@ def pictures(folder: Path, captions: Path, config: dict[str, Any] | None) -> lis
     ]
 
 
-def maps(results: Path, room: int = _PICTURE_BYTES // 2) -> list[Picture]:
+def maps(results: Path, scope: Scope = EVERYTHING, room: int = _PICTURE_BYTES // 2) -> list[Picture]:
     """Return the pictures of explanations (``results/explain/<dataset>/<decoder>/pictures``), as many as fit."""
     found = []
     for path in sorted((results / "explain").glob("*/*/pictures/*.png")):
-        content = _narrowed(path.read_bytes(), _WIDTHS[1])
         dataset, decoder = path.parts[-4:-2]
+        if not scope.has_decoder(dataset, decoder):
+            continue
+        content = _narrowed(path.read_bytes(), _WIDTHS[1])
         method = path.stem.replace("_", " ")
         text = Markup("<p><strong>{}.</strong> {}, decoder {}.</p>").format(method.capitalize(), dataset, decoder)
         fits = len(content) <= room
@@ -170,7 +178,7 @@ class Viewer:
     content: str
 
 
-def viewers(results: Path) -> list[Viewer]:
+def viewers(results: Path, scope: Scope = EVERYTHING) -> list[Viewer]:
     """Return the views of brain maps in the folder of results, as many as fit the page.
 
     They are the HTML files in ``results/figures`` and ``results/explain`` that need no other file; one that would
@@ -178,7 +186,7 @@ def viewers(results: Path) -> list[Viewer]:
     """
     found = []
     room = _VIEWER_BYTES
-    for path in _html(results):
+    for path in _html(results, scope):
         content = path.read_text(encoding="utf-8")
         if len(content) <= room and not _fetches(content):
             room -= len(content)
@@ -188,8 +196,13 @@ def viewers(results: Path) -> list[Viewer]:
     return found
 
 
-def _html(results: Path) -> Iterable[Path]:
-    return (path for part in ("explain", "figures") for path in sorted((results / part).rglob("*.html")))
+def _html(results: Path, scope: Scope) -> Iterable[Path]:
+    for path in sorted((results / "explain").rglob("*.html")):
+        # <dataset>/<decoder>/views/<name>.html; what was put beside them by hand belongs to the dataset.
+        dataset, *inner, _ = path.relative_to(results / "explain").parts
+        if scope.has_decoder(dataset, inner[0]) if inner else scope.is_decoded(dataset):
+            yield path
+    yield from sorted((results / "figures").rglob("*.html"))
 
 
 def _fetches(content: str) -> bool:

@@ -14,16 +14,19 @@ import pandas as pd
 
 from boldly.files import read_json, read_tsv
 from boldly.records import Run, read_runs
+from boldly.stages.report.scope import EVERYTHING, Scope
 from boldly.stages.report.tables import Column, Table, table
 
 Record = dict[str, Any]
 
 
-def read_run_tables(results: Path) -> dict[str, list[Run]]:
+def read_run_tables(results: Path, scope: Scope = EVERYTHING) -> dict[str, list[Run]]:
     """Return all runs of each dataset; one that a later stage excluded has the status and reason of that stage."""
     found = {}
     for path in sorted((results / "index").glob("*_runs.tsv")):
         name = path.name.removesuffix("_runs.tsv")
+        if not scope.has_dataset(name):
+            continue
         later = {row["key"]: row for row in quality_rows(results, name) if row["status"] not in ("ok", "")}
         found[name] = [_with_status(run, later.get(run.key)) for run in read_runs(path)]
     return found
@@ -51,14 +54,15 @@ def quality_rows(results: Path, dataset: str) -> list[dict[str, str]]:
     return list(rows.values())
 
 
-def roles(results: Path) -> dict[str, str]:
-    """Return whether each dataset is upstream or downstream, as far as it was split."""
-    splits = (read_json(path) for path in sorted((results / "split").glob("*.json")))
-    return {split["dataset"]: split["role"] for split in splits}
+def read_splits(results: Path, scope: Scope = EVERYTHING) -> list[Record]:
+    """Return the splits of all datasets that have one."""
+    splits = [read_json(path) for path in sorted((results / "split").glob("*.json"))]
+    return [split for split in splits if scope.has_dataset(split["dataset"])]
 
 
-def datasets(runs: dict[str, list[Run]], role: dict[str, str]) -> Table:
-    """Return people, runs and recorded time of each dataset."""
+def datasets(runs: dict[str, list[Run]], splits: Iterable[Record]) -> Table:
+    """Return people, runs and recorded time of each dataset; its role as far as it was split."""
+    role = {split["dataset"]: split["role"] for split in splits}
     lines: list[Record] = []
     for name, rows in runs.items():
         used = [run for run in rows if run.status == "ok"]
@@ -107,13 +111,16 @@ def exclusions(runs: dict[str, list[Run]]) -> Table:
     return table("Runs that take no part, with the reason.", lines, columns)
 
 
-def read_trial_tables(results: Path) -> dict[str, pd.DataFrame]:
+def read_trial_tables(results: Path, scope: Scope = EVERYTHING) -> dict[str, pd.DataFrame]:
     """Return the table of trials of each dataset that has any."""
     found = {}
     for path in sorted((results / "index").glob("*_trials.tsv")):
+        name = path.name.removesuffix("_trials.tsv")
+        if not scope.is_decoded(name):
+            continue
         content = read_tsv(path, text_columns=("key", "subject", "event", "label", "status", "reason"))
         if len(content):
-            found[path.name.removesuffix("_trials.tsv")] = content
+            found[name] = content
     return found
 
 
@@ -164,8 +171,10 @@ def left_out(events: dict[str, pd.DataFrame]) -> Table:
 def quality(results: Path, runs: dict[str, list[Run]]) -> Table:
     """Return medians, and the worst run, of each measure of quality of each dataset."""
     lines: list[Record] = []
-    for name in runs:
-        rows = [row for row in quality_rows(results, name) if row["status"] == "ok"]
+    for name, of_dataset in runs.items():
+        # Tables of people whom the config no longer has stay in the folder.
+        used = {run.key for run in of_dataset if run.status == "ok"}
+        rows = [row for row in quality_rows(results, name) if row["key"] in used]
         values = {key: _numbers(rows, key) for key in ("mean_fd_mm", "scrubbed_fraction", "degrees_of_freedom")}
         values |= {key: _numbers(rows, key) for key in ("median_tsnr", "median_coverage", "n_marked")}
         if not any(values.values()):
@@ -197,16 +206,29 @@ def _numbers(rows: Iterable[dict[str, str]], key: str) -> list[float]:
     return [float(text) for text in texts if text not in ("", "n/a")]
 
 
-def read_manifests(results: Path) -> dict[str, Record]:
+def read_manifests(results: Path, scope: Scope = EVERYTHING) -> dict[str, Record]:
     """Return what each upstream experiment wrote about itself."""
     paths = sorted((results / "models" / "upstream").glob("*/manifest.json"))
-    return {path.parent.name: read_json(path) for path in paths}
+    return {path.parent.name: read_json(path) for path in paths if scope.has_pretraining(path.parent.name)}
 
 
-def read_downstream(results: Path) -> dict[tuple[str, str], Record]:
+def read_downstream(results: Path, scope: Scope = EVERYTHING) -> dict[tuple[str, str], Record]:
     """Return what each downstream experiment wrote about itself, by dataset and name."""
     paths = sorted((results / "models" / "downstream").glob("*/*/adapt.json"))
-    return {(path.parts[-3], path.parts[-2]): read_json(path) for path in paths}
+    named = {(path.parts[-3], path.parts[-2]): path for path in paths}
+    return {names: read_json(path) for names, path in named.items() if scope.has_decoder(*names)}
+
+
+def read_contract(results: Path, scope: Scope = EVERYTHING) -> Record:
+    """Return the contract of an upstream experiment, else of a decoder; empty where there is neither."""
+    for path in sorted((results / "models" / "upstream").glob("*/contract.json")):
+        if scope.has_pretraining(path.parent.name):
+            return dict(read_json(path))
+    for folder in sorted((results / "models" / "downstream").glob("*/*/")):
+        paths = sorted(folder.rglob("contract.json")) if scope.has_decoder(*folder.parts[-2:]) else []
+        if paths:
+            return dict(read_json(paths[0]))
+    return {}
 
 
 def training(results: Path, manifests: dict[str, Record]) -> Table:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from boldly import records
+from boldly.stages.report.scope import EVERYTHING, Scope
 from boldly.stages.report.tables import Column, Table, table
 
 Record = dict[str, Any]
@@ -16,14 +17,23 @@ Record = dict[str, Any]
 _NO_DECODERS = ("chance", "ceiling", "control")
 
 
-def read_scores(results: Path) -> dict[str, pd.DataFrame]:
+def read_scores(results: Path, scope: Scope = EVERYTHING) -> dict[str, pd.DataFrame]:
     """Return the summary of each dataset: a row for each experiment and n, metrics as columns."""
     found = {}
     for path in sorted((results / "evaluate").glob("*_scores.tsv")):
+        name = path.name.removesuffix("_scores.tsv")
+        if not scope.is_decoded(name):
+            continue
         rows = records.read_scores(path)
         whole = rows[(rows[["draw", "seed", "subject", "label"]] == "all").all(axis=1)]
-        found[path.name.removesuffix("_scores.tsv")] = whole
+        found[name] = _of_scope(whole, scope, name, "experiment", "kind")
     return found
+
+
+def _of_scope(rows: pd.DataFrame, scope: Scope, dataset: str, name: str, kind: str) -> pd.DataFrame:
+    """Return the rows of decoders that the report is about; `name` and `kind` are columns."""
+    pairs = zip(rows[name], rows[kind], strict=True)
+    return rows[[scope.has_scores(dataset, *pair) for pair in pairs]]
 
 
 def scores(dataset: str, rows: pd.DataFrame, confidence: float | None) -> Table:
@@ -57,10 +67,14 @@ def scores(dataset: str, rows: pd.DataFrame, confidence: float | None) -> Table:
     return table(caption, lines, columns)
 
 
-def read_comparisons(results: Path) -> dict[str, pd.DataFrame]:
+def read_comparisons(results: Path, scope: Scope = EVERYTHING) -> dict[str, pd.DataFrame]:
     """Return the paired differences of each dataset."""
-    paths = sorted((results / "evaluate").glob("*_comparisons.tsv"))
-    found = {path.name.removesuffix("_comparisons.tsv"): records.read_comparisons(path) for path in paths}
+    found = {}
+    for path in sorted((results / "evaluate").glob("*_comparisons.tsv")):
+        name = path.name.removesuffix("_comparisons.tsv")
+        if scope.is_decoded(name):
+            rows = _of_scope(records.read_comparisons(path), scope, name, "experiment", "kind")
+            found[name] = _of_scope(rows, scope, name, "baseline", "other_kind")
     return {name: rows for name, rows in found.items() if len(rows)}
 
 
