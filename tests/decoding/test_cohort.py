@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from boldly import Decoder, bids, layout
 from boldly.cli import main
@@ -22,9 +24,10 @@ from boldly.decoding.cohort import run as run_cohort
 from boldly.decoding.derivative import SCORES, UNSEEN
 from boldly.decoding.finding import with_events
 from boldly.decoding.folder import read_about, write_about
-from boldly.files import read_tsv
+from boldly.files import read_tsv, write_tsv
 from boldly.provenance import file_sha256
-from boldly.records import InputError, Run, read_scores
+from boldly.records import InputError, Run, read_runs, read_scores, write_runs
+from boldly.samples.shards import read_shard, write_shard
 from tests.conftest import SPACE, Study, write_image
 from tests.decoding import studies
 
@@ -494,3 +497,90 @@ def test_a_config_that_changed_since_the_training_is_refused(made: tuple[Path, S
     config.write_text(text)
     with pytest.raises(InputError, match=r"smoothing_fwhm_mm: None != 6\.0"):
         package.run(source=root / "results", output=tmp_path / "decoder", config=config)
+
+
+def study_with_task(made: tuple[Path, Study], root: Path, **task: Any) -> Path:
+    """Copy a study without its images, with another task in its config."""
+    shutil.copytree(made[0], root, ignore=shutil.ignore_patterns("images", "cache", "decoder", "user_cache"))
+    path = root / "config" / "config.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["datasets"]["blocks"]["task"] = task
+    path.write_text(yaml.safe_dump(content))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        (
+            {"delay_s": 4.0},
+            r"in 4 of 4 runs, the first: ds-blocks_sub-01_task-blocks_run-1, trial 0: .* of frames",
+        ),
+        ({"window_s": [2.0, 8.0]}, "trial 0: .* of frames"),
+        ({"delay_s": 2.0, "average": True}, "average: true, in training false"),
+        ({"delay_s": 2.0, "rename": {"^": "new "}}, "trial 0: 'new "),
+        ({"delay_s": 2.0, "minimum_frames": 6}, r"0 trials where training had \d+"),
+        ({"delay_s": 2.0, "onset_column": "later"}, "has no column later"),
+    ],
+)
+def test_a_task_that_changed_since_the_training_is_refused(
+    made: tuple[Path, Study], tmp_path: Path, task: dict[str, Any], words: str
+) -> None:
+    root = study_with_task(made, tmp_path / "study", **task)
+    with pytest.raises(InputError, match=words) as error:
+        package.run(source=root / "results", output=tmp_path / "decoder")
+    assert "--config" in error.value.problems[0].remedy
+    assert not (tmp_path / "decoder").exists()
+    package.run(source=root / "results", output=tmp_path / "decoder", config=made[0] / "config" / "config.yaml")
+
+
+@pytest.mark.parametrize("absent", ["events", "shards", "both"])
+def test_a_task_is_compared_with_what_is_left_of_the_training(
+    made: tuple[Path, Study], tmp_path: Path, absent: str
+) -> None:
+    root = study_with_task(made, tmp_path / "study", delay_s=4.0)
+    if absent != "shards":
+        path = root / layout.RUNS.format(dataset="blocks")
+        write_runs(path, [replace(run, events=f"{run.events}.gone") for run in read_runs(path)])
+    if absent != "events":
+        shutil.rmtree(root / "data")
+    with pytest.raises(InputError, match="its task makes other trials"):
+        package.run(source=root / "results", output=tmp_path / "decoder")
+    package.run(source=root / "results", output=tmp_path / "decoder", config=made[0] / "config" / "config.yaml")
+
+
+def test_blocks_that_were_merged_are_compared_as_one_trial(
+    write_study: Callable[..., Study], tmp_path: Path
+) -> None:
+    study = write_study("merged", subjects=("01", "02", "03"), runs=("1",), n_volumes=50)
+    for path in study.bids.rglob("*_events.tsv"):
+        events = read_tsv(path)
+        states = sorted(set(events["trial_type"]))
+        # Rows of a state follow each other: A A B B A A ...
+        write_tsv(path, events.assign(trial_type=[states[row // 2 % 2] for row in range(len(events))]))
+    options = {"role": "downstream", "bids": str(study.bids), "derivatives": str(study.derivatives)}
+    task = {"delay_s": 2.0, "merge_blocks": True}
+    studies.image_study(tmp_path, study, datasets={"blocks": {**options, "task": task}})
+    about = package.run(source=tmp_path / "results", output=tmp_path / "decoder")
+    assert about.task is not None
+    assert about.task.merge_blocks
+    path = tmp_path / "config" / "config.yaml"
+    path.write_text(path.read_text().replace("merge_blocks: true", "merge_blocks: false"))
+    with pytest.raises(InputError, match=r"\d+ trials where training had \d+"):
+        package.run(source=tmp_path / "results", output=tmp_path / "decoder")
+
+
+def test_shards_that_were_written_anew_since_the_training_are_refused(
+    made: tuple[Path, Study], tmp_path: Path
+) -> None:
+    root = study_with_task(made, tmp_path / "study", delay_s=2.0)
+    path = root / "data" / "downstream" / "ds-blocks_sub-01.tar"
+    write_shard(path, list(read_shard(path))[1:])
+    with pytest.raises(InputError, match="not the trials that the decoder was trained with") as error:
+        package.run(source=root / "results", output=tmp_path / "decoder")
+    assert [problem.where for problem in error.value.problems] == [str(path)]
+    # Those of a person who tests alone are of no importance here.
+    shutil.copy(made[0] / "data" / "downstream" / path.name, path)
+    other = path.with_name("ds-blocks_sub-03.tar")
+    write_shard(other, list(read_shard(other))[1:])
+    package.run(source=root / "results", output=tmp_path / "decoder")

@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 
 from boldly import layout
-from boldly.bids import entities
 from boldly.config import AtlasOptions, Config, TaskOptions, load_config, with_one_high_pass
 from boldly.decoders.apply import WEIGHTS, LoadedFit
 from boldly.decoders.encoders import ENCODERS, SIGNAL
@@ -30,14 +29,13 @@ from boldly.decoding.folder import (
     Training,
     write_about,
 )
+from boldly.decoding.labelled import check_task, read_labelled
 from boldly.decoding.picking import Picked, pick
 from boldly.files import atomic_path, read_tsv, write_json, write_tsv
 from boldly.layout import names_table
 from boldly.provenance import Contract, check_same, file_sha256
 from boldly.records import InputError, Problem, read_comparisons, read_runs, read_scores, read_trials
-from boldly.samples.sample import run_fingerprint
 from boldly.samples.seen import MANIFEST as PRETRAINED_ON
-from boldly.samples.shards import read_shard, subject_shards
 from boldly.stages.atlas import ORIGINS
 from boldly.words import in_bytes
 
@@ -100,13 +98,19 @@ def run(
     contract = _contract(picked.folder)
     atlas = _atlas(study, picked.root, contract)
     about = _about(picked, study, contract, name or f"{picked.dataset}-{picked.experiment.name}", licence)
+    labelled = read_labelled(
+        picked, picked.root / layout.Layout(study).shard_folder(picked.dataset), about.training
+    )
+    if study.datasets[picked.dataset].derivatives is not None:
+        check_task(picked, study, labelled)
     with atomic_path(output) as temporary:
         _copy_fit(picked, temporary)
         # Weights that this version cannot read are noticed here, not by those who are given the folder.
         LoadedFit(temporary, FIT)
         if atlas is not None:
             about = about.model_copy(update={"atlas": _copy_atlas(atlas, contract, temporary, include_atlas)})
-        _write_seen(picked, study, temporary)
+        # By these decoding notices that it meets a run of the training again.
+        write_json(temporary / SEEN, {"fingerprints": sorted(labelled.fingerprints)})
         scores, comparisons = _copy_scores(picked, temporary)
         write_about(temporary, about, contract)
         write_card(temporary, about, contract, scores, comparisons)
@@ -289,23 +293,6 @@ def _copy_atlas(options: AtlasOptions, contract: Contract, output: Path, include
         update["labels"] = f"{ATLAS}/{table.name}"
         shutil.copyfile(table, output / update["labels"])
     return reference.model_copy(update=update)
-
-
-def _write_seen(picked: Picked, study: Config, output: Path) -> None:
-    """Write the fingerprints of the training runs, by which decoding notices that it meets one of them again."""
-    shards = picked.root / layout.Layout(study).shard_folder(picked.dataset)
-    units = {*picked.fit["train"], *picked.fit["validation"]}
-    subjects = {entities(unit)["sub"] for unit in units} if _by(picked) == "run" else units
-    found: set[str] = set()
-    for subject in sorted(subjects):
-        for path in subject_shards(shards, picked.dataset, subject):
-            if not path.exists():
-                logger.warning("%s is not there: that its runs are decoded again will not be noticed", path)
-                continue
-            for sample in read_shard(path):
-                if {sample.meta["subject"], sample.meta["run_key"]} & units:
-                    found |= {fingerprint} if (fingerprint := run_fingerprint(sample)) else set()
-    write_json(output / SEEN, {"fingerprints": sorted(found)})
 
 
 def _copy_scores(picked: Picked, output: Path) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -126,12 +126,30 @@ def _check_t_r(record: Run, recipe: Recipe) -> None:
         raise InputError(Problem(record.bold, record.key, message, remedy))
 
 
-def frames_of(record: Run, recipe: Recipe) -> tuple[int, float]:
-    """Return the number of frames of a run, and their distance in s, in which its trials are placed."""
-    t_r = recipe.shard.t_r_s
+def frames_of(record: Run, t_r: float | None) -> tuple[int, float]:
+    """Return the number of frames of a run, and their distance in s, in which its trials are placed.
+
+    `t_r` is the repetition time that runs are resampled to (`ShardOptions.t_r_s`), s; None: that of the run.
+    """
     if t_r is None:
         return record.n_volumes, record.t_r
     return len(resampling.positions(record.n_volumes, record.t_r, t_r)), t_r
+
+
+def events_of(record: Run, task: TaskOptions, t_r_s: float | None) -> RunEvents:
+    """Read the events of a run, and tell in which frames they are placed (`frames_of`).
+
+    Raises
+    ------
+    InputError
+        For events that cannot be read.
+    """
+    n_volumes, t_r = frames_of(record, t_r_s)
+    events = Path(record.events) if record.events else None
+    table = events_of_run(
+        events, task, run_key=record.key, bids_task=record.task, t_r=record.t_r, n_volumes=record.n_volumes
+    )
+    return RunEvents(table, record.key, record.task, t_r, n_volumes, record.start_time)
 
 
 def trials_of_run(record: Run, recipe: Recipe) -> list[Trial]:
@@ -142,12 +160,7 @@ def trials_of_run(record: Run, recipe: Recipe) -> list[Trial]:
     InputError
         For events that cannot be read, states that the decoder does not know, and a run without a trial.
     """
-    n_volumes, t_r = frames_of(record, recipe)
-    events = Path(record.events) if record.events else None
-    table = events_of_run(
-        events, recipe.task, run_key=record.key, bids_task=record.task, t_r=record.t_r, n_volumes=record.n_volumes
-    )
-    run = RunEvents(table, record.key, record.task, t_r, n_volumes, record.start_time)
+    run = events_of(record, recipe.task, recipe.shard.t_r_s)
     placed: list[Event] = place(run, recipe.task)
     problems = problems_of(run, placed, recipe.task)
     trials = [] if problems else trials_of(placed, recipe.labels)
@@ -181,7 +194,7 @@ def windows_of_run(record: Run, recipe: Recipe, length_s: float, step_s: float) 
     list of Trial
         Label -1; a run shorter than a window is a single one.
     """
-    n_volumes, t_r = frames_of(record, recipe)
+    n_volumes, t_r = frames_of(record, recipe.shard.t_r_s)
     return windows(record.key, n_volumes, t_r, length_s, step_s, _delay_s(recipe.task), record.start_time)
 
 
