@@ -191,9 +191,13 @@ def upstream_experiment(
 
 
 def trained_decoder(folder: Path, dataset: str, experiment: str, kind: str = "pretrained") -> Path:
-    """The record of a downstream experiment with fits of two sizes, two draws and two seeds."""
+    """The record of a downstream experiment with fits of two sizes, two draws and two seeds.
+
+    A third draw is of an earlier split: its folder was left, the record does not name it.
+    """
+    fits = []
     for n in (1, 3):
-        for draw_ in (0, 1):
+        for draw_ in (0, 1, 2):
             for seed in (1, 2):
                 fit = folder / dataset / experiment / f"n-{n}_draw-{draw_}_seed-{seed}"
                 fit.mkdir(parents=True)
@@ -202,8 +206,10 @@ def trained_decoder(folder: Path, dataset: str, experiment: str, kind: str = "pr
                 loss.to_csv(fit / "train_history.csv", index=False)
                 accuracy = pd.DataFrame({"step": [20, 40, 60], "loss": 1.0, "accuracy": [0.2, 0.4, 0.5]})
                 accuracy.to_csv(fit / "eval_history.csv", index=False)
+                fits.append({"folder": fit.name, "n": n, "draw": draw_, "seed": seed})
     record = folder / dataset / experiment / "adapt.json"
-    write_json(record, {"dataset": dataset, "experiment": experiment, "kind": kind})
+    known = [fit for fit in fits if fit["draw"] != 2]
+    write_json(record, {"dataset": dataset, "experiment": experiment, "kind": kind, "fits": known})
     return record
 
 

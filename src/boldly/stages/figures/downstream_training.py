@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from boldly.files import read_json
 from boldly.records import InputError, Problem
 from boldly.stages.figures import style
 
-_FIT = re.compile(r"n-(?P<n>\d+)_draw-(?P<draw>[^_]+)_seed-(?P<seed>\d+)")
 _POINTS = 100
 _DASHES: tuple[Any, ...] = ("solid", (0, (1, 1)), (0, (4, 1.2)))
 _MEASURES = {"loss": "cross-entropy, training", "accuracy": "accuracy, validation"}
@@ -73,21 +71,20 @@ def downstream_training(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
 def _curves_of(path: Path) -> Iterator[pd.DataFrame]:
     """Yield the curves of each fit of an experiment, averaged to a common number of points."""
     record = read_json(path) if path.suffix == ".json" else {}
-    if not {"dataset", "experiment", "kind"} <= set(record):
+    if not {"dataset", "experiment", "kind", "fits"} <= set(record):
         raise InputError(
             Problem(str(path), "", "not the record of a downstream experiment", "pass its adapt.json")
         )
     if record.get("kind") not in _SHOWN:
         return
-    for fit in sorted(path.parent.glob("n-*_draw-*_seed-*")):
-        found = _FIT.fullmatch(fit.name)
-        if found is None:
-            continue
+    # Those of an earlier split or of other seeds may still lie beside them.
+    for fit in record["fits"]:
         about = {"dataset": record["dataset"], "experiment": record["experiment"], "kind": record["kind"]}
-        about |= {"n": int(found["n"]), "seed": int(found["seed"])}
+        about |= {"n": int(fit["n"]), "seed": int(fit["seed"])}
         for name, measure in (("train_history.csv", "loss"), ("eval_history.csv", "accuracy")):
-            path = fit / name
-            curve = pd.read_csv(path) if path.exists() and path.stat().st_size > 1 else pd.DataFrame()
+            history = path.parent / fit["folder"] / name
+            is_filled = history.exists() and history.stat().st_size > 1
+            curve = pd.read_csv(history) if is_filled else pd.DataFrame()
             if measure in curve and len(curve):
                 curve = curve[["step", measure]].rename(columns={measure: "value"})
                 width = max(1, -(-len(curve) // _POINTS))
