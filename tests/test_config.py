@@ -221,7 +221,8 @@ def test_names_of_experiments_and_datasets_must_meet() -> None:
     }
     (message,) = problems(content).values()
     assert "adapt.experiments.a.scratch: 'cms' is no upstream experiment and no folder" in message
-    assert "(upstream experiments: csm, components)" in message
+    assert "(upstream experiments: csm, components; is 'csm' meant?)" in message
+    assert message.count("'cms'") == 1  # not again for what is added to each pretrained experiment
     assert "pretrain.experiments.csm.datasets: no upstream dataset other" in message
     # "rest" is there, but has no labels to decode.
     assert "adapt.experiments.b.datasets: no downstream dataset rest" in message

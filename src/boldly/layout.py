@@ -118,8 +118,9 @@ class Layout:
         options = self.config.datasets[dataset].model_dump(mode="json", exclude=unused)
         split = self.split_options(dataset)
         if isinstance(split, DownstreamSplitOptions):
-            # Of the split, index has to know what a unit is: of a single one no part can be made.
-            options["split"] = {"by": split.by}
+            # Sizes that its people do not allow are said by index, not when all of them have been prepared.
+            sizes = {"by", "train", "validation", "test"}
+            options["split"] = split.model_dump(mode="json", include=sizes, exclude_defaults=True)
         return json.dumps(options)
 
     def task_options(self, dataset: str) -> str | None:

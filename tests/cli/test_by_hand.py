@@ -119,7 +119,7 @@ def test_stages_by_hand_write_what_the_workflow_writes(study: Study, write: Writ
 
 
 def test_a_stage_says_what_has_to_run_before_it(
-    study: Study, write: Write, capsys: pytest.CaptureFixture[str]
+    study: Study, write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = write(
         atlas={"path": str(study.atlas)},
@@ -129,6 +129,12 @@ def test_a_stage_says_what_has_to_run_before_it(
     said = capsys.readouterr().err
     assert "missing; stage index writes it" in said
     assert f"boldly index --config {config} --dataset toy" in said
+    # A command that is copied works in the folder of the study.
+    folder = tmp_path / "my study"
+    assert main(["parcellate", "--config", config, "--directory", str(folder)]) == 1
+    said = capsys.readouterr().err
+    assert f"boldly index --config {config} --directory '{folder}' --dataset toy" in said
+    assert f"snakemake --cores 1 --directory '{folder}' --configfile {config} -- index" in said
 
 
 def test_an_upstream_training_by_hand_takes_the_options_of_its_experiment(

@@ -253,6 +253,14 @@ def test_another_space_is_refused_unless_it_is_allowed(
     assert list((tmp_path / "out" / "sub-41" / "func").glob("*space-T1w*.tsv"))
 
 
+def test_the_way_out_of_another_space_is_an_option_of_this_command(
+    model: Path, people: Study, tmp_path: Path
+) -> None:
+    said = refused(model, people, tmp_path / "out", space="T1w")
+    assert "--allow-mismatch space" in said
+    assert "in the experiment" not in said
+
+
 def test_another_atlas_is_refused(model: Path, people: Study, tmp_path: Path) -> None:
     atlas = tmp_path / "atlas_dseg.nii.gz"
     image = nib.nifti1.load(people.atlas)

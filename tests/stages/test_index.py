@@ -101,6 +101,19 @@ class TestRows:
         with pytest.raises(InputError, match="one run alone"):
             run_index(write_study("y", subjects=("01",), runs=("1",)).dataset_options(split={"by": "run"}))
 
+    def test_a_split_that_the_people_do_not_allow_is_said_before_anything_is_prepared(
+        self, write_study, run_index
+    ):
+        study = write_study(subjects=("01", "02", "03", "04"))
+        sizes = {"train": [1, 3], "validation": 1, "test": 2}
+        message = (
+            "4 subjects are usable; 2 for test and 1 for validation leave 1 for training, but train asks for 3"
+        )
+        with pytest.raises(InputError, match=message):
+            run_index(study.dataset_options(split=sizes))
+        assert run_index(study.dataset_options(split={**sizes, "train": [1]}))
+        assert run_index(study.dataset_options(split={"train": [1, 3], "test": "leave_one_out"}))
+
     def test_uncompressed_images_are_read(self, write_study, run_index):
         rows = run_index(write_study(extension=".nii").dataset_options())
         assert {row.n_volumes for row in rows} == {40}

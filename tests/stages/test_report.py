@@ -15,7 +15,7 @@ from PIL import Image
 from boldly import records
 from boldly.config import Config, DownstreamSplitOptions, parse, resolve
 from boldly.files import read_json, read_tsv, write_json, write_tsv
-from boldly.records import InputError, read_trials, write_trials
+from boldly.records import Choice, InputError, read_scores, read_trials, write_choices, write_trials
 from boldly.stages import report
 from boldly.stages.report import figures, gather, references
 from boldly.stages.report.methods import _split
@@ -55,6 +55,33 @@ def test_the_page_says_what_the_tables_say(results: Path) -> None:
     ):
         assert part in page, part
     assert "0.123" not in page  # the score of a single fit
+
+
+def test_the_result_in_short_says_what_validation_chose(results: Path) -> None:
+    path = results / "evaluate/task_scores.tsv"
+    rows = read_scores(path)
+    pretrained = rows[rows["kind"] == "pretrained"]
+    n = int(pretrained["n"].max())
+    # A single pretrained decoder is not the best of several.
+    assert "somewhat optimistic" not in page_of(results)
+    names = sorted(set(pretrained["experiment"]))
+    chosen = pretrained[pretrained["experiment"] == names[0]].assign(experiment="chosen")
+    write_tsv(path, pd.concat([rows, chosen]))
+    records = [
+        Choice("task", "chosen", "pretrained", n, str(draw), "1", f"{name}: all layers", 0.5, 0.8, 0.7)
+        for draw, name in enumerate(["both", "both", names[0]])
+    ]
+    write_choices(results / "evaluate/task_choices.tsv", records)
+    baseline = rows.loc[(rows["kind"] == "baseline") & (rows["metric"] == "accuracy")]
+    best = baseline.loc[baseline["n"] == n].sort_values("value")["experiment"].iloc[-1]
+    content = copy.deepcopy(finished.CONFIG)
+    content["adapt"]["experiments"]["both"] = {"members": [names[0], best]}
+    report.run(
+        results=results, output=Path("report.html"), config=resolve(parse(Config, content, "test"), CHECKOUT)
+    )
+    page = Path("report.html").read_text()
+    assert f"the one with the lowest validation loss: both in 2 of 3 fits, {names[0]} in 1 of 3 fits." in page
+    assert "The best baseline is one of the members that both combines." in page
 
 
 def test_events_that_were_merged_are_one_trial(results: Path) -> None:

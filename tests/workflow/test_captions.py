@@ -48,3 +48,13 @@ def test_each_decoder_has_a_line_of_its_own() -> None:
     snakemake = types.SimpleNamespace(config={"datasets": {}, **config})
     lines = rendered(CHECKOUT / "workflow" / "report" / "workflow.rst", snakemake).splitlines()
     assert all(any(line.startswith(f"- {name}: ") for line in lines) for name in config["adapt"]["experiments"])
+
+
+def test_the_split_says_what_is_done_and_no_more() -> None:
+    """One dataset of one person, each run of whom is tested in turn, and no pretraining."""
+    datasets = {"one": {"role": "downstream", "split": {"by": "run", "train": [3], "test": "leave_one_out"}}}
+    snakemake = types.SimpleNamespace(config={"datasets": datasets, "adapt": {}})
+    text = rendered(CHECKOUT / "workflow" / "report" / "workflow.rst", snakemake)
+    assert "3 training runs, drawn at random for each that is tested, each run tested in turn" in text
+    assert "random draws" not in text
+    assert "Pretraining" not in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,15 +61,16 @@ def jobs(stage: str, study: Layout, args: argparse.Namespace) -> Iterator[Job]:
     return _JOBS[stage](study, args)
 
 
-def check_needs(job: Job, config: Path) -> None:
-    """Refuse a job whose input is not there, and say which stage writes it."""
+def check_needs(job: Job, config: Path, directory: Path) -> None:
+    """Refuse a job whose input is not there, and say which stage writes it, in the folder of the study."""
     problems = []
     for path, stage in job.needs.items():
         if not Path(path).exists():
-            command = f"boldly {stage} --config {config}"
+            folder = f" --directory {shlex.quote(str(directory))}" if directory != Path() else ""
+            command = f"boldly {stage} --config {config}{folder}"
             if dataset := job.values.get("dataset"):
                 command += f" --dataset {dataset}"
-            whole = f"snakemake --cores 1 --configfile {config} -- {stage}"
+            whole = f"snakemake --cores 1{folder} --configfile {config} -- {stage}"
             remedy = f"run it first: {command} (or everything up to it: {whole})"
             problems.append(Problem(path, job.name, f"missing; stage {stage} writes it", remedy))
     if problems:
@@ -107,7 +109,7 @@ def _subjects(study: Layout, args: argparse.Namespace, stage: str) -> Iterator[t
 
     for dataset in choice(args.dataset, study.prepared, "dataset"):
         table = Path(layout.RUNS.format(dataset=dataset))
-        check_needs(Job(stage, dataset, {"dataset": dataset}, {str(table): "index"}), args.config)
+        check_needs(Job(stage, dataset, {"dataset": dataset}, {str(table): "index"}), args.config, args.directory)
         there = dict.fromkeys(run.subject for run in read_runs(table, usable=True))
         wanted = None if args.subject is None else args.subject.removeprefix("sub-")
         for subject in choice(wanted, there, "subject"):

@@ -129,7 +129,7 @@ def _by_hand(stage: Stage, args: argparse.Namespace) -> None:
         values = {name: other.parser.get_default(name) for name in other.passed} | job.values | own
         logger.info("%s: %s", job.stage, job.name)
         try:
-            check_needs(job, config)
+            check_needs(job, config, args.directory)
             other.handler(argparse.Namespace(**values))
         except InputError as error:
             problems += error.problems

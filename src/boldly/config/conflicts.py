@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -92,10 +93,13 @@ def name_conflicts(config: Config) -> list[str]:
 def _unknown_models(config: Config) -> list[str]:
     """Say which upstream models downstream experiments name that do not exist, or have no weights to train."""
     upstream, wrong = config.pretrain.experiments, []
+    unknown = set()
     for name, options in config.adapt.experiments.items():
         field = f"adapt.experiments.{name}.{options.kind}"
         for model in options.upstream:
-            if model not in upstream and not _is_folder(model):
+            # Said once, of the experiment that the user wrote: those that are added to it name the same one.
+            if model not in upstream and model not in unknown and not _is_folder(model):
+                unknown.add(model)
                 wrong.append(f"{field}: {_no_model(model, upstream)}")
             is_linear = model in upstream and upstream[model].framework == "components"
             if is_linear and (options.untrained is not None or not options.is_probe):
@@ -184,7 +188,9 @@ def _no_model(name: str, experiments: Collection[str]) -> str:
     """Say that a name is neither an upstream experiment nor the folder of a model."""
     path = os.path.expandvars(name)
     folder = f"no folder '{path}'" if "/" in path else f"'{name}' is no upstream experiment and no folder"
-    return f"{folder} (upstream experiments: {', '.join(experiments) or 'none'})"
+    near = difflib.get_close_matches(name, experiments, n=1)
+    meant = f"; is '{near[0]}' meant?" if near else ""
+    return f"{folder} (upstream experiments: {', '.join(experiments) or 'none'}{meant})"
 
 
 def _is_folder(path: str) -> bool:

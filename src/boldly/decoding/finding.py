@@ -42,6 +42,7 @@ _OF_TASK = {
     "the task's ": "in a YAML file for --task the option ",
     "(index.on_error: exclude)": "",
 }
+_OF_EXPERIMENT = re.compile(r"allow_mismatch: \[([^]]*)\] in the experiment")
 _OTHER_REGRESSION = (
     "the decoder was trained with this regression: compute the confounds again, or change it with --preprocess "
     "and accept that with --allow-mismatch confounds"
@@ -74,7 +75,10 @@ def find_runs(
     """
     space = options.space or decoder.contract.space
     contract = replace(recipe.contract_of(space, decoder.contract.images), t_r_s=decoder.contract.t_r_s)
-    check_same(decoder.contract, contract, options.derivatives, decoder.about.name, decoder.allow_mismatch)
+    try:
+        check_same(decoder.contract, contract, options.derivatives, decoder.about.name, decoder.allow_mismatch)
+    except InputError as error:
+        raise InputError([translated(problem) for problem in error.problems]) from None
     dataset = DatasetOptions(
         role="upstream",
         derivatives=options.derivatives,
@@ -185,6 +189,7 @@ def translated(problem: Problem) -> Problem:
     )
     for words, others in _OF_TASK.items():
         remedy = remedy.replace(words, others)
+    remedy = _OF_EXPERIMENT.sub(lambda found: f"--allow-mismatch {found[1].replace(', ', ' ')}", remedy)
     if "preprocess." in remedy:
         remedy = _OTHER_REGRESSION
     return replace(problem, remedy=remedy.strip())

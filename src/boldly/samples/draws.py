@@ -120,13 +120,13 @@ def split_downstream(
     blocks = _together(units, groups)
     options = with_sizes(options, len(units), max(map(len, blocks)))
     if options.test == "leave_one_out":
-        _check_sizes(dataset, len(units), options, where, max(map(len, blocks)))
+        check_sizes(dataset, len(units), options, where, max(map(len, blocks)))
         draws = list(_leave_one_out(dataset, blocks, options, seed, strata))
     else:
         order = _drawn(blocks, _generator(seed, dataset, "test"), strata)
         number = options.test or 0
         test = _whole(order, number, most=len(units))
-        _check_sizes(dataset, len(units), options, where, max(len(test), number))
+        check_sizes(dataset, len(units), options, where, max(len(test), number))
         pool = sorted(set(units) - set(test))
         sizes = sorted(set(options.train or ()))
         draws = [
@@ -160,8 +160,27 @@ def with_sizes(options: DownstreamSplitOptions, n_units: int, largest_group: int
     return options.model_copy(update={"test": test, "train": train})
 
 
-def _check_sizes(dataset: str, n_units: int, options: DownstreamSplitOptions, where: str, taken: int) -> None:
-    """Refuse sizes that the units do not allow; the test takes `taken` of them away, in groups perhaps more."""
+def check_sizes(dataset: str, n_units: int, options: DownstreamSplitOptions, where: str, taken: int) -> None:
+    """Refuse sizes that the units do not allow.
+
+    Parameters
+    ----------
+    dataset : str
+        Name of the dataset.
+    n_units : int
+        Usable units.
+    options : DownstreamSplitOptions
+        With all sizes (`with_sizes`).
+    where : str
+        File that the units come from, for the error.
+    taken : int
+        Units that the test takes away: where groups are tested as a whole, more than `options.test`.
+
+    Raises
+    ------
+    InputError
+        For sizes that are not positive, or larger than the units allow.
+    """
     problems: list[Problem] = []
     test = 1 if options.test == "leave_one_out" else options.test or 0
     if test < 1 or not options.train or min(options.train) < 1:

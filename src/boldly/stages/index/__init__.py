@@ -19,7 +19,7 @@ from boldly.files import atomic_path, write_json
 from boldly.records import Event, InputError, Problem, Run, write_problems, write_runs, write_trials
 from boldly.signals.states import summary
 from boldly.stages.index.checks import Checked, check_atlas, check_run
-from boldly.stages.index.choice import choose, single_unit
+from boldly.stages.index.choice import choose, too_few_units
 from boldly.stages.index.events import place_events
 from boldly.stages.index.ready import survey_remote, survey_shards
 from boldly.stages.index.survey import RunFiles, check_variants, survey
@@ -103,7 +103,7 @@ def run(
         write_problems(problems_path, error.problems)
         raise InputError(error.problems, problems_path) from None
     left = [row for row in rows if row.status == "ok" or (row.status == "error" and options.on_error == "stop")]
-    problems += single_unit(dataset, dataset_options, left, runs)
+    problems += too_few_units(dataset, dataset_options, left, runs)
     write_problems(problems_path, [*problems, *own])
     stopping = problems if options.on_error == "exclude" else [*problems, *own]
     if not stopping and not any(row.status == "ok" for row in rows):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from boldly import bids
 from boldly.config import DatasetOptions, DownstreamSplitOptions
-from boldly.records import Problem, Run
-from boldly.samples.draws import ONE_PERSON
+from boldly.records import InputError, Problem, Run
+from boldly.samples.draws import ONE_PERSON, check_sizes, with_sizes
 from boldly.stages.index.survey import RunFiles
 from boldly.words import noun
 
@@ -64,30 +64,37 @@ def choose(
     return chosen, excluded, problems
 
 
-def single_unit(dataset: str, options: DatasetOptions, rows: Sequence[Run], where: Path) -> list[Problem]:
-    """Find out whether a downstream dataset has one person, or run, alone, of which no split can be made.
+def too_few_units(dataset: str, options: DatasetOptions, rows: Sequence[Run], where: Path) -> list[Problem]:
+    """Find out whether a downstream dataset has fewer people, or runs, than its split parts.
 
     Parameters
     ----------
     dataset : str
         Name of the dataset.
     options : DatasetOptions
-        Of `split` it is used what a unit is; without one nothing is said.
+        Of `split` the unit and the sizes are used; without a split nothing is said.
     rows : sequence of Run
-        The runs that may be used.
+        The runs that may be used. Later stages may exclude some of them: stage split counts again.
     where : Path
         Run table, for the error.
     """
-    if not isinstance(options.split, DownstreamSplitOptions) or not rows:
+    split = options.split
+    if not isinstance(split, DownstreamSplitOptions) or not rows:
         return []
     subjects = sorted({row.subject for row in rows})
     runs = f"{len(rows)} {noun(len(rows), 'run')}"
-    if options.split.by == "subject" and len(subjects) == 1:
+    if split.by == "subject" and len(subjects) == 1:
         message = f"there is one person, sub-{subjects[0]} with {runs}, and the split is by subject: none to test"
         return [Problem(str(where), dataset, message, ONE_PERSON)]
-    if options.split.by == "run" and len(rows) == 1:
+    if split.by == "run" and len(rows) == 1:
         message, remedy = "there is one run alone, and the split is by run: none to test", "add runs"
         return [Problem(str(where), dataset, message, remedy)]
+    n_units = len(rows) if split.by == "run" else len(subjects)
+    sizes = with_sizes(split, n_units)
+    try:
+        check_sizes(dataset, n_units, sizes, str(where), 1 if sizes.test == "leave_one_out" else sizes.test or 0)
+    except InputError as error:
+        return list(error.problems)
     return []
 
 

@@ -142,7 +142,7 @@ def _content(
         "style": Markup((HERE / "page.css").read_text(encoding="utf-8")),
         "script": Markup((HERE / "page.js").read_text(encoding="utf-8")),
         "sections": [(key, name) for key, name in shown.items() if name],
-        "headlines": _headlines(scores, comparisons, splits),
+        "headlines": _headlines(results, scope, scores, comparisons, splits),
         "warnings": guards.warnings(scores, splits, manifests, downstream, about),
         "controls": guards.controls(scores),
         "description": figures.from_template(CAPTIONS / "workflow.rst", config) if config else None,
@@ -200,12 +200,19 @@ def _config_text(config: Record) -> str:
 
 
 def _headlines(
-    scores: dict[str, pd.DataFrame], comparisons: dict[str, pd.DataFrame], splits: list[Record]
+    results: Path,
+    scope: Scope,
+    scores: dict[str, pd.DataFrame],
+    comparisons: dict[str, pd.DataFrame],
+    splits: list[Record],
 ) -> list[Record]:
+    experiments = scope.config["adapt"]["experiments"] if scope.config else {}
+    members = {name: one["members"] for name, one in experiments.items() if one.get("members")}
     units = {split["dataset"]: "runs" if split.get("by") == "run" else "people" for split in splits}
     found = []
     for dataset, rows in scores.items():
-        if one := decoding.headline(dataset, rows, comparisons.get(dataset)):
+        choices = decoding.read_choices(results, dataset)
+        if one := decoding.headline(dataset, rows, comparisons.get(dataset), choices, members):
             one |= {"unit": units.get(dataset, "people"), "drawing": _drawing(one)}
             found.append(one)
     return found

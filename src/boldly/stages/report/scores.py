@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pandas as pd
 from boldly import records
 from boldly.stages.report.scope import EVERYTHING, Scope
 from boldly.stages.report.tables import Column, Table, table
+from boldly.words import counted
 
 Record = dict[str, Any]
 
@@ -96,11 +99,34 @@ def comparisons(dataset: str, rows: pd.DataFrame) -> Table:
     return table(caption, rows.to_dict("records"), columns)  # type: ignore[arg-type]
 
 
-def headline(dataset: str, rows: pd.DataFrame, differences: pd.DataFrame | None) -> Record:
+def read_choices(results: Path, dataset: str) -> pd.DataFrame:
+    """Return what validation chose for each fit of a dataset; without rows where nothing is known."""
+    path = results / "evaluate" / f"{dataset}_choices.tsv"
+    return records.read_choices(path) if path.is_file() else pd.DataFrame(columns=["experiment", "n", "choice"])
+
+
+def headline(
+    dataset: str,
+    rows: pd.DataFrame,
+    differences: pd.DataFrame | None,
+    choices: pd.DataFrame,
+    members: Mapping[str, Sequence[str]],
+) -> Record:
     """Return the result of a dataset at its largest n: a pretrained decoder, the best baseline, chance.
 
     The pretrained decoder is the one that validation chose (``chosen``) where there is such a row, so that the
     test trials did not choose it; the baseline is the best one on the test trials, which favours the baseline.
+
+    Parameters
+    ----------
+    dataset : str
+        Name of the dataset.
+    rows, differences : DataFrame
+        Its scores and, if there are any, comparisons.
+    choices : DataFrame
+        From `read_choices`.
+    members : mapping of str to sequence of str
+        Decoders that are combined, by the name of the combination.
     """
     accuracy = rows[rows["metric"] == "accuracy"]
     decoders = accuracy[~accuracy["kind"].isin(_NO_DECODERS)]
@@ -117,6 +143,7 @@ def headline(dataset: str, rows: pd.DataFrame, differences: pd.DataFrame | None)
         "n": int(at_most["n"].iloc[0]),
         "decoder": first,
         "is_chosen": bool(len(chosen)),
+        "is_best_of_several": len(chosen) == 0 and len(pretrained) > 1,
         "baseline": second,
         "chance": float(chance.max()) if len(chance) else None,
         "difference": None,
@@ -128,7 +155,17 @@ def headline(dataset: str, rows: pd.DataFrame, differences: pd.DataFrame | None)
         pair = differences[same & (differences["n"] == found["n"])]
         if len(pair):
             found["difference"] = pair.iloc[0].to_dict()
-    return found
+    return found | _taken(choices[choices["n"] == found["n"]], members, second)
+
+
+def _taken(choices: pd.DataFrame, members: Mapping[str, Sequence[str]], baseline: Record | None) -> Record:
+    """Say which decoders validation chose, and which of them have the best baseline as a member."""
+    words = choices.loc[choices["experiment"] == "chosen", "choice"]
+    names = [str(text).partition(":")[0] for text in words]
+    counts = Counter(names)
+    fits = [f"{name} in {count} of {counted(len(names), 'fit')}" for name, count in counts.most_common()]
+    combined = [name for name in counts if baseline and baseline["experiment"] in members.get(name, ())]
+    return {"taken": ", ".join(fits), "combined": ", ".join(combined)}
 
 
 def _best(rows: pd.DataFrame) -> Record | None:
