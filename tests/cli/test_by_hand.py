@@ -217,11 +217,15 @@ def test_a_config_is_checked_without_running_anything(
     write: Write, trials: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dataset = {"role": "downstream", "shards": trials, "split": {"test": 1}}
-    config = write(datasets={"task": dataset}, adapt={"experiments": {"mean": {"baseline": "mean_lda"}}})
+    config = write(
+        datasets={"task": dataset},
+        adapt={"experiments": {"mean": {"baseline": "mean_lda"}, "linear": {"baseline": "linear"}}},
+    )
     assert main(["check", config]) == 0
     said = capsys.readouterr().out
     assert "nothing is wrong with it" in said
     assert "datasets: task (downstream)" in said
+    assert "mean, linear (10,000 steps for each fit)" in said
     assert "warning: datasets.task: a single test unit" in said
     assert not (tmp_path / "results").exists()
     assert "'test' meant?" in refused(["check", config, "--set", "datasets.task.split.tset=1"], capsys)

@@ -84,6 +84,17 @@ def test_the_result_in_short_says_what_validation_chose(results: Path) -> None:
     assert "The best baseline is one of the members that both combines." in page
 
 
+def test_runs_that_move_much_and_are_used_are_a_warning(results: Path) -> None:
+    assert "from volume to volume on average" not in page_of(results)
+    path = results / "preprocess/task/sub-01_qc.tsv"
+    write_tsv(path, read_tsv(path).assign(mean_fd_mm=0.9))
+    line = "task: 1 of 1 run moves more than 0.55 mm from volume to volume on average, and is used"
+    assert line in page_of(results)
+    # One that is excluded for it needs no warning.
+    write_tsv(path, read_tsv(path).assign(status="excluded", reason="mean FD 0.9 mm is over 0.5 mm"))
+    assert "from volume to volume on average" not in page_of(results)
+
+
 def test_events_that_were_merged_are_one_trial(results: Path) -> None:
     path = results / "index/task_trials.tsv"
     events = read_trials(path)

@@ -31,6 +31,7 @@ DIFFERENT = {
     "results/prepare/*/sub-*.json": "seconds of each stage, times of files",
     "results/models/upstream/*/tensorboard/*": "named after the time of the start",
     "results/report.html": "when it was written, seconds of trainings",
+    ".snakemake_timestamp": "Snakemake's mark in folders; none where a job outlived the shell that started it",
 }
 # The same for fields of JSON files.
 DIFFERENT_FIELDS = {

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from boldly.cli.arguments import Commands, command, flag, parsed, path
 from boldly.records import InputError
+from boldly.words import counted
+
+if TYPE_CHECKING:
+    from boldly.config import AdaptOptions, PretrainOptions
 
 
 def add(commands: Commands) -> None:
@@ -99,8 +104,8 @@ def _check(args: argparse.Namespace) -> None:
     print(f"{args.config}: nothing is wrong with it")
     made = {
         "datasets": [f"{name} ({options.role})" for name, options in config.datasets.items()],
-        "pretrain": config.pretrain.experiments,
-        "adapt": config.adapt.experiments,
+        "pretrain": [_with_steps(*item) for item in config.pretrain.experiments.items()],
+        "adapt": [_with_steps(*item) for item in config.adapt.experiments.items()],
         "figures": layout.figures(),
         "decode": [f"{name} ({options.model})" for name, options in config.decode.items()],
     }
@@ -108,6 +113,16 @@ def _check(args: argparse.Namespace) -> None:
         print(f"  {name}: {', '.join(parts) or 'nothing'}")
     for warning in advise(config):
         print(f"  warning: {warning}")
+
+
+def _with_steps(name: str, options: PretrainOptions | AdaptOptions) -> str:
+    """Return the name of an experiment, with the number of gradient steps if it is trained by any."""
+    from boldly.config import AdaptOptions
+
+    if not options.has_steps:
+        return name
+    each = " for each fit" if isinstance(options, AdaptOptions) else ""
+    return f"{name} ({counted(options.steps, 'step')}{each})"
 
 
 def _add_status(commands: Commands) -> None:

@@ -191,6 +191,11 @@ class AdaptOptions(OptimiserOptions):
         return self.untrained is not None or (self.pretrained is not None and self.method == "probe")
 
     @property
+    def has_steps(self) -> bool:
+        """Whether it is trained by gradient steps, rather than fitted in closed form or put together."""
+        return self.members is None and (not self.is_probe or self.is_fine_tuned)
+
+    @property
     def is_fine_tuned(self) -> bool:
         """Whether the decoder is a probe with a network that was trained from there on."""
         return self.pretrained is not None and self.method == "finetune"

@@ -161,6 +161,11 @@ class PretrainOptions(OptimiserOptions):
         ["tensorboard"], description="Where the histories are shown beside the CSV files."
     )
 
+    @property
+    def has_steps(self) -> bool:
+        """Whether it is trained by gradient steps, rather than fitted in closed form."""
+        return self.framework != "components"
+
     @model_validator(mode="before")
     @classmethod
     def _horizons_in_seconds(cls, content: Any) -> Any:

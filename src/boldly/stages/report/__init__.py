@@ -143,7 +143,9 @@ def _content(
         "script": Markup((HERE / "page.js").read_text(encoding="utf-8")),
         "sections": [(key, name) for key, name in shown.items() if name],
         "headlines": _headlines(results, scope, scores, comparisons, splits),
-        "warnings": guards.warnings(scores, splits, manifests, downstream, about),
+        "warnings": guards.warnings(
+            scores, splits, manifests, downstream, about, gather.moving(results, runs, guards.MUCH_MOTION_MM)
+        ),
         "controls": guards.controls(scores),
         "description": figures.from_template(CAPTIONS / "workflow.rst", config) if config else None,
         "asked": _asked(config) if config else "",

@@ -168,6 +168,18 @@ def left_out(events: dict[str, pd.DataFrame]) -> Table:
     return table("Events that became no trials, with the reason.", lines, columns)
 
 
+def moving(results: Path, runs: dict[str, list[Run]], limit_mm: float) -> dict[str, tuple[int, int]]:
+    """Return for each dataset how many of its used runs move more on average than a limit, and their number."""
+    found = {}
+    for name, rows in runs.items():
+        used = {run.key for run in rows if run.status == "ok"}
+        known = [row for row in quality_rows(results, name) if row["key"] in used and row["status"] == "ok"]
+        values = [float(row["mean_fd_mm"]) for row in known if row.get("mean_fd_mm") not in (None, "", "n/a")]
+        if many := sum(value > limit_mm for value in values):
+            found[name] = many, len(values)
+    return found
+
+
 def quality(results: Path, runs: dict[str, list[Run]]) -> Table:
     """Return medians, and the worst run, of each measure of quality of each dataset."""
     lines: list[Record] = []

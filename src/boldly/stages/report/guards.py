@@ -8,8 +8,12 @@ from typing import Any
 import pandas as pd
 
 from boldly.stages.report.tables import Column, Table, table
+from boldly.words import counted
 
 Record = dict[str, Any]
+
+# Mean framewise displacement over which runs are mostly excluded (Parkes et al. 2018, lenient: 0.55 mm).
+MUCH_MOTION_MM = 0.55
 
 
 def warnings(
@@ -18,6 +22,7 @@ def warnings(
     manifests: dict[str, Record],
     downstream: dict[tuple[str, str], Record],
     study: Record | None,
+    moving: dict[str, tuple[int, int]],
 ) -> list[str]:
     """Return a sentence for each thing that the guards of the workflow flagged or that the config allowed.
 
@@ -33,6 +38,8 @@ def warnings(
         Manifests of the downstream experiments, by dataset and name.
     study : dict or None
         What `study.record` wrote.
+    moving : dict
+        Runs that move more than `MUCH_MOTION_MM`, and all runs, by dataset (`gather.moving`).
     """
     lines = []
     for dataset, rows in scores.items():
@@ -55,6 +62,12 @@ def warnings(
         lines.append(
             f"{names}: some runs of {text} that pretrained have no fingerprint, so nothing can tell whether they "
             "are among the runs that are tested under another name."
+        )
+    for dataset, (many, n_runs) in moving.items():
+        lines.append(
+            f"{dataset}: {many} of {counted(n_runs, 'run')} {'moves' if many == 1 else 'move'} more than "
+            f"{MUCH_MOTION_MM:g} mm from volume to volume on average, and {'is' if many == 1 else 'are'} used: no "
+            "threshold excludes such runs (preprocess.exclude.mean_fd_mm)."
         )
     if study is not None:
         lines += [f"{text}." if not text.endswith(".") else text for text in study["warnings"]]
