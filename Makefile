@@ -40,9 +40,10 @@ demo: install
 	boldly simulate --output data/demo --workers $(CORES)
 	snakemake --cores $(CORES) --quiet rules --scheduler greedy
 	snakemake --quiet --report report.html
-	boldly inspect results/evaluate/*_scores.tsv
 	echo "Figures:"; ls results/figures/*.png
-	echo "Report: results/report.html (Snakemake's own, with rules and run times: report.html)"
+	echo "Results in short, and the page about the study (all scores: boldly inspect results/evaluate/*_scores.tsv):"
+	boldly report
+	echo "Snakemake's own report, with rules and run times: report.html"
 
 test: install
 	pytest -m "not slow and not cluster and not browser" -n $(CORES) --dist loadfile

@@ -95,6 +95,14 @@ def test_runs_that_move_much_and_are_used_are_a_warning(results: Path) -> None:
     assert "from volume to volume on average" not in page_of(results)
 
 
+def test_the_result_in_short_is_told_to_the_terminal(results: Path) -> None:
+    (line,) = report.run(results=results, output=Path("report.html"), config=config())
+    assert line.startswith(
+        "task, accuracy at n = 3: pretrained: csm 0.700 [0.650, 0.750], best baseline: mean_logistic "
+    )
+    assert line.endswith(f", chance {0.5:.3f}")
+
+
 def test_events_that_were_merged_are_one_trial(results: Path) -> None:
     path = results / "index/task_trials.tsv"
     events = read_trials(path)

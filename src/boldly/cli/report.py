@@ -28,8 +28,8 @@ def _report(args: argparse.Namespace) -> None:
     from boldly.stages import report
 
     output = args.output or args.results / "report.html"
-    report.run(results=args.results, output=output, config=_config(args.config))
-    print(output)
+    lines = report.run(results=args.results, output=output, config=_config(args.config))
+    print(*lines, output, sep="\n")
 
 
 def _config(source: str | None) -> Config | None:

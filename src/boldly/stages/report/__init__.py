@@ -36,7 +36,7 @@ LARGEST_BYTES = 30_000_000
 Record = dict[str, Any]
 
 
-def run(*, results: Path, output: Path, config: Config | None = None) -> None:
+def run(*, results: Path, output: Path, config: Config | None = None) -> list[str]:
     """Write the report of a study, its references and its methods.
 
     Parameters
@@ -49,6 +49,11 @@ def run(*, results: Path, output: Path, config: Config | None = None) -> None:
         The complete config of the study. It is recorded in the folder of results (study.json), with what the
         datasets say of themselves; default: what is recorded there. Where there is neither, the report has no
         captions and no methods, and says how to get them.
+
+    Returns
+    -------
+    list of str
+        The result of each decoded dataset, in a line.
 
     Raises
     ------
@@ -68,12 +73,13 @@ def run(*, results: Path, output: Path, config: Config | None = None) -> None:
     manifests, downstream = gather.read_manifests(results, scope), gather.read_downstream(results, scope)
     environments = gather.environments([*manifests.values(), *downstream.values()])
     text = _methods(about, runs, gather.read_contract(results, scope), environments) if about else None
+    content = _content(results, about, scope, runs, manifests, downstream)
     names = {"bib": output.with_suffix(".bib"), "methods": output.with_name(f"{output.stem}_methods.md")}
     page = (
         _environment()
         .get_template("page.html.jinja")
         .render(
-            **_content(results, about, scope, runs, manifests, downstream),
+            **content,
             environments=environments,
             methods=text.html() if text else None,
             references=text.references if text else (),
@@ -89,6 +95,7 @@ def run(*, results: Path, output: Path, config: Config | None = None) -> None:
     if size > LARGEST_BYTES:
         logger.warning("%s has %.0f MB, more than %.0f", output, size / 1e6, LARGEST_BYTES / 1e6)
     logger.info("%s: %.1f MB", output, size / 1e6)
+    return [_in_a_line(one) for one in content["headlines"]]
 
 
 def _content(
@@ -218,6 +225,17 @@ def _headlines(
             one |= {"unit": units.get(dataset, "people"), "drawing": _drawing(one)}
             found.append(one)
     return found
+
+
+def _in_a_line(one: Record) -> str:
+    """Say the result of a dataset for the terminal."""
+    parts = [
+        f"{kind} {one[key]['experiment']} {_with_interval(one[key], 'value', '')}"
+        for kind, key in (("pretrained:", "decoder"), ("best baseline:", "baseline"))
+        if one[key]
+    ]
+    parts += [] if one["chance"] is None else [f"chance {one['chance']:.3f}"]
+    return f"{one['dataset']}, accuracy at n = {one['n']}: {', '.join(parts)}"
 
 
 def _drawing(one: Record) -> Markup:
