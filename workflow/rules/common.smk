@@ -570,8 +570,9 @@ def explain_arguments(wildcards):
 
 
 def figure_files():
-    """The figures that the config has data for."""
-    return expand(layout.FIGURE, figure=LAYOUT.figures())
+    """The figures that the config has data for, each with its PDF and its table: one that is gone is made again."""
+    pictures = map(Path, expand(layout.FIGURE, figure=LAYOUT.figures()))
+    return [str(path.with_suffix(suffix)) for path in pictures for suffix in (".png", ".pdf", ".tsv")]
 
 
 def report_tables():
