@@ -101,6 +101,17 @@ def test_too_many_layers_and_another_width_are_refused_with_names(gpt2):
         initialise(network("csm", width=32), gpt2)
 
 
+def test_weights_of_another_number_of_heads_are_refused_though_their_shapes_agree(gpt2, bert, tmp_path):
+    for framework, folder in (("csm", gpt2), ("network_bert", bert)):
+        with pytest.raises(InputError, match="2 attention heads, those of the network 4") as error:
+            initialise(network(framework, heads=4), folder)
+        assert "set heads of the experiment to 2" in str(error.value)
+    sizes = NetworkConfig("csm", **SIZES)
+    save_network(tmp_path, sizes, build_network(sizes, seed=7).state_dict(), synthetic.contract(16))
+    with pytest.raises(InputError, match="2 attention heads"):
+        initialise(network("csm", heads=4), tmp_path)
+
+
 @pytest.mark.parametrize("framework", ["sequence_bert", "autoencoding"])
 def test_a_language_model_of_another_kind_is_refused(gpt2, framework):
     with pytest.raises(InputError, match="a gpt2 model"):

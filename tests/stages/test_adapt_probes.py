@@ -130,6 +130,30 @@ def test_several_experiments_are_one_decoder(study: Study, adapted: dict[str, Pa
         np.testing.assert_allclose(probabilities, np.mean(said, axis=0), atol=1e-6)
 
 
+def test_no_combination_of_fits_counts_twice(
+    study: Study, models: Models, adapted: dict[str, Path], tmp_path: Path
+) -> None:
+    # Seeds 7 of csm and 1234 of connectivity: with either, the same two fits would be combined.
+    run(study, tmp_path / "csm", models["csm-7"], pretrained="csm")
+    fits = ensemble(study, tmp_path / "all", tmp_path / "csm", adapted["connectivity"])
+    assert [fit["seed"] for fit in fits] == [7] * 4
+
+
+def test_a_model_with_other_sizes_or_components_and_the_same_weights_is_read_again(
+    study: Study, models: Models, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(models["csm-1234"].folder, folder)
+    upstream = dataclasses.replace(models["csm-1234"], folder=folder)
+    (first, *_) = run(study, tmp_path / "out", upstream, pretrained="csm")
+    before = (tmp_path / "out" / first["folder"] / ARRAYS).read_bytes()
+    content = read_json(folder / "config.json")
+    # As after an import with another number of heads.
+    write_json(folder / "config.json", {**content, "heads": 1 if content["heads"] > 1 else 2})
+    run(study, tmp_path / "out", upstream, pretrained="csm")
+    assert (tmp_path / "out" / first["folder"] / ARRAYS).read_bytes() != before
+
+
 def test_members_weigh_by_what_they_say_of_trials_left_out(
     study: Study, adapted: dict[str, Path], tmp_path: Path
 ) -> None:

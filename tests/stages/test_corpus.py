@@ -49,6 +49,16 @@ def data(tmp_path: Path) -> Data:
 OUTCOME = ("model.safetensors", "config.json", "contract.json", "train_history.csv", "eval_history.csv")
 
 
+def test_the_order_in_which_datasets_are_named_does_not_matter(data: Data, tmp_path: Path) -> None:
+    # A config may name them in any order; the rule that packs runs sorts them.
+    assert len(data) > 1
+    corpus.run(data=data, output=tmp_path / "corpus", share=1.0)
+    for name, order in (("one", data), ("other", data[::-1])):
+        pretrain.run(name="toy", options=options(), data=order, output=tmp_path / name, corpus=tmp_path / "corpus")
+    for name in OUTCOME:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes(), name
+
+
 @pytest.mark.parametrize("framework", ["csm", "sequence_bert"])
 @pytest.mark.parametrize("share", [1.0, 0.5])
 def test_a_training_on_packed_runs_is_that_on_shards(

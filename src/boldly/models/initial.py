@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -23,6 +24,8 @@ _FITTED = ("coupling", "share", "ahead")
 # Parts that all frameworks of boldly share. Other weights belong to an objective, such as what stands for hidden
 # frames or parcels.
 _SHARED = ("embedder.", "decoder.", "unembedder.")
+# What the number of attention heads is called: by boldly, GPT-2 and BERT.
+_HEADS = ("heads", "n_head", "num_attention_heads")
 # Vectors of words: there are none here.
 _WORDS = ("wte.weight", "embeddings.word_embeddings.weight")
 # Vectors of positions (of the faithful networks alone): the first ones are taken.
@@ -56,6 +59,7 @@ def initialise(network: nn.Module, folder: Path | str) -> None:
         raise InputError(
             Problem(str(folder / CONFIG), "", f"no model: {error}", "correct pretrain's initialise")
         ) from None
+    _check_heads(network, content, folder)
     if "model_type" not in content:
         sizes: NetworkConfig = network.sizes  # type: ignore[assignment]
         is_same = content.get("framework") == sizes.framework
@@ -73,6 +77,16 @@ def initialise(network: nn.Module, folder: Path | str) -> None:
             Problem(str(folder), "", message, "use GPT-2 for csm, BERT for sequence_bert, network_bert")
         )
     _fill(module, _read(folder), folder)
+
+
+def _check_heads(network: nn.Module, content: dict[str, Any], folder: Path) -> None:
+    """Refuse weights of another number of attention heads: their shapes agree, and they would be cut wrongly."""
+    sizes: NetworkConfig = network.sizes  # type: ignore[assignment]
+    its = next((content[name] for name in _HEADS if name in content), None)
+    has_attention = "autoencoding" not in (sizes.framework, content.get("framework"))
+    if has_attention and its not in (None, sizes.heads):
+        message = f"its layers have {its} attention heads, those of the network {sizes.heads}"
+        raise InputError(Problem(str(folder / CONFIG), "", message, f"set heads of the experiment to {its}"))
 
 
 def _language_model(network: nn.Module) -> tuple[nn.Module, str]:

@@ -44,7 +44,9 @@ def run(*, data: list[tuple[Path, Path | str]], output: Path, share: float = 1.0
     ]
     if problems:
         raise InputError(problems)
-    splits = [(read_split(split, "upstream"), Path(shards)) for split, shards in data]
+    splits = sorted(
+        ((read_split(split, "upstream"), Path(shards)) for split, shards in data), key=lambda item: item[0].dataset
+    )
     training = [path for split, shards in splits for path in _paths(split, split.share(share), shards)]
     validation = [path for split, shards in splits for path in _paths(split, split.validation, shards)]
     everything = [

@@ -156,7 +156,7 @@ def _run(wanted: Adaptation, dataset: str, corpus: Corpus, parts: DownstreamSpli
         "revision": REVISIONS["adapt"],
         "options": options.model_dump(mode="json"),
         "trials": trials,
-        "models": [{**model.record, "sha256": file_sha256(model.weights)} for model in wanted.models],
+        "models": [{**model.record, "sha256": model.checksums} for model in wanted.models],
         "members": {folder.name: file_sha256(folder / MANIFEST) for folder in wanted.members},
     }
     # A seed after the other: a probe encodes the trials once for each.

@@ -49,7 +49,7 @@ class EnsembleExperiment:
     ) -> None:
         self._options, self._corpus = options, corpus
         self._members = [_adapted(folder, split) for folder in members]
-        self.seeds = tuple(dict.fromkeys(seed for member in self._members for *_, seed in member.fits))
+        self.seeds = _seeds(self._members, split.draws[0])
         shutil.rmtree(output / ENCODERS, ignore_errors=True)
         for member in self._members:
             for encoder in _folders(member.folder / ENCODERS):
@@ -107,10 +107,18 @@ def _folders(path: Path) -> Iterator[Path]:
     yield from sorted(entry for entry in path.iterdir() if entry.is_dir()) if path.is_dir() else ()
 
 
+def _seeds(members: Sequence[_Adapted], draw: Draw) -> tuple[int, ...]:
+    """Return the seeds of the fits: one for each combination of fits of the members, so that none counts twice."""
+    seeds = dict.fromkeys(seed for member in members for *_, seed in member.fits)
+    combined = {tuple(member.fit(draw, seed) for member in members): seed for seed in reversed(list(seeds))}
+    return tuple(seed for seed in seeds if seed in combined.values())
+
+
 def _link_encoder(source: Path, target: Path) -> None:
     """Keep an encoder of a member with the ensemble; another one of the same name would be taken for it."""
-    weights = target / "model.safetensors"
-    if weights.exists() and weights.read_bytes() != (source / weights.name).read_bytes():
-        message = f"another member has an encoder {source.name} with other weights"
-        raise InputError(Problem(str(source), source.name, message, "rename one of the upstream models"))
+    for name in ("model.safetensors", "config.json", "basis.safetensors"):
+        known, own = target / name, source / name
+        if known.exists() and own.exists() and known.read_bytes() != own.read_bytes():
+            message = f"another member has an encoder {source.name} with another {name}"
+            raise InputError(Problem(str(source), source.name, message, "rename one of the upstream models"))
     link_files(source, target, tuple(path.name for path in source.iterdir()))

@@ -10,6 +10,7 @@ from typing import Any
 
 from boldly.decoders.encoders import ENCODERS
 from boldly.files import atomic_path
+from boldly.provenance import file_sha256
 from boldly.samples.seen import MANIFEST
 
 
@@ -37,9 +38,10 @@ class UpstreamModel:
         return {"name": self.name, "seed": self.seed, "folder": str(self.folder)}
 
     @property
-    def weights(self) -> Path:
-        """File of its weights."""
-        return self.folder / "model.safetensors"
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of each file that hidden states depend on: weights, sizes, and the components of the states."""
+        names = ("model.safetensors", "config.json", "basis.safetensors")
+        return {name: file_sha256(self.folder / name) for name in names if (self.folder / name).exists()}
 
     @property
     def label(self) -> str:

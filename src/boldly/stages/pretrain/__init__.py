@@ -106,7 +106,10 @@ def run(
     Training, checkpoints and manifest know shards by their checksums. Those at a web address are not read before
     their turn comes: the sizes that the server tells and the checksum of the run table stand for them.
     """
-    splits = [(read_split(split, "upstream"), shards) for split, shards in data]
+    # Sorted, as in packed runs: in which order datasets are named must not matter.
+    splits = sorted(
+        ((read_split(split, "upstream"), shards) for split, shards in data), key=lambda item: item[0].dataset
+    )
     used = [item for item in splits if options.datasets is None or item[0].dataset in options.datasets]
     share = options.subjects_fraction
     training = [path for split, shards in used for path in shards_of(split, split.share(share), shards)]
