@@ -41,6 +41,22 @@ def test_datasets_without_a_decoder_are_neither_scored_nor_explained() -> None:
     assert {"downstream_accuracy", "explain_maps"} <= set(found.figures())
 
 
+def test_upstream_datasets_of_the_same_people_have_a_source() -> None:
+    datasets: dict[str, Any] = {
+        name: {"role": "upstream", "shards": folder}
+        for name, folder in (("rest", "a"), ("faces", "a"), ("alone", "b"), ("named", "c"), ("too", "d"))
+    }
+    for name in ("named", "too"):
+        datasets[name]["source"] = "us"
+    datasets["task"] = {"role": "downstream", "shards": "b"}
+    found = Layout(parse(Config, {"datasets": datasets}, "test"))
+    assert {name: found.source_of_several(name) for name in datasets} == {
+        # No path: the splits are the same wherever the study lies.
+        "rest": "folder of faces", "faces": "folder of faces",
+        "alone": None, "named": "us", "too": "us", "task": None,
+    }  # fmt: skip
+
+
 def test_without_any_decoder_no_score_is_drawn() -> None:
     found = layout({})
     assert (found.scored, found.explained, found.explanations) == ([], [], [])

@@ -155,6 +155,21 @@ class Layout:
         same = [name for name in self.downstream if self.config.datasets[name].people == source]
         return [SPLIT.format(dataset=name) for name in same]
 
+    def source_of_several(self, dataset: str) -> str | None:
+        """Return the name of the source of an upstream dataset's people if other upstream datasets have it too.
+
+        Where the config gives none, it is named by the first of the datasets: a path would change with the place
+        of the study, and the splits with it.
+        """
+        if dataset not in self.upstream:
+            return None
+        datasets = self.config.datasets
+        same = sorted(name for name in self.upstream if datasets[name].people == datasets[dataset].people)
+        if len(same) == 1:
+            return None
+        given = (datasets[name].source for name in same)
+        return next((source for source in given if source), f"folder of {same[0]}")
+
     def pretrain_datasets(self, experiment: str) -> list[str]:
         """Return the datasets that an upstream experiment is trained on."""
         return list(self.config.pretrain.experiments[experiment].datasets or self.upstream)

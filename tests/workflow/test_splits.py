@@ -55,6 +55,20 @@ def test_people_of_one_source_and_families(snakemake: Snakemake, tmp_path: Path)
     assert "results/split/task.json" in again.stdout + again.stderr
 
 
+def test_upstream_datasets_of_one_folder_hold_the_same_people_out(snakemake: Snakemake, tmp_path: Path) -> None:
+    synthetic.upstream_study(tmp_path)
+    for shard in (tmp_path / "two").iterdir():
+        shard.rename(tmp_path / "one" / shard.name)
+    datasets = {name: {"role": "upstream", "shards": "one"} for name in ("one", "two")}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({"datasets": datasets, "index": {"minimum_volumes": 2}}))
+    run = snakemake(tmp_path, "--cores", "1", "split", config=path)
+    assert run.returncode == 0, run.stderr[-2000:]
+    one, two = (read_split(tmp_path / f"results/split/{name}.json", "upstream") for name in datasets)
+    assert one.source == two.source == "folder of one"
+    assert (one.train, one.validation) == (two.train, two.validation)
+
+
 def test_experiments_of_one_dataset_ask_for_nothing_of_another(snakemake: Snakemake, tmp_path: Path) -> None:
     synthetic.downstream_study(tmp_path)
     config = {

@@ -150,6 +150,8 @@ def split_arguments(wildcards):
     table = LAYOUT.participants(wildcards.dataset)
     if table is not None:
         arguments += ["--participants", table]
+    if source := LAYOUT.source_of_several(wildcards.dataset):
+        arguments += ["--source", source]
     splits = splits_of_same_people(wildcards)
     return arguments + (["--same-source", *splits] if splits else [])
 

@@ -169,7 +169,11 @@ class DownstreamSplitOptions(Section):
 class UpstreamSplitOptions(Section):
     """Which subjects validate a pretraining."""
 
-    validation_fraction: Fraction = Field(0.05, description="Share of subjects that validate, at least one.")
+    validation_fraction: Fraction = Field(
+        0.05,
+        description="Share of subjects that validate, at least one. Upstream datasets of the same `source` draw "
+        "the same people, and who validates in one of them trains in none.",
+    )
     group: str | None = Field(None, description=_GROUP)
     stratify: str | None = Field(None, description=_STRATIFY)
     shared_people: Literal["error", "exclude", "allow"] = Field(

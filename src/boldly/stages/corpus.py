@@ -11,7 +11,7 @@ from boldly.records import InputError, Problem
 from boldly.samples.packed import FRAMES, TABLE, is_current, open_packed, pack
 from boldly.samples.remote import shown
 from boldly.samples.shards import subject_shards
-from boldly.samples.splits import UpstreamSplit, read_split
+from boldly.samples.splits import UpstreamSplit, kept_apart, read_split
 from boldly.training.linear import fit_linear, linear_name, made_of, write_linear
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,8 @@ def run(*, data: list[tuple[Path, Path | str]], output: Path, share: float = 1.0
     ]
     if problems:
         raise InputError(problems)
-    splits = [(read_split(split, "upstream"), Path(shards)) for split, shards in data]
+    apart = kept_apart([read_split(split, "upstream") for split, _ in data])
+    splits = [(split, Path(shards)) for split, (_, shards) in zip(apart, data, strict=True)]
     training = [path for split, shards in splits for path in _paths(split, split.share(share), shards)]
     validation = [path for split, shards in splits for path in _paths(split, split.validation, shards)]
     everything = [

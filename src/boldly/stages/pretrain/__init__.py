@@ -20,7 +20,7 @@ from boldly.records import InputError, Problem
 from boldly.samples.corpus import Corpus, load_corpus
 from boldly.samples.packed import LooseShards, open_packed
 from boldly.samples.shards import subject_shards
-from boldly.samples.splits import UpstreamSplit, read_split
+from boldly.samples.splits import UpstreamSplit, kept_apart, read_split
 from boldly.samples.streams import StreamedWindows
 from boldly.samples.windows import Windows
 from boldly.stages.pretrain.material import (
@@ -71,8 +71,9 @@ def run(
 ) -> None:
     """Pretrain a network.
 
-    Steps: read the shards of the training and validation subjects; train, validating on fixed windows of the
-    validation subjects; keep the weights of the best validation. An interrupted training goes on from its last
+    Steps: read the shards of the training and validation subjects (nobody trains who validates in another dataset
+    of the same source); train, validating on fixed windows of the validation subjects; keep the weights of the
+    best validation. An interrupted training goes on from its last
     checkpoint (in ``output/checkpoints``), with the same outcome. Processes that torchrun starts with the same
     arguments train together (`boldly launch`).
 
@@ -108,6 +109,8 @@ def run(
     """
     splits = [(read_split(split, "upstream"), shards) for split, shards in data]
     used = [item for item in splits if options.datasets is None or item[0].dataset in options.datasets]
+    apart = kept_apart([split for split, _ in used])
+    used = [(split, shards) for split, (_, shards) in zip(apart, used, strict=True)]
     share = options.subjects_fraction
     training = [path for split, shards in used for path in shards_of(split, split.share(share), shards)]
     validation = [path for split, shards in used for path in shards_of(split, split.validation, shards)]
