@@ -21,6 +21,7 @@ from boldly.config import (
     Baseline,
     Config,
     DatasetOptions,
+    DeviceOptions,
     DownstreamSplitOptions,
     ParcellateOptions,
     PreprocessOptions,
@@ -444,6 +445,31 @@ def test_repeats_become_experiments_with_other_seeds() -> None:
 def test_seeds_of_repeats_differ(repeats: list[int]) -> None:
     with pytest.raises(ValidationError, match="must differ"):
         PretrainOptions(framework="csm", repeats=repeats)
+
+
+def test_repeats_train_on_the_devices_of_their_experiment() -> None:
+    large = {"framework": "csm", "repeats": [2, 3]}
+    content = {
+        **SMALLEST,
+        "pretrain": {
+            "experiments": {"large": large, "other": {"framework": "csm"}},
+            "grids": {"g": {"options": {"framework": "csm", "repeats": [5]}, "vary": {"layers": [2]}}},
+        },
+        "devices": {
+            "large": {"gpus": 8, "nodes": 4},
+            "large_seed-3": {"gpus": 2},
+            "g_layers-2": {"gpus": 4},
+            "default": {"gpus": 1},
+        },
+    }
+    config = parse(Config, content, "x")
+    gpus = {name: config.devices_of(name).gpus for name in config.pretrain.experiments}
+    assert gpus == {
+        "large": 8, "large_seed-2": 8, "large_seed-3": 2, "other": 1,
+        "g_layers-2": 4, "g_layers-2_seed-5": 4, "components": 1,
+    }  # fmt: skip
+    assert config.devices_of("large_seed-2").nodes == 4
+    assert parse(Config, {**content, "devices": {}}, "x").devices_of("large") == DeviceOptions()
 
 
 def test_upstream_models_of_downstream_experiments(tmp_path: Path) -> None:

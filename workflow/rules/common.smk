@@ -319,7 +319,7 @@ def _warn_without_devices():
 def devices(wildcards):
     """What an upstream experiment trains on."""
     _warn_without_devices()
-    found = CONFIG.devices.get(wildcards.experiment) or CONFIG.devices.get("default") or settings.DeviceOptions()
+    found = CONFIG.devices_of(wildcards.experiment)
     if PRETRAIN[wildcards.experiment].framework == "components":
         # There is nothing to train, but many sites refuse a job without a GPU in the partition of trainings.
         return settings.DeviceOptions(gpus=min(1, found.gpus))

@@ -93,7 +93,9 @@ class Config(Section):
     )
     batches: BatchOptions = Field(BatchOptions(), description="Jobs that prepare subjects.")
     devices: dict[ExperimentName, DeviceOptions] = Field(
-        {}, description="What upstream experiments train on, by name; `default`: the others."
+        {},
+        description="What upstream experiments train on, by name, and their repetitions with them; `default`: the "
+        "others.",
     )
 
     @model_validator(mode="before")
@@ -185,6 +187,16 @@ class Config(Section):
             if differing:
                 found[name] = differing
         return found
+
+    def devices_of(self, experiment: str) -> DeviceOptions:
+        """Return what an upstream experiment trains on; a repetition trains on what its experiment trains on."""
+        repeated = (
+            name
+            for name, options in self.pretrain.experiments.items()
+            if experiment in {repeat_name(name, seed) for seed in options.repeats}
+        )
+        found = (self.devices[name] for name in (experiment, *repeated, "default") if name in self.devices)
+        return next(found, DeviceOptions())
 
     def upstream_models(self, options: AdaptOptions) -> list[tuple[str, int, str]]:
         """Return the upstream models of a downstream experiment.
