@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,6 +56,25 @@ def test_upstream_datasets_of_the_same_people_have_a_source() -> None:
         "rest": "folder of faces", "faces": "folder of faces",
         "alone": None, "named": "us", "too": "us", "task": None,
     }  # fmt: skip
+
+
+def test_weights_from_elsewhere_are_input_of_a_pretraining(tmp_path: Path) -> None:
+    experiments = {
+        "a": {"framework": "csm"},
+        "b": {"framework": "csm", "initialise": "a"},
+        "c": {"framework": "csm", "initialise": str(tmp_path)},
+    }
+    datasets = {"rest": {"role": "upstream", "shards": "rest"}}
+    found = Layout(parse(Config, {"datasets": datasets, "pretrain": {"experiments": experiments}}, "test"))
+    assert found.initial_files("a") == []
+    assert found.initial_files("b") == ["results/models/upstream/a/model.safetensors"]
+    # What is not there is said by pretrain, with the way out.
+    assert found.initial_files("c") == []
+    (tmp_path / "config.json").touch()
+    (tmp_path / "pytorch_model.bin").touch()
+    assert found.initial_files("c") == [f"{tmp_path}/pytorch_model.bin", f"{tmp_path}/config.json"]
+    (tmp_path / "model.safetensors").touch()
+    assert found.initial_files("c") == [f"{tmp_path}/model.safetensors", f"{tmp_path}/config.json"]
 
 
 def test_without_any_decoder_no_score_is_drawn() -> None:

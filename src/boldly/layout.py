@@ -221,6 +221,21 @@ class Layout:
         is_experiment = name in self.config.pretrain.experiments
         return UPSTREAM_MODEL.format(experiment=name) if is_experiment else name
 
+    def initial_files(self, experiment: str) -> list[str]:
+        """Return the files of the model that an upstream experiment starts from; none for most.
+
+        Those of a model from elsewhere as far as they are there (a language model may have its weights by another
+        name): pretrain says what is missing.
+        """
+        name = self.config.pretrain.experiments[experiment].initialise
+        if name is None:
+            return []
+        folder = Path(self.model_folder(name))
+        if name in self.config.pretrain.experiments:
+            return [str(folder / WEIGHTS)]
+        weights = [folder / file for file in (WEIGHTS, "pytorch_model.bin") if (folder / file).exists()]
+        return [str(path) for path in (*weights[:1], folder / MODEL_CONFIG) if path.exists()]
+
     def upstream_models(self, options: AdaptOptions) -> list[tuple[str, str, str]]:
         """Return name, seed and folder of the upstream models that a downstream experiment starts from."""
         models = self.config.upstream_models(options)

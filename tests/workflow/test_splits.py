@@ -92,6 +92,29 @@ def test_experiments_of_one_dataset_ask_for_nothing_of_another(snakemake: Snakem
         assert f"results/{folder}/other" not in plan
 
 
+def test_a_pretraining_depends_on_weights_and_settings_from_elsewhere(
+    snakemake: Snakemake, tmp_path: Path
+) -> None:
+    synthetic.upstream_study(tmp_path)
+    # Of an experiment that the config no longer has.
+    folder = "results/models/upstream/old"
+    files = [f"{folder}/model.safetensors", f"{folder}/config.json", "zero.json"]
+    (tmp_path / folder).mkdir(parents=True)
+    for name in files:
+        (tmp_path / name).touch()
+    experiment = {"framework": "csm", "initialise": folder, "deepspeed": "zero.json"}
+    config = {
+        "datasets": {"one": {"role": "upstream", "shards": "one"}},
+        "pretrain": {"experiments": {"a": experiment}},
+    }
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    done = snakemake(tmp_path, "--cores", "1", "--dry-run", "pretrain", config=path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    jobs = re.findall(r"rule pretrain_experiment:\n +input: (.*)", done.stdout + done.stderr)
+    assert [job for job in jobs if set(files) <= set(job.split(", "))]
+
+
 def test_explanations_are_made_from_all_events(snakemake: Snakemake, tmp_path: Path) -> None:
     """Shards hold trials alone, and the general linear model has every other event as well."""
     (tmp_path / "atlas.nii.gz").touch()

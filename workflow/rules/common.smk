@@ -37,6 +37,8 @@ DECODE_REVISIONS = settings.DECODE_REVISIONS
 LAYOUT = layout.Layout(CONFIG)
 PREPARED, UPSTREAM, DOWNSTREAM = LAYOUT.prepared, LAYOUT.upstream, LAYOUT.downstream
 PRETRAIN = CONFIG.pretrain.experiments
+# As a pattern: models that stand beside them, of experiments that the config no longer has, are not made by a rule.
+UPSTREAM_EXPERIMENTS = "|".join(map(re.escape, PRETRAIN)) or "(?!)"
 ADAPT = CONFIG.adapt.experiments
 # Fitted in seconds each, to all downstream datasets.
 PROBES = LAYOUT.probes
@@ -416,8 +418,13 @@ def experiment_options(stage):
 
 def initial_model(wildcards):
     """Weights that an upstream experiment starts from; none for most."""
-    name = PRETRAIN[wildcards.experiment].initialise
-    return [f"{LAYOUT.model_folder(name)}/model.safetensors"] if name in PRETRAIN else []
+    return LAYOUT.initial_files(wildcards.experiment)
+
+
+def deepspeed_settings(wildcards):
+    """The settings of DeepSpeed of an upstream experiment; none for most. If they are missing, boldly says so."""
+    path = PRETRAIN[wildcards.experiment].deepspeed
+    return if_present(path) if path else []
 
 
 def initial_argument(wildcards):

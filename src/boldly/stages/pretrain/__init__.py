@@ -128,6 +128,9 @@ def run(
             "run_tables": run_tables(used),
             "initial": {path.name: file_sha256(path) for path in initial_weights(initial)},
         }
+        if options.deepspeed and Path(options.deepspeed).exists():
+            # That a file is missing is said where it is read.
+            about["deepspeed"] = {Path(options.deepspeed).name: file_sha256(options.deepspeed)}
         checkpoints.claim(about)
         about |= seen_by(used, options, initial, source).to_manifest()
     # Nobody looks for checkpoints before they are known to be those of this experiment.
