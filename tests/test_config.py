@@ -23,10 +23,14 @@ from boldly.config import (
     DatasetOptions,
     DeviceOptions,
     DownstreamSplitOptions,
+    EvaluateOptions,
+    ExplainOptions,
     ParcellateOptions,
     PreprocessOptions,
     PretrainOptions,
+    RestOptions,
     ShardOptions,
+    SplitOptions,
     TaskOptions,
     UpstreamSplitOptions,
     advise,
@@ -472,6 +476,23 @@ def test_repeats_train_on_the_devices_of_their_experiment() -> None:
     assert parse(Config, {**content, "devices": {}}, "x").devices_of("large") == DeviceOptions()
 
 
+@pytest.mark.parametrize(
+    ("model", "content"),
+    [
+        (PretrainOptions, {"framework": "csm", "seed": -1}),
+        (PretrainOptions, {"framework": "csm", "repeats": [-1]}),
+        (AdaptOptions, {"baseline": "linear", "seeds": [-1]}),
+        (SplitOptions, {"seed": -1}),
+        (ExplainOptions, {"seed": -1}),
+        (EvaluateOptions, {"seed": -1}),
+        (RestOptions, {"seed": -1}),
+    ],
+)
+def test_seeds_are_not_negative(model: Any, content: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="greater than or equal to 0"):
+        model.model_validate(content)
+
+
 def test_upstream_models_of_downstream_experiments(tmp_path: Path) -> None:
     content = {
         **SMALLEST,
@@ -519,6 +540,7 @@ def test_upstream_models_of_downstream_experiments(tmp_path: Path) -> None:
         ({"pretrained": "a", "read_outs": []}, "at least 1 item"),
         ({"pretrained": "a", "penalties": [0]}, "greater than 0"),
         ({"pretrained": "a", "classifiers": ["svm"]}, "logistic"),
+        ({"pretrained": "a", "seeds": [1, 2, 1]}, "seeds .1, 2, 1.: a seed stands there twice"),
         ({"pretrained": "a", "variant": "lfb"}, "variant is for the linear baseline"),
     ],
 )

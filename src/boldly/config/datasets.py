@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from boldly.config.sections import Fraction, Section
+from boldly.config.sections import Fraction, Section, Seed
 from boldly.config.signals import ParcellateOptions, PreprocessOptions
 from boldly.files import is_url
 
@@ -31,7 +31,7 @@ class RestOptions(Section):
     state: str = Field("rest", description="Name of their state; it is neither dropped, renamed nor prefixed.")
     blocks: int = Field(2, ge=1, description="Blocks per run, without overlap; fewer where they do not fit.")
     length_s: tuple[float, float] = Field((10.0, 50.0), description="Shortest and longest block, s.")
-    seed: int = Field(1234, description="Seed of the blocks.")
+    seed: Seed = Field(1234, description="Seed of the blocks.")
 
     @model_validator(mode="after")
     def _lengths(self) -> Self:

@@ -20,7 +20,7 @@ from boldly.config.preparation import (
     SplitOptions,
 )
 from boldly.config.pretraining import COMPONENTS, PretrainSection, repeat_name
-from boldly.config.sections import ExperimentName, Name, Section
+from boldly.config.sections import ExperimentName, Name, Section, Seed
 from boldly.config.signals import ParcellateOptions, PreprocessOptions, merged
 
 
@@ -36,7 +36,7 @@ class EvaluateOptions(Section):
     permutations: int = Field(
         1000, ge=0, description="Random orders of the labels within runs, for p-values against chance; 0: none."
     )
-    seed: int = Field(1234, description="Seed of the permutations.")
+    seed: Seed = Field(1234, description="Seed of the permutations.")
     allow_pretrained_test_runs: bool = Field(
         False,
         description="Score also decoders whose network was pretrained on runs of which trials are tested; their "
