@@ -21,11 +21,16 @@ from boldly.config import (
     Baseline,
     Config,
     DatasetOptions,
+    DeviceOptions,
     DownstreamSplitOptions,
+    EvaluateOptions,
+    ExplainOptions,
     ParcellateOptions,
     PreprocessOptions,
     PretrainOptions,
+    RestOptions,
     ShardOptions,
+    SplitOptions,
     TaskOptions,
     UpstreamSplitOptions,
     advise,
@@ -446,6 +451,48 @@ def test_seeds_of_repeats_differ(repeats: list[int]) -> None:
         PretrainOptions(framework="csm", repeats=repeats)
 
 
+def test_repeats_train_on_the_devices_of_their_experiment() -> None:
+    large = {"framework": "csm", "repeats": [2, 3]}
+    content = {
+        **SMALLEST,
+        "pretrain": {
+            "experiments": {"large": large, "other": {"framework": "csm"}},
+            "grids": {"g": {"options": {"framework": "csm", "repeats": [5]}, "vary": {"layers": [2]}}},
+        },
+        "devices": {
+            "large": {"gpus": 8, "nodes": 4},
+            "large_seed-3": {"gpus": 2},
+            "g_layers-2": {"gpus": 4},
+            "default": {"gpus": 1},
+        },
+    }
+    config = parse(Config, content, "x")
+    gpus = {name: config.devices_of(name).gpus for name in config.pretrain.experiments}
+    assert gpus == {
+        "large": 8, "large_seed-2": 8, "large_seed-3": 2, "other": 1,
+        "g_layers-2": 4, "g_layers-2_seed-5": 4, "components": 1,
+    }  # fmt: skip
+    assert config.devices_of("large_seed-2").nodes == 4
+    assert parse(Config, {**content, "devices": {}}, "x").devices_of("large") == DeviceOptions()
+
+
+@pytest.mark.parametrize(
+    ("model", "content"),
+    [
+        (PretrainOptions, {"framework": "csm", "seed": -1}),
+        (PretrainOptions, {"framework": "csm", "repeats": [-1]}),
+        (AdaptOptions, {"baseline": "linear", "seeds": [-1]}),
+        (SplitOptions, {"seed": -1}),
+        (ExplainOptions, {"seed": -1}),
+        (EvaluateOptions, {"seed": -1}),
+        (RestOptions, {"seed": -1}),
+    ],
+)
+def test_seeds_are_not_negative(model: Any, content: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="greater than or equal to 0"):
+        model.model_validate(content)
+
+
 def test_upstream_models_of_downstream_experiments(tmp_path: Path) -> None:
     content = {
         **SMALLEST,
@@ -493,6 +540,7 @@ def test_upstream_models_of_downstream_experiments(tmp_path: Path) -> None:
         ({"pretrained": "a", "read_outs": []}, "at least 1 item"),
         ({"pretrained": "a", "penalties": [0]}, "greater than 0"),
         ({"pretrained": "a", "classifiers": ["svm"]}, "logistic"),
+        ({"pretrained": "a", "seeds": [1, 2, 1]}, "seeds .1, 2, 1.: a seed stands there twice"),
         ({"pretrained": "a", "variant": "lfb"}, "variant is for the linear baseline"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,6 +40,41 @@ def test_datasets_without_a_decoder_are_neither_scored_nor_explained() -> None:
     # Its trials are there to be seen.
     assert found.figure_tables("downstream_trials")[1] == "results/index/two_trials.tsv"
     assert {"downstream_accuracy", "explain_maps"} <= set(found.figures())
+
+
+def test_upstream_datasets_of_the_same_people_have_a_source() -> None:
+    datasets: dict[str, Any] = {
+        name: {"role": "upstream", "shards": folder}
+        for name, folder in (("rest", "a"), ("faces", "a"), ("alone", "b"), ("named", "c"), ("too", "d"))
+    }
+    for name in ("named", "too"):
+        datasets[name]["source"] = "us"
+    datasets["task"] = {"role": "downstream", "shards": "b"}
+    found = Layout(parse(Config, {"datasets": datasets}, "test"))
+    assert {name: found.source_of_several(name) for name in datasets} == {
+        # No path: the splits are the same wherever the study lies.
+        "rest": "folder of faces", "faces": "folder of faces",
+        "alone": None, "named": "us", "too": "us", "task": None,
+    }  # fmt: skip
+
+
+def test_weights_from_elsewhere_are_input_of_a_pretraining(tmp_path: Path) -> None:
+    experiments = {
+        "a": {"framework": "csm"},
+        "b": {"framework": "csm", "initialise": "a"},
+        "c": {"framework": "csm", "initialise": str(tmp_path)},
+    }
+    datasets = {"rest": {"role": "upstream", "shards": "rest"}}
+    found = Layout(parse(Config, {"datasets": datasets, "pretrain": {"experiments": experiments}}, "test"))
+    assert found.initial_files("a") == []
+    assert found.initial_files("b") == ["results/models/upstream/a/model.safetensors"]
+    # What is not there is said by pretrain, with the way out.
+    assert found.initial_files("c") == []
+    (tmp_path / "config.json").touch()
+    (tmp_path / "pytorch_model.bin").touch()
+    assert found.initial_files("c") == [f"{tmp_path}/pytorch_model.bin", f"{tmp_path}/config.json"]
+    (tmp_path / "model.safetensors").touch()
+    assert found.initial_files("c") == [f"{tmp_path}/model.safetensors", f"{tmp_path}/config.json"]
 
 
 def test_without_any_decoder_no_score_is_drawn() -> None:

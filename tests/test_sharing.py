@@ -97,6 +97,16 @@ def test_a_network_goes_to_a_hub_and_comes_back(
         Network.from_pretrained(NAME)
 
 
+def test_what_a_killed_push_left_is_not_uploaded(model: Path, hub: Hub) -> None:
+    staged = model.with_name(f".{model.name}.push")
+    staged.mkdir()
+    (staged / "old.safetensors").write_bytes(b"of another model")
+    assert main(["push", str(model), "--to", NAME]) == 0
+    (files,) = hub.commits[NAME].values()
+    assert "old.safetensors" not in files
+    assert not staged.exists()
+
+
 def test_what_a_hub_does_not_have_is_said_in_a_sentence(hub: Hub) -> None:
     with pytest.raises(InputError, match="RepositoryNotFoundError") as caught:
         sharing.folder_of("lab/none")

@@ -155,6 +155,21 @@ class Layout:
         same = [name for name in self.downstream if self.config.datasets[name].people == source]
         return [SPLIT.format(dataset=name) for name in same]
 
+    def source_of_several(self, dataset: str) -> str | None:
+        """Return the name of the source of an upstream dataset's people if other upstream datasets have it too.
+
+        Where the config gives none, it is named by the first of the datasets: a path would change with the place
+        of the study, and the splits with it.
+        """
+        if dataset not in self.upstream:
+            return None
+        datasets = self.config.datasets
+        same = sorted(name for name in self.upstream if datasets[name].people == datasets[dataset].people)
+        if len(same) == 1:
+            return None
+        given = (datasets[name].source for name in same)
+        return next((source for source in given if source), f"folder of {same[0]}")
+
     def pretrain_datasets(self, experiment: str) -> list[str]:
         """Return the datasets that an upstream experiment is trained on."""
         return list(self.config.pretrain.experiments[experiment].datasets or self.upstream)
@@ -205,6 +220,21 @@ class Layout:
         """Return the folder of an upstream experiment; any other name is a folder already."""
         is_experiment = name in self.config.pretrain.experiments
         return UPSTREAM_MODEL.format(experiment=name) if is_experiment else name
+
+    def initial_files(self, experiment: str) -> list[str]:
+        """Return the files of the model that an upstream experiment starts from; none for most.
+
+        Those of a model from elsewhere as far as they are there (a language model may have its weights by another
+        name): pretrain says what is missing.
+        """
+        name = self.config.pretrain.experiments[experiment].initialise
+        if name is None:
+            return []
+        folder = Path(self.model_folder(name))
+        if name in self.config.pretrain.experiments:
+            return [str(folder / WEIGHTS)]
+        weights = [folder / file for file in (WEIGHTS, "pytorch_model.bin") if (folder / file).exists()]
+        return [str(path) for path in (*weights[:1], folder / MODEL_CONFIG) if path.exists()]
 
     def upstream_models(self, options: AdaptOptions) -> list[tuple[str, str, str]]:
         """Return name, seed and folder of the upstream models that a downstream experiment starts from."""

@@ -139,6 +139,8 @@ def push(folder: Path, target: Path | str, *, private: bool = True, revision: st
     repository = str(target).removeprefix(_PREFIX)
     # Beside the folder, not in it: the folder stays as it is.
     staged = folder.with_name(f".{folder.name}.push")
+    # A push that was killed may have left it, with files that are no longer of the model.
+    shutil.rmtree(staged, ignore_errors=True)
     try:
         _write_shared(folder, staged)
         with _Hub(repository):

@@ -17,6 +17,7 @@ from boldly.samples.splits import (
     Split,
     UpstreamSplit,
     check_disjoint,
+    kept_apart,
     read_split,
     write_split,
 )
@@ -30,7 +31,7 @@ DOWNSTREAM = DownstreamSplit(
 )
 
 
-@pytest.mark.parametrize("split", [UPSTREAM, DOWNSTREAM])
+@pytest.mark.parametrize("split", [UPSTREAM, dataclasses.replace(UPSTREAM, source="us"), DOWNSTREAM])
 def test_a_split_comes_back_as_it_was(tmp_path: Path, split: Split) -> None:
     write_split(tmp_path / "a.json", split)
     assert read_split(tmp_path / "a.json") == split
@@ -160,3 +161,50 @@ def test_relatives_may_train_and_validate_a_decoder() -> None:
 def test_groups_that_are_none_are_an_input_error(tmp_path: Path, groups: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_split(edit(tmp_path / "a.json", lambda content: content.update(groups=groups)))
+
+
+REST = dataclasses.replace(UPSTREAM, source="us")
+TASK = UpstreamSplit("task", 1, train=("01", "03", "05"), validation=("02",), source="us")
+
+
+def test_who_validates_in_one_dataset_trains_in_no_other_of_the_source(caplog: pytest.LogCaptureFixture) -> None:
+    rest, task = kept_apart([REST, TASK])
+    assert (rest.train, rest.validation) == (("01",), ("03",))
+    assert (task.train, task.validation) == (("01", "05"), ("02",))
+    assert kept_apart([TASK, REST]) == [task, rest]
+    assert "rest: nothing is learned from 1 of its people" in caplog.text
+
+
+@pytest.mark.parametrize("source", [None, "others"])
+def test_people_of_other_sources_are_others(source: str | None) -> None:
+    other = dataclasses.replace(TASK, source=source)
+    assert kept_apart([REST, other]) == [REST, other]
+    # Nothing is said about the source of either.
+    assert kept_apart([UPSTREAM, dataclasses.replace(TASK, source=None)])[0] == UPSTREAM
+
+
+def test_relatives_of_who_validates_elsewhere_do_not_train() -> None:
+    # 02 validates the task; 01 is of the same family, and is there in rest alone.
+    families = {"01": "a", "02": "a", "03": "b", "05": "c"}
+    rest, task = kept_apart(
+        [
+            dataclasses.replace(REST, train=("01", "02", "05"), groups=families),
+            dataclasses.replace(TASK, groups=families),
+        ]
+    )
+    assert (rest.train, task.train) == (("05",), ("05",))
+    task = kept_apart([REST, dataclasses.replace(TASK, groups=families)])[1]
+    assert task.train == ("05",)
+
+
+def test_a_dataset_may_only_validate_but_somebody_has_to_train() -> None:
+    single = UpstreamSplit("task", 1, train=("03",), validation=(), source="us")
+    assert [split.train for split in kept_apart([REST, single])] == [("01", "02"), ()]
+    assert single.share(0.5) == ("03",)
+    assert kept_apart([REST, single])[1].share(0.5) == ()
+    swapped = [
+        UpstreamSplit(name, 1, train=(one,), validation=(other,), source="us")
+        for name, one, other in (("rest", "01", "02"), ("task", "02", "01"))
+    ]
+    with pytest.raises(InputError, match=r"(?s)nobody is left to train.*validation_fraction"):
+        kept_apart(swapped)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from boldly.config import PretrainOptions
 from boldly.files import read_json, read_tsv, write_json
 from boldly.models.build import build_objective, load_contract, load_network
+from boldly.provenance import file_sha256
 from boldly.records import InputError, Problem
 from boldly.samples.corpus import load_corpus
 from boldly.samples.shards import read_shard, write_shard
@@ -175,6 +176,18 @@ def test_processes_part_however_a_training_ends(data, tmp_path, monkeypatch, end
     with pytest.raises(type(end)) if end is not None else nullcontext():
         pretrain.run(name="toy", options=options(keep_untrained=True), data=data, output=tmp_path)
     assert parted == [True]
+
+
+def test_checkpoints_are_those_of_the_settings_of_deepspeed(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain, "fit", Mock(side_effect=Interrupted(15)))
+    settings, claimed = tmp_path / "zero.json", []
+    for stage in (1, 2):
+        write_json(settings, {"zero_optimization": {"stage": stage}})
+        with pytest.raises(Interrupted):
+            pretrain.run(name="toy", options=options(deepspeed=str(settings)), data=data, output=tmp_path / "out")
+        claimed.append(read_json(tmp_path / "out/checkpoints/experiment.json")["deepspeed"])
+        assert claimed[-1] == {"zero.json": file_sha256(settings)}
+    assert claimed[0] != claimed[1]
 
 
 def test_a_training_that_made_nothing_better_is_refused_and_can_be_kept(data, tmp_path, monkeypatch):

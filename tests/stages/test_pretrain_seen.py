@@ -19,6 +19,7 @@ from boldly.samples.corpus import Corpus, load_corpus
 from boldly.samples.sample import run_fingerprint
 from boldly.samples.seen import Seen, check_unseen, read_seen
 from boldly.samples.shards import read_fingerprints, read_shard, write_shard
+from boldly.stages import corpus as corpus_tool
 from boldly.stages import pretrain
 from tests.training import synthetic
 from tests.web import serving
@@ -108,6 +109,28 @@ def test_the_manifest_says_who_trained_and_validated(model: Path, data: Data) ->
     assert set(manifest["fingerprints"]) == expected
     assert len(manifest["fingerprints"]) == 8
     assert manifest["without_fingerprints"] == []
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_who_validates_in_a_dataset_of_the_source_does_not_train(data: Data, tmp_path: Path, packed: bool) -> None:
+    apart: Data = []
+    for (path, folder), held in zip(data, ("03", "00"), strict=True):
+        train = [subject for subject in ("00", "01", "02", "03") if subject != held]
+        parts = {"train": train, "validation": [held], "source": "us"}
+        write_json(tmp_path / path.name, read_json(path) | parts)
+        apart.append((tmp_path / path.name, folder))
+    if packed:
+        corpus_tool.run(data=apart, output=tmp_path / "corpus")
+    pretrain.run(
+        name="toy",
+        options=options(),
+        data=apart,
+        output=tmp_path / "model",
+        corpus=tmp_path / "corpus" if packed else None,
+    )
+    # In one 00 would train, who validates in two, and in two 03, who validates in one.
+    people = read_json(tmp_path / "model" / "manifest.json")["people"]
+    assert people == {"one": ["01", "02", "03"], "two": ["00", "01", "02"]}
 
 
 def test_a_share_of_the_people_is_a_share_of_the_record(data: Data, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from boldly.stages import split
 from tests.training import synthetic
 
 KNOWN = Draw(n=3, draw=0, train=("b", "d"), validation=("c",), test=("a", "e"))
+KNOWN_UPSTREAM = ("08", "24")
 SUBJECTS = [f"{number:02d}" for number in range(1, 25)]
 
 
@@ -282,6 +283,42 @@ def test_families_validate_a_pretraining_as_a_whole(fraction: float, seed: int) 
     assert not relatives(found.train) & relatives(found.validation)
     # Of 11 people; 1 is a family, 2 is one, 6 (5.5 rounded to even) are two of three; 10 leave the single one.
     assert len(found.validation) == {0.0: 1, 0.2: 2, 0.5: 6, 1.0: 10}[fraction]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("apart", [{}, {"groups": FAMILIES}])
+def test_datasets_of_one_source_hold_the_same_people_out(seed: int, apart: dict[str, Any]) -> None:
+    options = UpstreamSplitOptions(validation_fraction=0.3)
+    rest, task = (
+        split_upstream(name, list(FAMILIES), options, seed, source="us", **apart) for name in ("rest", "task")
+    )
+    assert (rest.train, rest.validation, rest.source) == (task.train, task.validation, "us")
+
+
+def test_who_is_held_out_does_not_depend_on_who_trains() -> None:
+    options = UpstreamSplitOptions(validation_fraction=0.3)
+    rest = split_upstream("rest", list(FAMILIES), options, 1, source="us")
+    # Three of 11 people, and of 10.
+    others = [subject for subject in FAMILIES if subject != rest.train[0]]
+    assert split_upstream("task", others, options, 1, source="us").validation == rest.validation
+
+
+def test_datasets_of_one_source_hold_the_same_strata_out() -> None:
+    options = UpstreamSplitOptions(validation_fraction=0.25)
+    found = [split_upstream(name, SUBJECTS, options, 1, strata=SITES, source="us") for name in ("a", "b")]
+    assert found[0].validation == found[1].validation
+    assert Counter(SITES[subject] for subject in found[0].validation) == {"large": 4, "small": 2}
+    # Everyone has their turn.
+    drawn = {
+        split_upstream("a", SUBJECTS, UpstreamSplitOptions(), seed, source="us").validation for seed in range(300)
+    }
+    assert len(drawn) == len(SUBJECTS)
+
+
+def test_people_of_a_single_dataset_are_drawn_as_ever() -> None:
+    # The known draw of a dataset whose people are in no other.
+    found = split_upstream("toy", SUBJECTS, UpstreamSplitOptions(validation_fraction=0.1), 1234)
+    assert (found.validation, found.source) == (KNOWN_UPSTREAM, None)
 
 
 def test_where_all_are_related_nobody_validates_a_pretraining(caplog: pytest.LogCaptureFixture) -> None:

@@ -55,6 +55,20 @@ def test_people_of_one_source_and_families(snakemake: Snakemake, tmp_path: Path)
     assert "results/split/task.json" in again.stdout + again.stderr
 
 
+def test_upstream_datasets_of_one_folder_hold_the_same_people_out(snakemake: Snakemake, tmp_path: Path) -> None:
+    synthetic.upstream_study(tmp_path)
+    for shard in (tmp_path / "two").iterdir():
+        shard.rename(tmp_path / "one" / shard.name)
+    datasets = {name: {"role": "upstream", "shards": "one"} for name in ("one", "two")}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({"datasets": datasets, "index": {"minimum_volumes": 2}}))
+    run = snakemake(tmp_path, "--cores", "1", "split", config=path)
+    assert run.returncode == 0, run.stderr[-2000:]
+    one, two = (read_split(tmp_path / f"results/split/{name}.json", "upstream") for name in datasets)
+    assert one.source == two.source == "folder of one"
+    assert (one.train, one.validation) == (two.train, two.validation)
+
+
 def test_experiments_of_one_dataset_ask_for_nothing_of_another(snakemake: Snakemake, tmp_path: Path) -> None:
     synthetic.downstream_study(tmp_path)
     config = {
@@ -76,6 +90,29 @@ def test_experiments_of_one_dataset_ask_for_nothing_of_another(snakemake: Snakem
     assert "results/index/other_trials.tsv" in plan
     for folder in ("evaluate", "explain", "models/downstream", "split"):
         assert f"results/{folder}/other" not in plan
+
+
+def test_a_pretraining_depends_on_weights_and_settings_from_elsewhere(
+    snakemake: Snakemake, tmp_path: Path
+) -> None:
+    synthetic.upstream_study(tmp_path)
+    # Of an experiment that the config no longer has.
+    folder = "results/models/upstream/old"
+    files = [f"{folder}/model.safetensors", f"{folder}/config.json", "zero.json"]
+    (tmp_path / folder).mkdir(parents=True)
+    for name in files:
+        (tmp_path / name).touch()
+    experiment = {"framework": "csm", "initialise": folder, "deepspeed": "zero.json"}
+    config = {
+        "datasets": {"one": {"role": "upstream", "shards": "one"}},
+        "pretrain": {"experiments": {"a": experiment}},
+    }
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    done = snakemake(tmp_path, "--cores", "1", "--dry-run", "pretrain", config=path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    jobs = re.findall(r"rule pretrain_experiment:\n +input: (.*)", done.stdout + done.stderr)
+    assert [job for job in jobs if set(files) <= set(job.split(", "))]
 
 
 def test_explanations_are_made_from_all_events(snakemake: Snakemake, tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ DECODE_REVISIONS = settings.DECODE_REVISIONS
 LAYOUT = layout.Layout(CONFIG)
 PREPARED, UPSTREAM, DOWNSTREAM = LAYOUT.prepared, LAYOUT.upstream, LAYOUT.downstream
 PRETRAIN = CONFIG.pretrain.experiments
+# As a pattern: models that stand beside them, of experiments that the config no longer has, are not made by a rule.
+UPSTREAM_EXPERIMENTS = "|".join(map(re.escape, PRETRAIN)) or "(?!)"
 ADAPT = CONFIG.adapt.experiments
 # Fitted in seconds each, to all downstream datasets.
 PROBES = LAYOUT.probes
@@ -150,6 +152,8 @@ def split_arguments(wildcards):
     table = LAYOUT.participants(wildcards.dataset)
     if table is not None:
         arguments += ["--participants", table]
+    if source := LAYOUT.source_of_several(wildcards.dataset):
+        arguments += ["--source", source]
     splits = splits_of_same_people(wildcards)
     return arguments + (["--same-source", *splits] if splits else [])
 
@@ -317,7 +321,7 @@ def _warn_without_devices():
 def devices(wildcards):
     """What an upstream experiment trains on."""
     _warn_without_devices()
-    found = CONFIG.devices.get(wildcards.experiment) or CONFIG.devices.get("default") or settings.DeviceOptions()
+    found = CONFIG.devices_of(wildcards.experiment)
     if PRETRAIN[wildcards.experiment].framework == "components":
         # There is nothing to train, but many sites refuse a job without a GPU in the partition of trainings.
         return settings.DeviceOptions(gpus=min(1, found.gpus))
@@ -414,8 +418,13 @@ def experiment_options(stage):
 
 def initial_model(wildcards):
     """Weights that an upstream experiment starts from; none for most."""
-    name = PRETRAIN[wildcards.experiment].initialise
-    return [f"{LAYOUT.model_folder(name)}/model.safetensors"] if name in PRETRAIN else []
+    return LAYOUT.initial_files(wildcards.experiment)
+
+
+def deepspeed_settings(wildcards):
+    """The settings of DeepSpeed of an upstream experiment; none for most. If they are missing, boldly says so."""
+    path = PRETRAIN[wildcards.experiment].deepspeed
+    return if_present(path) if path else []
 
 
 def initial_argument(wildcards):

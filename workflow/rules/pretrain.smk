@@ -82,6 +82,7 @@ rule pretrain_experiment:
         corpus=pretrain_corpus,
         shards=pretrain_shards,
         initial=initial_model,
+        deepspeed=deepspeed_settings,
     output:
         model=f"{layout.UPSTREAM_MODEL}/model.safetensors",
         config=f"{layout.UPSTREAM_MODEL}/config.json",
@@ -93,6 +94,8 @@ rule pretrain_experiment:
         "results/logs/pretrain/{experiment}.log",
     benchmark:
         "results/usage/pretrain/{experiment}.tsv"
+    wildcard_constraints:
+        experiment=UPSTREAM_EXPERIMENTS,
     conda:
         "../../envs/gpu.yaml"
     threads: training_cpus

@@ -207,6 +207,7 @@ def split_job(study: Layout, dataset: str) -> Job:
         "seed": study.config.split.seed,
         "participants": None if participants is None else Path(participants),
         "same_source": [Path(path) for path in same],
+        "source": study.source_of_several(dataset),
         "output": Path(layout.SPLIT.format(dataset=dataset)),
     }
     stages = {"qc": "preprocess", "signals": "parcellate", "shards": "shard"}

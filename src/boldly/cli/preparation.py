@@ -93,6 +93,7 @@ def add(commands: Commands) -> None:
     path(sub, "shards", "folder of its shards: units without a sample are left out", default=None)
     path(sub, "participants", "participants.tsv, for the options group and stratify", default=None)
     path(sub, "same-source", "splits of downstream datasets of the same people (upstream)", nargs="*", default=[])
+    flag(sub, "source", "name of the source of the people, if other upstream datasets have it", default=None)
     path(sub, "output", "split to write (JSON)")
 
 
@@ -241,6 +242,7 @@ def _split(args: argparse.Namespace) -> None:
         shards=args.shards,
         participants=args.participants,
         same_source=args.same_source,
+        source=args.source,
     )
 
 

@@ -11,7 +11,7 @@ from pydantic import (
 )
 
 from boldly.config.pretraining import COMPONENTS, OptimiserOptions, Variant
-from boldly.config.sections import ExperimentName, Name, Section
+from boldly.config.sections import ExperimentName, Name, Section, Seed
 from boldly.config.signals import ContractField
 
 ReadOut = Literal["mean", "slices", "leading", "covariance", "power", "tangent", "correlation"]
@@ -153,7 +153,7 @@ class AdaptOptions(OptimiserOptions):
     allow_mismatch: list[ContractField] = Field(
         [], description="Fields in which the contracts of upstream model and shards may differ."
     )
-    seeds: list[int] = Field(
+    seeds: list[Seed] = Field(
         [1234],
         min_length=1,
         description="Repetitions with other seeds; an upstream experiment with `repeats` brings its own seeds.",
@@ -167,6 +167,8 @@ class AdaptOptions(OptimiserOptions):
             raise ValueError(f"give exactly one of {', '.join(given)}")
         if self.members is not None and len(set(self.members)) < len(self.members):
             raise ValueError(f"members: an experiment stands twice in {', '.join(self.members)}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {self.seeds}: a seed stands there twice")
         if self.variant != "boldly" and self.baseline != "linear":
             raise ValueError("variant is for the linear baseline; a network has that of its upstream experiment")
         self.read_out_words()

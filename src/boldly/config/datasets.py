@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from boldly.config.sections import Fraction, Section
+from boldly.config.sections import Fraction, Section, Seed
 from boldly.config.signals import ParcellateOptions, PreprocessOptions
 from boldly.files import is_url
 
@@ -31,7 +31,7 @@ class RestOptions(Section):
     state: str = Field("rest", description="Name of their state; it is neither dropped, renamed nor prefixed.")
     blocks: int = Field(2, ge=1, description="Blocks per run, without overlap; fewer where they do not fit.")
     length_s: tuple[float, float] = Field((10.0, 50.0), description="Shortest and longest block, s.")
-    seed: int = Field(1234, description="Seed of the blocks.")
+    seed: Seed = Field(1234, description="Seed of the blocks.")
 
     @model_validator(mode="after")
     def _lengths(self) -> Self:
@@ -169,7 +169,11 @@ class DownstreamSplitOptions(Section):
 class UpstreamSplitOptions(Section):
     """Which subjects validate a pretraining."""
 
-    validation_fraction: Fraction = Field(0.05, description="Share of subjects that validate, at least one.")
+    validation_fraction: Fraction = Field(
+        0.05,
+        description="Share of subjects that validate, at least one. Upstream datasets of the same `source` draw "
+        "the same people, and who validates in one of them trains in none.",
+    )
     group: str | None = Field(None, description=_GROUP)
     stratify: str | None = Field(None, description=_STRATIFY)
     shared_people: Literal["error", "exclude", "allow"] = Field(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from boldly.config.sections import ExperimentName, Name, Section
+from boldly.config.sections import ExperimentName, Name, Section, Seed
 
 ExplainMethod = Literal["integrated_gradients", "occlusion", "patterns", "weights"]
 
@@ -74,7 +74,7 @@ class ExplainOptions(Section):
     views: list[ExplainMethod | RivalMethod] = Field(
         ["integrated_gradients"], description="Methods whose maps get an interactive page of all states."
     )
-    seed: int = Field(1234, description="Seed of the choice of trials and of the random orders.")
+    seed: Seed = Field(1234, description="Seed of the choice of trials and of the random orders.")
 
     @model_validator(mode="after")
     def _known_maps(self) -> Self:

@@ -10,7 +10,7 @@ from pydantic import (
 
 from boldly.config.atlases import AtlasOptions
 from boldly.config.datasets import DownstreamSplitOptions, TaskOptions, UpstreamSplitOptions
-from boldly.config.sections import Section
+from boldly.config.sections import Section, Seed
 from boldly.config.signals import ParcellateOptions, PreprocessOptions
 
 
@@ -49,7 +49,7 @@ class SplitOptions(Section):
 
     upstream: UpstreamSplitOptions = Field(UpstreamSplitOptions(), description="Pretraining.")
     downstream: DownstreamSplitOptions = Field(DownstreamSplitOptions(), description="Decoding.")
-    seed: int = Field(1234, description="Seed of all splits.")
+    seed: Seed = Field(1234, description="Seed of all splits.")
 
 
 class BatchOptions(Section):

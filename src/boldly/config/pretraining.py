@@ -11,7 +11,7 @@ from pydantic import (
     model_validator,
 )
 
-from boldly.config.sections import ExperimentName, Fraction, Name, Section
+from boldly.config.sections import ExperimentName, Fraction, Name, Section, Seed
 from boldly.config.signals import ContractField
 
 Framework = Literal["autoencoding", "csm", "sequence_bert", "network_bert", "masked_autoencoding"]
@@ -56,7 +56,7 @@ class OptimiserOptions(Section):
         None, ge=1, description="Steps between validations; default: a tenth of all steps, 1,000 at most."
     )
     checkpoint_every: int = Field(1000, ge=1, description="Steps between checkpoints.")
-    seed: int = Field(1234, description="Seed of weights, windows and dropout.")
+    seed: Seed = Field(1234, description="Seed of weights, windows and dropout.")
 
     @property
     def validation_steps(self) -> int:
@@ -152,7 +152,7 @@ class PretrainOptions(OptimiserOptions):
         None,
         description="Start from the weights of an upstream experiment, model folder, local GPT-2 or BERT folder.",
     )
-    repeats: list[int] = Field(
+    repeats: list[Seed] = Field(
         [],
         description="Further seeds: the training is repeated as `<name>_seed-<seed>`, and decoders are adapted "
         "from each, so that intervals also cover what is random in pretraining.",

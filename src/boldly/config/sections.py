@@ -49,6 +49,9 @@ ExperimentName = Annotated[str, StringConstraints(pattern=_EXPERIMENT)]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
+# NumPy takes no negative ones.
+Seed = Annotated[int, Field(ge=0)]
+
 
 class Section(BaseModel):
     """A section of the config: unknown keys are errors, values do not change after reading."""

@@ -20,7 +20,7 @@ from boldly.config.preparation import (
     SplitOptions,
 )
 from boldly.config.pretraining import COMPONENTS, PretrainSection, repeat_name
-from boldly.config.sections import ExperimentName, Name, Section
+from boldly.config.sections import ExperimentName, Name, Section, Seed
 from boldly.config.signals import ParcellateOptions, PreprocessOptions, merged
 
 
@@ -36,7 +36,7 @@ class EvaluateOptions(Section):
     permutations: int = Field(
         1000, ge=0, description="Random orders of the labels within runs, for p-values against chance; 0: none."
     )
-    seed: int = Field(1234, description="Seed of the permutations.")
+    seed: Seed = Field(1234, description="Seed of the permutations.")
     allow_pretrained_test_runs: bool = Field(
         False,
         description="Score also decoders whose network was pretrained on runs of which trials are tested; their "
@@ -93,7 +93,9 @@ class Config(Section):
     )
     batches: BatchOptions = Field(BatchOptions(), description="Jobs that prepare subjects.")
     devices: dict[ExperimentName, DeviceOptions] = Field(
-        {}, description="What upstream experiments train on, by name; `default`: the others."
+        {},
+        description="What upstream experiments train on, by name, and their repetitions with them; `default`: the "
+        "others.",
     )
 
     @model_validator(mode="before")
@@ -185,6 +187,16 @@ class Config(Section):
             if differing:
                 found[name] = differing
         return found
+
+    def devices_of(self, experiment: str) -> DeviceOptions:
+        """Return what an upstream experiment trains on; a repetition trains on what its experiment trains on."""
+        repeated = (
+            name
+            for name, options in self.pretrain.experiments.items()
+            if experiment in {repeat_name(name, seed) for seed in options.repeats}
+        )
+        found = (self.devices[name] for name in (experiment, *repeated, "default") if name in self.devices)
+        return next(found, DeviceOptions())
 
     def upstream_models(self, options: AdaptOptions) -> list[tuple[str, int, str]]:
         """Return the upstream models of a downstream experiment.

@@ -35,6 +35,7 @@ def split_upstream(
     groups: Mapping[str, str] | None = None,
     strata: Mapping[str, str] | None = None,
     shared: Mapping[str, Units] | None = None,
+    source: str | None = None,
 ) -> UpstreamSplit:
     """Hold out subjects for validation: the share asked for, at least one, never all.
 
@@ -53,6 +54,10 @@ def split_upstream(
         that are not fewer than the share (where that would be all of them, as many as they can make up below).
     shared : mapping of str to tuple of str, optional
         Subjects that downstream datasets test, by dataset, to be recorded.
+    source : str, optional
+        Name of the source of the people, where other upstream datasets have the same. The draw is the same in all
+        of them then: subjects, or groups, are held out in an order that does not depend on the dataset nor on who
+        else is in it.
 
     Returns
     -------
@@ -60,13 +65,19 @@ def split_upstream(
         Without validation subjects if there is one subject, or one group, only.
     """
     count = max(1, round(options.validation_fraction * len(subjects)))
-    order = _drawn(_together(subjects, groups), _generator(seed, dataset, "upstream"), strata)
+    blocks = _together(subjects, groups)
+    if source is None:
+        order = _drawn(blocks, _generator(seed, dataset, "upstream"), strata)
+    else:
+        order = _by_itself(blocks, seed, groups, strata)
     validation = _whole(order, min(count, len(subjects) - 1), most=len(subjects) - 1)
     if not validation:
         only = "group" if groups else "subject"
         logger.warning("%s: one %s only, none is left for validation", dataset, only)
     train = _sorted(set(subjects) - set(validation))
-    return UpstreamSplit(dataset, seed, train, validation, groups=_known(groups), shared=shared or None)
+    return UpstreamSplit(
+        dataset, seed, train, validation, groups=_known(groups), shared=shared or None, source=source
+    )
 
 
 def split_downstream(
@@ -270,12 +281,28 @@ def _together(units: Sequence[str], groups: Mapping[str, str] | None = None) -> 
 def _drawn(
     blocks: Sequence[Units], generator: np.random.Generator, strata: Mapping[str, str] | None
 ) -> list[Units]:
-    """Return blocks in random order; with strata so that any first few have a share of each stratum.
+    """Return blocks in random order; with strata so that any first few have a share of each stratum."""
+    return _spread([blocks[i] for i in generator.permutation(len(blocks))], generator, strata)
+
+
+def _by_itself(
+    blocks: Sequence[Units], seed: int, groups: Mapping[str, str] | None, strata: Mapping[str, str] | None
+) -> list[Units]:
+    """Return blocks in a random order in which the place of each depends on its own name alone."""
+
+    def place(block: Units) -> bytes:
+        name = groups[block[0]] if groups else block[0]
+        return hashlib.sha256(f"{seed}\n{name}\nupstream".encode()).digest()
+
+    return _spread(sorted(blocks, key=place), _generator(seed, "", "upstream"), strata)
+
+
+def _spread(order: list[Units], generator: np.random.Generator, strata: Mapping[str, str] | None) -> list[Units]:
+    """Return blocks in their order; with strata so that any first few have a share of each stratum.
 
     Each stratum is spread evenly from 0 to 1, from a random start (systematic sampling), and the blocks are
     ordered by their places.
     """
-    order = [blocks[i] for i in generator.permutation(len(blocks))]
     if not strata:
         return order
     names = sorted({strata[block[0]] for block in order})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -15,10 +16,13 @@ import numpy as np
 from boldly.files import read_json, write_json
 from boldly.records import InputError, Problem
 
+logger = logging.getLogger(__name__)
+
 By = Literal["subject", "run"]
 Units = tuple[str, ...]
 # Of the order in which shares of the training subjects grow: the same for all experiments.
 _SHARE_SEED = 1
+_WHY_APART = "since they, or their groups, validate in a dataset of the same source"
 _REMEDY = "rerun split, or correct the file if it was edited by hand"
 
 
@@ -38,6 +42,9 @@ class UpstreamSplit:
         Group (family) of each subject, where groups stay on one side.
     shared : mapping of str to tuple of str, optional
         Subjects that downstream datasets of the same source test, by dataset, where the config allows it.
+    source : str, optional
+        Name of the source of the people, where other upstream datasets have the same source: in their splits the
+        same label means the same person.
     """
 
     dataset: str
@@ -48,9 +55,10 @@ class UpstreamSplit:
     by: By = "subject"
     groups: Mapping[str, str] | None = None
     shared: Mapping[str, Units] | None = None
+    source: str | None = None
 
     def share(self, fraction: float) -> Units:
-        """Choose training subjects, at least one, in their order; smaller shares lie in larger ones."""
+        """Choose training subjects, at least one if there are any; smaller shares lie in larger ones, in order."""
         order = np.random.default_rng(_SHARE_SEED).permutation(len(self.train))
         count = max(1, round(fraction * len(self.train)))
         return tuple(self.train[number] for number in sorted(order[:count]))
@@ -104,6 +112,52 @@ class DownstreamSplit:
 
 
 Split = UpstreamSplit | DownstreamSplit
+
+
+def kept_apart(splits: Sequence[UpstreamSplit]) -> list[UpstreamSplit]:
+    """Leave people out of training who validate in another dataset of the same source, with their groups.
+
+    What validates a model would otherwise be runs of people on whom it was trained.
+
+    Parameters
+    ----------
+    splits : sequence of UpstreamSplit
+        Those of all datasets that a model is trained on, in any order.
+
+    Returns
+    -------
+    list of UpstreamSplit
+        In the same order; one may have nobody left to train.
+
+    Raises
+    ------
+    InputError
+        If nobody is left to train in any of them.
+    """
+    found = [_without_validating(split, splits) for split in splits]
+    for before, after in zip(splits, found, strict=True):
+        if count := len(before.train) - len(after.train):
+            logger.warning("%s: nothing is learned from %d of its people, %s", before.dataset, count, _WHY_APART)
+    if splits and not any(split.train for split in found):
+        message = f"nobody is left to train, {_WHY_APART}"
+        remedy = "add people, or lower split.upstream.validation_fraction"
+        raise InputError(Problem("split", ", ".join(split.dataset for split in splits), message, remedy))
+    return found
+
+
+def _without_validating(split: UpstreamSplit, splits: Sequence[UpstreamSplit]) -> UpstreamSplit:
+    if split.source is None:
+        return split
+    same = [other for other in splits if other.source == split.source]
+    held = {subject for other in same for subject in other.validation}
+    members = [other.groups for other in same if other.groups]
+    groups = {of[subject] for of in members for subject in held & set(of)}
+    train = tuple(
+        subject
+        for subject in split.train
+        if subject not in held and not any(of.get(subject) in groups for of in members)
+    )
+    return dataclasses.replace(split, train=train)
 
 
 def write_split(path: Path | str, split: Split) -> None:
@@ -247,7 +301,10 @@ def _decode(content: Any) -> Split:
         train, validation = _units(content, "train"), _units(content, "validation")
         shared = content.get("shared")
         shared = shared and {str(name): _units(shared, name) for name in shared}
-        return UpstreamSplit(dataset, seed, train, validation, by=by, groups=groups, shared=shared)
+        source = content.get("source")
+        return UpstreamSplit(
+            dataset, seed, train, validation, by=by, groups=groups, shared=shared, source=source and str(source)
+        )
     if role == "downstream":
         return DownstreamSplit(dataset, by, seed, tuple(_draw(item) for item in content["draws"]), groups=groups)
     raise ValueError(f"role is {role!r}, not upstream or downstream")

@@ -11,7 +11,7 @@ from boldly.records import InputError, Problem
 from boldly.samples.packed import FRAMES, TABLE, is_current, open_packed, pack
 from boldly.samples.remote import shown
 from boldly.samples.shards import subject_shards
-from boldly.samples.splits import UpstreamSplit, read_split
+from boldly.samples.splits import UpstreamSplit, kept_apart, read_split
 from boldly.training.linear import fit_linear, linear_name, made_of, write_linear
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,8 @@ def run(*, data: list[tuple[Path, Path | str]], output: Path, share: float = 1.0
     splits = sorted(
         ((read_split(split, "upstream"), Path(shards)) for split, shards in data), key=lambda item: item[0].dataset
     )
+    apart = kept_apart([split for split, _ in splits])
+    splits = [(split, shards) for split, (_, shards) in zip(apart, splits, strict=True)]
     training = [path for split, shards in splits for path in _paths(split, split.share(share), shards)]
     validation = [path for split, shards in splits for path in _paths(split, split.validation, shards)]
     everything = [

@@ -35,6 +35,7 @@ def run(
     shards: Path | None = None,
     participants: Path | None = None,
     same_source: Sequence[Path] = (),
+    source: str | None = None,
 ) -> None:
     """Draw the units of a dataset and write the split.
 
@@ -65,6 +66,8 @@ def run(
     same_source : sequence of Path
         Splits of the downstream datasets that have people in common with an upstream dataset: subjects of the same
         label are the same people.
+    source : str, optional
+        Name of the source of the people, where other upstream datasets have the same (`split_upstream`).
 
     Raises
     ------
@@ -95,6 +98,7 @@ def run(
             groups=groups,
             strata=strata,
             shared=shared if upstream.shared_people == "allow" else None,
+            source=source,
         )
         write_split(output, found)
         return

@@ -248,6 +248,15 @@ def test_windows_that_are_longer_than_the_network_reads_are_refused(name, longes
         built.encode(frames, seconds, torch.ones(1), marked)
 
 
+@pytest.mark.parametrize("name", ["decoding_GPT", "decoding_BERT", "decoding_NetBERT"])
+def test_trials_that_are_longer_than_a_decoder_reads_are_refused(name):
+    built = network(name)
+    frames, seconds = torch.zeros(1, 1, P).expand(1, 512, P), torch.zeros(1, 512)
+    with pytest.raises(InputError, match=r"trials of 512 frames.*511 at most"):
+        built.prepare(frames, seconds)
+    assert built.prepare(frames[:, 1:], seconds[:, 1:]).inputs_embeds.shape[1] == 512
+
+
 def test_the_linear_baseline_has_no_states_of_frames():
     assert not is_encoder(network("decoding_LinearBaseline"))
     assert all(is_encoder(network(name)) for name in ENCODERS)

@@ -175,6 +175,7 @@ class LfbTransformer(LfbNetwork):
     ) -> Tokens:
         embedder = self.embedder
         if self.sizes.labels:
+            _check_length(inputs.shape[1], N_POSITIONS - 1)
             return layout.with_cls(inputs, seconds, valid, embedder.cls_embed)
         assert masked is not None
         if self.sizes.framework == "csm":

@@ -20,7 +20,7 @@ from boldly.records import InputError, Problem
 from boldly.samples.corpus import Corpus, load_corpus
 from boldly.samples.packed import LooseShards, open_packed
 from boldly.samples.shards import subject_shards
-from boldly.samples.splits import UpstreamSplit, read_split
+from boldly.samples.splits import UpstreamSplit, kept_apart, read_split
 from boldly.samples.streams import StreamedWindows
 from boldly.samples.windows import Windows
 from boldly.stages.pretrain.material import (
@@ -71,8 +71,9 @@ def run(
 ) -> None:
     """Pretrain a network.
 
-    Steps: read the shards of the training and validation subjects; train, validating on fixed windows of the
-    validation subjects; keep the weights of the best validation. An interrupted training goes on from its last
+    Steps: read the shards of the training and validation subjects (nobody trains who validates in another dataset
+    of the same source); train, validating on fixed windows of the validation subjects; keep the weights of the
+    best validation. An interrupted training goes on from its last
     checkpoint (in ``output/checkpoints``), with the same outcome. Processes that torchrun starts with the same
     arguments train together (`boldly launch`).
 
@@ -111,6 +112,8 @@ def run(
         ((read_split(split, "upstream"), shards) for split, shards in data), key=lambda item: item[0].dataset
     )
     used = [item for item in splits if options.datasets is None or item[0].dataset in options.datasets]
+    apart = kept_apart([split for split, _ in used])
+    used = [(split, shards) for split, (_, shards) in zip(apart, used, strict=True)]
     share = options.subjects_fraction
     training = [path for split, shards in used for path in shards_of(split, split.share(share), shards)]
     validation = [path for split, shards in used for path in shards_of(split, split.validation, shards)]
@@ -128,6 +131,9 @@ def run(
             "run_tables": run_tables(used),
             "initial": {path.name: file_sha256(path) for path in initial_weights(initial)},
         }
+        if options.deepspeed and Path(options.deepspeed).exists():
+            # That a file is missing is said where it is read.
+            about["deepspeed"] = {Path(options.deepspeed).name: file_sha256(options.deepspeed)}
         checkpoints.claim(about)
         about |= seen_by(used, options, initial, source).to_manifest()
     # Nobody looks for checkpoints before they are known to be those of this experiment.
