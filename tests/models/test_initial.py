@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, GPT2Model
@@ -9,7 +11,7 @@ from boldly.models.network import NetworkConfig
 from boldly.records import InputError
 from tests.training import synthetic
 
-SIZES = {"n_parcels": 16, "width": 16, "layers": 2, "heads": 2}
+SIZES: dict[str, Any] = {"n_parcels": 16, "width": 16, "layers": 2, "heads": 2}
 
 
 def network(framework, **changes):
