@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import tomllib
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from tests.workflow.conftest import CHECKOUT
 
@@ -27,6 +31,19 @@ def test_conda_environments_take_the_versions_of_constraints(path: Path) -> None
     assert [python, content["dependencies"][1]] == ["python=3.11", "pip"]
     assert inside["pip"][0] == "-c constraints.txt"
     assert all(line.startswith("-e ..") for line in inside["pip"][1:])
+
+
+def test_no_pinned_version_wants_a_newer_python_than_we_do() -> None:
+    # Else pip looks for ever for versions that go together.
+    oldest = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["requires-python"].lstrip(">=")
+    oldest += ".0" if oldest.count(".") == 1 else ""
+    wrong = []
+    for name in pins():
+        with contextlib.suppress(PackageNotFoundError):
+            wanted = metadata(name).json.get("requires_python")
+            if wanted and oldest not in SpecifierSet(str(wanted)):
+                wrong.append(f"{name}: {wanted}")
+    assert wrong == []
 
 
 def test_containers_install_as_everybody_does() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from boldly.files import atomic_path, read_json, read_tsv, write_json, write_tsv
+from boldly.files import atomic_path, read_foreign_table, read_json, read_tsv, write_json, write_tsv
 
 
 def test_a_file_takes_its_name_when_complete(tmp_path: Path) -> None:
@@ -143,3 +143,32 @@ def test_colleagues_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", command], cwd=tmp_path, check=True)
     assert (tmp_path / "x.safetensors").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_tab_behind_each_row_moves_no_column(tmp_path: Path) -> None:
+    path = tmp_path / "table.tsv"
+    path.write_text("onset\tduration\tstate\n0\t10\tface\t\n20\t10\thouse\t\n")
+    table = read_foreign_table(path, dtype="str")
+    assert table.to_dict("list") == {"onset": ["0", "20"], "duration": ["10", "10"], "state": ["face", "house"]}
+
+
+@pytest.mark.parametrize("rows", ["0\t10\tface\tx\n20\t10\thouse\ty\n", "0\t10\tface\n20\t10\thouse\tx\n"])
+def test_more_cells_than_the_header_has_are_refused(tmp_path: Path, rows: str) -> None:
+    path = tmp_path / "table.tsv"
+    path.write_text("onset\tduration\tstate\n" + rows)
+    with pytest.raises(pd.errors.ParserError):
+        read_foreign_table(path, dtype="str")
+
+
+@pytest.mark.parametrize("words", [('"hello', "a", '"bye', "b"), ('"hello', "a", "b", "c"), ("x", '"', "y", '"')])
+def test_a_quote_at_the_begin_of_a_cell_swallows_no_rows(tmp_path: Path, words: tuple[str, ...]) -> None:
+    path = tmp_path / "table.tsv"
+    path.write_text("onset\tword\n" + "".join(f"{number}\t{word}\n" for number, word in enumerate(words)))
+    table = read_foreign_table(path, dtype="str")
+    assert table.to_dict("list") == {"onset": ["0", "1", "2", "3"], "word": list(words)}
+
+
+def test_a_table_that_is_quoted_throughout_is_read_without_the_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "table.tsv"
+    path.write_text('"onset"\t"state"\n"0"\t"face, left"\n')
+    assert read_foreign_table(path, dtype="str").to_dict("list") == {"onset": ["0"], "state": ["face, left"]}

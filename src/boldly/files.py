@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import glob
 import json
@@ -9,6 +10,7 @@ import os
 import platform
 import shutil
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -176,3 +178,46 @@ def read_tsv(
     chosen: Any = None if columns is None else columns.__contains__
     dtypes: Any = "str" if text_columns == "all" else dict.fromkeys(text_columns, "str")
     return pd.read_csv(path, sep="\t", na_values=["n/a"], keep_default_na=False, dtype=dtypes, usecols=chosen)
+
+
+def read_foreign_table(path: Path | str, separator: str = "\t", **options: Any) -> pd.DataFrame:
+    """Read a table that others wrote, such as events and confounds.
+
+    Rows may end in one separator more than the header. A double quote that begins a cell and does not end it
+    stands for itself: BIDS knows no quotes.
+
+    Parameters
+    ----------
+    path : Path or str
+        The table.
+    separator : str
+        Between the cells.
+    **options
+        Of `pandas.read_csv`.
+
+    Raises
+    ------
+    pandas.errors.ParserError
+        For a row of more cells than the header, and what else is no table.
+    """
+    import pandas as pd
+
+    def read(quoting: int) -> pd.DataFrame:
+        # Without this, the first column would be taken for the names of rows, and each cell for its neighbour.
+        return pd.read_csv(path, sep=separator, index_col=False, quoting=quoting, **options)  # type: ignore[call-overload]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            try:
+                table = read(csv.QUOTE_MINIMAL)
+            except pd.errors.ParserError:
+                table = read(csv.QUOTE_NONE)
+            texts = table.select_dtypes(include=["object", "string"])
+            if any(texts[name].astype(str).str.contains("\n", regex=False).any() for name in texts):
+                # Rows between two quotes were taken for one cell.
+                table = read(csv.QUOTE_NONE)
+        except pd.errors.ParserWarning as warning:
+            message = "a row has more cells than the header"
+            raise pd.errors.ParserError(message) from warning
+    return table

@@ -22,6 +22,7 @@ from boldly.signals.confounds import (
     nuisance,
     read_confounds,
     read_meta,
+    read_movement,
     read_nuisance,
     write_nuisance,
 )
@@ -302,6 +303,15 @@ class TestFiles:
             np.testing.assert_array_equal(regressors, expected.regressors)
             assert names == expected.names
 
+    def test_movement_may_be_a_regressor_too(self, tmp_path):
+        moved, regressor = np.array([np.nan, 0.1, 0.2]), np.array([[-0.1], [0.0], [0.1]])
+        run = Nuisance(np.ones(3, bool), regressor, ("framewise_displacement",), displacement_mm=moved)
+        write_nuisance(tmp_path / "n.tsv", {"a": run})
+        _, regressors, names = read_nuisance(tmp_path / "n.tsv")["a"]
+        assert names == ("framewise_displacement",)
+        np.testing.assert_array_equal(regressors, regressor)
+        np.testing.assert_array_equal(read_movement(tmp_path / "n.tsv", "a")[1], moved)
+
     def test_columns_that_a_run_lacks_are_not_available_in_the_table(self, tmp_path):
         runs = {
             "a": Nuisance(np.ones(2, bool), np.ones((2, 1)), ("csf",)),
@@ -309,7 +319,7 @@ class TestFiles:
         }
         write_nuisance(tmp_path / "n.tsv", runs)
         table = read_tsv(tmp_path / "n.tsv")
-        assert list(table.columns) == ["key", "frame", "kept", "framewise_displacement", "csf", "rot_x"]
+        assert list(table.columns) == ["key", "frame", "kept", "fd_mm", "csf", "rot_x"]
         assert table.loc[table["key"] == "a", "rot_x"].isna().all()
 
     def test_a_subject_without_runs_has_an_empty_table(self, tmp_path):

@@ -52,6 +52,14 @@ def spans(found: list[Trial]) -> list[tuple[str, int, int]]:
     return [(trial.label_name, trial.first, trial.stop) for trial in found]
 
 
+def test_blanks_around_a_name_are_no_part_of_it() -> None:
+    table = events((0, 5, "rest "), (10, 5, " face"), (20, 5, "  "), (30, 5, "n/a "))
+    found = rows(table, drop=["^rest$"])
+    assert [event.status for event in found].count("ok") == 1
+    assert [event.reason for event in found] == ["dropped: matches '^rest$'", "", "no state: n/a", "no state: n/a"]
+    assert found[1].label == "face"
+
+
 class TestFrames:
     def test_frames_from_onset_up_to_but_not_at_the_end_belong_to_the_trial(self):
         # Frames at 0, 2, 4, 6, 8 s; 4 <= t < 8 holds for frames 2 and 3.

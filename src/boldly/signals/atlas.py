@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from boldly.bids import sidecar
 from boldly.config import AtlasOptions
-from boldly.files import read_json
+from boldly.files import read_foreign_table, read_json
 from boldly.layout import names_table
 from boldly.provenance import file_sha256
 from boldly.records import InputError, Problem
@@ -261,7 +261,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     """Read a table as text; with commas where its first line has no tab."""
     first = path.read_text(encoding="utf-8-sig").partition("\n")[0]
     separator = "\t" if "\t" in first or "," not in first else ","
-    return pd.read_csv(path, sep=separator, dtype="str", keep_default_na=False, encoding="utf-8-sig")
+    return read_foreign_table(path, separator, dtype="str", keep_default_na=False, encoding="utf-8-sig")
 
 
 def _column(table: pd.DataFrame, names: tuple[str, ...]) -> pd.Series | None:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from boldly import bids, hcp
 from boldly.config import PreprocessOptions
-from boldly.files import write_tsv
+from boldly.files import read_foreign_table, write_tsv
 from boldly.records import InputError, Problem, read_table
 from boldly.words import listed
 
@@ -54,7 +54,8 @@ _COMPCOR_GROUPS: dict[str, list[tuple[str, ...]]] = {
 _COSINE_PERIOD_S = 128.0
 # Full scrubbing (Power et al., 2014): kept segments have at least this many frames. nilearn's default.
 _SHORTEST_SEGMENT = 5
-_MOVEMENT = "framewise_displacement"
+# Not the name that fMRIPrep gives it: a regressor may have that.
+_MOVEMENT = "fd_mm"
 _KEYS = ("key", "frame", "kept", _MOVEMENT)
 
 
@@ -240,7 +241,7 @@ def read_confounds(path: Path | str) -> pd.DataFrame:
     if hcp.is_movement(Path(path)):
         return hcp.read_movement(Path(path))
     try:
-        table = pd.read_csv(path, sep="\t")
+        table = read_foreign_table(path)
     except (OSError, pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         message = f"not a readable confounds table: {error}"
         raise InputError(Problem(str(path), "", message, "run fMRIPrep again, or exclude the run")) from None
@@ -320,7 +321,7 @@ def read_meta(confounds: Path | str) -> dict[str, Any]:
 
 
 def write_nuisance(path: Path | str, runs: Mapping[str, Nuisance]) -> None:
-    """Write the nuisance table of a subject: key, frame, kept (0 or 1), framewise_displacement (mm), regressors.
+    """Write the nuisance table of a subject: key, frame, kept (0 or 1), movement (fd_mm), regressors.
 
     What a run lacks is n/a. Numbers are written so that they read back exactly. Regressors are sorted by name.
     """

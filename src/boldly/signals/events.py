@@ -10,6 +10,7 @@ import pandas as pd
 
 from boldly import hcp
 from boldly.config import RestOptions, TaskOptions
+from boldly.files import read_foreign_table
 from boldly.records import InputError, Problem
 
 
@@ -110,7 +111,7 @@ def read_events(path: Path, task: TaskOptions | None = None) -> pd.DataFrame:
 def _read_table(path: Path, task: TaskOptions) -> pd.DataFrame:
     separator = "," if path.suffix == ".csv" else "\t"
     try:
-        events = pd.read_csv(path, sep=separator, dtype="str", na_values=["n/a", ""], keep_default_na=False)
+        events = read_foreign_table(path, separator, dtype="str", na_values=["n/a", ""], keep_default_na=False)
     except FileNotFoundError:
         raise _unreadable(path, "no such file") from None
     except pd.errors.EmptyDataError:

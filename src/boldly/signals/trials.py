@@ -281,9 +281,12 @@ def _names(run: RunEvents, task: TaskOptions) -> list[tuple[str | None, str]]:
 def _name(name: object, task: TaskOptions, bids_task: str) -> tuple[str | None, str]:
     if not isinstance(name, str):
         return None, "no state: not text"
+    name = name.strip()
+    if name in ("", "n/a"):
+        return None, "no state: n/a"
     if pattern := next((pattern for pattern in task.drop if re.search(pattern, name)), None):
         return None, f"dropped: matches '{pattern}'"
-    return _renamed(name.strip(), task, bids_task), ""
+    return _renamed(name, task, bids_task), ""
 
 
 def _renamed(name: str, task: TaskOptions, bids_task: str) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from boldly import bids
 from boldly.config import DownstreamSplitOptions, UpstreamSplitOptions
-from boldly.files import read_tsv
+from boldly.files import read_foreign_table
 from boldly.records import InputError, Problem, Run, read_runs, read_table
 from boldly.samples.draws import split_downstream, split_upstream
 from boldly.samples.shards import sample_keys, subject_shards
@@ -272,7 +272,7 @@ def _participants(path: Path | None, dataset: str, options: str) -> pd.DataFrame
         message = f"{options}: no table of participants is known"
         raise InputError(Problem("config", dataset, message, f"give its path in {field}"))
     try:
-        table = read_tsv(path, "all")
+        table = read_foreign_table(path, dtype="str", na_values=["n/a"], keep_default_na=False)
     except FileNotFoundError:
         message, remedy = f"{options}: no such table of participants", f"add it, or give its path in {field}"
         raise InputError(Problem(str(path), dataset, message, remedy)) from None
