@@ -324,7 +324,7 @@ class TestFiles:
 
     def test_a_subject_without_runs_has_an_empty_table(self, tmp_path):
         write_nuisance(tmp_path / "n.tsv", {})
-        assert (tmp_path / "n.tsv").read_text() == "key\tframe\tkept\tframewise_displacement\n"
+        assert (tmp_path / "n.tsv").read_text() == "key\tframe\tkept\tfd_mm\n"
         assert read_nuisance(tmp_path / "n.tsv") == {}
 
     def test_an_empty_table_or_broken_json_is_an_error(self, tmp_path):
