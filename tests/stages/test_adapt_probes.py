@@ -211,7 +211,7 @@ def test_members_whose_encoders_have_one_name_and_other_weights_are_refused(
 ) -> None:
     seven = adapt.UpstreamModel("csm", 1234, models["csm-7"].folder)
     run(study, tmp_path / "other", seven, pretrained="csm")
-    with pytest.raises(InputError, match="an encoder csm_seed-1234 with another model.safetensors"):
+    with pytest.raises(InputError, match=r"an encoder csm_seed-1234 with another model\.safetensors"):
         ensemble(study, tmp_path / "out", adapted["csm"], tmp_path / "other")
 
 
