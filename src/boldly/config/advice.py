@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from boldly.config.datasets import TaskOptions
-from boldly.config.signals import with_one_high_pass
 from boldly.config.study import Config
 
 # Numbers of test units of which an interval is of no use, and how many standard errors a 0.95 interval over them
@@ -101,7 +100,7 @@ def _on_signals(config: Config, name: str) -> Iterator[str]:
 
 def _differently_prepared(config: Config) -> list[str]:
     """Name the datasets that one model meets though they are prepared in different ways."""
-    made = {name: _prepared(config, name) for name, its in config.datasets.items() if its.derivatives is not None}
+    made = {name: config.prepared(name) for name, its in config.datasets.items() if its.derivatives is not None}
     models = {one for adapted in config.adapt.experiments.values() for one in adapted.upstream}
     made |= {folder: contract for folder in sorted(models) if (contract := _contract(folder))}
     # By dataset, those it differs from and the fields: the experiments that meet both.
@@ -134,20 +133,6 @@ def _meetings(config: Config, made: Collection[str]) -> Iterator[tuple[str, str,
         for dataset in downstream:
             if seen and dataset in (adapted.datasets or made):
                 yield f"adapt.experiments.{name}", dataset, seen, adapted.allow_mismatch
-
-
-def _prepared(config: Config, dataset: str) -> dict[str, Any]:
-    """Return how the signals of a dataset are made, by the names of contract fields."""
-    options, preprocess = config.datasets[dataset], config.preprocess_of(dataset)
-    parcellate = with_one_high_pass(config.parcellate_of(dataset), preprocess)
-    fields = ("smoothing_fwhm_mm", "high_pass_hz", "low_pass_hz", "detrend", "standardize", "mask")
-    return {
-        "space": options.space,
-        "confounds": preprocess.regression(),
-        "images": options.image_suffix,
-        "t_r_s": config.shard.t_r_s,
-        **{name: getattr(parcellate, name) for name in fields},
-    }
 
 
 def _contract(folder: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from boldly.config.preparation import (
 )
 from boldly.config.pretraining import COMPONENTS, PretrainSection, repeat_name
 from boldly.config.sections import ExperimentName, Name, Section, Seed
-from boldly.config.signals import ParcellateOptions, PreprocessOptions, merged
+from boldly.config.signals import ParcellateOptions, PreprocessOptions, merged, with_one_high_pass
 
 
 def _role(dataset: Any) -> Any:
@@ -165,6 +165,22 @@ class Config(Section):
     def parcellate_of(self, dataset: str) -> ParcellateOptions:
         """Return the options of parcellate for a dataset: those of the study, with its own."""
         return merged(self.parcellate, self.datasets[dataset].parcellate)
+
+    def prepared(self, dataset: str) -> dict[str, Any]:
+        """Return how the signals of a dataset are made, by the names of contract fields."""
+        preprocess = self.preprocess_of(dataset)
+        parcellate = with_one_high_pass(self.parcellate_of(dataset), preprocess)
+        fields = ("smoothing_fwhm_mm", "high_pass_hz", "low_pass_hz", "detrend", "standardize", "mask")
+        # Signals of surfaces know no brain mask.
+        on_surfaces = {"mask": False} if self.atlas is not None and self.atlas.is_parcellation else {}
+        return {
+            "space": self.datasets[dataset].space,
+            "confounds": preprocess.regression(),
+            "images": self.datasets[dataset].image_suffix,
+            "t_r_s": self.shard.t_r_s,
+            **{name: getattr(parcellate, name) for name in fields},
+            **on_surfaces,
+        }
 
     def own_options(self) -> dict[str, dict[str, Any]]:
         """Return for each dataset that is prepared in another way than the study says what then holds, in full.

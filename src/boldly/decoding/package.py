@@ -205,21 +205,9 @@ def _about(picked: Picked, study: Config, contract: Contract, name: str, licence
 
 def _check_options(picked: Picked, study: Config, contract: Contract) -> None:
     """Refuse a config whose options changed since the decoder was trained."""
-    dataset = picked.dataset
-    preprocess = study.preprocess_of(dataset)
-    parcellate = with_one_high_pass(study.parcellate_of(dataset), preprocess)
-    fields = {
-        "space": study.datasets[dataset].space,
-        "confounds": preprocess.regression(),
-        **{
-            name: getattr(parcellate, name)
-            for name in ("smoothing_fwhm_mm", "high_pass_hz", "low_pass_hz", "detrend", "standardize", "mask")
-        },
-        "t_r_s": study.shard.t_r_s,
-    }
-    if study.atlas is not None and study.atlas.is_parcellation:
-        fields["mask"] = False
-    check_same(contract, dataclasses.replace(contract, **fields), "the config", dataset)
+    # Which images these are is said in another way in contracts.
+    fields = {name: value for name, value in study.prepared(picked.dataset).items() if name != "images"}
+    check_same(contract, dataclasses.replace(contract, **fields), "the config", picked.dataset)
 
 
 def _described_fit(picked: Picked) -> dict[str, Any]:
