@@ -110,6 +110,7 @@ def _content(
     config = scope.config
     scores, comparisons = decoding.read_scores(results, scope), decoding.read_comparisons(results, scope)
     trials = gather.read_trial_tables(results, scope)
+    used = gather.used_quality(results, runs)
     splits = gather.read_splits(results, scope)
     without_data = Layout(Config.model_validate(config)).figures_without_data() if config else []
     pictures = figures.pictures(results / "figures", CAPTIONS, config, without_data)
@@ -120,7 +121,7 @@ def _content(
         "exclusions": gather.exclusions(runs),
         "trials": gather.trials(trials),
         "left_out": gather.left_out(trials),
-        "quality": gather.quality(results, runs),
+        "quality": gather.quality(used),
         "training": gather.training(results, manifests),
         "scores": [decoding.scores(name, rows, confidence) for name, rows in scores.items()],
         "comparisons": [decoding.comparisons(name, rows) for name, rows in comparisons.items()],
@@ -151,7 +152,7 @@ def _content(
         "sections": [(key, name) for key, name in shown.items() if name],
         "headlines": _headlines(results, scope, scores, comparisons, splits),
         "warnings": guards.warnings(
-            scores, splits, manifests, downstream, about, gather.moving(results, runs, guards.MUCH_MOTION_MM)
+            scores, splits, manifests, downstream, about, gather.moving(used, guards.MUCH_MOTION_MM)
         ),
         "controls": guards.controls(scores),
         "description": figures.from_template(CAPTIONS / "workflow.rst", config) if config else None,

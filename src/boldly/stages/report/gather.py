@@ -168,25 +168,27 @@ def left_out(events: dict[str, pd.DataFrame]) -> Table:
     return table("Events that became no trials, with the reason.", lines, columns)
 
 
-def moving(results: Path, runs: dict[str, list[Run]], limit_mm: float) -> dict[str, tuple[int, int]]:
-    """Return for each dataset how many of its used runs move more on average than a limit, and their number."""
+def used_quality(results: Path, runs: dict[str, list[Run]]) -> dict[str, list[dict[str, str]]]:
+    """Return the rows of the quality tables of each dataset's runs that are used."""
     found = {}
-    for name, rows in runs.items():
-        used = {run.key for run in rows if run.status == "ok"}
-        known = [row for row in quality_rows(results, name) if row["key"] in used and row["status"] == "ok"]
-        values = [float(row["mean_fd_mm"]) for row in known if row.get("mean_fd_mm") not in (None, "", "n/a")]
-        if many := sum(value > limit_mm for value in values):
-            found[name] = many, len(values)
-    return found
-
-
-def quality(results: Path, runs: dict[str, list[Run]]) -> Table:
-    """Return medians, and the worst run, of each measure of quality of each dataset."""
-    lines: list[Record] = []
     for name, of_dataset in runs.items():
         # Tables of people whom the config no longer has stay in the folder.
         used = {run.key for run in of_dataset if run.status == "ok"}
-        rows = [row for row in quality_rows(results, name) if row["key"] in used]
+        found[name] = [row for row in quality_rows(results, name) if row["key"] in used]
+    return found
+
+
+def moving(used: dict[str, list[dict[str, str]]], limit_mm: float) -> dict[str, tuple[int, int]]:
+    """Return for each dataset how many of its used runs move more on average than a limit, and their number."""
+    values = {name: _numbers(rows, "mean_fd_mm") for name, rows in used.items()}
+    many = {name: sum(value > limit_mm for value in numbers) for name, numbers in values.items()}
+    return {name: (count, len(values[name])) for name, count in many.items() if count}
+
+
+def quality(used: dict[str, list[dict[str, str]]]) -> Table:
+    """Return medians, and the worst run, of each measure of quality of each dataset."""
+    lines: list[Record] = []
+    for name, rows in used.items():
         values = {key: _numbers(rows, key) for key in ("mean_fd_mm", "scrubbed_fraction", "degrees_of_freedom")}
         values |= {key: _numbers(rows, key) for key in ("median_tsnr", "median_coverage", "n_marked")}
         if not any(values.values()):
