@@ -8,7 +8,10 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from boldly.records import Run
 
 _ENTITY = re.compile(r"(?:^|_)([a-z]+)-([A-Za-z0-9+]+)")
 
@@ -55,6 +58,11 @@ def _pairs(name: str) -> list[tuple[str, str]]:
 def run_fields(found: dict[str, str]) -> dict[str, Any]:
     """Return the entities of a run by their long names (fields of `Run`); absent ones are empty."""
     return {name: found.get(key, "") for name, key in RUN_ENTITIES.items()}
+
+
+def run_entities(run: Run) -> dict[str, str]:
+    """Return the entities that a run has, by their short names."""
+    return {key: value for name, key in RUN_ENTITIES.items() if (value := getattr(run, name))}
 
 
 def run_prefix(found: dict[str, str]) -> str:

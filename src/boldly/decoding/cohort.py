@@ -125,8 +125,7 @@ class Job:
 
 
 def _job(decoder: Decoder, recipe: Recipe, options: DecodeOptions, record: Run, output: Path) -> Job:
-    entities = {key: getattr(record, name) for name, key in bids.RUN_ENTITIES.items()}
-    stem = f"{bids.run_prefix(entities)}_space-{record.space}_{ending(decoder)}"
+    stem = f"{bids.run_prefix(bids.run_entities(record))}_space-{record.space}_{ending(decoder)}"
     subject = output / f"sub-{record.subject}"
     folder = subject / f"ses-{record.session}" if record.session else subject
     files = [record.bold, record.mask, record.confounds, record.events]

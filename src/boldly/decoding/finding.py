@@ -126,7 +126,7 @@ def find_runs(
         if record.status == "excluded"
     ]
     if options.events is not None:
-        identities = {bids.run_identity(_entities(record)) for record in records}
+        identities = {bids.run_identity(bids.run_entities(record)) for record in records}
         folder, is_hcp = Path(options.events), dataset.layout == "hcp"
         usable, several = with_events(usable, folder, is_hcp=is_hcp, identities=identities)
         problems += several
@@ -162,7 +162,7 @@ def with_events(
         raise InputError([translated(problem) for problem in error.problems]) from None
     found, problems = [], []
     for record in records:
-        run = RunFiles(_entities(record), record.key)
+        run = RunFiles(bids.run_entities(record), record.key)
         events = only(tables[record.subject], run, "events tables", identities)
         beside = hcp.events_folder(Path(record.bold).parent)
         if is_hcp and events is None and beside.is_dir():
@@ -175,10 +175,6 @@ def with_events(
         message = "%d of %d runs have no events table in %s, so that sliding windows are decoded: %s"
         logger.warning(message, len(without), len(found), folder, listed(without, _MOST_LISTED))
     return found, problems
-
-
-def _entities(record: Run) -> dict[str, str]:
-    return {key: getattr(record, name) for name, key in bids.RUN_ENTITIES.items() if getattr(record, name)}
 
 
 def translated(problem: Problem) -> Problem:

@@ -327,7 +327,7 @@ def _mean(values: NDArray[np.float64]) -> float | None:
 
 
 def _run_meta(item: RunSeries, record: Run) -> dict[str, Any]:
-    entities = {key: getattr(record, name) for name, key in bids.RUN_ENTITIES.items() if getattr(record, name)}
+    entities = bids.run_entities(record)
     return {
         "dataset": record.dataset,
         "subject": record.subject,

@@ -20,7 +20,7 @@ from boldly.records import InputError, Problem
 from boldly.samples.corpus import Corpus
 from boldly.samples.splits import DownstreamSplit, Draw
 from boldly.stages.adapt.probes import describe_fit, write_probe
-from boldly.stages.adapt.upstream import link_files
+from boldly.stages.adapt.upstream import ENCODING, link_files
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _seeds(members: Sequence[_Adapted], draw: Draw) -> tuple[int, ...]:
 
 def _link_encoder(source: Path, target: Path) -> None:
     """Keep an encoder of a member with the ensemble; another one of the same name would be taken for it."""
-    for name in ("model.safetensors", "config.json", "basis.safetensors"):
+    for name in ENCODING:
         known, own = target / name, source / name
         if known.exists() and own.exists() and known.read_bytes() != own.read_bytes():
             message = f"another member has an encoder {source.name} with another {name}"

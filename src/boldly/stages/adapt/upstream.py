@@ -13,6 +13,9 @@ from boldly.files import atomic_path
 from boldly.provenance import file_sha256
 from boldly.samples.seen import MANIFEST
 
+# Files that hidden states depend on: weights, sizes, and the components of the states.
+ENCODING = ("model.safetensors", "config.json", "basis.safetensors")
+
 
 @dataclass(frozen=True)
 class UpstreamModel:
@@ -39,9 +42,8 @@ class UpstreamModel:
 
     @property
     def checksums(self) -> dict[str, str]:
-        """SHA-256 of each file that hidden states depend on: weights, sizes, and the components of the states."""
-        names = ("model.safetensors", "config.json", "basis.safetensors")
-        return {name: file_sha256(self.folder / name) for name in names if (self.folder / name).exists()}
+        """SHA-256 of each file that hidden states depend on."""
+        return {name: file_sha256(self.folder / name) for name in ENCODING if (self.folder / name).exists()}
 
     @property
     def label(self) -> str:
@@ -64,11 +66,8 @@ def keep(model: UpstreamModel, output: Path, *, frozen: bool) -> Path:
     frozen : bool
         Whether decoders apply the model itself; if not, only what it was trained on is kept.
     """
-    from boldly.models.basis import FILE
-    from boldly.models.build import CONFIG, CONTRACT, WEIGHTS
-
     folder = output / ENCODERS / model.label
-    link_files(model.folder, folder, (MANIFEST, *((CONFIG, CONTRACT, FILE, WEIGHTS) if frozen else ())))
+    link_files(model.folder, folder, (MANIFEST, *((*ENCODING, "contract.json") if frozen else ())))
     return folder
 
 
