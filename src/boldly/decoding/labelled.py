@@ -125,7 +125,7 @@ def check_task(picked: Picked, study: Config, labelled: Labelled) -> None:
     for key, trials in trained.items():
         try:
             run = _events(records[key], picked.root, task, t_r_s, events[key])
-            difference = _difference(trials, _place(run, task), task)
+            difference = _difference(trials, _trials(place(run, task)), task)
         except InputError as error:
             difference = error.problems[0].message
         if difference:
@@ -153,15 +153,14 @@ def _events(record: Run, root: Path, task: TaskOptions, t_r_s: float | None, kno
     return RunEvents(table, record.key, record.task, t_r, n_volumes, record.start_time)
 
 
-def _place(run: RunEvents, task: TaskOptions) -> list[Trial]:
-    placed = place(run, task)
-    return trials_of(placed, sorted({event.label for event in placed}))
+def _trials(events: Iterable[Event]) -> list[Trial]:
+    rows = list(events)
+    return trials_of(rows, sorted({event.label for event in rows}))
 
 
 def _from_table(events: Iterable[Event]) -> list[dict[str, Any]]:
     """Return the trials of a run from the table of index, as far as a shard would tell them."""
-    rows = list(events)
-    trials = trials_of(rows, sorted({event.label for event in rows}))
+    trials = _trials(events)
     return [
         {
             "number": trial.number,
