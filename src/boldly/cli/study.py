@@ -6,7 +6,6 @@ The config says what the workflow would pass to the stage, file by file; `--set`
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -181,7 +180,9 @@ def choice(names: str | Sequence[str] | None, known: Iterable[str], kind: str) -
 
 def unknown(name: str, known: Iterable[str], kind: str, remedy: str = "correct its spelling") -> Problem:
     """Return the problem of a name that nothing has."""
+    from boldly.config.sections import similar
+
     there = list(known)
-    near = difflib.get_close_matches(name, there, n=1)
-    meant = f" (or is '{near[0]}' meant?)" if near else ""
+    near = similar(name, there, cutoff=0.6)
+    meant = f" (or is '{near}' meant?)" if near else ""
     return Problem(f"--{kind.split()[-1]}", name, f"no such {kind}{meant}; there are: {', '.join(there)}", remedy)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from boldly.config.datasets import SURFACES
+from boldly.config.sections import similar
 
 if TYPE_CHECKING:
     from boldly.config.study import Config
@@ -188,8 +188,8 @@ def _no_model(name: str, experiments: Collection[str]) -> str:
     """Say that a name is neither an upstream experiment nor the folder of a model."""
     path = os.path.expandvars(name)
     folder = f"no folder '{path}'" if "/" in path else f"'{name}' is no upstream experiment and no folder"
-    near = difflib.get_close_matches(name, experiments, n=1)
-    meant = f"; is '{near[0]}' meant?" if near else ""
+    near = similar(name, list(experiments), cutoff=0.6)
+    meant = f"; is '{near}' meant?" if near else ""
     return f"{folder} (upstream experiments: {', '.join(experiments) or 'none'}{meant})"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections.abc import Sequence
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -103,14 +104,14 @@ def _problems(error: ValidationError, model: type[Section], where: str) -> list[
             # It is no text where it is a table with a mistake.
             continue
         if item["type"] == "extra_forbidden":
-            near = _similar(str(field[-1]), _keys_beside(model, field)) or _similar(str(field[-1]), _known_keys())
+            near = similar(str(field[-1]), _keys_beside(model, field)) or similar(str(field[-1]), _known_keys())
             # A key of another section is spelled correctly.
             meant = f" (or is '{near}' meant?)" if near and near != field[-1] else ""
             message = f"unknown key{meant}"
             remedy = "remove it or correct its spelling (config/README.md lists all)"
         elif item["type"] == "literal_error":
             known = re.findall(r"'([^']*)'", item["ctx"]["expected"])
-            near = _similar(str(item["input"]), known)
+            near = similar(str(item["input"]), known)
             meant = f" (or is '{near}' meant?)" if near else ""
             message, remedy = f"'{item['input']}' is none of {', '.join(known)}{meant}", "take one of these"
         elif item["type"] == "string_pattern_mismatch" and item["ctx"]["pattern"] in _NAMES:
@@ -135,10 +136,21 @@ _NAMES = {
 }
 
 
-def _similar(word: str, known: list[str]) -> str | None:
-    """Return the word that is probably meant: one that differs by little, or that begins alike."""
+def similar(word: str, known: Sequence[str], cutoff: float = 0.7) -> str | None:
+    """Return the word that is probably meant: one that differs by little, or that begins alike.
+
+    Parameters
+    ----------
+    word : str
+        What was written.
+    known : sequence of str
+        What there is; of several that are equally alike the first.
+    cutoff : float, default=0.7
+        Least likeness, from 0 to 1 (`difflib.get_close_matches`); for short names 0.6, with which "cms" is like
+        "csm".
+    """
     lower = {name.lower(): name for name in reversed(known)}
-    near = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.7)
+    near = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=cutoff)
     begins = [name for name in lower if len(word) > 3 and name.startswith(word.lower())]
     found = [*near, *sorted(begins, key=len)]
     return lower[found[0]] if found else None
