@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -73,7 +74,7 @@ def of_subject(
     of_space = f"_space-{space}_"
     listed: list[object] = []
     if layout == "hcp":
-        folders = [f for f in hcp.subject_folders(Path(derivatives)) if hcp.subject_label(f.name) == subject]
+        folders = _hcp_folders_by_label(Path(derivatives)).get(subject, ())
         listed += (item for folder in folders for item in _hcp_subject_files(folder))
     roots = [(derivatives if layout != "hcp" else None, of_space), (fmriprep, of_space), (raw, None)]
     for root, images in roots:
@@ -174,6 +175,15 @@ def _read_in(folder: Path, space: str | None) -> Iterator[object]:
 def _hcp_files(root: Path) -> Iterator[object]:
     for subject in hcp.subject_folders(root):
         yield from _hcp_subject_files(subject)
+
+
+@functools.lru_cache(maxsize=8)
+def _hcp_folders_by_label(root: Path) -> dict[str, list[Path]]:
+    """Return the folders of each subject; looked up once, for each of a thousand subjects asks."""
+    found: dict[str, list[Path]] = {}
+    for folder in hcp.subject_folders(root):
+        found.setdefault(hcp.subject_label(folder.name), []).append(folder)
+    return found
 
 
 def _hcp_subject_files(subject: Path) -> Iterator[object]:
