@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -26,6 +25,7 @@ from boldly.files import write_json
 from boldly.models.build import build_network, build_objective, pretraining_config, window_options
 from boldly.samples.windows import Batch, Windows
 from boldly.training.loop import fit
+from boldly.training.processes import joined_processes
 from boldly.training.validation import UpstreamValidation
 from tests.training import synthetic
 
@@ -62,20 +62,22 @@ def main(folder: Path, stop_rank: int = -1, stop_at: int = -1, options: Any = No
 
     objective.network.embedder.time.register_forward_pre_hook(remember)
     try:
-        outcome = fit(
-            objective,
-            windows,
-            chosen,
-            name="toy",
-            validate=UpstreamValidation(Windows(corpus, window_options(chosen, 8), 9, 16), 8, training=corpus),
-            seed=1,
-            folder=folder,
-            deepspeed=chosen.deepspeed,
-            validate_first=True,
-        )
+        # As stage pretrain does.
+        with joined_processes():
+            outcome = fit(
+                objective,
+                windows,
+                chosen,
+                name="toy",
+                validate=UpstreamValidation(Windows(corpus, window_options(chosen, 8), 9, 16), 8, training=corpus),
+                seed=1,
+                folder=folder,
+                deepspeed=chosen.deepspeed,
+                validate_first=True,
+            )
     finally:
-        # As stage pretrain does: a process that ends while joined to the other may be aborted.
-        PartialState().destroy_process_group()
+        threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+        write_json(folder / f"threads-{rank}.json", threads)
     write_json(folder / f"seen-{rank}.json", {"drawn": drawn, "types": sorted(types)})
     if rank == 0:
         write_json(folder / "evaluation.json", outcome.eval_rows)

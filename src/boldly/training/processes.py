@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import importlib.util
 import os
+import time
+import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -17,6 +23,12 @@ from boldly.config import OptimiserOptions
 from boldly.files import read_json
 from boldly.models.objective import Objective
 from boldly.records import InputError, Problem
+
+# Functions of these modules have a default that is the group of all processes when they are imported: imported
+# after the processes met, they would keep the group for ever.
+_KEEP_GROUP = ("torch.distributed.nn.functional", "deepspeed.comm.torch")
+# Time for a thread that only has to delete a tensor.
+_LETTING_GO = 0.1  # s
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,46 @@ def join_processes() -> PartialState:
     if not torch.cuda.is_available():
         # DeepSpeed, which Accelerate imports where it is installed, else says that it found no GPU.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    if "LOCAL_RANK" in os.environ:
+        for name in _KEEP_GROUP:
+            if importlib.util.find_spec(name.partition(".")[0]):
+                importlib.import_module(name)
     return PartialState(cpu=not torch.cuda.is_available())
+
+
+@contextmanager
+def joined_processes() -> Iterator[PartialState]:
+    """Meet the processes that torchrun started, and part from them when all goes on alone, or is given up.
+
+    A process that ends while it is joined to others may be aborted, and all with it. Gloo's threads end with the
+    last reference to the group of processes; one that still has to let go of the tensor of a sum when Python ends
+    is aborted there (https://github.com/pytorch/pytorch/pull/179291).
+
+    Yields
+    ------
+    PartialState
+        Number of this process, and how many there are; also true after they parted.
+    """
+    state = join_processes()
+    try:
+        yield state
+    except (InputError, SystemExit) as error:
+        _leave(state, error.__traceback__)
+        raise
+    # After any other error a sum may be pending that the others never join: leaving would wait for it.
+    _leave(state)
+
+
+def _leave(state: PartialState, failed: TracebackType | None = None) -> None:
+    """Part from the other processes: drop the group, and what refers to it."""
+    state.destroy_process_group()
+    if state.num_processes > 1:
+        # Functions that raised an error keep what they were working on.
+        traceback.clear_frames(failed)
+        # DDP and its network refer to each other.
+        gc.collect()
+        # Parameters that DeepSpeed shares out keep their groups: their threads get the time to let go.
+        time.sleep(_LETTING_GO)
 
 
 def share_batch(options: OptimiserOptions, processes: int, name: str) -> Shares:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from boldly.config import PretrainOptions
 from boldly.files import is_url
 from boldly.models.build import build_network, build_objective, pretraining_config
 from boldly.models.initial import initialise
-from boldly.provenance import file_sha256
+from boldly.models.network import NetworkConfig
+from boldly.provenance import Contract, file_sha256
 from boldly.records import InputError, Problem
 from boldly.samples.corpus import Corpus, load_corpus
-from boldly.samples.packed import LooseShards, open_packed
+from boldly.samples.packed import LooseShards, Shards, open_packed
 from boldly.samples.shards import subject_shards
 from boldly.samples.splits import UpstreamSplit, kept_apart, read_split
 from boldly.samples.streams import StreamedWindows
@@ -49,8 +51,9 @@ from boldly.stages.pretrain.outcome import (
 from boldly.training.checkpoints import CheckpointFolder
 from boldly.training.continuity import check_continuity
 from boldly.training.history import write_history
-from boldly.training.loop import Interrupted, fit
-from boldly.training.processes import join_processes, share_batch
+from boldly.training.loop import Fit, fit
+from boldly.training.processes import joined_processes, share_batch
+from boldly.training.validation import UpstreamValidation
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +110,74 @@ def run(
     Training, checkpoints and manifest know shards by their checksums. Those at a web address are not read before
     their turn comes: the sizes that the server tells and the checksum of the run table stand for them.
     """
+    given = _given(name, options, data, output, initial, corpus)
+    checkpoints = given.checkpoints
+    with joined_processes() as processes:
+        about: dict[str, Any] = {}
+        if processes.is_main_process:
+            share_batch(options, processes.num_processes, name)
+            about = _about(given)
+            checkpoints.claim(about)
+            about |= seen_by(given.used, options, initial, given.source).to_manifest()
+        # Nobody looks for checkpoints before they are known to be those of this experiment.
+        processes.wait_for_everyone()
+        trained = _train(given, processes) if options.framework != "components" else None
+    if not processes.is_main_process:
+        return
+    if trained is None:
+        fit_components(name, options, given.training, given.validation, output, about)
+        return
+    outcome = trained.outcome
+    write_history(output / "train_history.csv", outcome.train_rows)
+    write_history(output / "eval_history.csv", outcome.eval_rows)
+    if not outcome.improved and not options.keep_untrained:
+        raise untrained(name, output, outcome)
+    tell_of_zeros(name, outcome)
+    write_manifest(output, name, about, options, outcome.step, outcome.seconds)
+    # The corpus of a streamed training is gone by now; a group of its shards stands for it.
+    first, windows = given.training[: options.stream_shards], trained.windows
+    allowed = options.allow_mismatch
+    kept = windows.corpus if isinstance(windows, Windows) else load_corpus(first, allow_mismatch=allowed)
+    save(output, trained.config, outcome.weights, trained.contract, kept, options)
+    write_parcel_errors(output, trained.config, outcome.weights, options, trained.validate)
+    checkpoints.delete()
+    logger.info("%s: weights of step %d of %d, %.0f s", name, outcome.step, options.steps, outcome.seconds)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What a pretraining is made from; the arguments of `run`, and the shards that they say."""
+
+    name: str
+    options: PretrainOptions
+    used: list[tuple[UpstreamSplit, Path | str]]
+    training: list[Path | str]
+    validation: list[Path | str]
+    source: Shards
+    output: Path
+    initial: Path | None
+
+    @property
+    def checkpoints(self) -> CheckpointFolder:
+        """Where an interrupted training goes on from."""
+        return CheckpointFolder(self.output / "checkpoints")
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A training that is over, and what its network is written with."""
+
+    outcome: Fit
+    config: NetworkConfig
+    contract: Contract
+    windows: Windows | StreamedWindows
+    validate: UpstreamValidation | None
+
+
+def _given(
+    name: str, options: PretrainOptions, data: Data, output: Path, initial: Path | None, corpus: Path | None
+) -> _Given:
+    """Read the splits, and tell the shards of those who train and those who validate."""
     # Sorted, as in packed runs: in which order datasets are named must not matter.
     splits = sorted(
         ((read_split(split, "upstream"), shards) for split, shards in data), key=lambda item: item[0].dataset
@@ -118,41 +189,40 @@ def run(
     training = [path for split, shards in used for path in shards_of(split, split.share(share), shards)]
     validation = [path for split, shards in used for path in shards_of(split, split.validation, shards)]
     source = open_packed(corpus) if corpus is not None else LooseShards(options.allow_mismatch)
-    checkpoints = CheckpointFolder(output / "checkpoints")
-    processes = join_processes()
-    about: dict[str, Any] = {}
-    if processes.is_main_process:
-        share_batch(options, processes.num_processes, name)
-        about = {
-            # What is kept in the end has no say in the training: it may change on the way.
-            "options": options.model_dump(mode="json", exclude={"keep_untrained"}),
-            "training": source.identities(training),
-            "validation": source.identities(validation),
-            "run_tables": run_tables(used),
-            "initial": {path.name: file_sha256(path) for path in initial_weights(initial)},
-        }
-        if options.deepspeed and Path(options.deepspeed).exists():
-            # That a file is missing is said where it is read.
-            about["deepspeed"] = {Path(options.deepspeed).name: file_sha256(options.deepspeed)}
-        checkpoints.claim(about)
-        about |= seen_by(used, options, initial, source).to_manifest()
-    # Nobody looks for checkpoints before they are known to be those of this experiment.
-    processes.wait_for_everyone()
-    if options.framework == "components":
-        if processes.is_main_process:
-            fit_components(name, options, training, validation, output, about)
-        return
-    windows = training_windows(training, options, source)
+    return _Given(name, options, used, training, validation, source, output, initial)
+
+
+def _about(given: _Given) -> dict[str, Any]:
+    """Return what checkpoints belong to: options, shards and files of a training."""
+    options = given.options
+    about = {
+        # What is kept in the end has no say in the training: it may change on the way.
+        "options": options.model_dump(mode="json", exclude={"keep_untrained"}),
+        "training": given.source.identities(given.training),
+        "validation": given.source.identities(given.validation),
+        "run_tables": run_tables(given.used),
+        "initial": {path.name: file_sha256(path) for path in initial_weights(given.initial)},
+    }
+    if options.deepspeed and Path(options.deepspeed).exists():
+        # That a file is missing is said where it is read.
+        about["deepspeed"] = {Path(options.deepspeed).name: file_sha256(options.deepspeed)}
+    return about
+
+
+def _train(given: _Given, processes: PartialState) -> _Trained:
+    """Build network, windows and validation, and train; from the last checkpoint where there is one."""
+    options, source, checkpoints = given.options, given.source, given.checkpoints
+    windows = training_windows(given.training, options, source)
     done = checkpoints.steps()
     # What the first shards tell about forecasts is kept: a training that goes on starts with those at hand.
-    is_known = not validation or (checkpoints.path / COMPARISONS).exists()
+    is_known = not given.validation or (checkpoints.path / COMPARISONS).exists()
     runs = corpus_at(windows, done[-1] * options.batch_size if done and is_known else 0)
     if processes.is_main_process:
-        _check_continuity(windows, done[-1] * options.batch_size if done else 0, used)
-        _tell_of_scale(name, runs)
+        _check_continuity(windows, done[-1] * options.batch_size if done else 0, given.used)
+        _tell_of_scale(given.name, runs)
     contract = runs.contract
-    held_out = held_out_runs(validation, options, contract, source)
-    linear = linear_fits(source, training, validation, options)
+    held_out = held_out_runs(given.validation, options, contract, source)
+    linear = linear_fits(source, given.training, given.validation, options)
     groups = groups_at_start(runs, held_out, checkpoints, goes_on=bool(done), writes=processes.is_main_process)
     config = pretraining_config(options, contract.n_parcels, groups)
     objective = build_objective(build_network(config, options.seed))
@@ -160,10 +230,10 @@ def run(
     # Checkpoints hold what a fit would give.
     if not done:
         start(objective, runs, groups, validate, linear, options)
-    if initial is not None:
-        initialise(objective.network, initial)
+    if given.initial is not None:
+        initialise(objective.network, given.initial)
     if options.compile:
-        _check_compiler(name)
+        _check_compiler(given.name)
         # In place: weights keep their names. Windows have many lengths, one program does for all.
         objective.compile(dynamic=True)
     # Streamed, it is a group of shards that must not stay in memory.
@@ -173,42 +243,18 @@ def run(
             objective,
             windows,
             options,
-            name=name,
+            name=given.name,
             validate=validate,
             seed=options.seed,
-            folder=output,
+            folder=given.output,
             deepspeed=options.deepspeed,
             track=options.track,
             validate_first=True,
         )
-    except (InputError, Interrupted):
-        _leave(processes)
-        raise
     finally:
         if isinstance(windows, StreamedWindows):
             windows.close()
-    _leave(processes)
-    if not processes.is_main_process:
-        return
-    write_history(output / "train_history.csv", outcome.train_rows)
-    write_history(output / "eval_history.csv", outcome.eval_rows)
-    if not outcome.improved and not options.keep_untrained:
-        raise untrained(name, output, outcome)
-    tell_of_zeros(name, outcome)
-    write_manifest(output, name, about, options, outcome.step, outcome.seconds)
-    # The corpus of a streamed training is gone by now; a group of its shards stands for it.
-    first = training[: options.stream_shards]
-    allowed = options.allow_mismatch
-    kept = windows.corpus if isinstance(windows, Windows) else load_corpus(first, allow_mismatch=allowed)
-    save(output, config, outcome.weights, contract, kept, options)
-    write_parcel_errors(output, config, outcome.weights, options, validate)
-    checkpoints.delete()
-    logger.info("%s: weights of step %d of %d, %.0f s", name, outcome.step, options.steps, outcome.seconds)
-
-
-def _leave(processes: PartialState) -> None:
-    """Part from the other processes: one that ends while joined to them may be aborted (gloo), and all with it."""
-    processes.destroy_process_group()
+    return _Trained(outcome, config, contract, windows, validate)
 
 
 def _check_continuity(
