@@ -407,6 +407,27 @@ def test_draws_without_a_trial_to_train_on_are_all_named(
     assert len(run(edited_split(changed, tmp_path / "split.json", draws), tmp_path / "out", **options)) == 2
 
 
+def test_trials_that_are_cut_are_counted_and_named(study: Study, tmp_path: Path, caplog) -> None:
+    """A third of a long block could stay unseen without a word."""
+    split, shards = study
+    wanted = [
+        adapt.Adaptation(name, AdaptOptions(baseline="mean_logistic", window_frames=frames), tmp_path / name)
+        for name, frames in (("whole", 50), ("cut", 8), ("cut_too", 8))
+    ]
+    adapt.run_several(wanted, "task", split, shards)
+    told = [record.getMessage() for record in caplog.records if "longer than" in record.getMessage()]
+    cut = {name: read_json(tmp_path / name / "adapt.json")["cut_trials"] for name in ("whole", "cut")}
+    longest = cut["cut"]["longest_frames"]
+    assert 8 < longest <= 50
+    assert cut["whole"] == {**cut["cut"], "cut": 0}
+    assert 0 < cut["cut"]["cut"] <= cut["cut"]["trials"]
+    (line,) = told
+    assert line.startswith(
+        f"task: {cut['cut']['cut']} of {cut['cut']['trials']} trials are longer than the 8 frames"
+    )
+    assert f"(cut, cut_too); the longest has {longest}: raise window_frames" in line
+
+
 @pytest.mark.parametrize("labels", [[2], [1, 3]])
 @pytest.mark.parametrize("method", ["probe", "finetune", "network"])
 def test_units_with_trials_of_few_states_train(

@@ -95,6 +95,18 @@ def test_runs_that_move_much_and_are_used_are_a_warning(results: Path) -> None:
     assert "from volume to volume on average" not in page_of(results)
 
 
+def test_trials_that_are_cut_are_a_warning(results: Path) -> None:
+    assert "that are looked at" not in page_of(results)
+    path = results / "models/downstream/task/csm/adapt.json"
+    content = read_json(path)
+    content["options"]["window_frames"] = 50
+    write_json(path, {**content, "cut_trials": {"cut": 1200, "trials": 4000, "longest_frames": 83}})
+    line = (
+        "csm (task): 1,200 of 4,000 trials are longer than the first 50 frames that are looked at (window_frames)"
+    )
+    assert line in page_of(results)
+
+
 def test_the_result_in_short_is_told_to_the_terminal(results: Path) -> None:
     (line,) = report.run(results=results, output=Path("report.html"), config=config())
     assert line.startswith(

@@ -20,7 +20,7 @@ from boldly.samples.corpus import Corpus, load_corpus
 from boldly.samples.shards import subject_shards
 from boldly.samples.splits import DownstreamSplit, Draw, read_split
 from boldly.stages.adapt.upstream import UpstreamModel
-from boldly.words import listed, noun
+from boldly.words import counted, listed, noun
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +127,7 @@ def run_several(experiments: Sequence[Adaptation], dataset: str, split: Path, sh
             problems += error.problems
     if problems:
         raise InputError(problems)
+    _tell_of_cut_trials(dataset, experiments, corpus)
     trials = {path.name: file_sha256(path) for path in paths}
     for experiment in experiments:
         _run(experiment, dataset, corpus, parts, trials)
@@ -146,6 +147,27 @@ def _without_trials(parts: DownstreamSplit, corpus: Corpus, split: Path) -> list
         for draw in parts.draws
         if owners.isdisjoint(draw.train)
     ]
+
+
+def _tell_of_cut_trials(dataset: str, experiments: Sequence[Adaptation], corpus: Corpus) -> None:
+    """Warn of trials that experiments do not see to their end; those that cut alike share a line."""
+    cutting: dict[int, list[Adaptation]] = {}
+    for experiment in experiments:
+        if _cut_trials(experiment.options, corpus)["cut"]:
+            cutting.setdefault(experiment.options.window_frames, []).append(experiment)
+    message = "%s: %d of %s are longer than the %d frames that are looked at (%s); the longest has %d: raise "
+    message += "window_frames in adapt.defaults, or let trials end sooner (datasets.%s.task)"
+    for frames, alike in cutting.items():
+        cut, trials, longest = _cut_trials(alike[0].options, corpus).values()
+        names = listed(one.name for one in alike)
+        logger.warning(message, dataset, cut, counted(trials, "trial"), frames, names, longest, dataset)
+
+
+def _cut_trials(options: AdaptOptions, corpus: Corpus) -> dict[str, int]:
+    """Count the trials that are longer than an experiment looks at; an ensemble looks at none by itself."""
+    lengths = corpus.lengths
+    cut = 0 if options.members is not None else int((lengths > options.window_frames).sum())
+    return {"cut": cut, "trials": len(lengths), "longest_frames": int(lengths.max(initial=0))}
 
 
 def _run(wanted: Adaptation, dataset: str, corpus: Corpus, parts: DownstreamSplit, trials: dict[str, str]) -> None:
@@ -177,7 +199,8 @@ def _run(wanted: Adaptation, dataset: str, corpus: Corpus, parts: DownstreamSpli
         records.append({"folder": folder.name, "n": draw.n, "draw": draw.draw, "seed": seed, **units, **about})
     start = "+".join(options.members or [getattr(options, options.kind)])
     content = {"experiment": name, "dataset": dataset, "kind": options.kind, "start": start, "fits": records}
-    write_json(output / MANIFEST, {**content, **signature, "environment": environment()})
+    about = {"cut_trials": _cut_trials(options, corpus), "environment": environment()}
+    write_json(output / MANIFEST, {**content, **signature, **about})
 
 
 def _paths(split: DownstreamSplit, dataset: str, shards: Path) -> list[Path]:

@@ -55,9 +55,12 @@ def warnings(
             )
         if split.get("shared"):
             lines.append(f"{split['dataset']}: people whom another dataset tests were let into the pretraining.")
-    everyone = {**manifests, **{f"{name} ({dataset})": one for (dataset, name), one in downstream.items()}}
+    decoders = {f"{name} ({dataset})": one for (dataset, name), one in downstream.items()}
+    everyone = {**manifests, **decoders}
     for text, names in _by_value(everyone, lambda one: one.get("options", {}).get("allow_mismatch")).items():
         lines.append(f"{names}: data and model may differ in {text} (allow_mismatch).")
+    for text, names in _by_value(decoders, _cut).items():
+        lines.append(f"{names}: {text}.")
     for text, names in _by_value(manifests, lambda one: one.get("without_fingerprints")).items():
         lines.append(
             f"{names}: some runs of {text} that pretrained have no fingerprint, so nothing can tell whether they "
@@ -92,6 +95,18 @@ def _by_value(manifests: dict[str, Record], value: Callable[[Record], list[str] 
         if values := value(manifest):
             found.setdefault(", ".join(values), []).append(name)
     return {text: ", ".join(names) for text, names in found.items()}
+
+
+def _cut(decoder: Record) -> list[str] | None:
+    """Say how many trials a decoder does not see to their end; None where it sees them all."""
+    about = decoder.get("cut_trials", {})
+    if not about.get("cut"):
+        return None
+    frames = decoder["options"]["window_frames"]
+    return [
+        f"{about['cut']:,} of {counted(about['trials'], 'trial')} are longer than the first {frames} frames that "
+        f"are looked at (window_frames); the longest has {about['longest_frames']:,}"
+    ]
 
 
 def controls(scores: dict[str, pd.DataFrame]) -> Table:
