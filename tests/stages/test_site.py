@@ -57,6 +57,18 @@ def problems(tmp_path: Path, one: Site = SITE) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"), [(".", "{here}"), ("../study", "{above}/study"), ("$SCRATCH/a b", "$SCRATCH/a b")]
+)
+def test_a_relative_folder_is_that_of_the_call(tmp_path, monkeypatch, given: str, expected: str) -> None:
+    """Snakemake takes "." in a profile for the folder of the profile, and finds no data there."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    written = write(tmp_path / "profile", replace(SITE, directory=given), check=False)
+    profile = yaml.safe_load(written.read_text())
+    assert profile["directory"] == expected.format(here=tmp_path / "here", above=tmp_path)
+
+
 def test_answers_stand_in_the_marked_lines_and_nowhere_else(tmp_path: Path, slurm) -> None:
     slurm()
     written = write(tmp_path / "profile").read_text()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import json
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -49,7 +50,8 @@ class Site:
     gpu_model : str or None
         Type of the GPUs, as in ``--gpus=<type>:1``; None: any.
     directory : str or None
-        Folder of the study, on a file system that all nodes see; None: that in which Snakemake is called.
+        Folder of the study, on a file system that all nodes see; a relative one counts from the current folder.
+        None: that in which Snakemake is called.
     """
 
     account: str
@@ -137,7 +139,15 @@ def _edit(lines: Sequence[str], site: Site) -> list[str]:
                 edited.append(f"{indent}gpu_model: {_quoted(site.gpu_model)}")
         else:
             edited.append(line)
-    return [*edited, f"directory: {_quoted(site.directory)}"] if site.directory else edited
+    return [*edited, f"directory: {_quoted(_from_anywhere(site.directory))}"] if site.directory else edited
+
+
+def _from_anywhere(directory: str) -> str:
+    """Return a folder as it is found from wherever Snakemake is called; it puts in variables and ~ by itself.
+
+    It takes a relative one that also is below the profile, as "." always is, for that one.
+    """
+    return directory if directory.startswith(("$", "~")) else os.path.abspath(directory)
 
 
 def _quoted(value: str) -> str:
