@@ -103,8 +103,13 @@ def joined_processes() -> Iterator[PartialState]:
     state = join_processes()
     try:
         yield state
-    except (InputError, SystemExit) as error:
-        _leave(state, error.__traceback__)
+    except SystemExit as asked:
+        _leave(state, asked.__traceback__)
+        raise
+    except InputError as error:
+        # The others may know nothing of it; NCCL would wait for them.
+        if state.backend != "nccl":
+            _leave(state, error.__traceback__)
         raise
     # After any other error a sum may be pending that the others never join: leaving would wait for it.
     _leave(state)
