@@ -756,6 +756,14 @@ def test_names_keep_their_colour_and_differ():
     assert mixed["csm_probe"] == style.colours(["csm", "csm_probe", "ensemble"])["csm_probe"]
 
 
+def test_a_framework_whose_name_holds_that_of_another_has_its_own_colour():
+    alone = {name: style.colours([name])[name] for name in ("autoencoding", "masked_autoencoding")}
+    assert len(set(alone.values())) == 2
+    assert style.colours(list(alone)) == alone
+    small = style.colours(["masked_autoencoding_small"])
+    assert list(small.values()) == [alone["masked_autoencoding"]]
+
+
 @pytest.mark.parametrize("name", ["explain_curves", "explain_maps"])
 def test_figures_of_a_single_explained_decoder_have_no_texts_on_each_other(name, tmp_path):
     figure = picture(name, [explained(tmp_path, "network_bert", name)])
