@@ -167,6 +167,23 @@ def test_curves_of_adaptation_are_means_over_draws(tmp_path):
         draw("downstream_training", [tmp_path / "other.json"], tmp_path)
 
 
+def test_trainings_that_end_at_different_steps_have_points_in_common(tmp_path):
+    # Fine-tuning ends where cross-validation says: after 40 rows of one draw, after 200 of another.
+    fits = []
+    for number, rows in enumerate((40, 200)):
+        fit = tmp_path / f"n-3_draw-{number}_seed-1"
+        fit.mkdir()
+        step = 50 * np.arange(1, rows + 1)
+        pd.DataFrame({"step": step, "loss": 2 + number}).to_csv(fit / "train_history.csv", index=False)
+        fits.append({"folder": fit.name, "n": 3, "draw": number, "seed": 1})
+    record = tmp_path / "adapt.json"
+    write_json(record, {"dataset": "one", "experiment": "csm", "kind": "pretrained", "fits": fits})
+    table = draw("downstream_training", [record], tmp_path)
+    assert (np.diff(table["step"]) > 0).all()
+    assert table["n_draws"].tolist() == [2] * 20 + [1] * 80
+    assert table["value"].tolist() == [2.5] * 20 + [3.0] * 80
+
+
 def test_replication_shows_decoders_with_two_seeds(tmp_path):
     table = draw("downstream_replication", [fits_of_two_seeds(tmp_path, "one")], tmp_path)
     assert set(table["experiment"]) == {"csm", "linear"}
