@@ -259,6 +259,19 @@ def test_methods_and_page_say_how_each_dataset_was_prepared(results: Path) -> No
     ).preprocess_of("task")
 
 
+def test_cosines_that_come_with_compcor_are_the_only_high_pass_filter_that_is_told(results: Path) -> None:
+    said = methods_of(results, preprocess={"strategy": ["motion", "compcor"]}, parcellate={"high_pass_hz": 0.008})
+    assert "fMRIPrep's cosines, a high-pass filter" in said
+    page = html.unescape(Path("report.html").read_text())
+    assert "with CompCor, fMRIPrep’s cosines (high_pass)" in page.replace("'", "’")
+    for text in (said, page):
+        assert "high-pass filtered at" not in text
+    said = methods_of(results, preprocess={"strategy": ["motion"]}, parcellate={"high_pass_hz": 0.008})
+    assert "cosines" not in said
+    for text in (said, Path("report.html").read_text()):
+        assert "high-pass filtered at 0.008 Hz" in text
+
+
 def test_methods_of_one_preparation_name_no_dataset(results: Path) -> None:
     datasets = copy.deepcopy(finished.CONFIG["datasets"])
     for options in datasets.values():

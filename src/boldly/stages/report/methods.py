@@ -198,7 +198,7 @@ def _preparations(config: Record) -> list[Record]:
             "preprocess": options,
             # A mask is a volume: images on surfaces have none.
             "parcellate": {**signals, "mask": signals["mask"] and not dataset["space"].startswith("fsLR")},
-            "regressors": _regressors(options),
+            "regressors": _regressors(preprocess),
             "limits": _limits(options["exclude"], signals["exclude"]),
         }
         same = next((one for one in found if all(one[key] == value for key, value in made.items())), None)
@@ -209,7 +209,8 @@ def _preparations(config: Record) -> list[Record]:
     return found
 
 
-def _regressors(preprocess: Record) -> list[str]:
+def _regressors(options: PreprocessOptions) -> list[str]:
+    preprocess = options.model_dump()
     strategy = preprocess["strategy"]
     found = []
     if "motion" in strategy:
@@ -221,8 +222,8 @@ def _regressors(preprocess: Record) -> list[str]:
     if "compcor" in strategy:
         kind = preprocess["compcor"].replace("_", " ")
         found.append(f"{preprocess['n_compcor']} CompCor components per mask ({kind}) [@compcor]")
-    if "high_pass" in strategy:
-        found.append("fMRIPrep's cosines")
+    if options.takes_cosines:
+        found.append("fMRIPrep's cosines, a high-pass filter")
     if "ica_aroma" in strategy:
         found.append("noise components of ICA-AROMA [@aroma]")
     return found + [f"column {name}" for name in preprocess["columns"]]
