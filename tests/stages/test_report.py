@@ -374,6 +374,40 @@ def test_the_methods_say_how_a_split_without_sizes_was_made() -> None:
     assert "The labels of 1 more person served" in sentence
 
 
+def test_the_methods_tell_the_split_that_was_made(results: Path) -> None:
+    # Of 12 people one has no trial, and of 3 relatives of the tested one nobody takes part.
+    people = [f"{number:02d}" for number in range(11)]
+    draws = [
+        {"n": size, "draw": number, "train": people[:size], "validation": [], "test": [people[-1 - number]]}
+        for size in (1, 7)
+        for number in range(2)
+    ]
+    made = {"dataset": "task", "role": "downstream", "by": "subject", "draws": draws}
+    write_json(results / "split/task.json", made)
+    said = methods_of(results, split={})
+    assert "the labels of 1 and 7 people (for each person a random draw of each number)" in said
+    assert "tested on each person in turn" in said
+    fixed = [{**draw, "test": people[7:]} for draw in draws[:3]]
+    write_json(results / "split/task.json", {**made, "draws": fixed})
+    said = methods_of(results, split={"downstream": {"train": [1, 7], "test": 3, "draws": 2}})
+    assert "the labels of 1 and 7 people (at most 2 random draws of each number)" in said
+    # Groups are tested as a whole.
+    assert "tested on 4 other people" in said
+
+
+def test_captions_and_methods_know_the_split_of_each_dataset(results: Path) -> None:
+    datasets = copy.deepcopy(finished.CONFIG["datasets"])
+    datasets["task"]["split"] = {"test": "leave_one_out", "train": [1]}
+    datasets["rest"]["split"] = {"validation_fraction": 0.2}
+    assert "20 % of the people of each dataset, at least one, were held out" in methods_of(
+        results, datasets=datasets
+    )
+    page = Path("report.html").read_text()
+    assert "a draw of each number for each that is tested" in page
+    assert "5 draws of each number" not in page
+    assert "of rest 20 %" in page
+
+
 def test_ready_made_shards_are_not_said_to_be_cleaned() -> None:
     ready = {"datasets": {"a": {"role": "upstream", "shards": "data/a"}}}
     content = parse(Config, ready, "test").model_dump(mode="json")
