@@ -118,6 +118,18 @@ def test_events_that_were_merged_are_one_trial(results: Path) -> None:
         assert found[name]["Median length (s)"].text == length_s
 
 
+def test_people_with_a_tar_for_each_run_count_once(results: Path) -> None:
+    # As ready-made shards of the published system have it.
+    names = [f"ds-rest_sub-{subject}_task-a_run-{run}.tar" for subject in ("01", "02") for run in (1, 2, 3)]
+    manifest = read_json(results / "models/upstream/csm/manifest.json")
+    shards = {"training": dict.fromkeys(names, ""), "validation": {"ds-rest_sub-03.tar": "", "b.tar": ""}}
+    found = gather.training(results, {"csm": {**manifest, **shards}})
+    titles = [column.title for column in found.columns]
+    (row,) = found.rows
+    told = {title: cell.text for title, cell in zip(titles, row, strict=True)}
+    assert (told["Training people"], told["Held-out people"]) == ("2", "2")
+
+
 def test_the_page_needs_nothing_beside_it(results: Path) -> None:
     page = page_of(results)
     sources = re.findall(r"<(?:script|img|link|iframe|source|object|embed)\b[^>]*?(?:src|href)=\"([^\"]*)", page)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from boldly.bids import entities
 from boldly.files import read_json, read_tsv
 from boldly.records import Run, read_runs
 from boldly.stages.report.scope import EVERYTHING, Scope
@@ -258,8 +259,8 @@ def training(results: Path, manifests: dict[str, Record]) -> Table:
             "steps": options.get("steps"),
             "kept": manifest.get("step"),
             "minutes": _minutes(manifest.get("seconds")),
-            "people": len(manifest.get("training", ())) or None,
-            "held_out": len(manifest.get("validation", ())) or None,
+            "people": _people(manifest.get("training", ())) or None,
+            "held_out": _people(manifest.get("validation", ())) or None,
         }
         history = results / "models" / "upstream" / name / "eval_history.csv"
         if history.is_file():
@@ -291,6 +292,12 @@ def training(results: Path, manifests: dict[str, Record]) -> Table:
         "without a network, on held-out people. The losses of different frameworks are not the same quantity."
     )
     return table(caption, lines, columns)
+
+
+def _people(shards: Iterable[str]) -> int:
+    """Return the number of people that shards are of; of some people there is a tar for each run."""
+    found = {shard: entities(Path(shard).name) for shard in shards}
+    return len({(of["ds"], of["sub"]) if {"ds", "sub"} <= set(of) else shard for shard, of in found.items()})
 
 
 def _minutes(seconds: float | None) -> float | None:
