@@ -181,6 +181,8 @@ def test_baselines_without_a_network_can_be_one_decoder(study: Study, tmp_path: 
     for name in names:
         run(study, tmp_path / name, baseline=name)
     fits = ensemble(study, tmp_path / "all", *(tmp_path / name for name in names))
+    # Nothing of it is pretrained, nor does it pass for that.
+    assert read_json(tmp_path / "all" / adapt.MANIFEST)["kind"] == "baseline"
     last = fits[-1]
     probe = Probe.load(tmp_path / "all" / last["folder"])
     assert sum(member.weight for member in probe.members) == pytest.approx(1)

@@ -25,9 +25,10 @@ from boldly.stages.adapt.upstream import ENCODING, link_files
 
 @dataclass(frozen=True)
 class _Adapted:
-    """A member: its folder, and the folder of each fit by n, draw and seed."""
+    """A member: its folder and kind, and the folder of each fit by n, draw and seed."""
 
     folder: Path
+    kind: str
     fits: dict[tuple[int, int, int], Path]
 
     def fit(self, draw: Draw, seed: int) -> Path:
@@ -54,6 +55,12 @@ class EnsembleExperiment:
         for member in self._members:
             for encoder in _folders(member.folder / ENCODERS):
                 _link_encoder(encoder, output / ENCODERS / encoder.name)
+
+    @property
+    def kind(self) -> str:
+        """Pretrained if a member is, else a baseline if a member is: one of baselines passes for no more."""
+        kinds = {member.kind for member in self._members}
+        return next(kind for kind in ("pretrained", "baseline", "untrained") if kind in kinds)
 
     def fit(self, draw: Draw, seed: int, folder: Path) -> dict[str, Any]:
         """Weigh the members' probes of a draw and write them as one."""
@@ -91,7 +98,8 @@ def _adapted(folder: Path, split: DownstreamSplit) -> _Adapted:
     """Read what adapt wrote of a member; its fits have to be those of the draws of the split."""
     path = folder / MANIFEST
     try:
-        fits = read_json(path)["fits"]
+        content = read_json(path)
+        fits, kind = content["fits"], str(content["kind"])
         found = {(fit["n"], fit["draw"], fit["seed"]): folder / fit["folder"] for fit in fits}
         own = {(fit["n"], fit["draw"], tuple(fit["train"]), tuple(fit["validation"])) for fit in fits}
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -100,7 +108,7 @@ def _adapted(folder: Path, split: DownstreamSplit) -> _Adapted:
     if own != {(draw.n, draw.draw, draw.train, draw.validation) for draw in split.draws}:
         message = "was adapted to other draws than those of the split"
         raise InputError(Problem(str(path), folder.name, message, "rerun adapt for this experiment"))
-    return _Adapted(folder, found)
+    return _Adapted(folder, kind, found)
 
 
 def _folders(path: Path) -> Iterator[Path]:
