@@ -91,6 +91,23 @@ def test_scaling_counts_the_people_of_each_training(tmp_path):
     assert "people$^{-" in words(picture("upstream_scaling", inputs("upstream_scaling", tmp_path / "again")))
 
 
+def test_networks_of_two_sizes_have_a_power_law_each(tmp_path):
+    paths = inputs("upstream_scaling", tmp_path)
+    alone = draw("upstream_scaling", paths, tmp_path)
+    large = [
+        path
+        for n in (10, 40)
+        for path in upstream_experiment(tmp_path, f"csm_large_{n}", size=(4, 48), people=n, shift=-0.2)
+    ]
+    table = draw("upstream_scaling", paths + large, tmp_path)
+    small = table[table["width"] == 24].reset_index(drop=True)
+    pd.testing.assert_frame_equal(small, alone)
+    assert table.loc[table["width"] == 48, "people"].tolist() == [10, 40]
+    text = words(picture("upstream_scaling", paths + large))
+    assert "CSM 2 x 24" in text
+    assert "CSM 4 x 48" in text
+
+
 def test_skill_by_dataset_stands_with_its_repetition_time(tmp_path):
     paths = inputs("upstream_skill", tmp_path)
     table = draw("upstream_skill", paths, tmp_path)
