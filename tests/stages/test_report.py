@@ -19,6 +19,7 @@ from boldly.records import Choice, InputError, read_scores, read_trials, write_c
 from boldly.stages import report
 from boldly.stages.report import figures, gather, references
 from boldly.stages.report.methods import _split
+from boldly.stages.report.scope import Scope
 from boldly.stages.report.tables import Column, table
 from tests.stages import finished
 
@@ -153,6 +154,12 @@ def test_a_finished_folder_needs_no_config_once_it_is_recorded(results: Path) ->
     assert re.sub(date, "", later) == re.sub(date, "", with_config)
 
 
+def write_job(results: Path, name: str) -> None:
+    """Write what Snakemake measured of a job of a minute."""
+    measured = pd.DataFrame({"s": [60.0], "h:m:s": ["0:01:00"], "max_rss": [1024.0]})
+    write_tsv(results / "usage" / f"{name}.tsv", measured)
+
+
 def leave_behind(results: Path) -> None:
     """Write what earlier configs left: a dataset, a pretraining, a decoder, and a person of another dataset."""
     runs = records.read_runs(results / "index/task_runs.tsv")
@@ -180,6 +187,8 @@ def leave_behind(results: Path) -> None:
     left = rows.assign(key="ds-task_sub-09_task-a", mean_fd_mm=0.444)
     write_tsv(results / "preprocess/task/sub-09_qc.tsv", left)
     Image.new("RGB", (1440, 400), "white").save(results / "figures/upstream_warm_start.png")
+    for job in ("pretrain/a_dropped_pretraining", "adapt/task_dropped_decoder", "adapt/gone_probes", "index/gone"):
+        write_job(results, job)
     for place in ("gone/csm", "task/dropped_decoder"):
         folder = results / "explain" / place
         (folder / "pictures").mkdir(parents=True)
@@ -199,6 +208,17 @@ def test_the_page_shows_nothing_that_the_config_no_longer_has(results: Path) -> 
     assert re.sub(date, "", after) == re.sub(date, "", before)
     assert Path("report_methods.md").read_text() == methods
     assert "64 " in methods
+
+
+def test_time_and_memory_are_those_of_jobs_of_the_config(results: Path) -> None:
+    for job in ("pretrain/csm", "adapt/task_probes", "adapt/task_csm_scratch", "index/task", "figures/quality"):
+        write_job(results, job)
+    leave_behind(results)
+    scope = Scope(config().model_dump(mode="json"))
+    found = {row[0].text: (row[1].text, row[2].text) for row in gather.usage(results, scope).rows}
+    once, twice = ("1", "1.0"), ("2", "2.0")
+    assert found == {"adapt": twice, "figures": once, "index": once, "pretrain": once}
+    assert sum(int(row[1].text) for row in gather.usage(results).rows) == 9
 
 
 def test_without_a_config_all_that_the_folder_holds_is_shown(results: Path) -> None:
