@@ -440,6 +440,29 @@ def test_captions_and_methods_know_the_split_of_each_dataset(results: Path) -> N
     assert "of rest 20 %" in page
 
 
+def test_components_are_those_of_training_trials_where_nothing_is_pretrained() -> None:
+    names = ["components_lda", "covariance_lda", "tangent", "components"]
+    content = {**finished.CONFIG, "adapt": {"baselines": names, "experiments": {}}}
+    of_training = "principal components of the training trials"
+    for pretrain, expected in (({}, len(names)), (finished.CONFIG["pretrain"], 0)):
+        study = resolve(parse(Config, {**content, "pretrain": pretrain}, "test"), CHECKOUT)
+        said = figures.from_template(report.CAPTIONS / "workflow.rst", study.model_dump(mode="json"))
+        assert str(said).count(of_training) == expected
+        assert str(said).count("principal components of the upstream runs") == len(names) - expected
+
+
+def test_controls_are_told_as_far_as_there_are_any() -> None:
+    def told(**adapt: Any) -> str:
+        content = {**finished.CONFIG, "adapt": {"experiments": {"csm": {"pretrained": "csm"}}, **adapt}}
+        study = resolve(parse(Config, content, "test"), CHECKOUT).model_dump(mode="json")
+        return str(figures.from_template(report.CAPTIONS / "workflow.rst", study))
+
+    assert "as a probe (untrained), and the same network trained on the labelled trials alone" in told()
+    assert "Controls of pretrained networks: the same network with random" in told(controls=["untrained"])
+    assert "from scratch" not in told(controls=["untrained"])
+    assert "Controls of pretrained networks" not in told(controls=[])
+
+
 def test_ready_made_shards_are_not_said_to_be_cleaned() -> None:
     ready = {"datasets": {"a": {"role": "upstream", "shards": "data/a"}}}
     content = parse(Config, ready, "test").model_dump(mode="json")
