@@ -440,6 +440,20 @@ def test_captions_and_methods_know_the_split_of_each_dataset(results: Path) -> N
     assert "of rest 20 %" in page
 
 
+def test_captions_name_what_differs_between_datasets_and_experiments(results: Path) -> None:
+    datasets = copy.deepcopy(finished.CONFIG["datasets"])
+    datasets["task"]["preprocess"] = {"exclude": {"mean_fd_mm": 0.3}}
+    grid = {"options": {"framework": "csm", "heads": 2}, "vary": {"width": [16, 32], "steps": [50, 100]}}
+    pretrain = {**finished.CONFIG["pretrain"], "grids": {"sizes": grid}}
+    Image.new("RGB", (1440, 400), "white").save(results / "figures/upstream_sizes.png")
+    methods_of(results, datasets=datasets, pretrain=pretrain)
+    page = html.unescape(Path("report.html").read_text())
+    assert "Thresholds: mean framewise displacement 0.5 mm" in page
+    assert "Of task: mean framewise displacement 0.3 mm" in page
+    assert "Of rest:" not in page
+    assert "sizes: csm, 50 or 100 steps of 64 windows" in page
+
+
 def test_components_are_those_of_training_trials_where_nothing_is_pretrained() -> None:
     names = ["components_lda", "covariance_lda", "tangent", "components"]
     content = {**finished.CONFIG, "adapt": {"baselines": names, "experiments": {}}}
