@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from boldly.config import FiguresOptions
 from boldly.files import read_tsv, write_json, write_tsv
-from boldly.records import InputError
+from boldly.records import InputError, read_scores
 from boldly.stages import figures
 from boldly.stages.figures.carpet import read_networks
 from boldly.stages.figures.experiments import fit_power_law
@@ -208,6 +208,18 @@ def test_replication_shows_decoders_with_two_seeds(tmp_path):
     assert means.tolist() == pytest.approx([0.5, 0.6])
     text = words(picture("downstream_replication", [fits_of_two_seeds(tmp_path / "again", "one")]))
     assert "mean size 0.100" in text
+
+
+def test_the_seed_of_decoders_that_have_one_alone_does_not_count_for_the_replication(tmp_path):
+    path = fits_of_two_seeds(tmp_path, "one")
+    rows = read_scores(path)
+    # Most decoders have the default seed and no other, which the repeated ones do not have.
+    single = rows[rows["experiment"] == "mean_lda"].assign(seed="1234")
+    others = [single.assign(experiment=name) for name in ("mean_lda", "tangent", "connectivity", "components")]
+    write_tsv(path, pd.concat([rows[rows["experiment"] != "mean_lda"], *others]))
+    table = draw("downstream_replication", [path], tmp_path)
+    assert set(table["experiment"]) == {"csm", "linear"}
+    assert set(table["seed"]) == {1, 2}
 
 
 def test_reliability_parts_predictions_into_groups_of_equal_size(tmp_path):
