@@ -127,6 +127,16 @@ def test_warm_starts_stand_beside_the_same_network_without(tmp_path):
     assert draw("upstream_warm_start", upstream_experiment(tmp_path / "x", "csm"), tmp_path).empty
 
 
+def test_a_warm_start_stands_beside_the_training_that_is_most_alike(tmp_path):
+    paths = [
+        *upstream_experiment(tmp_path, "few_people", subjects_fraction=0.1, steps=100),
+        *upstream_experiment(tmp_path, "csm", subjects_fraction=1.0, steps=100),
+        *upstream_experiment(tmp_path, "warm", subjects_fraction=1.0, steps=100, initialise="models/gpt2"),
+    ]
+    table = draw("upstream_warm_start", paths, tmp_path)
+    assert dict(zip(table["curve"], table["experiment"], strict=True)) == {"warm": "warm", "cold": "csm"}
+
+
 def test_the_largest_network_of_each_framework_is_shown(tmp_path):
     table = draw("upstream_largest", inputs("upstream_largest", tmp_path), tmp_path)
     assert set(table["experiment"]) == {"csm_3", "autoencoding_3"}  # two layers, width 32
