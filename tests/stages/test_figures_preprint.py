@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -40,6 +41,22 @@ def test_the_size_search_marks_the_best_size_of_each_framework(tmp_path):
     best = kept[kept["is_best"]]
     assert best[["layers", "width"]].to_numpy().tolist() == [[2, 32], [2, 32]]  # its L1 is the lowest by 0.01
     assert "width 32" in words(picture("upstream_sizes", inputs("upstream_sizes", tmp_path / "again")))
+
+
+def test_of_several_trainings_of_a_size_the_map_shows_the_best(tmp_path):
+    paths = inputs("upstream_sizes", tmp_path)
+    before = words(picture("upstream_sizes", paths))
+    # The same sizes with another learning rate, which was too high: they stand behind the others.
+    worse = [
+        path
+        for number, size in enumerate(((1, 16), (2, 32)))
+        for path in upstream_experiment(tmp_path, f"csm_high_{number}", size=size, shift=0.05)
+    ]
+    after = words(picture("upstream_sizes", paths + worse))
+    cells = [re.findall(r"\d\.\d{3,4}", text) for text in (before, after)]
+    # Four sizes of two frameworks.
+    assert len(cells[0]) == len(cells[1]) >= 8
+    assert before.count("\N{BLACK CIRCLE}") == after.count("\N{BLACK CIRCLE}")
 
 
 def test_one_size_alone_is_no_search(tmp_path):
