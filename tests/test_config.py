@@ -343,6 +343,18 @@ def test_members_that_cannot_be_combined_are_named(experiments: dict[str, Any], 
         Config.model_validate(content)
 
 
+@pytest.mark.parametrize("name", ["chance", "chance_uniform", "control_length", "ceiling_any"])
+def test_decoders_have_no_names_of_what_is_none(name: str) -> None:
+    # The accuracies of a control would be compared in the place of those of a decoder of its name.
+    content = {
+        "atlas": {"path": "a.nii.gz"},
+        "datasets": {"task": {"role": "downstream", "shards": "b"}},
+        "adapt": {"experiments": {name: {"baseline": "mean_lda"}}},
+    }
+    with pytest.raises(ValidationError, match=f"{name}: scores of chance, controls and ceilings"):
+        Config.model_validate(content)
+
+
 def test_the_length_of_a_pretraining_can_be_chosen_by_what_it_is_for() -> None:
     """The example of docs/decoders.md."""
     page = Path(__file__).resolve().parents[1] / "docs" / "decoders.md"

@@ -129,6 +129,20 @@ def test_predictions_do_not_depend_on_the_company_of_a_trial(
             np.testing.assert_allclose(alone[name][0], whole[name][trial], atol=1e-4)
 
 
+@pytest.mark.parametrize("options", [{"baseline": "mean_lda"}, {"baseline": "mean_mlp", "steps": 2}])
+def test_trials_whose_numbers_mean_other_states_are_refused(
+    study: Study, corpus: Corpus, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    fits = fitted(study, tmp_path, [], **options)
+    names = corpus.label_names
+    other = dataclasses.replace(corpus, label_names=(names[1], names[0], *names[2:]))
+    with pytest.raises(InputError, match=f"state 0 is '{names[0]}' for it and '{names[1]}' in the trials"):
+        list(predict_fits(tmp_path, fits, other))
+    # A state that no trial has may be without a name.
+    unnamed = dataclasses.replace(corpus, label_names=("0", *names[1:]))
+    assert len(list(predict_fits(tmp_path, fits, unnamed))) == len(fits)
+
+
 def test_components_that_were_fitted_to_training_trials_are_used_as_they_are(
     study: Study, corpus: Corpus, tmp_path: Path
 ) -> None:

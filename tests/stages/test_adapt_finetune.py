@@ -151,6 +151,17 @@ def test_before_the_first_step_the_decoder_is_the_probe(framework):
     assert outputs["loss"].item() == pytest.approx(loss, rel=1e-6)
 
 
+def test_seeds_that_are_asked_for_are_those_of_trainings_from_one_network(nonlinear, upstream, tmp_path, tuned):
+    wanted = options(seeds=[3, 4], steps=10, evaluate_every=5, **LINEAR)
+    fits = run(nonlinear, upstream, tmp_path, wanted)
+    assert [fit["seed"] for fit in fits] == [3, 4]
+    first, second = ((tmp_path / fit["folder"] / "train_history.csv").read_text() for fit in fits)
+    assert first != second
+    # Both start from the one network that there is, and its seed names the only training otherwise.
+    assert [folder.name for folder in (tmp_path / "encoders").iterdir()] == ["csm_seed-1"]
+    assert tuned[0]["seed"] == 1
+
+
 def test_states_that_a_linear_probe_cannot_tell_are_learned(nonlinear, upstream, tmp_path, tuned):
     fit, output = tuned
     run(nonlinear, upstream, tmp_path, options(method="probe", **LINEAR))

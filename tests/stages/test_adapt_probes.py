@@ -181,6 +181,8 @@ def test_baselines_without_a_network_can_be_one_decoder(study: Study, tmp_path: 
     for name in names:
         run(study, tmp_path / name, baseline=name)
     fits = ensemble(study, tmp_path / "all", *(tmp_path / name for name in names))
+    # Nothing of it is pretrained, nor does it pass for that.
+    assert read_json(tmp_path / "all" / adapt.MANIFEST)["kind"] == "baseline"
     last = fits[-1]
     probe = Probe.load(tmp_path / "all" / last["folder"])
     assert sum(member.weight for member in probe.members) == pytest.approx(1)
@@ -204,6 +206,27 @@ def test_members_of_other_draws_or_without_a_manifest_are_refused(
     (other / adapt.MANIFEST).write_text("{}")
     with pytest.raises(InputError, match="not a manifest of adapted models"):
         ensemble(study, tmp_path / "out", other, adapted["network_bert"])
+
+
+def test_members_that_would_be_other_decoders_together_are_refused(
+    study: Study, adapted: dict[str, Path], tmp_path: Path
+) -> None:
+    # The workflow says so before anything is trained; here the members are named by hand.
+    run(study, tmp_path / "short", baseline="mean_lda", window_frames=5)
+    with pytest.raises(InputError, match="cuts trials behind 5 frames, the first member behind 20"):
+        ensemble(study, tmp_path / "out", adapted["connectivity"], tmp_path / "short")
+    tuned = tmp_path / "tuned"
+    shutil.copytree(adapted["connectivity"], tuned)
+    (tuned / read_json(tuned / adapt.MANIFEST)["fits"][0]["folder"] / "model.safetensors").touch()
+    with pytest.raises(InputError, match="is a probe and a network that was trained from there on"):
+        ensemble(study, tmp_path / "out", adapted["network_bert"], tuned)
+    other = tmp_path / "other"
+    shutil.copytree(adapted["connectivity"], other)
+    path = other / read_json(other / adapt.MANIFEST)["fits"][0]["folder"] / "decoder.json"
+    content = read_json(path)
+    write_json(path, {**content, "labels": content["labels"][::-1]})
+    with pytest.raises(InputError, match=r"its states are .*, those of the trials"):
+        ensemble(study, tmp_path / "out", adapted["network_bert"], other)
 
 
 def test_members_whose_encoders_have_one_name_and_other_weights_are_refused(

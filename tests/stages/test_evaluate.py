@@ -416,6 +416,24 @@ def test_one_network_without_pretraining_counts_once_in_the_family_of_comparison
     assert smallest["p_holm"] == pytest.approx(min(1, 5 * smallest["p"]))
 
 
+def test_an_ensemble_of_baselines_is_compared_with_the_others_and_is_no_pretrained_decoder(tmp_path, decoders):
+    write_study(tmp_path / "shards")
+    draws = by_subject((1,), 2)
+    models = [
+        write_model(tmp_path / "together", "baseline", "linear+mlp", draws),
+        write_model(tmp_path / "linear", "baseline", "linear", draws),
+        write_model(tmp_path / "mlp", "baseline", "mean_mlp", draws),
+    ]
+    decoders({"together": 0.9, "linear": 0.4, "mlp": 0.7})
+    scores = run(tmp_path, write_split(tmp_path / "split.json", draws), models)
+    table = read_comparisons(tmp_path / "comparisons.tsv")
+    assert list(zip(table["experiment"], table["baseline"], strict=True)) == [
+        ("together", "linear"),
+        ("together", "mlp"),
+    ]
+    assert "pretrained" not in set(scores["kind"])
+
+
 def test_a_difference_is_paired(tmp_path, monkeypatch):
     # Two decoders that are right in the same trials but for one of nine in each run: their difference is sure,
     # although subjects differ much.

@@ -23,6 +23,7 @@ from boldly.records import (
     InputError,
     Run,
     Score,
+    read_comparisons,
     read_scores,
     write_comparisons,
     write_runs,
@@ -634,6 +635,23 @@ def test_paired_differences_are_drawn_against_baselines_and_own_controls(tmp_pat
     assert [np.ravel(line.get_xdata())[0] for line in unsure] == [0.02]
 
 
+def test_an_ensemble_of_baselines_has_its_differences_and_its_curve(tmp_path):
+    path = comparisons(tmp_path, "one", {("ensemble", "linear"): (0.1, 0.05), ("csm", "linear"): (0.2, 0.05)})
+    rows = read_comparisons(path)
+    write_tsv(path, rows.assign(kind=rows["kind"].mask(rows["experiment"] == "ensemble", "baseline")))
+    assert set(draw("downstream_comparisons", [path], tmp_path)["experiment"]) == {"ensemble", "csm"}
+    names = {"linear": "linear", "mean_lda": "mean_lda", "tangent": "tangent", "mean_mlp": "mean_mlp"}
+    names["ensemble"] = "mean_lda+tangent"
+    scores = [
+        Score("one", name, n, "all", "all", "all", "accuracy", 0.5, 0.4, 0.6, 30, "baseline", start)
+        for name, start in names.items()
+        for n in (1, 3)
+    ]
+    write_scores(tmp_path / "one_scores.tsv", scores)
+    (axes,) = picture("downstream_curves", [tmp_path / "one_scores.tsv"]).axes
+    assert {text.get_text() for text in axes.texts} == {"linear", "ensemble"}
+
+
 def test_without_pretrained_decoders_there_is_nothing_to_compare(tmp_path):
     path = comparisons(tmp_path, "one", {})
     assert draw("downstream_comparisons", [path], tmp_path).empty
@@ -754,6 +772,14 @@ def test_names_keep_their_colour_and_differ():
     mixed = style.colours(["csm", "network_bert", "csm_probe", "network_bert_probe", "chosen", "components"])
     assert len(set(mixed.values())) == 6
     assert mixed["csm_probe"] == style.colours(["csm", "csm_probe", "ensemble"])["csm_probe"]
+
+
+def test_a_framework_whose_name_holds_that_of_another_has_its_own_colour():
+    alone = {name: style.colours([name])[name] for name in ("autoencoding", "masked_autoencoding")}
+    assert len(set(alone.values())) == 2
+    assert style.colours(list(alone)) == alone
+    small = style.colours(["masked_autoencoding_small"])
+    assert list(small.values()) == [alone["masked_autoencoding"]]
 
 
 @pytest.mark.parametrize("name", ["explain_curves", "explain_maps"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -12,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from boldly.config import FiguresOptions
 from boldly.files import read_tsv, write_json, write_tsv
-from boldly.records import InputError
+from boldly.records import InputError, read_scores
 from boldly.stages import figures
 from boldly.stages.figures.carpet import read_networks
 from boldly.stages.figures.experiments import fit_power_law
@@ -40,6 +41,22 @@ def test_the_size_search_marks_the_best_size_of_each_framework(tmp_path):
     best = kept[kept["is_best"]]
     assert best[["layers", "width"]].to_numpy().tolist() == [[2, 32], [2, 32]]  # its L1 is the lowest by 0.01
     assert "width 32" in words(picture("upstream_sizes", inputs("upstream_sizes", tmp_path / "again")))
+
+
+def test_of_several_trainings_of_a_size_the_map_shows_the_best(tmp_path):
+    paths = inputs("upstream_sizes", tmp_path)
+    before = words(picture("upstream_sizes", paths))
+    # The same sizes with another learning rate, which was too high: they stand behind the others.
+    worse = [
+        path
+        for number, size in enumerate(((1, 16), (2, 32)))
+        for path in upstream_experiment(tmp_path, f"csm_high_{number}", size=size, shift=0.05)
+    ]
+    after = words(picture("upstream_sizes", paths + worse))
+    cells = [re.findall(r"\d\.\d{3,4}", text) for text in (before, after)]
+    # Four sizes of two frameworks.
+    assert len(cells[0]) == len(cells[1]) >= 8
+    assert before.count("\N{BLACK CIRCLE}") == after.count("\N{BLACK CIRCLE}")
 
 
 def test_one_size_alone_is_no_search(tmp_path):
@@ -91,6 +108,23 @@ def test_scaling_counts_the_people_of_each_training(tmp_path):
     assert "people$^{-" in words(picture("upstream_scaling", inputs("upstream_scaling", tmp_path / "again")))
 
 
+def test_networks_of_two_sizes_have_a_power_law_each(tmp_path):
+    paths = inputs("upstream_scaling", tmp_path)
+    alone = draw("upstream_scaling", paths, tmp_path)
+    large = [
+        path
+        for n in (10, 40)
+        for path in upstream_experiment(tmp_path, f"csm_large_{n}", size=(4, 48), people=n, shift=-0.2)
+    ]
+    table = draw("upstream_scaling", paths + large, tmp_path)
+    small = table[table["width"] == 24].reset_index(drop=True)
+    pd.testing.assert_frame_equal(small, alone)
+    assert table.loc[table["width"] == 48, "people"].tolist() == [10, 40]
+    text = words(picture("upstream_scaling", paths + large))
+    assert "CSM 2 x 24" in text
+    assert "CSM 4 x 48" in text
+
+
 def test_skill_by_dataset_stands_with_its_repetition_time(tmp_path):
     paths = inputs("upstream_skill", tmp_path)
     table = draw("upstream_skill", paths, tmp_path)
@@ -108,6 +142,16 @@ def test_warm_starts_stand_beside_the_same_network_without(tmp_path):
     assert dict(zip(table["curve"], table["experiment"], strict=True)) == {"warm": "warm", "cold": "csm"}
     assert "from gpt2" in words(picture("upstream_warm_start", paths))
     assert draw("upstream_warm_start", upstream_experiment(tmp_path / "x", "csm"), tmp_path).empty
+
+
+def test_a_warm_start_stands_beside_the_training_that_is_most_alike(tmp_path):
+    paths = [
+        *upstream_experiment(tmp_path, "few_people", subjects_fraction=0.1, steps=100),
+        *upstream_experiment(tmp_path, "csm", subjects_fraction=1.0, steps=100),
+        *upstream_experiment(tmp_path, "warm", subjects_fraction=1.0, steps=100, initialise="models/gpt2"),
+    ]
+    table = draw("upstream_warm_start", paths, tmp_path)
+    assert dict(zip(table["curve"], table["experiment"], strict=True)) == {"warm": "warm", "cold": "csm"}
 
 
 def test_the_largest_network_of_each_framework_is_shown(tmp_path):
@@ -167,6 +211,23 @@ def test_curves_of_adaptation_are_means_over_draws(tmp_path):
         draw("downstream_training", [tmp_path / "other.json"], tmp_path)
 
 
+def test_trainings_that_end_at_different_steps_have_points_in_common(tmp_path):
+    # Fine-tuning ends where cross-validation says: after 40 rows of one draw, after 200 of another.
+    fits = []
+    for number, rows in enumerate((40, 200)):
+        fit = tmp_path / f"n-3_draw-{number}_seed-1"
+        fit.mkdir()
+        step = 50 * np.arange(1, rows + 1)
+        pd.DataFrame({"step": step, "loss": 2 + number}).to_csv(fit / "train_history.csv", index=False)
+        fits.append({"folder": fit.name, "n": 3, "draw": number, "seed": 1})
+    record = tmp_path / "adapt.json"
+    write_json(record, {"dataset": "one", "experiment": "csm", "kind": "pretrained", "fits": fits})
+    table = draw("downstream_training", [record], tmp_path)
+    assert (np.diff(table["step"]) > 0).all()
+    assert table["n_draws"].tolist() == [2] * 20 + [1] * 80
+    assert table["value"].tolist() == [2.5] * 20 + [3.0] * 80
+
+
 def test_replication_shows_decoders_with_two_seeds(tmp_path):
     table = draw("downstream_replication", [fits_of_two_seeds(tmp_path, "one")], tmp_path)
     assert set(table["experiment"]) == {"csm", "linear"}
@@ -174,6 +235,18 @@ def test_replication_shows_decoders_with_two_seeds(tmp_path):
     assert means.tolist() == pytest.approx([0.5, 0.6])
     text = words(picture("downstream_replication", [fits_of_two_seeds(tmp_path / "again", "one")]))
     assert "mean size 0.100" in text
+
+
+def test_the_seed_of_decoders_that_have_one_alone_does_not_count_for_the_replication(tmp_path):
+    path = fits_of_two_seeds(tmp_path, "one")
+    rows = read_scores(path)
+    # Most decoders have the default seed and no other, which the repeated ones do not have.
+    single = rows[rows["experiment"] == "mean_lda"].assign(seed="1234")
+    others = [single.assign(experiment=name) for name in ("mean_lda", "tangent", "connectivity", "components")]
+    write_tsv(path, pd.concat([rows[rows["experiment"] != "mean_lda"], *others]))
+    table = draw("downstream_replication", [path], tmp_path)
+    assert set(table["experiment"]) == {"csm", "linear"}
+    assert set(table["seed"]) == {1, 2}
 
 
 def test_reliability_parts_predictions_into_groups_of_equal_size(tmp_path):

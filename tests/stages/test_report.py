@@ -19,6 +19,7 @@ from boldly.records import Choice, InputError, read_scores, read_trials, write_c
 from boldly.stages import report
 from boldly.stages.report import figures, gather, references
 from boldly.stages.report.methods import _split
+from boldly.stages.report.scope import Scope
 from boldly.stages.report.tables import Column, table
 from tests.stages import finished
 
@@ -130,6 +131,18 @@ def test_events_that_were_merged_are_one_trial(results: Path) -> None:
         assert found[name]["Median length (s)"].text == length_s
 
 
+def test_people_with_a_tar_for_each_run_count_once(results: Path) -> None:
+    # As ready-made shards of the published system have it.
+    names = [f"ds-rest_sub-{subject}_task-a_run-{run}.tar" for subject in ("01", "02") for run in (1, 2, 3)]
+    manifest = read_json(results / "models/upstream/csm/manifest.json")
+    shards = {"training": dict.fromkeys(names, ""), "validation": {"ds-rest_sub-03.tar": "", "b.tar": ""}}
+    found = gather.training(results, {"csm": {**manifest, **shards}})
+    titles = [column.title for column in found.columns]
+    (row,) = found.rows
+    told = {title: cell.text for title, cell in zip(titles, row, strict=True)}
+    assert (told["Training people"], told["Held-out people"]) == ("2", "2")
+
+
 def test_the_page_needs_nothing_beside_it(results: Path) -> None:
     page = page_of(results)
     sources = re.findall(r"<(?:script|img|link|iframe|source|object|embed)\b[^>]*?(?:src|href)=\"([^\"]*)", page)
@@ -151,6 +164,12 @@ def test_a_finished_folder_needs_no_config_once_it_is_recorded(results: Path) ->
     later = page_of(results, with_config=False)
     date = r"on \d{4}-\d\d-\d\d \d\d:\d\d"
     assert re.sub(date, "", later) == re.sub(date, "", with_config)
+
+
+def write_job(results: Path, name: str) -> None:
+    """Write what Snakemake measured of a job of a minute."""
+    measured = pd.DataFrame({"s": [60.0], "h:m:s": ["0:01:00"], "max_rss": [1024.0]})
+    write_tsv(results / "usage" / f"{name}.tsv", measured)
 
 
 def leave_behind(results: Path) -> None:
@@ -180,6 +199,8 @@ def leave_behind(results: Path) -> None:
     left = rows.assign(key="ds-task_sub-09_task-a", mean_fd_mm=0.444)
     write_tsv(results / "preprocess/task/sub-09_qc.tsv", left)
     Image.new("RGB", (1440, 400), "white").save(results / "figures/upstream_warm_start.png")
+    for job in ("pretrain/a_dropped_pretraining", "adapt/task_dropped_decoder", "adapt/gone_probes", "index/gone"):
+        write_job(results, job)
     for place in ("gone/csm", "task/dropped_decoder"):
         folder = results / "explain" / place
         (folder / "pictures").mkdir(parents=True)
@@ -199,6 +220,17 @@ def test_the_page_shows_nothing_that_the_config_no_longer_has(results: Path) -> 
     assert re.sub(date, "", after) == re.sub(date, "", before)
     assert Path("report_methods.md").read_text() == methods
     assert "64 " in methods
+
+
+def test_time_and_memory_are_those_of_jobs_of_the_config(results: Path) -> None:
+    for job in ("pretrain/csm", "adapt/task_probes", "adapt/task_csm_scratch", "index/task", "figures/quality"):
+        write_job(results, job)
+    leave_behind(results)
+    scope = Scope(config().model_dump(mode="json"))
+    found = {row[0].text: (row[1].text, row[2].text) for row in gather.usage(results, scope).rows}
+    once, twice = ("1", "1.0"), ("2", "2.0")
+    assert found == {"adapt": twice, "figures": once, "index": once, "pretrain": once}
+    assert sum(int(row[1].text) for row in gather.usage(results).rows) == 9
 
 
 def test_without_a_config_all_that_the_folder_holds_is_shown(results: Path) -> None:
@@ -269,6 +301,19 @@ def test_methods_and_page_say_how_each_dataset_was_prepared(results: Path) -> No
     assert again.preprocess_of("task") == resolve(
         parse(Config, {**finished.CONFIG, "datasets": datasets, "preprocess": study}, "test"), CHECKOUT
     ).preprocess_of("task")
+
+
+def test_cosines_that_come_with_compcor_are_the_only_high_pass_filter_that_is_told(results: Path) -> None:
+    said = methods_of(results, preprocess={"strategy": ["motion", "compcor"]}, parcellate={"high_pass_hz": 0.008})
+    assert "fMRIPrep's cosines, a high-pass filter" in said
+    page = html.unescape(Path("report.html").read_text())
+    assert "with CompCor, fMRIPrep’s cosines (high_pass)" in page.replace("'", "’")
+    for text in (said, page):
+        assert "high-pass filtered at" not in text
+    said = methods_of(results, preprocess={"strategy": ["motion"]}, parcellate={"high_pass_hz": 0.008})
+    assert "cosines" not in said
+    for text in (said, Path("report.html").read_text()):
+        assert "high-pass filtered at 0.008 Hz" in text
 
 
 def test_methods_of_one_preparation_name_no_dataset(results: Path) -> None:
@@ -371,6 +416,77 @@ def test_the_methods_say_how_a_split_without_sizes_was_made() -> None:
     sentence = _split("x", {**config, "split": split}, {"people": 3, "runs": 3})
     assert "the labels of 1 person (5 random draws of each number) and tested on 1 other person." in sentence
     assert "The labels of 1 more person served" in sentence
+
+
+def test_the_methods_tell_the_split_that_was_made(results: Path) -> None:
+    # Of 12 people one has no trial, and of 3 relatives of the tested one nobody takes part.
+    people = [f"{number:02d}" for number in range(11)]
+    draws = [
+        {"n": size, "draw": number, "train": people[:size], "validation": [], "test": [people[-1 - number]]}
+        for size in (1, 7)
+        for number in range(2)
+    ]
+    made = {"dataset": "task", "role": "downstream", "by": "subject", "draws": draws}
+    write_json(results / "split/task.json", made)
+    said = methods_of(results, split={})
+    assert "the labels of 1 and 7 people (for each person a random draw of each number)" in said
+    assert "tested on each person in turn" in said
+    fixed = [{**draw, "test": people[7:]} for draw in draws[:3]]
+    write_json(results / "split/task.json", {**made, "draws": fixed})
+    said = methods_of(results, split={"downstream": {"train": [1, 7], "test": 3, "draws": 2}})
+    assert "the labels of 1 and 7 people (at most 2 random draws of each number)" in said
+    # Groups are tested as a whole.
+    assert "tested on 4 other people" in said
+
+
+def test_captions_and_methods_know_the_split_of_each_dataset(results: Path) -> None:
+    datasets = copy.deepcopy(finished.CONFIG["datasets"])
+    datasets["task"]["split"] = {"test": "leave_one_out", "train": [1]}
+    datasets["rest"]["split"] = {"validation_fraction": 0.2}
+    assert "20 % of the people of each dataset, at least one, were held out" in methods_of(
+        results, datasets=datasets
+    )
+    page = Path("report.html").read_text()
+    assert "a draw of each number for each that is tested" in page
+    assert "5 draws of each number" not in page
+    assert "of rest 20 %" in page
+
+
+def test_captions_name_what_differs_between_datasets_and_experiments(results: Path) -> None:
+    datasets = copy.deepcopy(finished.CONFIG["datasets"])
+    datasets["task"]["preprocess"] = {"exclude": {"mean_fd_mm": 0.3}}
+    grid = {"options": {"framework": "csm", "heads": 2}, "vary": {"width": [16, 32], "steps": [50, 100]}}
+    pretrain = {**finished.CONFIG["pretrain"], "grids": {"sizes": grid}}
+    Image.new("RGB", (1440, 400), "white").save(results / "figures/upstream_sizes.png")
+    methods_of(results, datasets=datasets, pretrain=pretrain)
+    page = html.unescape(Path("report.html").read_text())
+    assert "Thresholds: mean framewise displacement 0.5 mm" in page
+    assert "Of task: mean framewise displacement 0.3 mm" in page
+    assert "Of rest:" not in page
+    assert "sizes: csm, 50 or 100 steps of 64 windows" in page
+
+
+def test_components_are_those_of_training_trials_where_nothing_is_pretrained() -> None:
+    names = ["components_lda", "covariance_lda", "tangent", "components"]
+    content = {**finished.CONFIG, "adapt": {"baselines": names, "experiments": {}}}
+    of_training = "principal components of the training trials"
+    for pretrain, expected in (({}, len(names)), (finished.CONFIG["pretrain"], 0)):
+        study = resolve(parse(Config, {**content, "pretrain": pretrain}, "test"), CHECKOUT)
+        said = figures.from_template(report.CAPTIONS / "workflow.rst", study.model_dump(mode="json"))
+        assert str(said).count(of_training) == expected
+        assert str(said).count("principal components of the upstream runs") == len(names) - expected
+
+
+def test_controls_are_told_as_far_as_there_are_any() -> None:
+    def told(**adapt: Any) -> str:
+        content = {**finished.CONFIG, "adapt": {"experiments": {"csm": {"pretrained": "csm"}}, **adapt}}
+        study = resolve(parse(Config, content, "test"), CHECKOUT).model_dump(mode="json")
+        return str(figures.from_template(report.CAPTIONS / "workflow.rst", study))
+
+    assert "as a probe (untrained), and the same network trained on the labelled trials alone" in told()
+    assert "Controls of pretrained networks: the same network with random" in told(controls=["untrained"])
+    assert "from scratch" not in told(controls=["untrained"])
+    assert "Controls of pretrained networks" not in told(controls=[])
 
 
 def test_ready_made_shards_are_not_said_to_be_cleaned() -> None:

@@ -176,7 +176,7 @@ class AdaptOptions(OptimiserOptions):
 
     @property
     def kind(self) -> str:
-        """What it starts from: pretrained (members too), untrained, scratch or baseline."""
+        """What it starts from: pretrained (members too, which may be), untrained, scratch or baseline."""
         return next(kind for kind in STARTS if getattr(self, kind) is not None or self.members is not None)
 
     @property

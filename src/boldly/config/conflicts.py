@@ -83,6 +83,7 @@ def name_conflicts(config: Config) -> list[str]:
     return [
         *_unknown_models(config),
         *_wrong_members(config),
+        *_reserved_names(config),
         *_wrongly_explained(config),
         *_unknown_starts(config),
         *_unknown_devices(config),
@@ -130,6 +131,15 @@ def _wrong_members(config: Config) -> list[str]:
             if not set(options.datasets or downstream) <= set(other.datasets or downstream):
                 wrong.append(f"{field}: '{member}' is not adapted to all datasets of '{name}'")
     return wrong
+
+
+def _reserved_names(config: Config) -> list[str]:
+    """Say which downstream experiments have names that tables of scores give to what is no decoder."""
+    return [
+        f"adapt.experiments.{name}: scores of chance, controls and ceilings have names like this; give it another"
+        for name in config.adapt.experiments
+        if name == "chance" or name.startswith(("chance_", "control_", "ceiling_"))
+    ]
 
 
 def _wrongly_explained(config: Config) -> list[str]:

@@ -36,7 +36,7 @@ STAGES = (
 REVISIONS: dict[str, int] = {
     **dict.fromkeys(STAGES, 1),
     **{"index": 3, "preprocess": 3, "parcellate": 4, "shard": 3, "split": 3, "pretrain": 9},
-    **{"adapt": 5, "evaluate": 5, "figures": 9},
+    **{"adapt": 6, "evaluate": 6, "figures": 10},
 }
 
 # Of what happens to the runs of people that a finished decoder is applied to.

@@ -52,25 +52,36 @@ def predict_fits(
     Raises
     ------
     InputError
-        For missing or damaged decoders, and those whose contract differs from that of the trials.
+        For missing or damaged decoders, and those whose contract or states differ from those of the trials.
     """
-    from boldly.models.build import load_contract
+    from boldly.models.build import load_config, load_contract
     from boldly.training.decoding import predict, predict_logits
 
     folder = Path(folder)
     trained = [name for name in fits if not (folder / name / probes.CONFIG).exists()]
     for name in trained:
+        _check_states(load_config(folder / name).labels, corpus, folder / name)
         yield name, predict(folder / name, corpus, allow_mismatch=allow_mismatch)
     loaded = {name: Probe.load(folder / name) for name in fits if name not in trained}
     encoded = _Encoded(_Encoders(folder), corpus)
     for name in sorted(loaded, key=lambda name: [member.encoder for member in loaded[name].members]):
         check_same(load_contract(folder / name), corpus.contract, str(folder), corpus.keys[0], allow_mismatch)
+        _check_states(loaded[name].labels, corpus, folder / name)
         probabilities = encoded.probabilities(loaded[name])
         if (folder / name / WEIGHTS).exists():
             probabilities = _tuned(
                 probabilities, predict_logits(folder / name, corpus, allow_mismatch=allow_mismatch)
             )
         yield name, probabilities
+
+
+def _check_states(labels: Sequence[str], corpus: Corpus, folder: Path) -> None:
+    """Refuse a decoder to which the numbers of the trials' states mean others."""
+    # Ready-made shards may lack the name of a state that none of their trials has: it is its number.
+    for number, (own, other) in enumerate(zip(labels, corpus.label_names, strict=False)):
+        if own != other and str(number) not in (own, other):
+            message = f"state {number} is '{own}' for it and '{other}' in the trials"
+            raise InputError(Problem(str(folder), corpus.keys[0], message, "rerun adapt for this experiment"))
 
 
 class LoadedFit:

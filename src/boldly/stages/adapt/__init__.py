@@ -198,7 +198,8 @@ def _run(wanted: Adaptation, dataset: str, corpus: Corpus, parts: DownstreamSpli
         units = {part: list(getattr(draw, part)) for part in ("train", "validation", "test")}
         records.append({"folder": folder.name, "n": draw.n, "draw": draw.draw, "seed": seed, **units, **about})
     start = "+".join(options.members or [getattr(options, options.kind)])
-    content = {"experiment": name, "dataset": dataset, "kind": options.kind, "start": start, "fits": records}
+    kind = getattr(experiment, "kind", options.kind)  # ensembles have that of their members
+    content = {"experiment": name, "dataset": dataset, "kind": kind, "start": start, "fits": records}
     about = {"cut_trials": _cut_trials(options, corpus), "environment": environment()}
     write_json(output / MANIFEST, {**content, **signature, **about})
 

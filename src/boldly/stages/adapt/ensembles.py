@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from boldly.config import AdaptOptions
+from boldly.decoders.apply import WEIGHTS
 from boldly.decoders.encoders import ENCODERS, MANIFEST
 from boldly.decoders.probe import Probe
 from boldly.decoders.selection import HeldOut, mixture, mixture_weights
@@ -25,9 +26,10 @@ from boldly.stages.adapt.upstream import ENCODING, link_files
 
 @dataclass(frozen=True)
 class _Adapted:
-    """A member: its folder, and the folder of each fit by n, draw and seed."""
+    """A member: its folder and kind, and the folder of each fit by n, draw and seed."""
 
     folder: Path
+    kind: str
     fits: dict[tuple[int, int, int], Path]
 
     def fit(self, draw: Draw, seed: int) -> Path:
@@ -55,11 +57,19 @@ class EnsembleExperiment:
             for encoder in _folders(member.folder / ENCODERS):
                 _link_encoder(encoder, output / ENCODERS / encoder.name)
 
+    @property
+    def kind(self) -> str:
+        """Pretrained if a member is, else a baseline if a member is: one of baselines passes for no more."""
+        kinds = {member.kind for member in self._members}
+        return next(kind for kind in ("pretrained", "baseline", "untrained") if kind in kinds)
+
     def fit(self, draw: Draw, seed: int, folder: Path) -> dict[str, Any]:
         """Weigh the members' probes of a draw and write them as one."""
         started = time.monotonic()
-        probes = [Probe.load(member.fit(draw, seed)) for member in self._members]
-        left_out = [HeldOut.load(member.fit(draw, seed)) for member in self._members]
+        folders = [member.fit(draw, seed) for member in self._members]
+        probes = [Probe.load(folder) for folder in folders]
+        _check_together(folders, probes, self._corpus.label_names)
+        left_out = [HeldOut.load(folder) for folder in folders]
         weights, held_out = self._weights(left_out)
         members = tuple(
             replace(part, weight=float(weight) * part.weight)
@@ -67,7 +77,7 @@ class EnsembleExperiment:
             for part in probe.members
             if weight > 0
         )
-        probe = Probe(members, self._corpus.label_names, max(probe.longest for probe in probes))
+        probe = Probe(members, self._corpus.label_names, probes[0].longest)
         write_probe(folder, probe, self._corpus.contract)
         return describe_fit(probe, held_out, started)
 
@@ -91,7 +101,8 @@ def _adapted(folder: Path, split: DownstreamSplit) -> _Adapted:
     """Read what adapt wrote of a member; its fits have to be those of the draws of the split."""
     path = folder / MANIFEST
     try:
-        fits = read_json(path)["fits"]
+        content = read_json(path)
+        fits, kind = content["fits"], str(content["kind"])
         found = {(fit["n"], fit["draw"], fit["seed"]): folder / fit["folder"] for fit in fits}
         own = {(fit["n"], fit["draw"], tuple(fit["train"]), tuple(fit["validation"])) for fit in fits}
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -100,7 +111,22 @@ def _adapted(folder: Path, split: DownstreamSplit) -> _Adapted:
     if own != {(draw.n, draw.draw, draw.train, draw.validation) for draw in split.draws}:
         message = "was adapted to other draws than those of the split"
         raise InputError(Problem(str(path), folder.name, message, "rerun adapt for this experiment"))
-    return _Adapted(folder, found)
+    return _Adapted(folder, kind, found)
+
+
+def _check_together(folders: Sequence[Path], probes: Sequence[Probe], states: tuple[str, ...]) -> None:
+    """Refuse members of which an ensemble would make other decoders than they are."""
+    longest, wrong = probes[0].longest, {}
+    for folder, probe in zip(folders, probes, strict=True):
+        if probe.longest != longest:
+            wrong[folder] = f"cuts trials behind {probe.longest} frames, the first member behind {longest}"
+        if (folder / WEIGHTS).exists():
+            wrong[folder] = "is a probe and a network that was trained from there on"
+        if probe.labels != states:
+            wrong[folder] = f"its states are {', '.join(probe.labels)}, those of the trials {', '.join(states)}"
+    if wrong:
+        remedy = "take members with method probe and the same window_frames, adapted to these trials"
+        raise InputError(Problem(str(folder), "", message, remedy) for folder, message in wrong.items())
 
 
 def _folders(path: Path) -> Iterator[Path]:

@@ -129,14 +129,16 @@ class FineTuningExperiment:
     ) -> None:
         self._name, self._options, self._corpus = name, options, corpus
         self._owners = np.array(corpus.subjects if split.by == "subject" else corpus.runs)
-        self._models = {model.seed: model for model in models}
+        self._models, self._first = {model.seed: model for model in models}, models[0]
         upstream = load_config(models[0].folder)
         if upstream.framework == "components":
             message = "principal components have nothing to fine-tune"
             raise InputError(Problem(str(models[0].folder), "", message, "set method: probe for this experiment"))
         self._config = decoder_config(options, corpus.label_names, corpus.frames.shape[1], upstream)
         self._probes = ProbeExperiment(options, corpus, split, models, output)
-        self.seeds = self._probes.seeds
+        # A probe of one network is the same with all seeds; the training that goes on from there is not.
+        is_repeated = len(models) == 1 and len(options.seeds) > 1
+        self.seeds = tuple(options.seeds) if is_repeated else self._probes.seeds
 
     def fit(self, draw: Draw, seed: int, folder: Path) -> dict[str, Any]:
         """Fit a probe to the trials of a draw, train it from there on, and write both."""
@@ -144,12 +146,13 @@ class FineTuningExperiment:
         about = self._probes.fit(draw, seed, folder)
         probe = Probe.load(folder)
         (member,) = probe.members
+        model = self._models.get(seed, self._first)
         tuned = _Tuning(
             f"{self._name}, n {draw.n}, draw {draw.draw}, seed {seed}",
             self._options,
             self._config,
             member,
-            partial(starting_network, self._config, seed, self._models[seed], self._options.freeze),
+            partial(starting_network, self._config, seed, model, self._options.freeze),
             seed,
         )(*self._parts(member, draw, seed))
         write_history(folder / "train_history.csv", list(tuned.train_rows))

@@ -24,6 +24,8 @@ def compare(
 ) -> list[Comparison]:
     """Compare each network with each baseline, and each pretrained one with the same network without pretraining.
 
+    Ensembles of baselines are compared with the other baselines.
+
     Differences are paired: of the same test units, draws and seeds. An experiment with one seed is compared with
     all seeds of the other; of several seeds each, those that both have count, and where there are none, the means
     over seeds. Networks are the same that have the same `start`. Of networks without pretraining that say the same
@@ -78,9 +80,14 @@ def _twins(experiments: list[Experiment], tallies: dict[tuple[str, int], Tallied
 
 
 def _are_compared(one: Experiment, other: Experiment) -> bool:
-    if one.kind in _NETWORKS and other.kind == "baseline":
-        return True
+    if other.kind == "baseline":
+        return one.kind in _NETWORKS or (_is_of_several(one) and not _is_of_several(other))
     return one.kind == "pretrained" and other.kind in ("scratch", "untrained") and one.start == other.start
+
+
+def _is_of_several(experiment: Experiment) -> bool:
+    """Whether it is an ensemble, which starts from all of its members."""
+    return "+" in experiment.start
 
 
 def _difference(

@@ -1,4 +1,4 @@
-"""Figure downstream_comparisons: how much more accurate pretrained decoders are than baselines and controls."""
+"""Figure downstream_comparisons: how much more accurate pretrained decoders and ensembles are than others."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ DRAWN = ["dataset", "n", "experiment", "baseline", "difference", "ci_low", "ci_h
 
 
 def downstream_comparisons(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
-    """Draw the paired differences of pretrained decoders: a row of panels per dataset, a panel per n.
+    """Draw paired differences of pretrained decoders and ensembles: a row of panels per dataset, a panel per n.
 
     Each group of lines is one decoder that is compared with, a baseline or the same network without pretraining;
-    colours are the pretrained experiments. A filled marker says that the difference is significant at 0.05 after
-    Holm's correction for all comparisons of the dataset at this n.
+    colours are the pretrained experiments and ensembles of baselines. A filled marker says that the difference is
+    significant at 0.05 after Holm's correction for all comparisons of the dataset at this n.
 
     Parameters
     ----------
@@ -41,9 +41,10 @@ def downstream_comparisons(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     if table.empty and paths:
         # Without networks there is nothing to compare, and the table has a head alone.
         _check_heads(paths)
-    table = table[table["kind"] == "pretrained"].reset_index(drop=True)
+    # Of baselines only ensembles are compared with others.
+    table = table[table["kind"].isin(("pretrained", "baseline"))].reset_index(drop=True)
     if table.empty:
-        return style.nothing("no pretrained decoder is compared with another one"), table[DRAWN]
+        return style.nothing("no pretrained decoder, and no ensemble, is compared with another one"), table[DRAWN]
     others = table["other_kind"].map(_CONTROLS).fillna(table["baseline"].map(style.spelled))
     table = table.assign(other=others)
     names = list(table["experiment"].unique())
@@ -127,5 +128,5 @@ def _legend(part: SubFigure, colours: dict[str, str], per_line: int) -> None:
     part.legend(
         handles=handles, loc="upper left", ncols=per_line, borderaxespad=0.3, handlelength=1.6, columnspacing=1.2
     )
-    text = "right of 0: the pretrained decoder is better · filled: p < 0.05, corrected"
+    text = "right of 0: the decoder with this colour is better · filled: p < 0.05, corrected"
     part.text(0.008, 0.02, text, fontsize=5.8, color=style.GREY, va="bottom")

@@ -30,7 +30,7 @@ _REFERENCE_DASHES: dict[str, Any] = {
 _CONTROL_DASHES = (0, (4, 1, 1, 1))
 _BASELINE_DASHES = ((0, (1, 1)), (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (8, 2)))
 # Of many baselines, those that have curves of their own beside the best: of what the published system compared
-# with, of the mean signal, and of linear pretraining.
+# with, of the mean signal, and of linear pretraining; ensembles of baselines as well.
 NAMED_BASELINES = ("linear", "mean_logistic", "components")
 _MOST_BASELINES = 3
 _LONGEST = 24  # characters of a label
@@ -163,7 +163,8 @@ def _named_baselines(scores: pd.DataFrame) -> list[str]:
     if len(experiments) <= _MOST_BASELINES:
         return list(experiments["experiment"])
     of_start = experiments.drop_duplicates("start").set_index("start")["experiment"]
-    return [of_start[start] for start in NAMED_BASELINES if start in of_start]
+    several = experiments.loc[experiments["start"].fillna("").str.contains("+", regex=False), "experiment"]
+    return [*(of_start[start] for start in NAMED_BASELINES if start in of_start), *several]
 
 
 def _lines(family: _Family, rows: pd.DataFrame, colour: str, baselines: list[str]) -> list[_Line]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ _FULL_SHADE = 0.1
 def downstream_replication(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     """Draw, for each dataset, maps of the mean accuracy over draws with two seeds, and their difference.
 
-    The seeds are the two with most fits. Decoders with one seed alone, such as baselines in closed form, are left
-    out.
+    The seeds are the two that most decoders have both of. Decoders with one seed alone, such as baselines in
+    closed form, are left out, whatever their seed is.
 
     Parameters
     ----------
@@ -56,17 +57,22 @@ def _fits(path: Path) -> pd.DataFrame:
 
 
 def _two_seeds(table: pd.DataFrame) -> pd.DataFrame | None:
-    """Return the rows of decoders that have both of the two most frequent seeds."""
+    """Return the rows of decoders that have both of two seeds, those with which most rows are left."""
     counts = table.groupby("seed", sort=False).size().sort_values(ascending=False, kind="stable")
-    two = list(counts.index[:2])
-    part = table[table["seed"].isin(two)]
-    complete = part.groupby("experiment")["seed"].nunique()
-    part = part[part["experiment"].isin(complete.index[complete == 2])]
-    if len(two) < 2 or part.empty:
+    parts = {two: _with_both(table, two) for two in combinations(counts.index, 2)}
+    two = max(parts, key=lambda two: len(parts[two]), default=None)
+    if two is None or parts[two].empty:
         return None
     order = {kind: place for place, kind in enumerate(_KINDS)}
+    part = parts[two]
     part = part.assign(rank=part["kind"].map(order), place=part["seed"].map({two[0]: 0, two[1]: 1}))
     return part.sort_values(["rank", "place"], kind="stable")
+
+
+def _with_both(table: pd.DataFrame, two: tuple[str, str]) -> pd.DataFrame:
+    part = table[table["seed"].isin(two)]
+    seeds = part.groupby("experiment")["seed"].nunique()
+    return part[part["experiment"].isin(seeds.index[seeds == 2])]
 
 
 def _draw(panels: Any, block: pd.DataFrame) -> None:

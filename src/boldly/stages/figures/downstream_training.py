@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -69,7 +70,7 @@ def downstream_training(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
 
 
 def _curves_of(path: Path) -> Iterator[pd.DataFrame]:
-    """Yield the curves of each fit of an experiment, averaged to a common number of points."""
+    """Yield the curves of each fit of an experiment, averaged to points that its fits have in common."""
     record = read_json(path) if path.suffix == ".json" else {}
     if not {"dataset", "experiment", "kind", "fits"} <= set(record):
         raise InputError(
@@ -77,19 +78,31 @@ def _curves_of(path: Path) -> Iterator[pd.DataFrame]:
         )
     if record.get("kind") not in _SHOWN:
         return
-    # Those of an earlier split or of other seeds may still lie beside them.
-    for fit in record["fits"]:
-        about = {"dataset": record["dataset"], "experiment": record["experiment"], "kind": record["kind"]}
-        about |= {"n": int(fit["n"]), "seed": int(fit["seed"])}
-        for name, measure in (("train_history.csv", "loss"), ("eval_history.csv", "accuracy")):
-            history = path.parent / fit["folder"] / name
-            is_filled = history.exists() and history.stat().st_size > 1
-            curve = pd.read_csv(history) if is_filled else pd.DataFrame()
-            if measure in curve and len(curve):
-                curve = curve[["step", measure]].rename(columns={measure: "value"})
-                width = max(1, -(-len(curve) // _POINTS))
-                thin = curve.groupby([place // width for place in range(len(curve))]).mean()
-                yield thin.assign(**about, measure=measure)
+    about = {"dataset": record["dataset"], "experiment": record["experiment"], "kind": record["kind"]}
+    for name, measure in (("train_history.csv", "loss"), ("eval_history.csv", "accuracy")):
+        # Those of an earlier split or of other seeds may still lie beside them.
+        histories = [(fit, _history(path.parent / fit["folder"] / name, measure)) for fit in record["fits"]]
+        known = [(fit, curve) for fit, curve in histories if len(curve)]
+        for n in dict.fromkeys(int(fit["n"]) for fit, _ in known):
+            own = [(fit, curve) for fit, curve in known if int(fit["n"]) == n]
+            longest = max((curve["step"].to_numpy() for _, curve in own), key=len)
+            for fit, curve in own:
+                yield _thinned(curve, longest).assign(**about, n=n, seed=int(fit["seed"]), measure=measure)
+
+
+def _history(path: Path, measure: str) -> pd.DataFrame:
+    """Return step and value of a history; without rows where it does not have the measure."""
+    curve = pd.read_csv(path) if path.exists() and path.stat().st_size > 1 else pd.DataFrame()
+    return curve.reindex(columns=["step", measure]).rename(columns={measure: "value"}).dropna()
+
+
+def _thinned(curve: pd.DataFrame, longest: np.ndarray) -> pd.DataFrame:
+    """Average a curve to points of the steps (S,) of the longest one: trainings may end at different steps."""
+    width = max(1, -(-len(longest) // _POINTS))
+    points = pd.Series(longest).groupby(np.arange(len(longest)) // width).mean()
+    place = np.searchsorted(longest, curve["step"]).clip(max=len(longest) - 1) // width
+    values = curve["value"].groupby(place).mean()
+    return pd.DataFrame({"step": points[values.index].to_numpy(), "value": values.to_numpy()})
 
 
 def _row(
@@ -106,7 +119,7 @@ def _row(
 
 
 def _panel(axes: Axes, table: pd.DataFrame, colours: dict[str, str], seeds: list[int]) -> None:
-    for (experiment, seed), curve in table.groupby(["experiment", "seed"], sort=False):
+    for (experiment, seed), curve in table.sort_values("step").groupby(["experiment", "seed"], sort=False):
         axes.plot(
             curve["step"], curve["value"], color=colours[str(experiment)], linewidth=0.9,
             linestyle=_DASHES[seeds.index(int(str(seed))) % len(_DASHES)],

@@ -175,10 +175,11 @@ def colours(names: Iterable[str]) -> dict[str, str]:
     names = list(names)
     chosen: dict[str, str] = {name: _NAMED[name] for name in names if name in _NAMED}
     for name in sorted(names, key=len):
-        for framework, colour in _FRAMEWORKS.items():
-            if framework in name and name not in chosen:
-                shades = [shade for shade in (colour, _darker(colour)) if shade not in chosen.values()]
-                chosen |= dict(zip([name], shades, strict=False))
+        framework = framework_of(name)
+        if framework is not None and name not in chosen:
+            colour = _FRAMEWORKS[framework]
+            shades = [shade for shade in (colour, _darker(colour)) if shade not in chosen.values()]
+            chosen |= dict(zip([name], shades, strict=False))
     free = [colour for colour in (*_OTHERS, *_FRAMEWORKS.values()) if colour not in chosen.values()]
     for number, name in enumerate(name for name in names if name not in chosen):
         chosen[name] = free[number % len(free)] if free else INK

@@ -54,7 +54,8 @@ def upstream_largest(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
 def upstream_warm_start(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     """Draw the validation of experiments that start from other weights, beside the same without.
 
-    The untrained partner is the experiment of the same framework, layers and width that has no `initialise`.
+    The untrained partner is, of the experiments of the same framework, layers and width that have no `initialise`,
+    the one whose other options (steps, share of the people and so on) are most alike.
 
     Parameters
     ----------
@@ -77,8 +78,15 @@ def upstream_warm_start(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
         title = f"{style.spelled(one.framework)}\nfrom {start if len(start) <= 22 else start[:21] + '…'}"
         while title in panels:
             title += " "
-        panels[title] = [("warm", one), *(("cold", other) for other in cold[:1])]
+        alike = sorted(cold, key=lambda other: _differences(one, other))
+        panels[title] = [("warm", one), *(("cold", other) for other in alike[:1])]
     return _draw(panels, with_training=False)
+
+
+def _differences(one: Experiment, other: Experiment) -> int:
+    """Return the number of options in which two trainings differ."""
+    names = {*one.options, *other.options}
+    return sum(one.options.get(name) != other.options.get(name) for name in names)
 
 
 def _weights(experiment: Experiment) -> int:

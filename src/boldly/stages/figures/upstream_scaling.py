@@ -13,15 +13,18 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from boldly.stages.figures import style
 from boldly.stages.figures.experiments import PowerLaw, fit_power_law, read_experiments
 
-_COLUMNS = ["experiment", "framework", "people", "l1", "l1_zero", "l1_var", "floor", "factor", "exponent"]
+_NETWORK = ["framework", "layers", "width"]
+_COLUMNS = ["experiment", *_NETWORK, "people", "l1", "l1_zero", "l1_var", "floor", "factor", "exponent"]
 _FEWEST = 2
+_PER_LINE = 4
 
 
 def upstream_scaling(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     """Draw the L1 that is kept by number of training people, on a logarithmic axis, with a power law.
 
-    The law is ``floor + factor * people ** -exponent`` by least squares. Of three numbers of people its floor is
-    zero; of two there is none. Experiments with the same number of people (other seeds) are averaged for the fit.
+    The law is ``floor + factor * people ** -exponent`` by least squares, of networks of one framework and size. Of
+    three numbers of people its floor is zero; of two there is none. Experiments with the same number of people
+    (other seeds) are averaged for the fit.
 
     Parameters
     ----------
@@ -32,29 +35,43 @@ def upstream_scaling(paths: list[Path]) -> tuple[Figure, pd.DataFrame]:
     for experiment in read_experiments(paths):
         kept = experiment.best_row()
         if kept is not None:
-            about = {"experiment": experiment.name, "framework": experiment.framework, "people": experiment.people}
+            about = dict(zip(_NETWORK, (experiment.framework, *experiment.size), strict=True))
+            about |= {"experiment": experiment.name, "people": experiment.people}
             rows.append({**about, "l1": kept["l1"], "l1_zero": kept["l1_zero"], "l1_var": kept.get("l1_var")})
     table = pd.DataFrame(rows, columns=_COLUMNS)
-    several = [
-        name for name, part in table.groupby("framework", sort=False) if part["people"].nunique() >= _FEWEST
-    ]
-    if not several:
+    parts = [part for _, part in table.groupby(_NETWORK, sort=False) if part["people"].nunique() >= _FEWEST]
+    if not parts:
         return style.nothing("no network was trained on several numbers of people"), table
-    figure = style.new_figure(max(style.COLUMN, style.PAGE * len(several) / 4), 2.2)
-    panels = figure.subplots(1, len(several), squeeze=False)[0]
-    colours = style.colours(list(map(str, several)))
+    columns = min(len(parts), _PER_LINE)
+    lines = -(-len(parts) // columns)
+    figure = style.new_figure(max(style.COLUMN, style.PAGE * columns / _PER_LINE), 2.2 * lines)
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    titles = _titles(parts)
+    colours = style.colours(titles.values())
     drawn = []
-    for number, (axes, framework) in enumerate(zip(panels, several, strict=True)):
-        part = table[table["framework"] == framework].sort_values("people")
+    for number, (axes, part) in enumerate(zip(panels, parts, strict=False)):
+        part = part.sort_values("people")
         mean = part.groupby("people")["l1"].mean()
         law = fit_power_law(mean.index.to_numpy(float), mean.to_numpy(float))
-        _panel(axes, part, law, colours[str(framework)])
-        axes.set_title(style.spelled(str(framework)), pad=13)
-        axes.set_ylabel("L1 on held-out subjects" if number == 0 else "")
+        _panel(axes, part, law, colours[titles[number]])
+        axes.set_title(style.spelled(titles[number]), pad=13)
+        axes.set_ylabel("L1 on held-out subjects" if number % columns == 0 else "")
         if law is not None:
             part = part.assign(floor=law.floor, factor=law.factor, exponent=law.exponent)
         drawn.append(part)
+    for axes in panels[len(parts) :]:
+        axes.set_axis_off()
     return figure, pd.concat(drawn, ignore_index=True)[_COLUMNS]
+
+
+def _titles(parts: list[pd.DataFrame]) -> dict[int, str]:
+    """Return what panels are called: the framework, with the size where there are several of it."""
+    networks = [tuple(part[_NETWORK].iloc[0]) for part in parts]
+    frameworks = [framework for framework, _, _ in networks]
+    return {
+        number: f"{framework} {layers} x {width}" if frameworks.count(framework) > 1 else str(framework)
+        for number, (framework, layers, width) in enumerate(networks)
+    }
 
 
 def _panel(axes: Axes, part: pd.DataFrame, law: PowerLaw | None, colour: str) -> None:

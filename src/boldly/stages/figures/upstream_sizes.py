@@ -109,8 +109,9 @@ def _curves(axes: Axes, table: pd.DataFrame, shades: dict[int, Any]) -> None:
 
 
 def _map(axes: Axes, table: pd.DataFrame, *, first: bool) -> None:
-    """Draw the skill of the weights that are kept by layers and width."""
-    kept = table[table["is_kept"]]
+    """Draw the skill of the weights that are kept by layers and width, of several trainings of a size the best."""
+    kept = table[table["is_kept"]].sort_values("skill", kind="stable")
+    kept = kept.drop_duplicates(["layers", "width"], keep="last")
     layers, widths = sorted(kept["layers"].unique()), sorted(kept["width"].unique())
     low, high = kept["skill"].min(), kept["skill"].max()
     # Differences that mean nothing must not look like large ones.

@@ -72,7 +72,9 @@ def run(*, results: Path, output: Path, config: Config | None = None) -> list[st
     runs = gather.read_run_tables(results, scope)
     manifests, downstream = gather.read_manifests(results, scope), gather.read_downstream(results, scope)
     environments = gather.environments([*manifests.values(), *downstream.values()])
-    text = _methods(about, runs, gather.read_contract(results, scope), environments) if about else None
+    splits = {split["dataset"]: split for split in gather.read_splits(results, scope)}
+    contract = gather.read_contract(results, scope)
+    text = _methods(about, runs, splits, contract, environments) if about else None
     content = _content(results, about, scope, runs, manifests, downstream)
     names = {"bib": output.with_suffix(".bib"), "methods": output.with_name(f"{output.stem}_methods.md")}
     page = (
@@ -125,7 +127,7 @@ def _content(
         "training": gather.training(results, manifests),
         "scores": [decoding.scores(name, rows, confidence) for name, rows in scores.items()],
         "comparisons": [decoding.comparisons(name, rows) for name, rows in comparisons.items()],
-        "usage": gather.usage(results),
+        "usage": gather.usage(results, scope),
     }
     shown = {
         "results": "Results in short",
@@ -268,7 +270,13 @@ def _drawing(one: Record) -> Markup:
     return Markup(f'<svg viewBox="0 0 620 {bottom + 22}" role="img" aria-label="{label}">{body}</svg>')
 
 
-def _methods(about: Record, runs: dict[str, list[Any]], contract: Record, environments: list[Record]) -> Methods:
+def _methods(
+    about: Record,
+    runs: dict[str, list[Any]],
+    splits: dict[str, Record],
+    contract: Record,
+    environments: list[Record],
+) -> Methods:
     """Return the methods, of the versions that trained the models where these say so."""
     version = environments[0].get("boldly", __version__) if environments else __version__
     commit = environments[0].get("git_commit") if environments else None
@@ -292,6 +300,7 @@ def _methods(about: Record, runs: dict[str, list[Any]], contract: Record, enviro
         environment=_environment(),
         config=about["config"],
         counts=counts,
+        splits=splits,
         descriptions={name: found.get("derivatives", {}) for name, found in about["datasets"].items()},
         own=references.software(version, commit if commit and commit != "None" else None),
         datasets=cited,

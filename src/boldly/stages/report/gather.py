@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from boldly.bids import entities
 from boldly.files import read_json, read_tsv
 from boldly.records import Run, read_runs
 from boldly.stages.report.scope import EVERYTHING, Scope
@@ -258,8 +259,8 @@ def training(results: Path, manifests: dict[str, Record]) -> Table:
             "steps": options.get("steps"),
             "kept": manifest.get("step"),
             "minutes": _minutes(manifest.get("seconds")),
-            "people": len(manifest.get("training", ())) or None,
-            "held_out": len(manifest.get("validation", ())) or None,
+            "people": _people(manifest.get("training", ())) or None,
+            "held_out": _people(manifest.get("validation", ())) or None,
         }
         history = results / "models" / "upstream" / name / "eval_history.csv"
         if history.is_file():
@@ -293,15 +294,22 @@ def training(results: Path, manifests: dict[str, Record]) -> Table:
     return table(caption, lines, columns)
 
 
+def _people(shards: Iterable[str]) -> int:
+    """Return the number of people that shards are of; of some people there is a tar for each run."""
+    found = {shard: entities(Path(shard).name) for shard in shards}
+    return len({(of["ds"], of["sub"]) if {"ds", "sub"} <= set(of) else shard for shard, of in found.items()})
+
+
 def _minutes(seconds: float | None) -> float | None:
     return None if seconds is None else seconds / 60
 
 
-def usage(results: Path) -> Table:
+def usage(results: Path, scope: Scope = EVERYTHING) -> Table:
     """Return jobs, time and memory of each stage."""
     lines: list[Record] = []
     for folder in sorted((results / "usage").glob("*/")):
-        rows = [row for path in folder.rglob("*.tsv") for row in _usage_rows(path)]
+        paths = [path for path in folder.rglob("*.tsv") if scope.has_job(folder.name, path.stem)]
+        rows = [row for path in paths for row in _usage_rows(path)]
         if not rows:
             continue
         seconds = [number for row in rows for number in _numbers([row], "s")]

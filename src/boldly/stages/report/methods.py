@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,6 +76,7 @@ def methods(
     environment: jinja2.Environment,
     config: Record,
     counts: dict[str, Record],
+    splits: dict[str, Record],
     descriptions: dict[str, Record],
     own: Reference,
     datasets: dict[str, Reference],
@@ -91,6 +93,8 @@ def methods(
         The complete config, as JSON.
     counts : dict
         Of each dataset: people, runs, excluded.
+    splits : dict
+        The splits of datasets that have one, as their files say.
     descriptions : dict
         Of each dataset the dataset_description.json of its derivatives, as far as there is one.
     own : Reference
@@ -119,9 +123,9 @@ def methods(
         resampled_s=config["shard"]["t_r_s"],
         frameworks=_frameworks(config["pretrain"]["experiments"]),
         components=_components(config["pretrain"]["experiments"]),
-        held_out=100 * config["split"]["upstream"]["validation_fraction"],
+        held_out=_held_out(config),
         splits=[
-            _split(name, config, counts[name])
+            _split(name, config, counts[name], splits.get(name))
             for name, one in config["datasets"].items()
             if one["role"] == "downstream"
         ],
@@ -198,7 +202,7 @@ def _preparations(config: Record) -> list[Record]:
             "preprocess": options,
             # A mask is a volume: images on surfaces have none.
             "parcellate": {**signals, "mask": signals["mask"] and not dataset["space"].startswith("fsLR")},
-            "regressors": _regressors(options),
+            "regressors": _regressors(preprocess),
             "limits": _limits(options["exclude"], signals["exclude"]),
         }
         same = next((one for one in found if all(one[key] == value for key, value in made.items())), None)
@@ -209,7 +213,8 @@ def _preparations(config: Record) -> list[Record]:
     return found
 
 
-def _regressors(preprocess: Record) -> list[str]:
+def _regressors(options: PreprocessOptions) -> list[str]:
+    preprocess = options.model_dump()
     strategy = preprocess["strategy"]
     found = []
     if "motion" in strategy:
@@ -221,8 +226,8 @@ def _regressors(preprocess: Record) -> list[str]:
     if "compcor" in strategy:
         kind = preprocess["compcor"].replace("_", " ")
         found.append(f"{preprocess['n_compcor']} CompCor components per mask ({kind}) [@compcor]")
-    if "high_pass" in strategy:
-        found.append("fMRIPrep's cosines")
+    if options.takes_cosines:
+        found.append("fMRIPrep's cosines, a high-pass filter")
     if "ica_aroma" in strategy:
         found.append("noise components of ICA-AROMA [@aroma]")
     return found + [f"column {name}" for name in preprocess["columns"]]
@@ -277,18 +282,18 @@ def _trials(name: str, task: Record) -> str:
     return f"In {name}, a trial was {joined} and held {frames}."
 
 
-def _split(name: str, config: Record, count: Record) -> str:
-    given = config["datasets"][name]["split"] or config["split"]["downstream"]
-    n_units = count["runs" if given["by"] == "run" else "people"]
-    split = with_sizes(DownstreamSplitOptions.model_validate(given), n_units).model_dump()
+def _split(name: str, config: Record, count: Record, made: Record | None = None) -> str:
+    """Say who trains and who tests: as the split says that was made, else as the config asks for it."""
+    split = _made(made) if made and made["draws"] else _planned(name, config, count)
     unit = "run" if split["by"] == "run" else "person"
     plural = "runs" if split["by"] == "run" else "people"
     numbers = enumerated([str(number) for number in split["train"]])
     trained = unit if split["train"] == [1] else plural
     others = unit if split["test"] == 1 else plural
-    tested = f"each {unit} in turn" if split["test"] == "leave_one_out" else f"{split['test']} other {others}"
     is_each = split["test"] == "leave_one_out"
-    draws = f"for each {unit} a random draw" if is_each else counted(split["draws"], "random draw")
+    tested = f"each {unit} in turn" if is_each else f"{split['test']} other {others}"
+    most = "at most " if split["are_fewer"] else ""
+    draws = f"for each {unit} a random draw" if is_each else most + counted(split["draws"], "random draw")
     sentence = (
         f"In {name}, decoders were trained with the labels of {numbers} {trained} ({draws} of each number) and "
         f"tested on {tested}."
@@ -303,6 +308,39 @@ def _split(name: str, config: Record, count: Record) -> str:
             " The split is by run: the same person trains and tests, so nothing is said about other people."
         )
     return sentence
+
+
+def _held_out(config: Record) -> str:
+    """Return the percentages of people that upstream datasets held out; empty without any."""
+    splits = [one["split"] or config["split"]["upstream"] for one in _of_role(config, "upstream")]
+    return " or ".join(f"{100 * share:g}" for share in sorted({split["validation_fraction"] for split in splits}))
+
+
+def _of_role(config: Record, role: str) -> list[Record]:
+    return [one for one in config["datasets"].values() if one["role"] == role]
+
+
+def _planned(name: str, config: Record, count: Record) -> Record:
+    """Return what the config says of a split that is not made yet."""
+    given = config["datasets"][name]["split"] or config["split"]["downstream"]
+    n_units = count["runs" if given["by"] == "run" else "people"]
+    split = with_sizes(DownstreamSplitOptions.model_validate(given), n_units)
+    return {**split.model_dump(), "are_fewer": False}
+
+
+def _made(split: Record) -> Record:
+    """Return the same of a split: groups and people without trials may have changed what the config asks for."""
+    draws = split["draws"]
+    of_sizes = Counter(len(draw["train"]) for draw in draws)
+    is_each = len({tuple(draw["test"]) for draw in draws}) > 1
+    return {
+        "by": split["by"],
+        "train": sorted(of_sizes),
+        "validation": len(draws[0]["validation"]),
+        "test": "leave_one_out" if is_each else len(draws[0]["test"]),
+        "draws": max(of_sizes.values()),
+        "are_fewer": len(set(of_sizes.values())) > 1,
+    }
 
 
 def _decoders(experiments: Record) -> list[str]:

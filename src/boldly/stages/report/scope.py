@@ -10,6 +10,10 @@ Record = dict[str, Any]
 # Rows of scores that belong to no experiment of the config: "chosen" is one of those that are pretrained.
 _NO_EXPERIMENTS = ("chance", "ceiling", "control")
 _CHOSEN = "chosen"
+# Stages whose jobs are named by a dataset and what comes behind it; names of datasets have no "_".
+_BY_DATASET = ("fetch", "index", "prepare", "export", "split", "adapt", "evaluate", "explain")
+# The job that fits all probes of a dataset.
+_PROBES = "probes"
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,17 @@ class Scope:
     def has_scores(self, dataset: str, name: str, kind: str) -> bool:
         """Tell whether scores are those of a decoder of the config, or of none at all, as chance."""
         return kind in _NO_EXPERIMENTS or name == _CHOSEN or self.has_decoder(dataset, name)
+
+    def has_job(self, stage: str, name: str) -> bool:
+        """Tell whether a job is one of the config, by its stage and the name of its measurements."""
+        if self.config is None:
+            return True
+        if stage == "pretrain":
+            return self.has_pretraining(name)
+        dataset, _, rest = name.partition("_")
+        if stage == "adapt" and rest != _PROBES:
+            return self.has_decoder(dataset, rest)
+        return stage not in _BY_DATASET or self.has_dataset(dataset)
 
 
 EVERYTHING = Scope()
