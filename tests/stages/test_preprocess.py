@@ -116,6 +116,12 @@ def test_a_value_at_the_threshold_does_not_exclude(study, prepare):
     assert list(prepare(study, exclude={"maximum_fd_mm": 7.0})[0]["status"]) == ["ok", "ok"]
 
 
+def test_a_scrubbed_fraction_at_the_threshold_does_not_exclude(study, prepare):
+    # 1 - 28 / 40 is 0.30000000000000004.
+    qc, _ = prepare(study, dummy_volumes=12, exclude={"scrubbed_fraction": 0.3})
+    assert list(qc["status"]) == ["ok", "ok"]
+
+
 def test_a_run_of_which_nothing_is_left_is_excluded(study, prepare):
     edit(study.run().confounds, framewise_displacement=(slice(None), 3.0))
     qc, nuisance = prepare(study, fd_threshold_mm=0.5, exclude={"degrees_of_freedom": 1})

@@ -157,7 +157,7 @@ def quality(key: str, table: pd.DataFrame, regressors: Nuisance, exclude: Exclus
         "mean_fd_mm": _finite_mean(movement),
         "max_fd_mm": float(np.nanmax(movement)) if np.isfinite(movement).any() else math.nan,
         "mean_std_dvars": _finite_mean(_column(table, "std_dvars")),
-        "scrubbed_fraction": 1 - float(regressors.kept.mean()),
+        "scrubbed_fraction": float(np.mean(~regressors.kept)),
     }
     freedom = regressors.degrees_of_freedom
     limits = [
