@@ -932,6 +932,7 @@ def test_a_task_without_a_delay_is_warned_about(tmp_path: Path) -> None:
         ({"window_s": [4, 10], "delay_s": 5}, "leave out delay_s"),
         ({"window_s": [10, 4]}, "need begin < end"),
         ({"minimum_frames": 1}, "a trial of one frame has no dynamics"),
+        ({"labels": ["go", "stop", "go"]}, "'go' stands there more than once"),
     ],
 )
 def test_options_of_trials_that_contradict_each_other_are_refused(task: dict[str, Any], message: str) -> None:
