@@ -707,6 +707,13 @@ def test_aroma_images_are_not_in_what_hcp_distributes(tmp_path: Path) -> None:
         preprocess_of(tmp_path, {"strategy": ["ica_aroma"], "ica_aroma": "full"}, **sections)
 
 
+@pytest.mark.parametrize("number", [-1, 0])
+def test_there_is_at_least_one_component(number: int) -> None:
+    # -1 was all but the last one.
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
+        PreprocessOptions.model_validate({"strategy": ["compcor"], "n_compcor": number})
+
+
 def test_contracts_name_the_kind_of_aroma_only_where_images_are_aromas() -> None:
     assert "ica_aroma" not in PreprocessOptions().regression()
     full = PreprocessOptions(strategy=["ica_aroma"], ica_aroma="full")
@@ -937,6 +944,7 @@ def test_a_task_without_a_delay_is_warned_about(tmp_path: Path) -> None:
         ({"window_s": [4, 10], "delay_s": 5}, "leave out delay_s"),
         ({"window_s": [10, 4]}, "need begin < end"),
         ({"minimum_frames": 1}, "a trial of one frame has no dynamics"),
+        ({"labels": ["go", "stop", "go"]}, "'go' stands there more than once"),
     ],
 )
 def test_options_of_trials_that_contradict_each_other_are_refused(task: dict[str, Any], message: str) -> None:

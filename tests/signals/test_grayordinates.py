@@ -82,6 +82,18 @@ def test_frames_without_any_signal_are_told(tmp_path, files):
     assert np.flatnonzero(parcellation(files[1]).on(series.axis).extract(series).empty).tolist() == [5]
 
 
+def test_frames_without_any_signal_are_told_where_integers_have_no_zero(tmp_path, files):
+    data = signals(models())
+    data[5], data[7, 3] = 0, -37.3
+    frames = SeriesAxis(0, T_R, len(data), unit="SECOND")
+    image = nib.Cifti2Image(data, (frames, models()))
+    image.nifti_header.set_data_dtype(np.int16)
+    nib.save(image, tmp_path / "y_bold.dtseries.nii")
+    series = open_series(tmp_path / "y_bold.dtseries.nii")
+    assert (series.inter / series.slope) % 1 != 0
+    assert np.flatnonzero(parcellation(files[1]).on(series.axis).extract(series).empty).tolist() == [5]
+
+
 def test_surfaces_of_another_density_are_refused(files, tmp_path):
     other = open_series(save_series(tmp_path / "y_bold.dtseries.nii", models(vertices=60)))
     with pytest.raises(InputError, match="a hemisphere has 32 vertices, in the run 60"):

@@ -33,3 +33,18 @@ def test_a_sheared_affine_is_refused_with_the_defect(tmp_path):
 def test_an_affine_of_another_voxel_size_than_the_header_is_refused(tmp_path):
     with pytest.raises(HeaderError, match="affine 2 x 2 x 3 mm, header 2 x 2 x 2 mm"):
         read_header(save(tmp_path / "bold.nii", TURNED, zooms=(2.0, 2.0, 2.0)))
+
+
+@pytest.mark.parametrize(
+    ("zoom", "unit", "t_r"),
+    [(1.0, "unknown", 0.0), (1.0, "sec", 1.0), (1000.0, "msec", 1.0), (2.0, "unknown", 2.0)],
+)
+def test_one_without_a_unit_is_no_repetition_time(tmp_path, zoom, unit, t_r):
+    # An image that nibabel writes of an array has it, whatever the repetition time was.
+    plain = nib.Nifti1Image(np.zeros((4, 4, 4, 3), np.int16), np.eye(4)).header
+    assert (plain.get_zooms()[3], plain.get_xyzt_units()[1]) == (1.0, "unknown")
+    image = nib.Nifti1Image(np.zeros((4, 4, 4, 3), np.int16), np.eye(4))
+    image.header["pixdim"][4] = zoom
+    image.header.set_xyzt_units("mm", unit)
+    nib.save(image, tmp_path / "bold.nii.gz")
+    assert read_header(tmp_path / "bold.nii.gz").t_r == t_r

@@ -251,6 +251,21 @@ def test_volumes_of_which_nothing_was_recorded_are_told(tmp_path: Path, kind: st
     assert np.flatnonzero(extracted.empty).tolist() == [4, 7]
 
 
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8])
+def test_volumes_of_nothing_are_told_where_integers_have_no_zero(tmp_path: Path, kind: str, dtype: type) -> None:
+    atlas = write_atlas(kind, tmp_path, AFFINES["cubic"])
+    data = write_run(tmp_path / "bold.nii", AFFINES["cubic"])
+    # A negative number, as interpolation leaves some: nibabel then stores zero as the integer that lies nearest.
+    data[..., 4], data[4, 4, 4, 9] = 0, -37.3
+    image = nib.Nifti1Image(data, AFFINES["cubic"])
+    image.header.set_data_dtype(dtype)
+    nib.save(image, tmp_path / "bold.nii")
+    volumes = open_volumes(tmp_path / "bold.nii")
+    assert (volumes.inter / volumes.slope) % 1 != 0
+    extracted = build_projection(atlas, volumes.grid, None).extract(volumes)
+    assert np.flatnonzero(extracted.empty).tolist() == [4]
+
+
 def test_coverage_is_the_share_of_weight_in_the_mask(tmp_path: Path, kind: str) -> None:
     atlas = write_atlas(kind, tmp_path, AFFINES["cubic"])
     projection = build_projection(atlas, atlas.grid, 6.0)

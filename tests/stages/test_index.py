@@ -346,6 +346,16 @@ class TestRepetitionTime:
             nib.save(image, files.bold)
         assert {row.t_r for row in run_index(study.dataset_options())} == {2.0}
 
+    def test_a_placeholder_alone_is_no_repetition_time(self, study, run_index):
+        self.set_sidecars(study, None)
+        for files in study.files.values():
+            image: Any = nib.load(files.bold)
+            nib.save(nib.Nifti1Image(np.asarray(image.dataobj), image.affine), files.bold)
+        with pytest.raises(
+            InputError, match="no repetition time, neither in a JSON sidecar nor in the image header"
+        ):
+            run_index(study.dataset_options())
+
     @pytest.mark.parametrize("placeholder", [0.0, 1.0])
     def test_a_header_with_a_placeholder_yields_to_the_sidecar(self, study, run_index, placeholder):
         for files in study.files.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,12 @@ def test_a_value_at_the_threshold_does_not_exclude(study, prepare):
     assert list(prepare(study, exclude={"maximum_fd_mm": 7.0})[0]["status"]) == ["ok", "ok"]
 
 
+def test_a_scrubbed_fraction_at_the_threshold_does_not_exclude(study, prepare):
+    # 1 - 28 / 40 is 0.30000000000000004.
+    qc, _ = prepare(study, dummy_volumes=12, exclude={"scrubbed_fraction": 0.3})
+    assert list(qc["status"]) == ["ok", "ok"]
+
+
 def test_a_run_of_which_nothing_is_left_is_excluded(study, prepare):
     edit(study.run().confounds, framewise_displacement=(slice(None), 3.0))
     qc, nuisance = prepare(study, fd_threshold_mm=0.5, exclude={"degrees_of_freedom": 1})
@@ -173,6 +180,30 @@ class TestFaults:
             prepare(study)
         assert caught.value.problems[0].where == str(study.run().confounds)
         assert caught.value.problems[0].entity == KEY
+
+    @pytest.mark.parametrize(
+        ("options", "frames", "message"),
+        [
+            ({"fd_threshold_mm": 0.5}, slice(None), r"framewise_displacement, .* at 39 frames, the first 1$"),
+            ({"fd_threshold_mm": 0.5}, 7, r"framewise_displacement, .* at 1 frames, the first 7$"),
+            ({"std_dvars_threshold": 1.5}, slice(None), r"std_dvars, .* at 39 frames, the first 1$"),
+            ({"exclude": {"mean_fd_mm": 0.5}}, slice(None), r"exclude\.mean_fd_mm needs, at 40 frames"),
+            ({"exclude": {"maximum_fd_mm": 5}}, slice(None), r"exclude\.maximum_fd_mm needs, at 40 frames"),
+        ],
+    )
+    def test_a_threshold_needs_numbers(self, study, prepare, options, frames, message):
+        edit(study.run().confounds, framewise_displacement=(frames, np.nan), std_dvars=(frames, np.nan))
+        with pytest.raises(InputError) as caught:
+            prepare(study, **options)
+        (problem,) = caught.value.problems
+        assert re.search(message, problem.message)
+        assert (problem.where, problem.entity) == (str(study.run().confounds), KEY)
+        assert "to null, or exclude the run" in problem.remedy
+
+    def test_frames_that_do_not_count_need_no_movement(self, write_study, prepare):
+        study = write_study(non_steady=3)
+        edit(study.run().confounds, framewise_displacement=(slice(0, 2), np.nan))
+        assert np.flatnonzero(~prepare(study, fd_threshold_mm=0.5)[1][KEY][0]).tolist() == [0, 1, 2]
 
     def test_tables_that_changed_since_the_index_are_reported_together(self, study, prepare, tmp_path):
         prepare(study)

@@ -156,6 +156,18 @@ def test_a_file_that_changed_is_noticed_also_where_it_got_older(
         snakemake(done, "--cores", "2", "index")
 
 
+def test_an_atlas_that_was_replaced_is_noticed_also_where_it_is_older(done: Path, snakemake: Snakemake) -> None:
+    atlas = done / "study/atlas/atlas-demo_probseg.nii.gz"
+    before = atlas.stat()
+    # As `cp -p` and `rsync -a` leave another file.
+    os.utime(atlas, (1e9, 1e9))
+    try:
+        dry = snakemake(done, "--cores", "2", "--dry-run", "shard")
+    finally:
+        os.utime(atlas, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (dry.stdout + dry.stderr).count("rule prepare_batch:") == 2
+
+
 def test_a_new_subject_is_prepared_alone_and_moves_no_other(
     study: Path, snakemake: Snakemake, tmp_path: Path
 ) -> None:

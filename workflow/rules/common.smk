@@ -245,11 +245,13 @@ def subject_batch(subject_in):
 
 
 def batch_inputs(wildcards):
-    """Params function: checksum of all that the subjects of a batch are made from.
+    """Params function: checksums of all that the subjects of a batch are made from, and of an atlas of one's own.
 
-    Snakemake itself notices a newer file, not one that was replaced by an older one.
+    Snakemake itself notices a newer file, not one that was replaced by an older one. A fetched atlas is compared with
+    its record.
     """
-    return batches.of_batch(tables(wildcards.dataset), wildcards.batch)
+    own = [] if CONFIG.atlas.fetched else [CONFIG.atlas.path]
+    return [batches.of_batch(tables(wildcards.dataset), wildcards.batch), fingerprints.of_files(own)]
 
 
 def batch_minutes(wildcards, attempt):

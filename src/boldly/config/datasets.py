@@ -104,6 +104,16 @@ class TaskOptions(Section):
         return self
 
     @model_validator(mode="after")
+    def _labels_differ(self) -> Self:
+        labels = self.labels or []
+        twice = sorted({name for name in labels if labels.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"labels: {', '.join(map(repr, twice))} stands there more than once; name each state once"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _frames(self) -> Self:
         if self.window_s is not None and self.delay_s is not None:
             raise ValueError("window_s counts from the onset and holds the delay already: leave out delay_s")

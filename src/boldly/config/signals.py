@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
@@ -75,7 +75,9 @@ class PreprocessOptions(Section):
         description="Which CompCor components: anatomical ones, of white matter and cerebrospinal fluid together "
         "or of each; temporal ones; or both kinds.",
     )
-    n_compcor: int | Literal["all"] = Field(6, description="Number of CompCor components of each mask.")
+    n_compcor: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+        6, description="Number of CompCor components of each mask."
+    )
     ica_aroma: Literal["basic", "full"] = Field(
         "basic",
         description="What is done about noise components of ICA-AROMA: they are regressed out (basic), or the "

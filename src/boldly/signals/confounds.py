@@ -99,7 +99,18 @@ def parts(options: PreprocessOptions) -> list[str]:
 
 def needs_table(options: PreprocessOptions) -> bool:
     """Tell whether anything in the options comes from the confounds table."""
-    return bool(options.strategy) or bool(options.columns) or bool(_quality_columns(options))
+    return bool(options.strategy) or bool(options.columns) or bool(quality_columns(options))
+
+
+def quality_columns(options: PreprocessOptions) -> dict[str, str]:
+    """Return the columns that the thresholds in use need, by option (``exclude.mean_fd_mm``)."""
+    thresholds = {
+        "fd_threshold_mm": (options.fd_threshold_mm, "framewise_displacement"),
+        "std_dvars_threshold": (options.std_dvars_threshold, "std_dvars"),
+        "exclude.mean_fd_mm": (options.exclude.mean_fd_mm, "framewise_displacement"),
+        "exclude.maximum_fd_mm": (options.exclude.maximum_fd_mm, "framewise_displacement"),
+    }
+    return {option: column for option, (value, column) in thresholds.items() if value is not None}
 
 
 def regressor_columns(
@@ -170,7 +181,7 @@ def missing_columns(
     """
     columns = regressor_columns(available, options, meta or {})
     needed = {part if part == "columns" else f"strategy {part}": names for part, names in columns.items()}
-    needed |= {option: [column] for option, column in _quality_columns(options).items()}
+    needed |= {option: [column] for option, column in quality_columns(options).items()}
     missing = {option: sorted(name for name in names if name not in available) for option, names in needed.items()}
     if "compcor" in options.strategy:
         missing["strategy compcor"] = _missing_families(columns["compcor"], options) + missing["strategy compcor"]
@@ -391,17 +402,6 @@ def _missing_families(chosen: list[str], options: PreprocessOptions) -> list[str
         for either in _COMPCOR_GROUPS[options.compcor]
         if not any(name.startswith(tuple(f"{letter}_comp_cor_" for letter in either)) for name in chosen)
     ]
-
-
-def _quality_columns(options: PreprocessOptions) -> dict[str, str]:
-    """Return the columns that thresholds need, by option."""
-    thresholds = {
-        "fd_threshold_mm": (options.fd_threshold_mm, "framewise_displacement"),
-        "std_dvars_threshold": (options.std_dvars_threshold, "std_dvars"),
-        "exclude.mean_fd_mm": (options.exclude.mean_fd_mm, "framewise_displacement"),
-        "exclude.maximum_fd_mm": (options.exclude.maximum_fd_mm, "framewise_displacement"),
-    }
-    return {option: column for option, (value, column) in thresholds.items() if value is not None}
 
 
 def _shortened(names: Collection[str], longest: int = 12) -> str:

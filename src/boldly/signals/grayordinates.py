@@ -95,13 +95,15 @@ class Placed:
         signals = np.zeros((self.weights.shape[0], series.n_volumes))
         something, nonfinite = np.zeros(series.n_volumes, bool), 0
         used = np.diff(self.weights.indptr) > 0
+        # Integers that are scaled may have no zero, but one that lies nearest to it.
+        least = abs(series.slope) / 2 if series.dtype.kind in "iu" else 0.0
         for first in range(0, len(stored), _BLOCK):
             rows = first + np.flatnonzero(used[first : first + _BLOCK])
             values = stored[rows] * np.float64(series.slope) + series.inter
             bad = ~np.isfinite(values)
             nonfinite += int(bad.sum())
             values[bad] = 0
-            something |= (values != 0).any(axis=0)
+            something |= (np.abs(values) > least).any(axis=0)
             signals += self.weights[:, rows] @ values
         return Extracted(np.ascontiguousarray(signals.T), nonfinite, ~something)
 

@@ -27,6 +27,8 @@ _START_BYTES = 1 << 14
 _CHUNK_BYTES = 1 << 22
 _SECONDS_PER_UNIT = {0: 1.0, 8: 1.0, 16: 1e-3, 24: 1e-6}
 _TIME_BITS = 0b111000
+# Zoom of the time axis and its unit in a header whose writer did not know the repetition time.
+_UNTOLD = (1.0, 0)
 # nibabel logs what it mends in a header.
 _SILENT = logging.getLogger(f"{__name__}.silent")
 _SILENT.addHandler(logging.NullHandler())
@@ -52,7 +54,8 @@ class Header:
     n_volumes : int
         Number of volumes.
     t_r : float
-        Repetition time, s, from the fifth zoom and its unit (no unit: seconds); 0.0 where the header has none.
+        Repetition time, s, from the fifth zoom and its unit (no unit: seconds); 0.0 where the header has none. A
+        zoom of 1 without a unit is none: nibabel and others write it where nobody told them.
     axis : BrainModelAxis, optional
         The surfaces and voxels of a CIFTI file.
     """
@@ -204,8 +207,11 @@ def _data_offset(header: nib.Nifti1Header) -> int:
 
 
 def _header_t_r(header: nib.Nifti1Header) -> float:
-    unit = _SECONDS_PER_UNIT.get(int(header["xyzt_units"]) & _TIME_BITS, 0.0)
-    t_r = float(header["pixdim"][4]) * unit
+    unit = int(header["xyzt_units"]) & _TIME_BITS
+    zoom = float(header["pixdim"][4])
+    if (zoom, unit) == _UNTOLD:
+        return 0.0
+    t_r = zoom * _SECONDS_PER_UNIT.get(unit, 0.0)
     return round(t_r, 5) if np.isfinite(t_r) and t_r > 0 else 0.0
 
 

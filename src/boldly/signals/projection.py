@@ -95,6 +95,9 @@ class Projection:
         empty = np.zeros(volumes.n_volumes, bool)
         nonfinite = 0
         nothing = -volumes.inter / volumes.slope
+        if volumes.dtype.kind in "iu":
+            # Integers may have no zero, but one that lies nearest to it.
+            nothing = round(nothing)
         for first, block in volumes.blocks(_BLOCK):
             taken = block.take(self.voxels, axis=1)
             if taken.dtype.kind == "f":

@@ -157,7 +157,7 @@ def quality(key: str, table: pd.DataFrame, regressors: Nuisance, exclude: Exclus
         "mean_fd_mm": _finite_mean(movement),
         "max_fd_mm": float(np.nanmax(movement)) if np.isfinite(movement).any() else math.nan,
         "mean_std_dvars": _finite_mean(_column(table, "std_dvars")),
-        "scrubbed_fraction": 1 - float(regressors.kept.mean()),
+        "scrubbed_fraction": float(np.mean(~regressors.kept)),
     }
     freedom = regressors.degrees_of_freedom
     limits = [
@@ -214,6 +214,7 @@ def _read(record: Run, options: PreprocessOptions) -> tuple[pd.DataFrame, Nuisan
         raise InputError(confounds.missing_problem(missing, table.columns, *where, options.strategy))
     regressors = confounds.nuisance(table, meta, options)
     _check_finite(record, regressors)
+    _check_thresholds(record, table, regressors.kept, options)
     still = [
         name
         for name, spread in zip(regressors.names, np.ptp(regressors.regressors, axis=0), strict=True)
@@ -234,6 +235,25 @@ def _check_finite(record: Run, regressors: Nuisance) -> None:
             "run fMRIPrep again on the run, drop the columns' part from preprocess.strategy, or exclude the run"
         )
         raise InputError(Problem(record.confounds, record.key, message, remedy))
+
+
+def _check_thresholds(record: Run, table: pd.DataFrame, kept: np.ndarray, options: PreprocessOptions) -> None:
+    """Refuse a run of which a threshold cannot be applied: what is no number is over no threshold.
+
+    The first frame has no displacement and no DVARS. A threshold for whole runs needs one frame that has a value.
+    """
+    problems = []
+    for option, column in confounds.quality_columns(options).items():
+        unknown = ~np.isfinite(_column(table, column))
+        of_frames = unknown & kept & (np.arange(len(table)) > 0)
+        wrong = np.flatnonzero(unknown & unknown.all() if option.startswith("exclude.") else of_frames)
+        if len(wrong):
+            message = f"no number in column {column}, which {option} needs, at {len(wrong)} frames"
+            remedy = f"run fMRIPrep again on the run, set preprocess.{option} to null, or exclude the run"
+            where = (record.confounds, record.key)
+            problems.append(Problem(*where, f"{message}, the first {wrong[0]}", remedy))
+    if problems:
+        raise InputError(problems)
 
 
 def _column(table: pd.DataFrame, name: str) -> np.ndarray:

@@ -52,7 +52,8 @@ class Times:
 
         It is that of the image's own sidecar, else of the most specific sidecar that applies to it by BIDS
         inheritance (derivatives first, then raw data), else of the header. A header value of exactly 0 or 1 s
-        beside a sidecar is taken for a placeholder, as conversion software writes it.
+        beside a sidecar is taken for a placeholder, as conversion software writes it; 1 without a unit is one
+        without a sidecar, too.
 
         Returns
         -------
