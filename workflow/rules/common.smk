@@ -143,6 +143,44 @@ def trial_options(wildcards):
     return ["--task", task] if task else []
 
 
+def revision(stage, files=(), small=()):
+    """The revision of a stage; with the state of files of the user's own that a job reads, where it reads any.
+
+    Snakemake itself notices a newer file, not one that was replaced by an older one. Of small ones the content counts.
+    """
+    states = [fingerprints.of_files(files)] if files else []
+    states += [provenance.file_sha256(path) for path in small]
+    return [REVISIONS[stage], *states] if states else REVISIONS[stage]
+
+
+def own_atlas():
+    """The image of an atlas that the config gives by its path; fetched ones are known by their checksums."""
+    return [] if CONFIG.atlas is None or CONFIG.atlas.fetched else if_present(CONFIG.atlas.path)
+
+
+def index_revision(wildcards):
+    own = own_atlas() if wildcards.dataset in PREPARED else []
+    return revision("index", own)
+
+
+def split_revision(wildcards):
+    return revision("split", small=split_participants(wildcards))
+
+
+def pretrain_revision(wildcards):
+    """The revision, with the state of weights from elsewhere, and of settings of DeepSpeed."""
+    start = PRETRAIN[wildcards.experiment].initialise
+    weights = [] if start in PRETRAIN else initial_model(wildcards)
+    return revision("pretrain", weights, deepspeed_settings(wildcards))
+
+
+def adapt_revision(experiments):
+    """The revision, with the state of the networks from elsewhere that experiments start from."""
+    models = [model for experiment in experiments for model in upstream_models(experiment)]
+    folders = dict.fromkeys(folder for name, _, folder in models if name not in PRETRAIN)
+    return revision("adapt", [path for folder in folders for path in model_files(folder)])
+
+
 def split_arguments(wildcards):
     """Options of the split by their role, shards that were made, the table of participants, splits of the same people."""
     arguments = [f"--{dataset_role(wildcards)}", LAYOUT.split_options(wildcards.dataset).model_dump_json()]
@@ -245,11 +283,11 @@ def subject_batch(subject_in):
 
 
 def batch_inputs(wildcards):
-    """Params function: checksum of all that the subjects of a batch are made from.
+    """Params function: checksums of all that the subjects of a batch are made from, the user's own atlas included.
 
     Snakemake itself notices a newer file, not one that was replaced by an older one.
     """
-    return batches.of_batch(tables(wildcards.dataset), wildcards.batch)
+    return [batches.of_batch(tables(wildcards.dataset), wildcards.batch), fingerprints.of_files(own_atlas())]
 
 
 def batch_minutes(wildcards, attempt):
@@ -439,7 +477,11 @@ def upstream_models(experiment):
 
 def files_of_models(experiments):
     folders = dict.fromkeys(folder for experiment in experiments for *_, folder in upstream_models(experiment))
-    return [f"{folder}/{name}" for folder in folders for name in ("model.safetensors", "config.json")]
+    return [path for folder in folders for path in model_files(folder)]
+
+
+def model_files(folder):
+    return [f"{folder}/{name}" for name in ("model.safetensors", "config.json")]
 
 
 def upstream_files(wildcards):
@@ -602,10 +644,13 @@ def decode_options(wildcards):
 
 
 def decode_files(wildcards):
-    """Fingerprint of a person's files, so that they are decoded again where one of them comes, goes or changes."""
+    """Fingerprint of a person's files, so that they are decoded again where one of them comes, goes or changes.
+
+    With that of the decoder, which may be replaced by an older one.
+    """
     options = CONFIG.decode[wildcards.cohort]
     space = options.space or json.loads(Path(options.model, "contract.json").read_text())["space"]
-    return fingerprints.of_subject(
+    files = fingerprints.of_subject(
         wildcards.subject,
         derivatives=options.derivatives,
         fmriprep=options.fmriprep,
@@ -613,6 +658,7 @@ def decode_files(wildcards):
         space=space,
         layout=decode_layout(wildcards),
     )
+    return [files, provenance.file_sha256(decoder_config(wildcards))]
 
 
 def decode_layout(wildcards):
