@@ -19,6 +19,7 @@ from boldly.records import Choice, InputError, read_scores, read_trials, write_c
 from boldly.stages import report
 from boldly.stages.report import figures, gather, references
 from boldly.stages.report.methods import _split
+from boldly.stages.report.scope import EVERYTHING, Scope
 from boldly.stages.report.tables import Column, table
 from tests.stages import finished
 
@@ -187,6 +188,18 @@ def test_the_page_shows_nothing_that_the_config_no_longer_has(results: Path) -> 
     assert re.sub(date, "", after) == re.sub(date, "", before)
     assert Path("report_methods.md").read_text() == methods
     assert "64 " in methods
+
+
+def test_time_and_memory_are_those_of_the_config(results: Path) -> None:
+    wanted = ("index/rest", "pretrain/csm", "adapt/task_probes", "evaluate/task", "figures/quality", "corpus/all")
+    dropped = ("index/gone", "pretrain/old", "adapt/task_old", "adapt/gone_probes", "prepare/gone_shard_1of1")
+    for name in (*wanted, *dropped):
+        path = results / "usage" / f"{name}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("s\th:m:s\tmax_rss\n60\t0:01:00\t10\n")
+    for scope, count in ((Scope(config().model_dump(mode="json")), len(wanted)), (EVERYTHING, 11)):
+        shown = gather.usage(results, scope)
+        assert sum(int(row[1].text) for row in shown.rows) == count, scope
 
 
 def test_without_a_config_all_that_the_folder_holds_is_shown(results: Path) -> None:

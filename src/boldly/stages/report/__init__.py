@@ -125,7 +125,7 @@ def _content(
         "training": gather.training(results, manifests),
         "scores": [decoding.scores(name, rows, confidence) for name, rows in scores.items()],
         "comparisons": [decoding.comparisons(name, rows) for name, rows in comparisons.items()],
-        "usage": gather.usage(results),
+        "usage": gather.usage(results, scope),
     }
     shown = {
         "results": "Results in short",

@@ -297,11 +297,12 @@ def _minutes(seconds: float | None) -> float | None:
     return None if seconds is None else seconds / 60
 
 
-def usage(results: Path) -> Table:
+def usage(results: Path, scope: Scope = EVERYTHING) -> Table:
     """Return jobs, time and memory of each stage."""
     lines: list[Record] = []
     for folder in sorted((results / "usage").glob("*/")):
-        rows = [row for path in folder.rglob("*.tsv") for row in _usage_rows(path)]
+        paths = (path for path in folder.rglob("*.tsv") if scope.has_job(folder.name, path.stem))
+        rows = [row for path in paths for row in _usage_rows(path)]
         if not rows:
             continue
         seconds = [number for row in rows for number in _numbers([row], "s")]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from boldly.layout import has_job
+
 Record = dict[str, Any]
 
 # Rows of scores that belong to no experiment of the config: "chosen" is one of those that are pretrained.
@@ -48,6 +50,10 @@ class Scope:
             and options is not None
             and (options.get("datasets") is None or dataset in options["datasets"])
         )
+
+    def has_job(self, stage: str, name: str) -> bool:
+        """Tell whether a job of the workflow is of what the config has."""
+        return self.config is None or has_job(self.config, stage, name)
 
     def has_scores(self, dataset: str, name: str, kind: str) -> bool:
         """Tell whether scores are those of a decoder of the config, or of none at all, as chance."""
