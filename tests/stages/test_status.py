@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 
@@ -139,3 +140,19 @@ def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
         temporary.write_text("")
     with pytest.raises(InputError, match="no logs of the workflow"):
         status.run(tmp_path)
+
+
+def test_jobs_of_experiments_that_were_dropped_are_left_out(study: Path) -> None:
+    assert states(study, is_running=False)["toy_csm"] == "failed"
+    config = {
+        "datasets": {"one": {}, "toy": {}},
+        "pretrain": {"experiments": {}},
+        "adapt": {"experiments": {"mean": {}, "bert": {"datasets": ["toy"]}}},
+        "decode": {},
+    }
+    record = study / "results/study.json"
+    write(record, json.dumps({"config": config}), 2000)
+    assert states(study, is_running=False) == {"one": "done", "toy_bert": "failed", "toy_mean": "done"}
+    # It failed after the report was written: the config may have it again.
+    os.utime(record, (500, 500))
+    assert states(study, is_running=False)["toy_csm"] == "failed"

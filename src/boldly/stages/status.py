@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from boldly.config import STAGES
+from boldly.files import read_json
+from boldly.layout import STUDY, has_job
 from boldly.records import InputError, Problem
 
 State = Literal["done", "running", "failed"]
@@ -128,14 +131,22 @@ def jobs(results: Path, *, is_running: bool) -> list[Job]:
     is_running : bool
         Whether the workflow is running: a job without its seconds is running then, unless its log ends with what
         is wrong with the input; else it has failed.
+
+    Notes
+    -----
+    Jobs that wrote their logs before the last report, and are of experiments and datasets that its config no longer
+    has, are left out.
     """
     order = {stage: number for number, stage in enumerate((*STAGES, "corpus"))}
+    is_dropped = _dropped(results / STUDY)
     found = []
     for log in sorted((results / "logs").glob("*/**/*.log")):
         relative = log.relative_to(results / "logs")
         stage, name = relative.parts[0], "/".join(relative.with_suffix("").parts[1:])
         if stage == "slurm" or (stage == "prepare" and log.name.startswith("sub-")):
             # Of a batch of subjects each has a log of its own; the job is the batch.
+            continue
+        if is_dropped(stage, name, log):
             continue
         usage = results / "usage" / stage / f"{name.replace('/', '_')}.tsv"
         seconds = _seconds(usage) if _is_current(usage, log) else None
@@ -145,6 +156,17 @@ def jobs(results: Path, *, is_running: bool) -> list[Job]:
             state = "running" if is_running and not said_why else "failed"
         found.append(Job(stage, name, state, log, seconds))
     return sorted(found, key=lambda job: (order.get(job.stage, len(order)), job.stage, job.name))
+
+
+def _dropped(record: Path) -> Callable[[str, str, Path], bool]:
+    """Return what tells whether a job, by its stage, name and log, is of what the config of the last report lacks.
+
+    Of a job that is newer than the report nobody knows: its config may be another one.
+    """
+    if not record.is_file():
+        return lambda stage, name, log: False
+    config, written = read_json(record)["config"], record.stat().st_mtime
+    return lambda stage, name, log: log.stat().st_mtime < written and not has_job(config, stage, name)
 
 
 def last_run(folder: Path) -> Run | None:
