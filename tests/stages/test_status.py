@@ -156,3 +156,15 @@ def test_jobs_of_experiments_that_were_dropped_are_left_out(study: Path) -> None
     # It failed after the report was written: the config may have it again.
     os.utime(record, (500, 500))
     assert states(study, is_running=False)["toy_csm"] == "failed"
+
+
+def test_the_report_is_a_job_too(study: Path) -> None:
+    write(study / "results/logs/report.log", "boldly: 1 problem with the input", 1000)
+    assert states(study, is_running=True)["report"] == "failed"
+    write(study / "results/usage/report/report.tsv", "s\th:m:s\n2.0\t0:00:02\n", 1001)
+    assert states(study, is_running=True)["report"] == "done"
+
+
+def test_datasets_that_are_fetched_are_no_atlases() -> None:
+    rules = ("fetch_dataset", "fetch_atlas", "figure_quality", "pretrain_share", "report")
+    assert [status._stage(rule) for rule in rules] == ["fetch", "atlas", "figures", "corpus", "report"]

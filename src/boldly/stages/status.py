@@ -33,7 +33,12 @@ _PROGRESS = re.compile(r"^(\d+) of (\d+) steps", re.MULTILINE)
 _FINISHED = re.compile(r"^Finished jobid: \d+ \(Rule: (\w+)\)", re.MULTILINE)
 _COUNT = re.compile(r"^(\w+) +(\d+)$", re.MULTILINE)
 _CORES = re.compile(r"^Provided cores: (\d+)", re.MULTILINE)
-_OF_RULES = {"figure": "figures", "fetch": "atlas"}
+_OF_RULES = {
+    "figure": "figures",
+    "fetch_atlas": "atlas",
+    "pretrain_corpus": "corpus",
+    "pretrain_share": "corpus",
+}
 
 
 @dataclass(frozen=True)
@@ -134,15 +139,16 @@ def jobs(results: Path, *, is_running: bool) -> list[Job]:
 
     Notes
     -----
-    Jobs that wrote their logs before the last report, and are of experiments and datasets that its config no longer
-    has, are left out.
+    Jobs that wrote their logs before the last report, and are of experiments and datasets that its config no
+    longer has, are left out.
     """
     order = {stage: number for number, stage in enumerate((*STAGES, "corpus"))}
     is_dropped = _dropped(results / STUDY)
     found = []
-    for log in sorted((results / "logs").glob("*/**/*.log")):
-        relative = log.relative_to(results / "logs")
-        stage, name = relative.parts[0], "/".join(relative.with_suffix("").parts[1:])
+    for log in sorted((results / "logs").glob("**/*.log")):
+        stage, *rest = log.relative_to(results / "logs").with_suffix("").parts
+        # The report is a single job: results/logs/report.log.
+        name = "/".join(rest) or stage
         if stage == "slurm" or (stage == "prepare" and log.name.startswith("sub-")):
             # Of a batch of subjects each has a log of its own; the job is the batch.
             continue
@@ -249,10 +255,8 @@ def _table(found: list[Job]) -> list[str]:
 
 
 def _stage(rule: str) -> str:
-    if rule in ("pretrain_corpus", "pretrain_share"):
-        return "corpus"
     word = rule.partition("_")[0]
-    return _OF_RULES.get(word, word)
+    return _OF_RULES.get(rule) or _OF_RULES.get(word, word)
 
 
 def _is_current(usage: Path, log: Path) -> bool:
