@@ -168,3 +168,15 @@ def test_the_report_is_a_job_too(study: Path) -> None:
 def test_datasets_that_are_fetched_are_no_atlases() -> None:
     rules = ("fetch_dataset", "fetch_atlas", "figure_quality", "pretrain_share", "report")
     assert [status._stage(rule) for rule in rules] == ["fetch", "atlas", "figures", "corpus", "report"]
+
+
+def test_a_training_that_was_started_again_in_the_same_log_is_running(study: Path) -> None:
+    log = study / "results/logs/pretrain/csm.log"
+    failed = (
+        "12:00:00 boldly.stages.pretrain: csm\nboldly: 1 problem with the input\n- csm: diverged\n    way out: x\n"
+    )
+    write(log, failed, 1000)
+    assert states(study, is_running=True)["csm"] == "failed"
+    write(log, f"{failed}12:10:00 boldly.training.loop: csm: goes on from step 5\n", 1000)
+    assert states(study, is_running=True)["csm"] == "running"
+    assert states(study, is_running=False)["csm"] == "failed"

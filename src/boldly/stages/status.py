@@ -25,6 +25,8 @@ _SAYS_WHY = re.compile(r"Traceback|\b\w*(?:Error|Exception)\b|usage: ")
 _STOPPED = (
     "its log says no reason, as when a signal, the memory limit or the time limit stops a job; its last lines:"
 )
+# A line of a job that goes on, as `boldly` logs it.
+_LOGGED = re.compile(r"\d\d:\d\d:\d\d [\w.]+: ")
 # Lines of a log that are shown where boldly itself has not said what is wrong.
 _LAST_LINES = 5
 # A log that was written just before the seconds were is of the same job.
@@ -158,8 +160,7 @@ def jobs(results: Path, *, is_running: bool) -> list[Job]:
         seconds = _seconds(usage) if _is_current(usage, log) else None
         state: State = "done"
         if seconds is None:
-            said_why = any(line.startswith("boldly: ") for line in _message(log))
-            state = "running" if is_running and not said_why else "failed"
+            state = "running" if is_running and not _has_given_up(log) else "failed"
         found.append(Job(stage, name, state, log, seconds))
     return sorted(found, key=lambda job: (order.get(job.stage, len(order)), job.stage, job.name))
 
@@ -278,6 +279,15 @@ def _message(log: Path) -> list[str]:
     if starts:
         return lines[starts[-1] :]
     return [*(() if any(map(_SAYS_WHY.search, lines)) else (_STOPPED,)), *lines[-_LAST_LINES:]]
+
+
+def _has_given_up(log: Path) -> bool:
+    """Tell whether a log ends with what is wrong with the input.
+
+    A training that is started again goes on in the log of the one before, behind what that one said.
+    """
+    message = _message(log)
+    return message[0].startswith("boldly: ") and not any(map(_LOGGED.match, message))
 
 
 def _last_line(log: Path) -> str:
