@@ -559,12 +559,23 @@ def subject_of(wildcards):
 
 def export_files(wildcards):
     """The lists of exported files of all subjects, for the layouts that the config names."""
+    kinds = [(kind, dataset) for kind in CONFIG.export.layouts for dataset in PREPARED]
+    for kind, dataset in kinds:
+        _withdraw_exports(kind, dataset)
     return [
-        f"results/export/{dataset}_sub-{subject}_{kind}.json"
-        for kind in CONFIG.export.layouts
-        for dataset in PREPARED
+        layout.EXPORTED.format(dataset=dataset, subject=subject, kind=kind)
+        for kind, dataset in kinds
         for subject in subjects(dataset)
     ]
+
+
+def _withdraw_exports(kind, dataset):
+    """Remove what was exported of people whom index has left out since: no job is theirs any more."""
+    there = subjects(dataset)
+    if not workflow.is_main_process or workflow.dryrun:
+        return
+    if gone := batches.withdraw_exports(dataset, kind, there):
+        logger.warning(f"boldly: {dataset}: {', '.join(gone)} left out, and no longer exported ({kind})")
 
 
 def explained():
