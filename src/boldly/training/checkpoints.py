@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,8 @@ class CheckpointFolder:
         """
         path, experiment = self.path / _EXPERIMENT, {**experiment, "checkpoint_format": _FORMAT}
         if not path.exists():
+            # Nobody knows of which experiment checkpoints are that stand there without it.
+            self.delete()
             write_json(path, experiment)
             return
         changes = _changes(read_json(path), experiment)
@@ -124,7 +127,13 @@ class CheckpointFolder:
 
     def delete(self) -> None:
         """Delete everything: the training is finished."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        # Out of sight first, as a whole: what is left when this is cut off must not look like a checkpoint.
+        aside = self.path.with_name(f".{self.path.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        with suppress(OSError):
+            self.path.rename(aside)
+        for folder in (aside, self.path):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _changes(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
