@@ -115,3 +115,25 @@ def test_exports_of_people_who_were_left_out_are_removed_and_those_of_others_sta
     # Empty folders would look like those of people without a run.
     assert not (folder / "sub-01").exists()
     assert (folder / "sub-011/ses-a/func").is_dir()
+
+
+def test_a_link_to_nothing_is_no_sign_that_other_files_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stamps = {}
+    for stage in batches.STAGES:
+        files = {str(path): {"bytes": 3} for path in batches.outputs(stage, "toy", "upstream", "01")}
+        for name in files:
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).write_text("abc")
+        stamps[stage] = {"files": files}
+    marker = batches.Marker("toy", "upstream", "shard", "1of1")
+    marker.write({"01": stamps})
+    # As a file of another process that took its name between two looks.
+    (tmp_path / "data/upstream/.node-1-a.ds-toy_sub-02.tar").symlink_to("nowhere")
+    assert batches.forget_lost({"toy": "upstream"}) == []
+    assert marker.path.exists()
+    Path("data/upstream/ds-toy_sub-01.tar").unlink()
+    assert batches.forget_lost({"toy": "upstream"}) == ["data/upstream/ds-toy_sub-01.tar"]
+    assert not marker.path.exists()

@@ -248,11 +248,13 @@ def _markers(dataset: str) -> list[Path]:
 
 
 def _sizes_in(folder: str) -> dict[str, int]:
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name: entry.stat().st_size for entry in entries}
-    except FileNotFoundError:
-        return {}
+    sizes = {}
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            # One that another process has renamed since, or a link to nothing, says nothing about the others.
+            with suppress(FileNotFoundError):
+                sizes[entry.name] = entry.stat().st_size
+    return sizes
 
 
 @dataclass(frozen=True)
