@@ -125,7 +125,7 @@ def dataset_options(wildcards):
 
 def dataset_files(wildcards):
     """Fingerprint of all files that index reads, so that it looks again where one of them comes, goes or changes."""
-    return fingerprints.of_dataset(CONFIG.datasets[wildcards.dataset])
+    return fingerprints.of_dataset(wildcards.dataset, CONFIG.datasets[wildcards.dataset])
 
 
 def shard_t_r(wildcards):
