@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from boldly.bids import runs_name
-from boldly.config import PretrainOptions
+from boldly.config import REVISIONS, PretrainOptions
 from boldly.files import read_json
 from boldly.provenance import file_sha256
 from boldly.records import InputError
@@ -58,6 +58,7 @@ def test_a_training_from_an_address_is_that_from_the_folder(data: list, server: 
     for name in ("model.safetensors", "config.json", "contract.json", "train_history.csv", "eval_history.csv"):
         assert (tmp_path / "folder" / name).read_bytes() == (tmp_path / "address" / name).read_bytes()
     folder, address = (read_json(tmp_path / name / "manifest.json") for name in ("folder", "address"))
+    assert folder["revision"] == REVISIONS["pretrain"]
     shard = data[0][1] / "ds-one_sub-00.tar"
     assert folder["training"][shard.name] == file_sha256(shard)
     # The checksum of a shard cannot be known before it is read.

@@ -131,7 +131,19 @@ def test_checkpoints_of_another_config_are_refused_with_the_difference(corpus, t
     with pytest.raises(InputError) as caught:
         checkpoints.claim({"options": {"width": 64, "steps": 24}})
     assert [problem.entity for problem in caught.value.problems] == ["options.width"]
-    assert "has 32, the config now 64" in str(caught.value)
+    assert "has 32, this one 64" in str(caught.value)
+
+
+def test_a_training_is_not_gone_on_with_once_its_revision_was_raised(corpus, tmp_path):
+    checkpoints = CheckpointFolder(tmp_path / "checkpoints")
+    checkpoints.claim({"options": {"width": 16}})
+    with pytest.raises(StoppedError):
+        train(corpus, tmp_path, stop_at=8)
+    # Checkpoints of earlier versions do not tell it.
+    checkpoints.claim({"options": {"width": 16}, "revision": 9})
+    with pytest.raises(InputError, match="has 9, this one 10"):
+        checkpoints.claim({"options": {"width": 16}, "revision": 10})
+    assert checkpoints.steps() == [5]
 
 
 def test_checkpoints_without_their_experiment_are_those_of_none(corpus, tmp_path):

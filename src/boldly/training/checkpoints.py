@@ -20,6 +20,11 @@ from boldly.training.history import Progress
 _FORMAT = 3
 _KEPT = 2
 _EXPERIMENT = "experiment.json"
+# What no config can restore.
+_BY_VERSION = dict.fromkeys(
+    ("revision", "checkpoint_format"),
+    "go on with the version of boldly that it was begun with, or delete this folder to start again",
+)
 # The last file of a checkpoint: without it the checkpoint is not complete.
 _PROGRESS = "progress.json"
 
@@ -55,15 +60,18 @@ class CheckpointFolder:
             self.delete()
             write_json(path, experiment)
             return
-        changes = _changes(read_json(path), experiment)
+        before = read_json(path)
+        # Not told by earlier versions.
+        before.setdefault("revision", experiment.get("revision"))
+        changes = _changes(before, experiment)
         if changes and self.steps():
             raise InputError(
                 [
                     Problem(
                         str(self.path),
                         field,
-                        f"the interrupted training has {old!r}, the config now {new!r}",
-                        "restore the value to go on, or delete this folder to start again",
+                        f"the interrupted training has {old!r}, this one {new!r}",
+                        _BY_VERSION.get(field, "restore the value to go on, or delete this folder to start again"),
                     )
                     for field, (old, new) in changes.items()
                 ]

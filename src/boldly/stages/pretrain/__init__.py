@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 
-from boldly.config import PretrainOptions
+from boldly.config import REVISIONS, PretrainOptions
 from boldly.files import is_url
 from boldly.models.build import build_network, build_objective, pretraining_config
 from boldly.models.initial import initialise
@@ -198,6 +198,8 @@ def _about(given: _Given) -> dict[str, Any]:
     about = {
         # What is kept in the end has no say in the training: it may change on the way.
         "options": options.model_dump(mode="json", exclude={"keep_untrained"}),
+        # Half a training of one version and half of another is one of neither.
+        "revision": REVISIONS["pretrain"],
         "training": given.source.identities(given.training),
         "validation": given.source.identities(given.validation),
         "run_tables": run_tables(given.used),
