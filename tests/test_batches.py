@@ -90,3 +90,50 @@ def test_memory_of_jobs_is_read_from_what_snakemake_measured(
     (folder / "b.tsv").write_text("s\th:m:s\tmax_rss\n0.3\t0:00:00\tNA\n")
     (folder / "c.tsv").write_text("")
     assert batches.memory_of_jobs("prepare") == [181.77]
+
+
+def test_exports_of_people_who_were_left_out_are_removed_and_those_of_others_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("results/export/toy")
+    for person in ("01", "011"):
+        for dataset in ("toy", "toy2"):
+            name = f"sub-{person}/ses-a/func/{dataset}.tsv"
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+            for kind in ("bids", "lfb"):
+                content = {"layout": kind, "folder": str(folder), "sha256": {name: ""}}
+                Path(f"results/export/{dataset}_sub-{person}_{kind}.json").write_text(json.dumps(content))
+    before = sorted(path for path in Path("results").rglob("*") if path.is_file())
+    assert batches.withdraw_exports("toy", "bids", ["01", "011"]) == []
+    assert batches.withdraw_exports("toy", "bids", ["011"]) == ["sub-01"]
+    gone = {Path("results/export/toy_sub-01_bids.json"), folder / "sub-01/ses-a/func/toy.tsv"}
+    assert [path for path in before if path not in gone] == [path for path in before if path.exists()]
+    (folder / "sub-01/ses-a/func/toy2.tsv").unlink()
+    assert batches.withdraw_exports("toy", "lfb", ["011"]) == ["sub-01"]
+    # Empty folders would look like those of people without a run.
+    assert not (folder / "sub-01").exists()
+    assert (folder / "sub-011/ses-a/func").is_dir()
+
+
+def test_a_link_to_nothing_is_no_sign_that_other_files_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stamps = {}
+    for stage in batches.STAGES:
+        files = {str(path): {"bytes": 3} for path in batches.outputs(stage, "toy", "upstream", "01")}
+        for name in files:
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).write_text("abc")
+        stamps[stage] = {"files": files}
+    marker = batches.Marker("toy", "upstream", "shard", "1of1")
+    marker.write({"01": stamps})
+    # As a file of another process that took its name between two looks.
+    (tmp_path / "data/upstream/.node-1-a.ds-toy_sub-02.tar").symlink_to("nowhere")
+    assert batches.forget_lost({"toy": "upstream"}) == []
+    assert marker.path.exists()
+    Path("data/upstream/ds-toy_sub-01.tar").unlink()
+    assert batches.forget_lost({"toy": "upstream"}) == ["data/upstream/ds-toy_sub-01.tar"]
+    assert not marker.path.exists()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from boldly import provenance
 from boldly.provenance import Contract, check_same, differences, file_sha256
 from boldly.records import InputError
 from tests.samples.examples import contract
@@ -96,3 +98,19 @@ def test_contracts_that_were_put_together_keep_all_values() -> None:
 def test_the_checksum_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"boldly")
     assert file_sha256(tmp_path / "a") == hashlib.sha256(b"boldly").hexdigest()
+
+
+def test_the_commit_is_that_of_boldly_not_of_a_repository_around_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "environment/boldly/provenance.py"
+    module.parent.mkdir(parents=True)
+    module.touch()
+    monkeypatch.setattr(provenance, "__file__", str(module))
+    me = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for words in (["init", "-q"], [*me, "commit", "-q", "--allow-empty", "-m", "x"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    assert provenance.environment()["git_commit"] is None
+    for words in (["add", "."], [*me, "commit", "-q", "-m", "y"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    assert len(provenance.environment()["git_commit"]) == 40

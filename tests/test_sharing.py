@@ -11,6 +11,7 @@ import pytest
 
 from boldly import Network, sharing
 from boldly.cli import main
+from boldly.decoding import package
 from boldly.files import read_json, write_json
 from boldly.records import InputError
 from tests.hub import Hub, running_hub
@@ -135,3 +136,19 @@ def test_what_is_no_model_is_not_shared(tmp_path: Path) -> None:
         sharing.folder_of(tmp_path / "nowhere")
     with pytest.raises(InputError, match="a folder has no revisions"):
         sharing.folder_of(tmp_path / "some", revision="main")
+
+
+def test_a_folder_that_is_no_copy_is_never_replaced(model: Path, tmp_path: Path) -> None:
+    others = tmp_path / "networks"
+    (others / "mine").mkdir(parents=True)
+    (others / "mine/notes.txt").write_text("of years")
+    for arguments in (["push", str(model), "--to"], ["pull", str(model), "--output"]):
+        assert main([*arguments, str(others)]) == 1
+        # A network of one's own is no copy either: its checkpoints would go.
+        assert main([*arguments, str(model)]) == 1
+        for _ in range(2):
+            assert main([*arguments, str(tmp_path / "copy")]) == 0
+    with pytest.raises(InputError, match="it holds mine: no copy"):
+        package.run(source=tmp_path, output=others)
+    assert (others / "mine/notes.txt").read_text() == "of years"
+    assert (model / "pytorch_model.bin").exists()

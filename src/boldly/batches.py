@@ -12,7 +12,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -206,17 +207,54 @@ def forget_stage(dataset: str, stage: str) -> None:
             path.unlink(missing_ok=True)
 
 
+def withdraw_exports(dataset: str, kind: str, subjects: Collection[str]) -> list[str]:
+    """Remove what was exported of people who are no longer among the subjects of a dataset.
+
+    Parameters
+    ----------
+    dataset, kind : str
+        Name of the dataset, and layout of its exported files.
+    subjects : collection of str
+        Labels of those who have a usable run.
+
+    Returns
+    -------
+    list of str
+        Those of whom something was removed: ``sub-01``.
+    """
+    lists = Path(layout.EXPORTED.format(dataset=dataset, subject="*", kind=kind))
+    gone = []
+    for path in sorted(lists.parent.glob(lists.name)):
+        person = path.name.removeprefix(f"{dataset}_").removesuffix(f"_{kind}.json")
+        if person.removeprefix("sub-") in subjects:
+            continue
+        written = read_json(path)
+        folder = Path(written["folder"])
+        for name in written["sha256"]:
+            (folder / name).unlink(missing_ok=True)
+            for parent in (folder / name).relative_to(folder).parents[:-1]:
+                with suppress(OSError):
+                    # It may hold files of others.
+                    (folder / parent).rmdir()
+        # Last: what a process that is killed here leaves is found again.
+        path.unlink()
+        gone.append(person)
+    return gone
+
+
 def _markers(dataset: str) -> list[Path]:
     folder = Path(layout.PREPARED.format(dataset=dataset))
     return [path for stage in STAGES for path in sorted(folder.glob(f"{stage}_*of*.json"))]
 
 
 def _sizes_in(folder: str) -> dict[str, int]:
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name: entry.stat().st_size for entry in entries}
-    except FileNotFoundError:
-        return {}
+    sizes = {}
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            # One that another process has renamed since, or a link to nothing, says nothing about the others.
+            with suppress(FileNotFoundError):
+                sizes[entry.name] = entry.stat().st_size
+    return sizes
 
 
 @dataclass(frozen=True)

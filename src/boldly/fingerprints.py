@@ -22,14 +22,16 @@ _IMAGES = ("_bold.nii.gz", "_bold.nii", "_bold.dtseries.nii", "_mask.nii.gz", "_
 _HCP_READ = (".nii.gz", ".dtseries.nii", hcp.MOVEMENT)
 
 
-def of_dataset(options: DatasetOptions) -> str:
+def of_dataset(dataset: str, options: DatasetOptions) -> str:
     """Return a checksum of all files that index reads of a dataset; it does not open a single one.
 
     Parameters
     ----------
+    dataset : str
+        Name, which that of ready-made shards begins with.
     options : DatasetOptions
-        `derivatives`, `fmriprep`, `bids`, `layout` and `space` are used. Of ready-made shards nothing is looked
-        at.
+        `derivatives`, `fmriprep`, `bids`, `layout`, `space` and `shards` are used. Of shards at a web address
+        nothing is looked at.
 
     Returns
     -------
@@ -37,7 +39,7 @@ def of_dataset(options: DatasetOptions) -> str:
         16 hexadecimal digits, of names, sizes and times of change, through links. Files may come, go or change.
     """
     if options.derivatives is None:
-        return _checksum(())
+        return _checksum(() if options.is_remote else _ready_shards(Path(str(options.shards)), dataset))
     derivatives = Path(options.derivatives)
     if options.layout == "hcp":
         listed = _hcp_files(derivatives)
@@ -147,6 +149,13 @@ def _state(path: Path | str | os.DirEntry[str]) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_size, found.st_mtime_ns
+
+
+def _ready_shards(folder: Path, dataset: str) -> Iterator[object]:
+    for entry in _entries(folder):
+        is_shard = entry.name.startswith(f"ds-{dataset}_sub-") and entry.name.endswith(".tar")
+        if is_shard or entry.name == "labels.json":
+            yield entry.name, _state(entry)
 
 
 def _bids_files(root: Path, space: str | None) -> Iterator[object]:

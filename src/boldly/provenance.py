@@ -190,9 +190,14 @@ def environment() -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    # An environment may lie in somebody's repository, whose commit says nothing of boldly.
+    is_tracked = ["git", "ls-files", "--error-unmatch", Path(__file__).name]
+    described = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        _, found = (
+            subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+            for command in (is_tracked, described)
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return found.stdout.strip()

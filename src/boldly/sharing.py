@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,7 @@ def pull(source: Path | str, output: Path, revision: str | None = None) -> str:
     source, revision
         As those of `folder_of`.
     output : Path
-        Folder to write; it is replaced as a whole. ``source.json`` there says what it is.
+        Folder to write; an earlier copy is replaced as a whole. ``source.json`` there says what it is.
 
     Returns
     -------
@@ -87,8 +88,9 @@ def pull(source: Path | str, output: Path, revision: str | None = None) -> str:
     Raises
     ------
     InputError
-        As `folder_of`.
+        As `folder_of`, and for an output that holds something else.
     """
+    check_replaced(output, (SOURCE, CHECKSUMS))
     if is_repository(source):
         repository = str(source).removeprefix(_PREFIX)
         folder, commit = _fetched(repository, revision)
@@ -112,7 +114,8 @@ def push(folder: Path, target: Path | str, *, private: bool = True, revision: st
     folder : Path
         Of a network (``results/models/upstream/<name>``) or a decoder (``boldly package``).
     target : Path or str
-        A folder, which is replaced as a whole, or ``owner/name`` of a repository, which is made if there is none.
+        A folder, in which an earlier copy is replaced as a whole, or ``owner/name`` of a repository, which is made
+        if there is none.
     private : bool, default=True
         Whether a repository that is made is seen by its owner alone.
     revision : str, optional
@@ -126,13 +129,14 @@ def push(folder: Path, target: Path | str, *, private: bool = True, revision: st
     Raises
     ------
     InputError
-        For a folder that is no model, or a hub that refuses.
+        For a folder that is no model, a target that holds something else, or a hub that refuses.
     """
     missing = [name for name in ("config.json",) if not (folder / name).is_file()]
     if missing or not list(folder.rglob("*.safetensors")):
         message = "no network or decoder: config.json and weights (.safetensors) belong to it"
         raise InputError(Problem(str(folder), "", message, "give a folder of pretrain, import-weights or package"))
     if not is_repository(target):
+        check_replaced(Path(target), (SOURCE, CHECKSUMS))
         with atomic_path(Path(target)) as temporary:
             _write_shared(folder, temporary)
         return str(target)
@@ -152,6 +156,27 @@ def push(folder: Path, target: Path | str, *, private: bool = True, revision: st
         shutil.rmtree(staged, ignore_errors=True)
     commit: str = done.oid
     return commit
+
+
+def check_replaced(folder: Path, marks: Collection[str]) -> None:
+    """Refuse to replace a folder that is no earlier copy: all that is in it would be lost.
+
+    Parameters
+    ----------
+    folder : Path
+        To write; it need not be there.
+    marks : collection of str
+        Names of what lies in a copy and nowhere else.
+
+    Raises
+    ------
+    InputError
+        With some of what the folder holds.
+    """
+    found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if found and not set(marks) & set(found):
+        message = f"it holds {', '.join(found[:3])}: no copy of a network or decoder, and it would be replaced"
+        raise InputError(Problem(str(folder), "", message, "name a folder that is not there yet"))
 
 
 def verify(folder: Path) -> None:

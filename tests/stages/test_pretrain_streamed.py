@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import pandas as pd
 import pytest
 
 from boldly.bids import runs_name
-from boldly.config import PretrainOptions
+from boldly.config import REVISIONS, PretrainOptions
 from boldly.files import read_json
 from boldly.provenance import file_sha256
 from boldly.records import InputError
 from boldly.samples import remote
+from boldly.samples.shards import read_shard, write_shard
 from boldly.samples.streams import StreamedWindows
 from boldly.stages import pretrain
 from boldly.training.loop import Interrupted
@@ -56,6 +58,7 @@ def test_a_training_from_an_address_is_that_from_the_folder(data: list, server: 
     for name in ("model.safetensors", "config.json", "contract.json", "train_history.csv", "eval_history.csv"):
         assert (tmp_path / "folder" / name).read_bytes() == (tmp_path / "address" / name).read_bytes()
     folder, address = (read_json(tmp_path / name / "manifest.json") for name in ("folder", "address"))
+    assert folder["revision"] == REVISIONS["pretrain"]
     shard = data[0][1] / "ds-one_sub-00.tar"
     assert folder["training"][shard.name] == file_sha256(shard)
     # The checksum of a shard cannot be known before it is read.
@@ -92,6 +95,34 @@ def test_an_interrupted_training_goes_on_with_the_group_at_hand(
     assert len(read) == 4
     for name in ("model.safetensors", "train_history.csv", "eval_history.csv"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_the_contract_is_that_of_all_shards_wherever_a_training_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = synthetic.upstream_study(tmp_path / "upstream", n_subjects=5)
+    for kernel, path in enumerate(sorted((tmp_path / "upstream").glob("*/*.tar"))):
+        samples = list(read_shard(path))
+        contract = replace(samples[0].contract, smoothing_fwhm_mm=float(kernel % 5))
+        write_shard(path, [replace(sample, contract=contract) for sample in samples])
+    wanted = options(allow_mismatch=["smoothing_fwhm_mm"])
+    pretrain.run(name="toy", options=wanted, data=data, output=tmp_path / "whole")
+    whole = read_json(tmp_path / "whole/contract.json")
+    assert sorted(whole["varied"]["smoothing_fwhm_mm"]) == [0.0, 1.0, 2.0, 3.0]
+    cut = StreamedWindows.__getitems__
+    for step in (4, 13, 22):
+
+        def interrupt(self, indices, step=step):
+            if indices[0] == step * 8:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return cut(self, indices)
+
+        monkeypatch.setattr(StreamedWindows, "__getitems__", interrupt)
+        with pytest.raises(Interrupted):
+            pretrain.run(name="toy", options=wanted, data=data, output=tmp_path / "again")
+        monkeypatch.setattr(StreamedWindows, "__getitems__", cut)
+        pretrain.run(name="toy", options=wanted, data=data, output=tmp_path / "again")
+        assert (tmp_path / "again/contract.json").read_bytes() == (tmp_path / "whole/contract.json").read_bytes()
 
 
 def test_shards_that_never_have_their_turn_are_told(

@@ -19,7 +19,7 @@ from boldly.records import Choice, InputError, read_scores, read_trials, write_c
 from boldly.stages import report
 from boldly.stages.report import figures, gather, references
 from boldly.stages.report.methods import _split
-from boldly.stages.report.scope import Scope
+from boldly.stages.report.scope import EVERYTHING, Scope
 from boldly.stages.report.tables import Column, table
 from tests.stages import finished
 
@@ -222,15 +222,14 @@ def test_the_page_shows_nothing_that_the_config_no_longer_has(results: Path) -> 
     assert "64 " in methods
 
 
-def test_time_and_memory_are_those_of_jobs_of_the_config(results: Path) -> None:
-    for job in ("pretrain/csm", "adapt/task_probes", "adapt/task_csm_scratch", "index/task", "figures/quality"):
-        write_job(results, job)
-    leave_behind(results)
-    scope = Scope(config().model_dump(mode="json"))
-    found = {row[0].text: (row[1].text, row[2].text) for row in gather.usage(results, scope).rows}
-    once, twice = ("1", "1.0"), ("2", "2.0")
-    assert found == {"adapt": twice, "figures": once, "index": once, "pretrain": once}
-    assert sum(int(row[1].text) for row in gather.usage(results).rows) == 9
+def test_time_and_memory_are_those_of_the_config(results: Path) -> None:
+    wanted = ("index/rest", "pretrain/csm", "adapt/task_probes", "evaluate/task", "figures/quality", "corpus/all")
+    dropped = ("index/gone", "pretrain/old", "adapt/task_old", "adapt/gone_probes", "prepare/gone_shard_1of1")
+    for name in (*wanted, *dropped):
+        write_job(results, name)
+    for scope, count in ((Scope(config().model_dump(mode="json")), len(wanted)), (EVERYTHING, 11)):
+        shown = gather.usage(results, scope)
+        assert sum(int(row[1].text) for row in shown.rows) == count, scope
 
 
 def test_without_a_config_all_that_the_folder_holds_is_shown(results: Path) -> None:

@@ -152,3 +152,11 @@ def test_a_template_without_marks_is_refused(tmp_path: Path) -> None:
 def test_without_a_terminal_missing_answers_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["site", "--account", "brains", "--no-check"]) != 0
     assert "--partition" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["no", "on", "null", "true", "1e5", "007", "a#b", "ä b"])
+def test_names_stay_texts_in_yaml(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "profile", Site(name, name, name), check=False)
+    content = yaml.safe_load(path.read_text())
+    assert content["default-resources"]["slurm_account"] == name
+    assert content["default-resources"]["slurm_partition"] == name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 
@@ -139,3 +140,43 @@ def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
         temporary.write_text("")
     with pytest.raises(InputError, match="no logs of the workflow"):
         status.run(tmp_path)
+
+
+def test_jobs_of_experiments_that_were_dropped_are_left_out(study: Path) -> None:
+    assert states(study, is_running=False)["toy_csm"] == "failed"
+    config = {
+        "datasets": {"one": {}, "toy": {}},
+        "pretrain": {"experiments": {}},
+        "adapt": {"experiments": {"mean": {}, "bert": {"datasets": ["toy"]}}},
+        "decode": {},
+    }
+    record = study / "results/study.json"
+    write(record, json.dumps({"config": config}), 2000)
+    assert states(study, is_running=False) == {"one": "done", "toy_bert": "failed", "toy_mean": "done"}
+    # It failed after the report was written: the config may have it again.
+    os.utime(record, (500, 500))
+    assert states(study, is_running=False)["toy_csm"] == "failed"
+
+
+def test_the_report_is_a_job_too(study: Path) -> None:
+    write(study / "results/logs/report.log", "boldly: 1 problem with the input", 1000)
+    assert states(study, is_running=True)["report"] == "failed"
+    write(study / "results/usage/report/report.tsv", "s\th:m:s\n2.0\t0:00:02\n", 1001)
+    assert states(study, is_running=True)["report"] == "done"
+
+
+def test_datasets_that_are_fetched_are_no_atlases() -> None:
+    rules = ("fetch_dataset", "fetch_atlas", "figure_quality", "pretrain_share", "report")
+    assert [status._stage(rule) for rule in rules] == ["fetch", "atlas", "figures", "corpus", "report"]
+
+
+def test_a_training_that_was_started_again_in_the_same_log_is_running(study: Path) -> None:
+    log = study / "results/logs/pretrain/csm.log"
+    failed = (
+        "12:00:00 boldly.stages.pretrain: csm\nboldly: 1 problem with the input\n- csm: diverged\n    way out: x\n"
+    )
+    write(log, failed, 1000)
+    assert states(study, is_running=True)["csm"] == "failed"
+    write(log, f"{failed}12:10:00 boldly.training.loop: csm: goes on from step 5\n", 1000)
+    assert states(study, is_running=True)["csm"] == "running"
+    assert states(study, is_running=False)["csm"] == "failed"

@@ -1,3 +1,4 @@
+import shutil
 import signal
 
 import numpy as np
@@ -130,7 +131,50 @@ def test_checkpoints_of_another_config_are_refused_with_the_difference(corpus, t
     with pytest.raises(InputError) as caught:
         checkpoints.claim({"options": {"width": 64, "steps": 24}})
     assert [problem.entity for problem in caught.value.problems] == ["options.width"]
-    assert "has 32, the config now 64" in str(caught.value)
+    assert "has 32, this one 64" in str(caught.value)
+
+
+def test_a_training_is_not_gone_on_with_once_its_revision_was_raised(corpus, tmp_path):
+    checkpoints = CheckpointFolder(tmp_path / "checkpoints")
+    checkpoints.claim({"options": {"width": 16}})
+    with pytest.raises(StoppedError):
+        train(corpus, tmp_path, stop_at=8)
+    # Checkpoints of earlier versions do not tell it.
+    checkpoints.claim({"options": {"width": 16}, "revision": 9})
+    with pytest.raises(InputError, match="has 9, this one 10"):
+        checkpoints.claim({"options": {"width": 16}, "revision": 10})
+    assert checkpoints.steps() == [5]
+
+
+def test_checkpoints_without_their_experiment_are_those_of_none(corpus, tmp_path):
+    # A deletion that was cut off may leave them: those of another config would be gone on with.
+    checkpoints = CheckpointFolder(tmp_path / "checkpoints")
+    with pytest.raises(StoppedError):
+        train(corpus, tmp_path, stop_at=8)
+    assert checkpoints.steps() == [5]
+    checkpoints.claim({"options": {"width": 16}})
+    assert checkpoints.steps() == []
+
+
+def test_a_deletion_that_is_cut_off_leaves_nothing_that_looks_like_a_checkpoint(corpus, tmp_path, monkeypatch):
+    checkpoints = CheckpointFolder(tmp_path / "checkpoints")
+    checkpoints.claim({"options": {"width": 16}})
+    with pytest.raises(StoppedError):
+        train(corpus, tmp_path, stop_at=8)
+
+    def cut_off(folder, **settings):
+        if folder.exists():
+            raise StoppedError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", cut_off)
+        with pytest.raises(StoppedError):
+            checkpoints.delete()
+    assert checkpoints.steps() == []
+    assert not checkpoints.path.exists()
+    checkpoints.claim({"options": {"width": 16}})
+    checkpoints.delete()
+    assert [path.name for path in tmp_path.iterdir() if "checkpoints" in path.name] == []
 
 
 def test_the_best_validation_gives_the_weights(corpus, tmp_path):

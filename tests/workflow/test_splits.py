@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import yaml
 
 from boldly.samples.splits import read_split
 from tests.training import synthetic
-from tests.workflow.conftest import Snakemake
+from tests.workflow.conftest import Snakemake, command
 
 
 def write_config(folder: Path, **upstream: Any) -> Path:
@@ -51,7 +52,10 @@ def test_people_of_one_source_and_families(snakemake: Snakemake, tmp_path: Path)
     assert {*one.train, *one.validation} == {f"{number:02d}" for number in range(6)} - tested
     (tmp_path / "people.tsv").write_text("participant_id\tfamily\n" + rows.replace("\t0", "\t2"))
     again = snakemake(tmp_path, "--cores", "1", "--dry-run", "split", config=tmp_path / "config.yaml")
-    # A changed table of participants is an input like any other.
+    # A changed table of participants is an input like any other, also where an older one took its place.
+    assert "results/split/task.json" in again.stdout + again.stderr
+    os.utime(tmp_path / "people.tsv", (1e9, 1e9))
+    again = snakemake(tmp_path, "--cores", "1", "--dry-run", "split", config=tmp_path / "config.yaml")
     assert "results/split/task.json" in again.stdout + again.stderr
 
 
@@ -113,6 +117,51 @@ def test_a_pretraining_depends_on_weights_and_settings_from_elsewhere(
     assert done.returncode == 0, done.stderr[-2000:]
     jobs = re.findall(r"rule pretrain_experiment:\n +input: (.*)", done.stdout + done.stderr)
     assert [job for job in jobs if set(files) <= set(job.split(", "))]
+
+
+def test_weights_from_elsewhere_are_noticed_also_where_they_got_older(
+    snakemake: Snakemake, tmp_path: Path
+) -> None:
+    synthetic.upstream_study(tmp_path)
+    weights = tmp_path / "old/model.safetensors"
+    weights.parent.mkdir()
+    weights.write_text("first")
+    (tmp_path / "old/config.json").write_text("{}")
+    config = {
+        "datasets": {"one": {"role": "upstream", "shards": "one"}},
+        "index": {"minimum_volumes": 2},
+        "pretrain": {"experiments": {"a": {"framework": "csm", "initialise": "old"}, "b": {"framework": "csm"}}},
+    }
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    search = f"{pretending(tmp_path / 'bin')}:{Path(command('boldly')).parent}:{os.environ['PATH']}"
+    done = snakemake(tmp_path, "--cores", "1", "pretrain", config=path, PATH=search)
+    assert done.returncode == 0, done.stderr[-2000:]
+    plan = snakemake(tmp_path, "--cores", "1", "--dry-run", "pretrain", config=path)
+    assert "Nothing to be done" in plan.stdout + plan.stderr
+    weights.write_text("other")
+    os.utime(weights, (1e9, 1e9))
+    plan = snakemake(tmp_path, "--cores", "1", "--dry-run", "pretrain", config=path)
+    assert re.findall(r"wildcards: experiment=(\w+)", plan.stdout + plan.stderr) == ["a"]
+
+
+def pretending(folder: Path) -> Path:
+    """Return a folder with a command boldly that packs and trains nothing, and writes empty files instead."""
+    program = folder / "boldly"
+    folder.mkdir()
+    program.write_text(
+        f"""#!/bin/sh
+for output; do :; done
+case "$1" in
+corpus) cd "$output" && touch frames.npy samples.json linear_1.0.safetensors;;
+launch) cd "$output" && touch model.safetensors config.json contract.json parcel_errors.tsv &&
+    touch train_history.csv eval_history.csv;;
+*) exec {command("boldly")} "$@";;
+esac
+"""
+    )
+    program.chmod(0o755)
+    return folder
 
 
 def test_explanations_are_made_from_all_events(snakemake: Snakemake, tmp_path: Path) -> None:

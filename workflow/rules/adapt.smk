@@ -41,7 +41,7 @@ if PROBES:
             experiments=probe_experiments,
             shards=dataset_shard_folder,
             folder=layout.DOWNSTREAM_MODELS,
-            revision=REVISIONS["adapt"],
+            revision=adapt_revision(PROBES),
         shell:
             "boldly adapt"
             " --dataset {wildcards.dataset:q}"
@@ -80,7 +80,7 @@ rule adapt_experiment:
         members=member_arguments,
         shards=dataset_shard_folder,
         folder=subpath(output[0], parent=True),
-        revision=REVISIONS["adapt"],
+        revision=lambda wildcards: adapt_revision([wildcards.experiment]),
     shell:
         "boldly adapt"
         " --name {wildcards.experiment:q}"

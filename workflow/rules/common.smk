@@ -125,7 +125,7 @@ def dataset_options(wildcards):
 
 def dataset_files(wildcards):
     """Fingerprint of all files that index reads, so that it looks again where one of them comes, goes or changes."""
-    return fingerprints.of_dataset(CONFIG.datasets[wildcards.dataset])
+    return fingerprints.of_dataset(wildcards.dataset, CONFIG.datasets[wildcards.dataset])
 
 
 def shard_t_r(wildcards):
@@ -141,6 +141,44 @@ def trial_options(wildcards):
     """How events become trials: as arguments, none for upstream datasets."""
     task = LAYOUT.task_options(wildcards.dataset)
     return ["--task", task] if task else []
+
+
+def revision(stage, files=(), small=()):
+    """The revision of a stage; with the state of files of the user's own that a job reads, where it reads any.
+
+    Snakemake itself notices a newer file, not one that was replaced by an older one. Of small ones the content counts.
+    """
+    states = [fingerprints.of_files(files)] if files else []
+    states += [provenance.file_sha256(path) for path in small]
+    return [REVISIONS[stage], *states] if states else REVISIONS[stage]
+
+
+def own_atlas():
+    """The image of an atlas that the config gives by its path; fetched ones are known by their checksums."""
+    return [] if CONFIG.atlas is None or CONFIG.atlas.fetched else if_present(CONFIG.atlas.path)
+
+
+def index_revision(wildcards):
+    own = own_atlas() if wildcards.dataset in PREPARED else []
+    return revision("index", own)
+
+
+def split_revision(wildcards):
+    return revision("split", small=split_participants(wildcards))
+
+
+def pretrain_revision(wildcards):
+    """The revision, with the state of weights from elsewhere, and of settings of DeepSpeed."""
+    start = PRETRAIN[wildcards.experiment].initialise
+    weights = [] if start in PRETRAIN else initial_model(wildcards)
+    return revision("pretrain", weights, deepspeed_settings(wildcards))
+
+
+def adapt_revision(experiments):
+    """The revision, with the state of the networks from elsewhere that experiments start from."""
+    models = [model for experiment in experiments for model in upstream_models(experiment)]
+    folders = dict.fromkeys(folder for name, _, folder in models if name not in PRETRAIN)
+    return revision("adapt", [path for folder in folders for path in model_files(folder)])
 
 
 def split_arguments(wildcards):
@@ -245,13 +283,12 @@ def subject_batch(subject_in):
 
 
 def batch_inputs(wildcards):
-    """Params function: checksums of all that the subjects of a batch are made from, and of an atlas of one's own.
+    """Params function: checksums of all that the subjects of a batch are made from, the user's own atlas included.
 
     Snakemake itself notices a newer file, not one that was replaced by an older one. A fetched atlas is compared with
     its record.
     """
-    own = [] if CONFIG.atlas.fetched else [CONFIG.atlas.path]
-    return [batches.of_batch(tables(wildcards.dataset), wildcards.batch), fingerprints.of_files(own)]
+    return [batches.of_batch(tables(wildcards.dataset), wildcards.batch), fingerprints.of_files(own_atlas())]
 
 
 def batch_minutes(wildcards, attempt):
@@ -441,7 +478,11 @@ def upstream_models(experiment):
 
 def files_of_models(experiments):
     folders = dict.fromkeys(folder for experiment in experiments for *_, folder in upstream_models(experiment))
-    return [f"{folder}/{name}" for folder in folders for name in ("model.safetensors", "config.json")]
+    return [path for folder in folders for path in model_files(folder)]
+
+
+def model_files(folder):
+    return [f"{folder}/{name}" for name in ("model.safetensors", "config.json")]
 
 
 def upstream_files(wildcards):
@@ -519,12 +560,23 @@ def subject_of(wildcards):
 
 def export_files(wildcards):
     """The lists of exported files of all subjects, for the layouts that the config names."""
+    kinds = [(kind, dataset) for kind in CONFIG.export.layouts for dataset in PREPARED]
+    for kind, dataset in kinds:
+        _withdraw_exports(kind, dataset)
     return [
-        f"results/export/{dataset}_sub-{subject}_{kind}.json"
-        for kind in CONFIG.export.layouts
-        for dataset in PREPARED
+        layout.EXPORTED.format(dataset=dataset, subject=subject, kind=kind)
+        for kind, dataset in kinds
         for subject in subjects(dataset)
     ]
+
+
+def _withdraw_exports(kind, dataset):
+    """Remove what was exported of people whom index has left out since: no job is theirs any more."""
+    there = subjects(dataset)
+    if not workflow.is_main_process or workflow.dryrun:
+        return
+    if gone := batches.withdraw_exports(dataset, kind, there):
+        logger.warning(f"boldly: {dataset}: {', '.join(gone)} left out, and no longer exported ({kind})")
 
 
 def explained():
@@ -604,10 +656,13 @@ def decode_options(wildcards):
 
 
 def decode_files(wildcards):
-    """Fingerprint of a person's files, so that they are decoded again where one of them comes, goes or changes."""
+    """Fingerprint of a person's files, so that they are decoded again where one of them comes, goes or changes.
+
+    With that of the decoder, which may be replaced by an older one.
+    """
     options = CONFIG.decode[wildcards.cohort]
     space = options.space or json.loads(Path(options.model, "contract.json").read_text())["space"]
-    return fingerprints.of_subject(
+    files = fingerprints.of_subject(
         wildcards.subject,
         derivatives=options.derivatives,
         fmriprep=options.fmriprep,
@@ -615,6 +670,7 @@ def decode_files(wildcards):
         space=space,
         layout=decode_layout(wildcards),
     )
+    return [files, provenance.file_sha256(decoder_config(wildcards))]
 
 
 def decode_layout(wildcards):

@@ -40,7 +40,7 @@ checkpoint index_dataset:
         window=SHORTEST_WINDOW,
         files=dataset_files,
         t_r=shard_t_r,
-        revision=REVISIONS["index"],
+        revision=index_revision,
     shell:
         "boldly index"
         " --dataset {wildcards.dataset:q}"

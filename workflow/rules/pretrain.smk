@@ -116,7 +116,7 @@ rule pretrain_experiment:
         processes=lambda wildcards, resources: resources.gpu // resources.nodes,
         initial=initial_argument,
         folder=lambda wildcards: LAYOUT.model_folder(wildcards.experiment),
-        revision=REVISIONS["pretrain"],
+        revision=pretrain_revision,
     shell:
         # exec: signals reach the training, not a shell that would die of them and leave it to be killed.
         "exec boldly launch"

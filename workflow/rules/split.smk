@@ -38,7 +38,7 @@ rule split_dataset:
         seed=CONFIG.split.seed,
         qc=lambda wildcards: str(Path(layout.QC).parent).format(dataset=wildcards.dataset),
         signals=lambda wildcards: str(Path(layout.QUALITY).parent).format(dataset=wildcards.dataset),
-        revision=REVISIONS["split"],
+        revision=split_revision,
     shell:
         "boldly split"
         " --dataset {wildcards.dataset:q}"

@@ -36,6 +36,7 @@ from boldly.layout import names_table
 from boldly.provenance import Contract, check_same, file_sha256
 from boldly.records import InputError, Problem, read_comparisons, read_runs, read_scores, read_trials
 from boldly.samples.seen import MANIFEST as PRETRAINED_ON
+from boldly.sharing import check_replaced
 from boldly.stages.atlas import ORIGINS
 from boldly.words import in_bytes
 
@@ -67,7 +68,7 @@ def run(
         all results. Where there is a choice, it is the largest number of training units and the lowest loss in
         validation; test scores are not looked at.
     output : Path
-        The folder; one that is there is replaced once the new one is whole.
+        The folder; a decoder that is there is replaced once the new one is whole.
     dataset : str, optional
         Dataset, where `source` is the folder of all results.
     config : Path, optional
@@ -88,9 +89,10 @@ def run(
     Raises
     ------
     InputError
-        For results that are incomplete, or of a version whose networks this one cannot read, and a config that is
-        not the one the decoder was trained with.
+        For an output that holds something else than a decoder, results that are incomplete, or of a version whose
+        networks this one cannot read, and a config that is not the one the decoder was trained with.
     """
+    check_replaced(output, (FIT, SEEN))
     picked = pick(source, dataset)
     if picked.why:
         logger.info("%s", picked.why)

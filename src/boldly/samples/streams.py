@@ -45,6 +45,10 @@ class StreamedWindows(Dataset[Batch]):
         Shards to corpus; default: `load_corpus`.
     allow_mismatch : collection of str
         Contract fields in which shards may differ.
+    contract : Contract, optional
+        Of the shards that were read before an interruption; default: none were.
+    on_contract : callable, optional
+        Called with the contract of all shards read so far, whenever a group was read.
 
     Notes
     -----
@@ -62,6 +66,8 @@ class StreamedWindows(Dataset[Batch]):
         group_windows: int,
         load: Callable[[Sequence[Path | str]], Corpus] | None = None,
         allow_mismatch: Collection[str] = (),
+        contract: Contract | None = None,
+        on_contract: Callable[[Contract], None] | None = None,
     ) -> None:
         self.shards = tuple(shards)
         self.options = options
@@ -71,9 +77,16 @@ class StreamedWindows(Dataset[Batch]):
         self.group_windows = group_windows
         self._load = load or partial(load_corpus, allow_mismatch=allow_mismatch, threads=_THREADS)
         self._allow_mismatch = allow_mismatch
-        self._contract: Contract | None = None
+        self._contract = contract
+        self._on_contract = on_contract
         self._reader = ThreadPoolExecutor(1, "shards")
         self._groups: dict[tuple[int, ...], Future[Windows]] = {}
+
+    @property
+    def contract(self) -> Contract:
+        """Contract of all shards that were read, those before an interruption included."""
+        assert self._contract is not None
+        return self._contract
 
     def __len__(self) -> int:
         return self.count
@@ -128,6 +141,9 @@ class StreamedWindows(Dataset[Batch]):
     def _read(self, group: tuple[int, ...]) -> Windows:
         shards = [self.shards[number] for number in group]
         corpus = self._load(shards)
-        self._contract = self._contract or corpus.contract
-        check_same(self._contract, corpus.contract, shown(shards[0]), corpus.keys[0], self._allow_mismatch)
+        known = self._contract or corpus.contract
+        check_same(known, corpus.contract, shown(shards[0]), corpus.keys[0], self._allow_mismatch)
+        self._contract = known.with_another(corpus.contract)
+        if self._on_contract is not None:
+            self._on_contract(self._contract)
         return Windows(corpus, self.options, self.seed, self.count)

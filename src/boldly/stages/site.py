@@ -152,7 +152,9 @@ def _from_anywhere(directory: str) -> str:
 
 def _quoted(value: str) -> str:
     """Return a text as YAML; plain where every reader takes it for a text."""
-    return value if re.fullmatch(r"[A-Za-z/][\w/.-]*", value) else json.dumps(value)
+    # YAML takes no, on and null for something else than their letters.
+    is_plain = re.fullmatch(r"[A-Za-z/][\w/.-]*", value) and yaml.safe_load(value) == value
+    return value if is_plain else json.dumps(value)
 
 
 def _unknown_names(site: Site) -> list[Problem]:

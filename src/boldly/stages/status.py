@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from boldly.config import STAGES
+from boldly.files import read_json
+from boldly.layout import STUDY, has_job
 from boldly.records import InputError, Problem
 
 State = Literal["done", "running", "failed"]
@@ -22,6 +25,8 @@ _SAYS_WHY = re.compile(r"Traceback|\b\w*(?:Error|Exception)\b|usage: ")
 _STOPPED = (
     "its log says no reason, as when a signal, the memory limit or the time limit stops a job; its last lines:"
 )
+# A line of a job that goes on, as `boldly` logs it.
+_LOGGED = re.compile(r"\d\d:\d\d:\d\d [\w.]+: ")
 # Lines of a log that are shown where boldly itself has not said what is wrong.
 _LAST_LINES = 5
 # A log that was written just before the seconds were is of the same job.
@@ -30,7 +35,12 @@ _PROGRESS = re.compile(r"^(\d+) of (\d+) steps", re.MULTILINE)
 _FINISHED = re.compile(r"^Finished jobid: \d+ \(Rule: (\w+)\)", re.MULTILINE)
 _COUNT = re.compile(r"^(\w+) +(\d+)$", re.MULTILINE)
 _CORES = re.compile(r"^Provided cores: (\d+)", re.MULTILINE)
-_OF_RULES = {"figure": "figures", "fetch": "atlas"}
+_OF_RULES = {
+    "figure": "figures",
+    "fetch_atlas": "atlas",
+    "pretrain_corpus": "corpus",
+    "pretrain_share": "corpus",
+}
 
 
 @dataclass(frozen=True)
@@ -128,23 +138,42 @@ def jobs(results: Path, *, is_running: bool) -> list[Job]:
     is_running : bool
         Whether the workflow is running: a job without its seconds is running then, unless its log ends with what
         is wrong with the input; else it has failed.
+
+    Notes
+    -----
+    Jobs that wrote their logs before the last report, and are of experiments and datasets that its config no
+    longer has, are left out.
     """
     order = {stage: number for number, stage in enumerate((*STAGES, "corpus"))}
+    is_dropped = _dropped(results / STUDY)
     found = []
-    for log in sorted((results / "logs").glob("*/**/*.log")):
-        relative = log.relative_to(results / "logs")
-        stage, name = relative.parts[0], "/".join(relative.with_suffix("").parts[1:])
+    for log in sorted((results / "logs").glob("**/*.log")):
+        stage, *rest = log.relative_to(results / "logs").with_suffix("").parts
+        # The report is a single job: results/logs/report.log.
+        name = "/".join(rest) or stage
         if stage == "slurm" or (stage == "prepare" and log.name.startswith("sub-")):
             # Of a batch of subjects each has a log of its own; the job is the batch.
+            continue
+        if is_dropped(stage, name, log):
             continue
         usage = results / "usage" / stage / f"{name.replace('/', '_')}.tsv"
         seconds = _seconds(usage) if _is_current(usage, log) else None
         state: State = "done"
         if seconds is None:
-            said_why = any(line.startswith("boldly: ") for line in _message(log))
-            state = "running" if is_running and not said_why else "failed"
+            state = "running" if is_running and not _has_given_up(log) else "failed"
         found.append(Job(stage, name, state, log, seconds))
     return sorted(found, key=lambda job: (order.get(job.stage, len(order)), job.stage, job.name))
+
+
+def _dropped(record: Path) -> Callable[[str, str, Path], bool]:
+    """Return what tells whether a job, by its stage, name and log, is of what the config of the last report lacks.
+
+    Of a job that is newer than the report nobody knows: its config may be another one.
+    """
+    if not record.is_file():
+        return lambda stage, name, log: False
+    config, written = read_json(record)["config"], record.stat().st_mtime
+    return lambda stage, name, log: log.stat().st_mtime < written and not has_job(config, stage, name)
 
 
 def last_run(folder: Path) -> Run | None:
@@ -227,10 +256,8 @@ def _table(found: list[Job]) -> list[str]:
 
 
 def _stage(rule: str) -> str:
-    if rule in ("pretrain_corpus", "pretrain_share"):
-        return "corpus"
     word = rule.partition("_")[0]
-    return _OF_RULES.get(word, word)
+    return _OF_RULES.get(rule) or _OF_RULES.get(word, word)
 
 
 def _is_current(usage: Path, log: Path) -> bool:
@@ -252,6 +279,15 @@ def _message(log: Path) -> list[str]:
     if starts:
         return lines[starts[-1] :]
     return [*(() if any(map(_SAYS_WHY.search, lines)) else (_STOPPED,)), *lines[-_LAST_LINES:]]
+
+
+def _has_given_up(log: Path) -> bool:
+    """Tell whether a log ends with what is wrong with the input.
+
+    A training that is started again goes on in the log of the one before, behind what that one said.
+    """
+    message = _message(log)
+    return message[0].startswith("boldly: ") and not any(map(_LOGGED.match, message))
 
 
 def _last_line(log: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ from boldly.training.history import Progress
 _FORMAT = 3
 _KEPT = 2
 _EXPERIMENT = "experiment.json"
+# What no config can restore.
+_BY_VERSION = dict.fromkeys(
+    ("revision", "checkpoint_format"),
+    "go on with the version of boldly that it was begun with, or delete this folder to start again",
+)
 # The last file of a checkpoint: without it the checkpoint is not complete.
 _PROGRESS = "progress.json"
 
@@ -50,17 +56,22 @@ class CheckpointFolder:
         """
         path, experiment = self.path / _EXPERIMENT, {**experiment, "checkpoint_format": _FORMAT}
         if not path.exists():
+            # Nobody knows of which experiment checkpoints are that stand there without it.
+            self.delete()
             write_json(path, experiment)
             return
-        changes = _changes(read_json(path), experiment)
+        before = read_json(path)
+        # Not told by earlier versions.
+        before.setdefault("revision", experiment.get("revision"))
+        changes = _changes(before, experiment)
         if changes and self.steps():
             raise InputError(
                 [
                     Problem(
                         str(self.path),
                         field,
-                        f"the interrupted training has {old!r}, the config now {new!r}",
-                        "restore the value to go on, or delete this folder to start again",
+                        f"the interrupted training has {old!r}, this one {new!r}",
+                        _BY_VERSION.get(field, "restore the value to go on, or delete this folder to start again"),
                     )
                     for field, (old, new) in changes.items()
                 ]
@@ -124,7 +135,13 @@ class CheckpointFolder:
 
     def delete(self) -> None:
         """Delete everything: the training is finished."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        # Out of sight first, as a whole: what is left when this is cut off must not look like a checkpoint.
+        aside = self.path.with_name(f".{self.path.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        with suppress(OSError):
+            self.path.rename(aside)
+        for folder in (aside, self.path):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _changes(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:

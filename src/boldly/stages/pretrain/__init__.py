@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 
-from boldly.config import PretrainOptions
+from boldly.config import REVISIONS, PretrainOptions
 from boldly.files import is_url
 from boldly.models.build import build_network, build_objective, pretraining_config
 from boldly.models.initial import initialise
@@ -198,6 +198,8 @@ def _about(given: _Given) -> dict[str, Any]:
     about = {
         # What is kept in the end has no say in the training: it may change on the way.
         "options": options.model_dump(mode="json", exclude={"keep_untrained"}),
+        # Half a training of one version and half of another is one of neither.
+        "revision": REVISIONS["pretrain"],
         "training": given.source.identities(given.training),
         "validation": given.source.identities(given.validation),
         "run_tables": run_tables(given.used),
@@ -212,18 +214,19 @@ def _about(given: _Given) -> dict[str, Any]:
 def _train(given: _Given, processes: PartialState) -> _Trained:
     """Build network, windows and validation, and train; from the last checkpoint where there is one."""
     options, source, checkpoints = given.options, given.source, given.checkpoints
-    windows = training_windows(given.training, options, source)
+    writes = processes.is_main_process
+    windows = training_windows(given.training, options, source, checkpoints, writes=writes)
     done = checkpoints.steps()
     # What the first shards tell about forecasts is kept: a training that goes on starts with those at hand.
     is_known = not given.validation or (checkpoints.path / COMPARISONS).exists()
     runs = corpus_at(windows, done[-1] * options.batch_size if done and is_known else 0)
-    if processes.is_main_process:
+    if writes:
         _check_continuity(windows, done[-1] * options.batch_size if done else 0, given.used)
         _tell_of_scale(given.name, runs)
     contract = runs.contract
     held_out = held_out_runs(given.validation, options, contract, source)
     linear = linear_fits(source, given.training, given.validation, options)
-    groups = groups_at_start(runs, held_out, checkpoints, goes_on=bool(done), writes=processes.is_main_process)
+    groups = groups_at_start(runs, held_out, checkpoints, goes_on=bool(done), writes=writes)
     config = pretraining_config(options, contract.n_parcels, groups)
     objective = build_objective(build_network(config, options.seed))
     validate = validation_of(held_out, options, runs, checkpoints, linear)
@@ -254,6 +257,9 @@ def _train(given: _Given, processes: PartialState) -> _Trained:
     finally:
         if isinstance(windows, StreamedWindows):
             windows.close()
+    if isinstance(windows, StreamedWindows):
+        # By now the shards of all groups have been read.
+        contract = windows.contract
     return _Trained(outcome, config, contract, windows, validate)
 
 

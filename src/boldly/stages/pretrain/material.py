@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 from functools import partial
@@ -45,6 +46,8 @@ _VALIDATION_BATCH = 32
 COMPARISONS = "comparisons.json"
 # Datasets and repetition times that a training began with.
 _GROUPS = "groups.json"
+# What a streamed training knows of the contracts of the shards that it has read.
+_CONTRACT_SO_FAR = "contract.json"
 
 
 def shards_of(split: UpstreamSplit, subjects: tuple[str, ...], shards: Path | str) -> list[Path | str]:
@@ -72,9 +75,18 @@ def run_tables(used: list[tuple[UpstreamSplit, Path | str]]) -> dict[str, str]:
 
 
 def training_windows(
-    paths: list[Path | str], options: PretrainOptions, source: Shards
+    paths: list[Path | str],
+    options: PretrainOptions,
+    source: Shards,
+    checkpoints: CheckpointFolder,
+    *,
+    writes: bool,
 ) -> Windows | StreamedWindows:
-    """Return the windows of the training, of one corpus or of groups of shards."""
+    """Return the windows of the training, of one corpus or of groups of shards.
+
+    The contract of the shards that were read is kept beside the checkpoints: a training that goes on does not read
+    the groups before again.
+    """
     wanted = window_options(options, options.batch_size)
     count = options.steps * options.batch_size
     if options.stream_shards is None:
@@ -83,6 +95,11 @@ def training_windows(
     if turns < len(paths):
         message = "%d of %d shards at most have their turn in %d steps: raise stream_shards, or lower stream_steps"
         logger.warning(message, turns, len(paths), options.steps)
+    so_far = checkpoints.path / _CONTRACT_SO_FAR
+
+    def keep(contract: Contract) -> None:
+        write_json(so_far, dataclasses.asdict(contract))
+
     return StreamedWindows(
         paths,
         wanted,
@@ -91,6 +108,8 @@ def training_windows(
         group_shards=options.stream_shards,
         group_windows=options.stream_steps * options.batch_size,
         allow_mismatch=options.allow_mismatch,
+        contract=Contract.from_json(so_far.read_text(encoding="utf-8")) if so_far.exists() else None,
+        on_contract=keep if writes else None,
     )
 
 

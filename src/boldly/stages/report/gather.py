@@ -308,7 +308,7 @@ def usage(results: Path, scope: Scope = EVERYTHING) -> Table:
     """Return jobs, time and memory of each stage."""
     lines: list[Record] = []
     for folder in sorted((results / "usage").glob("*/")):
-        paths = [path for path in folder.rglob("*.tsv") if scope.has_job(folder.name, path.stem)]
+        paths = (path for path in folder.rglob("*.tsv") if scope.has_job(folder.name, path.stem))
         rows = [row for path in paths for row in _usage_rows(path)]
         if not rows:
             continue

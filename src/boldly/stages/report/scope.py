@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from boldly.layout import has_job
+
 Record = dict[str, Any]
 
 # Rows of scores that belong to no experiment of the config: "chosen" is one of those that are pretrained.
 _NO_EXPERIMENTS = ("chance", "ceiling", "control")
 _CHOSEN = "chosen"
-# Stages whose jobs are named by a dataset and what comes behind it; names of datasets have no "_".
-_BY_DATASET = ("fetch", "index", "prepare", "export", "split", "adapt", "evaluate", "explain")
-# The job that fits all probes of a dataset.
-_PROBES = "probes"
 
 
 @dataclass(frozen=True)
@@ -53,20 +51,13 @@ class Scope:
             and (options.get("datasets") is None or dataset in options["datasets"])
         )
 
+    def has_job(self, stage: str, name: str) -> bool:
+        """Tell whether a job of the workflow is of what the config has."""
+        return self.config is None or has_job(self.config, stage, name)
+
     def has_scores(self, dataset: str, name: str, kind: str) -> bool:
         """Tell whether scores are those of a decoder of the config, or of none at all, as chance."""
         return kind in _NO_EXPERIMENTS or name == _CHOSEN or self.has_decoder(dataset, name)
-
-    def has_job(self, stage: str, name: str) -> bool:
-        """Tell whether a job is one of the config, by its stage and the name of its measurements."""
-        if self.config is None:
-            return True
-        if stage == "pretrain":
-            return self.has_pretraining(name)
-        dataset, _, rest = name.partition("_")
-        if stage == "adapt" and rest != _PROBES:
-            return self.has_decoder(dataset, rest)
-        return stage not in _BY_DATASET or self.has_dataset(dataset)
 
 
 EVERYTHING = Scope()

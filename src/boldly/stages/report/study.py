@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from boldly.files import read_json, write_json
+from boldly.layout import STUDY
 
 # Beside the report, so that it can be written anew where the data are no longer within reach.
-RECORD = "study.json"
+RECORD = STUDY
 
 Record = dict[str, Any]
 
