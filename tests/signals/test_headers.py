@@ -48,3 +48,15 @@ def test_one_without_a_unit_is_no_repetition_time(tmp_path, zoom, unit, t_r):
     image.header.set_xyzt_units("mm", unit)
     nib.save(image, tmp_path / "bold.nii.gz")
     assert read_header(tmp_path / "bold.nii.gz").t_r == t_r
+
+
+def test_an_image_that_does_not_say_where_its_voxels_are_is_refused(tmp_path):
+    # nibabel would guess an affine that has left and right the other way round than most templates.
+    image = nib.nifti1.load(save(tmp_path / "bold.nii", np.diag([2.0, 2, 2, 1])))
+    image.set_sform(None, 0)
+    image.set_qform(None, 0)
+    nib.save(image, tmp_path / "lost.nii.gz")
+    assert nib.nifti1.load(tmp_path / "lost.nii.gz").affine[0, 0] == -2
+    with pytest.raises(HeaderError, match="sform_code and qform_code are 0") as caught:
+        read_header(tmp_path / "lost.nii.gz")
+    assert "set_sform" in caught.value.remedy

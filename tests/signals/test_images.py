@@ -143,6 +143,19 @@ def test_a_missing_image_is_refused(tmp_path: Path) -> None:
         open_volumes(tmp_path / "bold.nii.gz")
 
 
+def test_an_image_that_does_not_say_where_its_voxels_are_is_refused(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.ones(SHAPE, np.int16), np.eye(4))
+    image.set_sform(None, 0)
+    image.set_qform(None, 0)
+    nib.save(image, tmp_path / "atlas_dseg.nii.gz")
+    with pytest.raises(InputError, match="does not say where the voxels are") as caught:
+        open_volumes(tmp_path / "atlas_dseg.nii.gz", "atlas")
+    assert "set_sform" in caught.value.problems[0].remedy
+    image.set_qform(np.eye(4), 1)
+    nib.save(image, tmp_path / "atlas_dseg.nii.gz")
+    assert open_volumes(tmp_path / "atlas_dseg.nii.gz").grid.shape == SHAPE[:3]
+
+
 def test_complex_numbers_are_refused(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(np.zeros((*SHAPE, 2), np.complex64), AFFINE), tmp_path / "bold.nii")
     with pytest.raises(InputError, match="complex64"):

@@ -16,7 +16,7 @@ from isal import igzip, isal_zlib
 from isal.igzip_lib import IsalError
 from numpy.typing import NDArray
 
-from boldly.signals.images import Grid
+from boldly.signals.images import NOWHERE, PLACE_IT, Grid, is_placed
 
 _NIFTI1_BYTES = 348
 _NIFTI2_BYTES = 540
@@ -81,7 +81,8 @@ def read_header(path: Path) -> Header:
     Raises
     ------
     HeaderError
-        For a dangling link, an unreadable, empty or cut file, no NIfTI image, or an image that is not 4-D.
+        For a dangling link, an unreadable, empty or cut file, no NIfTI image, an image that is not 4-D, or one
+        that does not say where its voxels are.
     """
     try:
         with path.open("rb") as stream:
@@ -163,6 +164,8 @@ def _describe(start: bytes) -> tuple[tuple[int, ...], int]:
 @functools.lru_cache
 def _checked(start: bytes, shape: tuple[int, ...]) -> Header:
     header = _parse(start)
+    if not is_placed(header):
+        raise HeaderError(NOWHERE, f"{PLACE_IT}, or exclude the run")
     try:
         affine = np.asarray(header.get_best_affine(), np.float64)
     except ValueError as error:

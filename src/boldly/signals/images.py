@@ -28,6 +28,12 @@ _UNREADABLE = (
     EOFError,
     ValueError,
 )
+# What is wrong with an image that is not placed (`is_placed`), and the way out.
+NOWHERE = "the header does not say where the voxels are: sform_code and qform_code are 0"
+PLACE_IT = (
+    "compute the image again, or write the affine that it is known to have into it (nibabel: "
+    "image.set_sform(affine, code=1))"
+)
 # Decompressed at a time: the stream copies what it reads, in the processor's cache if it is not more.
 _CHUNK_BYTES = 1 << 20
 
@@ -235,6 +241,11 @@ class _Readable(Protocol):
     def readinto(self, buffer: Any, /) -> int: ...
 
 
+def is_placed(header: nib.Nifti1Header) -> bool:
+    """Tell whether a header says where its voxels are; else nibabel guesses, and takes left for right."""
+    return int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
+
+
 def open_volumes(path: Path | str, entity: str = "") -> Volumes:
     """Open a NIfTI image (``.nii``, ``.nii.gz``); only the header is read.
 
@@ -248,12 +259,12 @@ def open_volumes(path: Path | str, entity: str = "") -> Volumes:
     Raises
     ------
     InputError
-        When there is no such file, or it is no image of that kind.
+        When there is no such file, it is no image of that kind, or its header does not say where the voxels are.
     """
     path = Path(path)
 
-    def problem(message: str) -> InputError:
-        return InputError(Problem(str(path), entity, message, "correct the path, or fetch the file again"))
+    def problem(message: str, remedy: str = "correct the path, or fetch the file again") -> InputError:
+        return InputError(Problem(str(path), entity, message, remedy))
 
     if not path.is_file():
         raise problem("no such file")
@@ -263,6 +274,8 @@ def open_volumes(path: Path | str, entity: str = "") -> Volumes:
         raise problem(f"not a readable NIfTI image: {error}") from None
     if not isinstance(image, nib.Nifti1Image):  # Nifti2Image is one, too
         raise problem(f"a {type(image).__name__}, not a NIfTI image")
+    if not is_placed(image.header):
+        raise problem(NOWHERE, PLACE_IT)
     stored: Any = image.dataobj
     dtype = np.dtype(stored.dtype)
     # Trailing axes of length one carry nothing.
