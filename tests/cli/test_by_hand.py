@@ -153,6 +153,31 @@ def test_an_upstream_training_by_hand_takes_the_options_of_its_experiment(
     assert (tmp_path / "other/results/models/upstream/few/model.safetensors").exists()
 
 
+def test_what_the_workflow_does_not_notice_is_said(
+    write: Write, tmp_path: Path, trials: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = write(
+        datasets={"task": {"role": "downstream", "shards": trials}},
+        split={"downstream": {"train": [1], "test": 2, "draws": 1}},
+        adapt={"experiments": {"mean": {"baseline": "mean_lda"}}},
+    )
+    adapt = ["adapt", "--config", config, "--set", "penalties=[1]"]
+    calls = {
+        ("index", "--config", config): None,
+        ("split", "--config", config): None,
+        ("split", "--config", config, "--set", "draws=1"): "-R split",
+        (*adapt, "--experiment", "mean"): "-R results/models/downstream/task/mean/adapt.json",
+        (*adapt, "--experiment", "new", "--set", "baseline=mean_lda"): None,
+        (*adapt, "--experiment", "mean", "--output", str(tmp_path / "elsewhere")): None,
+    }
+    for arguments, said in calls.items():
+        caplog.clear()
+        assert main(list(arguments)) == 0, arguments
+        found = [text for text in caplog.messages if "the workflow will not notice" in text]
+        assert len(found) == (said is not None), arguments
+        assert said is None or found[0].endswith(f"snakemake ... {said}")
+
+
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     assert main(arguments) == 1
     return capsys.readouterr().err

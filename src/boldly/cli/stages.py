@@ -6,10 +6,13 @@ import argparse
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from boldly.cli.arguments import Commands, Handler, Parser, command, several
 from boldly.records import InputError
+
+if TYPE_CHECKING:
+    from boldly.cli.jobs import Job
 
 logger = logging.getLogger("boldly")
 
@@ -122,7 +125,7 @@ def _by_hand(stage: Stage, args: argparse.Namespace) -> None:
     layout = study(args, stage.name)
     passed = {name: getattr(args, name) for name in stage.passed}
     given = {name: value for name, value in passed.items() if value != stage.parser.get_default(name)}
-    problems = []
+    problems, repeated = [], set[str]()
     for job in list(jobs(stage.name, layout, args)):
         own = given if job.stage == stage.name else {}
         other = STAGES[job.stage]
@@ -133,5 +136,24 @@ def _by_hand(stage: Stage, args: argparse.Namespace) -> None:
             other.handler(argparse.Namespace(**values))
         except InputError as error:
             problems += error.problems
+        else:
+            if args.set and own is given and "output" not in given:
+                repeated |= _made_again(job, config)
+    for what in sorted(repeated):
+        # Snakemake knows the options of its own jobs alone.
+        message = "the workflow will not notice the options of --set, which are not those of %s; to repeat it: %s"
+        logger.warning(message, config, f"snakemake ... -R {what}")
     if problems:
         raise InputError(problems)
+
+
+def _made_again(job: Job, config: Path) -> set[str]:
+    """Return what Snakemake has to be told (-R) to make again what a job wrote; empty where it is not its own."""
+    from boldly import layout
+    from boldly.config import read_config
+
+    last = {"pretrain": layout.WEIGHTS, "adapt": layout.ADAPTED}.get(job.stage)
+    if last is None:
+        return {job.stage}
+    is_known = job.values["name"] in getattr(read_config(config, {}), job.stage).experiments
+    return {str(job.values["output"] / last)} if is_known else set()
