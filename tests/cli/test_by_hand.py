@@ -168,6 +168,7 @@ def test_what_the_workflow_does_not_notice_is_said(
         ("split", "--config", config, "--set", "draws=1"): "-R split",
         (*adapt, "--experiment", "mean"): "-R results/models/downstream/task/mean/adapt.json",
         (*adapt, "--experiment", "new", "--set", "baseline=mean_lda"): None,
+        (*adapt, "--set", "adapt.experiments.other.baseline=mean_lda", "--experiment", "other"): None,
         (*adapt, "--experiment", "mean", "--output", str(tmp_path / "elsewhere")): None,
     }
     for arguments, said in calls.items():
@@ -176,6 +177,14 @@ def test_what_the_workflow_does_not_notice_is_said(
         found = [text for text in caplog.messages if "the workflow will not notice" in text]
         assert len(found) == (said is not None), arguments
         assert said is None or found[0].endswith(f"snakemake ... {said}")
+    # What completes the config is no reason to stop behind the job.
+    config_path = Path(config)
+    incomplete = config_path.read_text().replace("draws: 1", "draws: 0")
+    assert "draws: 0" in incomplete
+    config_path.write_text(incomplete)
+    caplog.clear()
+    assert main([*adapt, "--set", "split.downstream.draws=1", "--experiment", "mean"]) == 0
+    assert any("-R results/models/downstream/task/mean/adapt.json" in text for text in caplog.messages)
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,12 +120,14 @@ def stage_command(commands: Commands, name: str, handler: Handler, text: str) ->
 def _by_hand(stage: Stage, args: argparse.Namespace) -> None:
     """Run all jobs of a stage that are asked for; what is wrong with one does not keep the others from running."""
     from boldly.cli.jobs import check_needs, jobs
-    from boldly.cli.study import study
+    from boldly.cli.study import known_experiments, study
 
     config = args.config.resolve()
     layout = study(args, stage.name)
     passed = {name: getattr(args, name) for name in stage.passed}
     given = {name: value for name, value in passed.items() if value != stage.parser.get_default(name)}
+    by_name = bool(args.set) and stage.name in ("pretrain", "adapt")
+    known = known_experiments(config, args.set, stage.name) if by_name else set()
     problems, repeated = [], set[str]()
     for job in list(jobs(stage.name, layout, args)):
         own = given if job.stage == stage.name else {}
@@ -138,7 +141,7 @@ def _by_hand(stage: Stage, args: argparse.Namespace) -> None:
             problems += error.problems
         else:
             if args.set and own is given and "output" not in given:
-                repeated |= _made_again(job, config)
+                repeated |= _made_again(job, known)
     for what in sorted(repeated):
         # Snakemake knows the options of its own jobs alone.
         message = "the workflow will not notice the options of --set, which are not those of %s; to repeat it: %s"
@@ -147,13 +150,11 @@ def _by_hand(stage: Stage, args: argparse.Namespace) -> None:
         raise InputError(problems)
 
 
-def _made_again(job: Job, config: Path) -> set[str]:
+def _made_again(job: Job, known: Collection[str]) -> set[str]:
     """Return what Snakemake has to be told (-R) to make again what a job wrote; empty where it is not its own."""
     from boldly import layout
-    from boldly.config import read_config
 
     last = {"pretrain": layout.WEIGHTS, "adapt": layout.ADAPTED}.get(job.stage)
     if last is None:
         return {job.stage}
-    is_known = job.values["name"] in getattr(read_config(config, {}), job.stage).experiments
-    return {str(job.values["output"] / last)} if is_known else set()
+    return {str(job.values["output"] / last)} if job.values["name"] in known else set()

@@ -178,6 +178,26 @@ def choice(names: str | Sequence[str] | None, known: Iterable[str], kind: str) -
     return wanted
 
 
+def known_experiments(config: Path, settings: Sequence[str], stage: str) -> set[str]:
+    """Return the experiments of a stage that the workflow makes; `--set` may make others by hand.
+
+    Parameters
+    ----------
+    config : Path
+        The config.
+    settings : sequence of str
+        Those of `--set`; values of other sections may be what makes the config complete.
+    stage : str
+        pretrain or adapt.
+    """
+    from boldly.config import read_config
+    from boldly.config.overrides import read_settings
+
+    whole, _ = _parted(read_settings(settings), stage)
+    others = {name: value for name, value in whole.items() if name.partition(".")[0] != stage}
+    return set(getattr(read_config(config, others), stage).experiments)
+
+
 def unknown(name: str, known: Iterable[str], kind: str, remedy: str = "correct its spelling") -> Problem:
     """Return the problem of a name that nothing has."""
     from boldly.config.sections import similar
