@@ -232,7 +232,7 @@ def withdraw_exports(dataset: str, kind: str, subjects: Collection[str]) -> list
         folder = Path(written["folder"])
         for name in written["sha256"]:
             (folder / name).unlink(missing_ok=True)
-            for parent in (folder / name).relative_to(folder).parents[:-1]:
+            for parent in Path(name).parents[:-1]:
                 with suppress(OSError):
                     # It may hold files of others.
                     (folder / parent).rmdir()

@@ -8,10 +8,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from boldly import bids
 from boldly.config import (
@@ -71,8 +69,6 @@ SAMPLES = "samples.json"
 
 # A file name has its limits; the names of many datasets do not fit.
 _LONGEST_NAME = 100
-# Stages and tools of which the name of a job begins with that of a dataset.
-_OF_DATASETS = ("fetch", "index", "prepare", "split", "adapt", "evaluate", "explain", "export")
 EXPLANATION_TABLES = ("maps", "curves", "summary")
 EXPLANATION_FOLDERS = ("images", "pictures", "views")
 # Which table of stage explain each of its figures is drawn from.
@@ -446,30 +442,6 @@ class Layout:
         tables = [pattern.format(dataset=name) for pattern in patterns for name in datasets]
         tables += self.quality_folders(datasets) if patterns == [RUNS] else []
         return tables + (self.networks_table() if figure == "carpet" else [])
-
-
-def has_job(config: Mapping[str, Any], stage: str, name: str) -> bool:
-    """Tell whether a job of the workflow is of experiments and datasets that a config has.
-
-    Parameters
-    ----------
-    config : mapping
-        The complete config, as JSON.
-    stage, name : str
-        Folder and name of the job's log, or of what Snakemake measured of it.
-    """
-    first, _, rest = re.split(r"([_/]|$)", name, maxsplit=1)
-    if stage == "pretrain":
-        return name in config["pretrain"]["experiments"]
-    if stage == "decode":
-        return first in config["decode"]
-    if stage not in _OF_DATASETS:
-        return True
-    if first not in config["datasets"]:
-        return False
-    # Probes are one job, which stays as long as there are any.
-    options = config["adapt"]["experiments"].get(rest) if stage == "adapt" and rest != "probes" else {}
-    return options is not None and (options.get("datasets") is None or first in options["datasets"])
 
 
 def _is_adapted(options: AdaptOptions, dataset: str) -> bool:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
-
-from boldly.layout import has_job
 
 Record = dict[str, Any]
 
 # Rows of scores that belong to no experiment of the config: "chosen" is one of those that are pretrained.
 _NO_EXPERIMENTS = ("chance", "ceiling", "control")
 _CHOSEN = "chosen"
+# Stages and tools of which the name of a job begins with that of a dataset.
+_OF_DATASETS = ("fetch", "index", "prepare", "split", "adapt", "evaluate", "explain", "export")
+# The job that fits all probes of a dataset; it stays as long as there are any.
+_PROBES = "probes"
 
 
 @dataclass(frozen=True)
 class Scope:
-    """Tells what a report is about; without a config, all that a folder holds.
+    """Tells what is of a config; without one, all that a folder holds.
 
     Attributes
     ----------
@@ -42,18 +45,31 @@ class Scope:
 
     def has_decoder(self, dataset: str, name: str) -> bool:
         """Tell whether a downstream experiment is one of the config, on this dataset."""
+        return self.is_decoded(dataset) and self._is_adapted(dataset, name)
+
+    def has_job(self, stage: str, name: str) -> bool:
+        """Tell whether a job of the workflow is of experiments and datasets that the config has.
+
+        Parameters
+        ----------
+        stage, name : str
+            Folder and name of the job's log, or of what Snakemake measured of it.
+        """
+        first, _, rest = re.split(r"([_/]|$)", name, maxsplit=1)
+        if stage == "pretrain":
+            return self.has_pretraining(name)
+        if stage == "decode":
+            return self.config is None or first in self.config["decode"]
+        if stage not in _OF_DATASETS:
+            return True
+        is_adapted = stage != "adapt" or rest == _PROBES or self._is_adapted(first, rest)
+        return self.has_dataset(first) and is_adapted
+
+    def _is_adapted(self, dataset: str, name: str) -> bool:
         if self.config is None:
             return True
         options = self.config["adapt"]["experiments"].get(name)
-        return (
-            self.is_decoded(dataset)
-            and options is not None
-            and (options.get("datasets") is None or dataset in options["datasets"])
-        )
-
-    def has_job(self, stage: str, name: str) -> bool:
-        """Tell whether a job of the workflow is of what the config has."""
-        return self.config is None or has_job(self.config, stage, name)
+        return options is not None and (options.get("datasets") is None or dataset in options["datasets"])
 
     def has_scores(self, dataset: str, name: str, kind: str) -> bool:
         """Tell whether scores are those of a decoder of the config, or of none at all, as chance."""

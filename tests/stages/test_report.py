@@ -16,10 +16,10 @@ from boldly import records
 from boldly.config import Config, DownstreamSplitOptions, parse, resolve
 from boldly.files import read_json, read_tsv, write_json, write_tsv
 from boldly.records import Choice, InputError, read_scores, read_trials, write_choices, write_trials
+from boldly.scope import EVERYTHING, Scope
 from boldly.stages import report
 from boldly.stages.report import figures, gather, references
 from boldly.stages.report.methods import _split
-from boldly.stages.report.scope import EVERYTHING, Scope
 from boldly.stages.report.tables import Column, table
 from tests.stages import finished
 

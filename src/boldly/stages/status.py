@@ -15,8 +15,9 @@ from typing import Literal
 
 from boldly.config import STAGES
 from boldly.files import read_json
-from boldly.layout import STUDY, has_job
+from boldly.layout import STUDY
 from boldly.records import InputError, Problem
+from boldly.scope import Scope
 
 State = Literal["done", "running", "failed"]
 
@@ -172,8 +173,8 @@ def _dropped(record: Path) -> Callable[[str, str, Path], bool]:
     """
     if not record.is_file():
         return lambda stage, name, log: False
-    config, written = read_json(record)["config"], record.stat().st_mtime
-    return lambda stage, name, log: log.stat().st_mtime < written and not has_job(config, stage, name)
+    scope, written = Scope(read_json(record)["config"]), record.stat().st_mtime
+    return lambda stage, name, log: log.stat().st_mtime < written and not scope.has_job(stage, name)
 
 
 def last_run(folder: Path) -> Run | None:

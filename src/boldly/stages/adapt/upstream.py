@@ -10,11 +10,12 @@ from typing import Any
 
 from boldly.decoders.encoders import ENCODERS
 from boldly.files import atomic_path
+from boldly.layout import MODEL_CONFIG, WEIGHTS
 from boldly.provenance import file_sha256
 from boldly.samples.seen import MANIFEST
 
 # Files that hidden states depend on: weights, sizes, and the components of the states.
-ENCODING = ("model.safetensors", "config.json", "basis.safetensors")
+ENCODING = (WEIGHTS, MODEL_CONFIG, "basis.safetensors")
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from boldly.config import Config, advise
 from boldly.files import atomic_path
 from boldly.layout import Layout
 from boldly.records import InputError, Problem
+from boldly.scope import Scope
 from boldly.stages.report import figures, gather, guards, references, study
 from boldly.stages.report import scores as decoding
 from boldly.stages.report.methods import Methods, enumerated, filters, methods
-from boldly.stages.report.scope import Scope
 from boldly.stages.report.tables import Table
 from boldly.words import counted
 

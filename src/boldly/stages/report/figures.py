@@ -16,7 +16,7 @@ from docutils.core import publish_parts
 from markupsafe import Markup
 from PIL import Image
 
-from boldly.stages.report.scope import EVERYTHING, Scope
+from boldly.scope import EVERYTHING, Scope
 
 # Of the page's 30 MB, what pictures and brain maps may take; base64 makes three bytes of them four.
 _PICTURE_BYTES = 12_000_000

@@ -15,7 +15,7 @@ import pandas as pd
 from boldly.bids import entities
 from boldly.files import read_json, read_tsv
 from boldly.records import Run, read_runs
-from boldly.stages.report.scope import EVERYTHING, Scope
+from boldly.scope import EVERYTHING, Scope
 from boldly.stages.report.tables import Column, Table, table
 
 Record = dict[str, Any]

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from boldly import records
-from boldly.stages.report.scope import EVERYTHING, Scope
+from boldly.scope import EVERYTHING, Scope
 from boldly.stages.report.tables import Column, Table, table
 from boldly.words import counted
 
